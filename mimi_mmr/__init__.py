@@ -1,0 +1,1 @@
+"""Minimal metadata rooms for MIMI: rooms whose hub sees pseudonyms only."""

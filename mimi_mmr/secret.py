@@ -1,0 +1,58 @@
+"""Secrets as types of their own: hidden in repr, compared in constant time, never pickled."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import ClassVar, NoReturn, Self
+
+
+class Secret:
+    """Bytes that must not leak by accident. `reveal()` is the one way to them."""
+
+    __slots__ = ("_value",)
+    SIZE: ClassVar[int | None] = 32
+
+    def __init__(self, value: bytes) -> None:
+        """Hold `value`, of exactly `SIZE` bytes where the class says so."""
+        if self.SIZE is not None and len(value) != self.SIZE:
+            raise ValueError(f"{type(self).__name__} has {self.SIZE} bytes, got {len(value)}")
+        self._value = bytes(value)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A fresh one from the operating system."""
+        return cls(secrets.token_bytes(cls.SIZE or 32))
+
+    def reveal(self) -> bytes:
+        """The bytes."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return hmac.compare_digest(self._value, other._value)
+
+    __hash__ = None  # type: ignore[assignment]  # a secret is not a dictionary key
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} is not to be pickled")
+
+
+class ConnectionKey(Secret):
+    """Shared by two users, made by one of them for the other (MMR: one per contact and direction)."""
+
+
+class IdentityLinkKey(Secret):
+    """Opens the identity link of one credential; seals once."""
+
+
+class FetchToken(Secret):
+    """Names a shelf of KeyPackage sets; derived from a connection key."""
+
+
+class AccessToken(Secret):
+    """A bearer's proof towards its own provider: account, reply inbox or queue."""

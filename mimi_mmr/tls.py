@@ -1,0 +1,356 @@
+"""TLS presentation language (RFC 8446, section 3) with RFC 9420's variable-size vectors, as declarations.
+
+A struct is a frozen dataclass whose fields say how they travel:
+
+    @dataclass(frozen=True, slots=True)
+    class QueueAddress(Struct):
+        domain: Annotated[str, Text(255)]
+        encrypted_queue_id: Annotated[bytes, Opaque(256)]
+
+`from_bytes` is strict and total: every byte is read, vector lengths are minimal (RFC 9420, section 2.1.2) and
+within their bound, enums are known, text is UTF-8; anything else is a `ParseError` with the offset.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, Protocol, Self, cast, get_type_hints
+
+from mimi_mmr.errors import ParseError
+
+MAX_VECTOR = 1 << 30
+
+
+class Reader:
+    """A cursor over bytes that never reads past its end."""
+
+    __slots__ = ("data", "end", "offset")
+
+    def __init__(self, data: bytes, offset: int = 0, end: int | None = None) -> None:
+        """Read `data[offset:end]`."""
+        self.data = data
+        self.offset = offset
+        self.end = len(data) if end is None else end
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes."""
+        start = self.offset
+        if count > self.end - start:
+            raise ParseError(f"expected {count} bytes of {what}, {self.end - start} left", start)
+        self.offset = start + count
+        return self.data[start : self.offset]
+
+    def uint(self, width: int, what: str) -> int:
+        """An unsigned big-endian integer of `width` bytes."""
+        return int.from_bytes(self.take(width, what), "big")
+
+    def varint(self, what: str) -> int:
+        """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal."""
+        start = self.offset
+        first = self.uint(1, what)
+        prefix = first >> 6
+        if prefix == 3:
+            raise ParseError(f"invalid length prefix of {what}", start)
+        length = (1 << prefix) - 1
+        value = ((first & 0x3F) << (8 * length)) | self.uint(length, what)
+        if prefix and value < (1 << (6, 14)[prefix - 1]):
+            raise ParseError(f"length of {what} is not minimal", start)
+        return value
+
+    def vector(self, limit: int, what: str) -> Reader:
+        """A reader over the next variable-size vector, which this one skips."""
+        start = self.offset
+        size = self.varint(what)
+        if size > limit:
+            raise ParseError(f"{what} of {size} bytes, at most {limit} allowed", start)
+        if size > self.end - self.offset:
+            raise ParseError(f"expected {size} bytes of {what}, {self.end - self.offset} left", self.offset)
+        inner = Reader(self.data, self.offset, self.offset + size)
+        self.offset += size
+        return inner
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(self.end - self.offset, "rest")
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything has been read."""
+        return self.offset == self.end
+
+    def done(self, what: str) -> None:
+        """Refuse bytes that nobody asked for."""
+        if not self.empty:
+            raise ParseError(f"{self.end - self.offset} bytes too many after {what}", self.offset)
+
+
+def write_varint(out: bytearray, value: int) -> None:
+    """Append a vector length in its shortest form (RFC 9420, section 2.1.2)."""
+    if value < 1 << 6:
+        out.append(value)
+    elif value < 1 << 14:
+        out += (value | 1 << 14).to_bytes(2, "big")
+    elif value < MAX_VECTOR:
+        out += (value | 2 << 30).to_bytes(4, "big")
+    else:
+        raise ValueError(f"a vector of {value} bytes does not fit its length field")
+
+
+def vec(data: bytes) -> bytes:
+    """`opaque data<V>`: length, then bytes."""
+    out = bytearray()
+    write_varint(out, len(data))
+    return bytes(out) + data
+
+
+class Codec(Protocol):
+    """How a value of one field travels."""
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append the value."""
+
+    def read(self, reader: Reader, what: str) -> Any:
+        """Read one value, or raise `ParseError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uint:
+    """`uint8` to `uint64`: unsigned, big-endian."""
+
+    width: int
+
+    def write(self, out: bytearray, value: int) -> None:
+        """Append the value."""
+        out += value.to_bytes(self.width, "big")
+
+    def read(self, reader: Reader, what: str) -> int:
+        """Read one value."""
+        return reader.uint(self.width, what)
+
+
+U8, U16, U32, U64 = Uint(1), Uint(2), Uint(4), Uint(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """`opaque x[size]`."""
+
+    size: int
+
+    def write(self, out: bytearray, value: bytes) -> None:
+        """Append the value."""
+        if len(value) != self.size:
+            raise ValueError(f"expected {self.size} bytes, got {len(value)}")
+        out += value
+
+    def read(self, reader: Reader, what: str) -> bytes:
+        """Read one value."""
+        return reader.take(self.size, what)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """`opaque x<V>` of at most `limit` bytes."""
+
+    limit: int
+    least: int = 0
+
+    def write(self, out: bytearray, value: bytes) -> None:
+        """Append the value."""
+        if not self.least <= len(value) <= self.limit:
+            raise ValueError(f"expected {self.least} to {self.limit} bytes, got {len(value)}")
+        write_varint(out, len(value))
+        out += value
+
+    def read(self, reader: Reader, what: str) -> bytes:
+        """Read one value."""
+        start = reader.offset
+        value = reader.vector(self.limit, what).rest()
+        if len(value) < self.least:
+            raise ParseError(f"{what} of {len(value)} bytes, at least {self.least} expected", start)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """UTF-8 text in an `opaque<V>` of at most `limit` bytes."""
+
+    limit: int
+
+    def write(self, out: bytearray, value: str) -> None:
+        """Append the value."""
+        Opaque(self.limit).write(out, value.encode())
+
+    def read(self, reader: Reader, what: str) -> str:
+        """Read one value."""
+        start = reader.offset
+        try:
+            return reader.vector(self.limit, what).rest().decode()
+        except UnicodeDecodeError:
+            raise ParseError(f"{what} is not UTF-8", start) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """`T x<V>` of at most `limit` bytes and `count` items."""
+
+    item: Codec
+    limit: int = 1 << 24
+    count: int = 1 << 20
+
+    def write(self, out: bytearray, value: Sequence[Any]) -> None:
+        """Append the value."""
+        body = bytearray()
+        for item in value:
+            self.item.write(body, item)
+        if len(body) > self.limit or len(value) > self.count:
+            raise ValueError(f"vector of {len(value)} items, {len(body)} bytes, is above its limit")
+        write_varint(out, len(body))
+        out += body
+
+    def read(self, reader: Reader, what: str) -> tuple[Any, ...]:
+        """Read one value."""
+        inner = reader.vector(self.limit, what)
+        items = []
+        while not inner.empty:
+            if len(items) == self.count:
+                raise ParseError(f"more than {self.count} items in {what}", inner.offset)
+            items.append(self.item.read(inner, what))
+        return tuple(items)
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """`optional<T>`: one byte 0 or 1, then the value if 1."""
+
+    item: Codec
+
+    def write(self, out: bytearray, value: Any) -> None:
+        """Append the value."""
+        out.append(value is not None)
+        if value is not None:
+            self.item.write(out, value)
+
+    def read(self, reader: Reader, what: str) -> Any:
+        """Read one value."""
+        start = reader.offset
+        present = reader.uint(1, what)
+        if present > 1:
+            raise ParseError(f"presence of {what} is {present}, expected 0 or 1", start)
+        return self.item.read(reader, what) if present else None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An `enum` of the given width; unknown values are refused."""
+
+    kind: type[enum.IntEnum]
+    width: int = 1
+
+    def write(self, out: bytearray, value: enum.IntEnum) -> None:
+        """Append the value."""
+        out += int(value).to_bytes(self.width, "big")
+
+    def read(self, reader: Reader, what: str) -> enum.IntEnum:
+        """Read one value."""
+        start = reader.offset
+        value = reader.uint(self.width, what)
+        try:
+            return self.kind(value)
+        except ValueError:
+            raise ParseError(f"unknown {self.kind.__name__} {value}", start) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    """One byte, 0 or 1."""
+
+    def write(self, out: bytearray, value: bool) -> None:
+        """Append the value."""
+        out.append(value)
+
+    def read(self, reader: Reader, what: str) -> bool:
+        """Read one value."""
+        start = reader.offset
+        value = reader.uint(1, what)
+        if value > 1:
+            raise ParseError(f"{what} is {value}, expected 0 or 1", start)
+        return value == 1
+
+
+BOOL = Boolean()
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A struct inside a struct."""
+
+    kind: type[Struct]
+
+    def write(self, out: bytearray, value: Struct) -> None:
+        """Append the value."""
+        value.write_to(out)
+
+    def read(self, reader: Reader, what: str) -> Struct:
+        """Read one value."""
+        return self.kind.read_from(reader)
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A wire struct: its fields' codecs, in order. Subclass as a frozen, slotted dataclass."""
+
+    LIMIT: ClassVar[int] = 1 << 24
+
+    def write_to(self, out: bytearray) -> None:
+        """Append every field."""
+        for name, codec in layout(type(self)):
+            try:
+                codec.write(out, getattr(self, name))
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
+
+    def to_bytes(self) -> bytes:
+        """The struct as it travels."""
+        out = bytearray()
+        self.write_to(out)
+        return bytes(out)
+
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read every field, leaving what follows; raise `ParseError`."""
+        name = cls.__name__
+        values = {field: codec.read(reader, f"{name}.{field}") for field, codec in layout(cls)}
+        start = reader.offset
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ParseError(f"{name}: {error}", start) from None
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The struct that these bytes, all of them, are; raise `ParseError`."""
+        if len(data) > cls.LIMIT:
+            raise ParseError(f"{cls.__name__} of {len(data)} bytes, at most {cls.LIMIT} allowed", 0)
+        reader = Reader(data)
+        value = cls.read_from(reader)
+        reader.done(cls.__name__)
+        return value
+
+
+@cache
+def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
+    """Field names and codecs of a struct, in the order they travel."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple((field.name, _codec(kind, field.name, hints[field.name])) for field in fields(kind))
+
+
+def _codec(kind: type[Struct], name: str, hint: Any) -> Codec:
+    for extra in getattr(hint, "__metadata__", ()):
+        return cast("Codec", extra)
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return Nested(hint)
+    raise TypeError(f"{kind.__name__}.{name} does not say how it travels")

@@ -1,0 +1,131 @@
+"""MIMI URIs (`mimi://provider/kind/name`) and pseudonyms.
+
+-06 writes identifiers as MIMI URIs; kinds here are `u` (user), `d` (device), `r` (room), and for pseudonyms
+`p` (user pseudonym) and `c` (client pseudonym), each a UUID qualified by the provider's domain.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from mimi_mmr.errors import InvalidUri, ParseError
+from mimi_mmr.tls import Reader, Struct, Text, vec
+
+MAX_URI = 512
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\Z")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._~-]{0,126}[a-z0-9])?\Z")
+
+
+class Kind(enum.StrEnum):
+    """What a MIMI URI names."""
+
+    USER = "u"
+    DEVICE = "d"
+    ROOM = "r"
+    USER_PSEUDONYM = "p"
+    CLIENT_PSEUDONYM = "c"
+
+
+def check_domain(domain: str) -> str:
+    """A lower-case DNS name with at least two labels, or `InvalidUri`."""
+    if not _DOMAIN.match(domain):
+        raise InvalidUri("expected a lower-case domain name with at least two labels")
+    return domain
+
+
+def check_name(name: str) -> str:
+    """A local name: lower-case letters, digits and `. _ ~ -` inside; or `InvalidUri`."""
+    if not _NAME.match(name):
+        raise InvalidUri("expected a name of 1 to 128 lower-case letters, digits, or . _ ~ - inside")
+    return name
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MimiUri:
+    """`mimi://domain/kind/name`, checked."""
+
+    domain: str
+    kind: Kind
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be read back."""
+        check_domain(self.domain)
+        check_name(self.name)
+
+    def __str__(self) -> str:
+        return f"mimi://{self.domain}/{self.kind.value}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str, kind: Kind | None = None) -> Self:
+        """Read one; of the given kind, if one is given. Raises `InvalidUri`."""
+        scheme, _, rest = text.partition("://")
+        parts = rest.split("/")
+        if scheme != "mimi" or len(parts) != 3 or len(text) > MAX_URI:
+            raise InvalidUri("expected mimi://domain/kind/name")
+        try:
+            found = Kind(parts[1])
+        except ValueError:
+            raise InvalidUri("unknown kind of MIMI URI") from None
+        if kind is not None and found is not kind:
+            raise InvalidUri(f"expected a {kind.name} URI, got a {found.name} one")
+        return cls(parts[0], found, parts[2])
+
+
+@dataclass(frozen=True, slots=True)
+class UriCodec:
+    """`IdentifierUri` (-06, "Fetch Key Material"): `opaque uri<V>`, parsed at the door."""
+
+    kind: Kind | None = None
+
+    def write(self, out: bytearray, value: MimiUri) -> None:
+        """Append the value."""
+        Text(MAX_URI).write(out, str(value))
+
+    def read(self, reader: Reader, what: str) -> MimiUri:
+        """Read one value."""
+        start = reader.offset
+        text: str = Text(MAX_URI).read(reader, what)
+        try:
+            return MimiUri.parse(text, self.kind)
+        except InvalidUri as error:
+            raise ParseError(f"{what}: {error}", start) from None
+
+
+USER = UriCodec(Kind.USER)
+DEVICE = UriCodec(Kind.DEVICE)
+ROOM = UriCodec(Kind.ROOM)
+USER_PSEUDONYM = UriCodec(Kind.USER_PSEUDONYM)
+CLIENT_PSEUDONYM = UriCodec(Kind.CLIENT_PSEUDONYM)
+
+
+def uuid8(digest: bytes) -> uuid.UUID:
+    """The first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8)."""
+    value = bytearray(digest[:16])
+    value[6] = value[6] & 0x0F | 0x80
+    value[8] = value[8] & 0x3F | 0x80
+    return uuid.UUID(bytes=bytes(value))
+
+
+def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
+    """The user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
+    digest = hashlib.sha256(b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)).digest()
+    return MimiUri(domain, Kind.USER_PSEUDONYM, str(uuid8(digest)))
+
+
+def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:
+    """A room or client pseudonym: a UUIDv4 made of 16 random bytes."""
+    return MimiUri(domain, kind, str(uuid.UUID(bytes=rng_bytes, version=4)))
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifierUri(Struct):
+    """-06's struct, for messages that carry nothing but a URI."""
+
+    uri: Annotated[MimiUri, UriCodec()]
