@@ -1,7 +1,7 @@
-"""RFC 9420's labelled functions: SignWithLabel, VerifyWithLabel, ExpandWithLabel, RefHash; Ed25519 and SHA-256.
+"""RFC 9420's labelled functions, over Ed25519 and SHA-256: SignWithLabel, ExpandWithLabel, RefHash.
 
-Structs of -06 keep MLS's prefix "MLS 1.0 "; this project's own have "MIMI-MMR 1.0 ", so that a signature or key
-made for one can never be taken for the other.
+Structs of -06 keep MLS's prefix "MLS 1.0 "; this project's own have "MIMI-MMR 1.0 ", so that a signature or
+key made for one can never be taken for the other.
 """
 
 from __future__ import annotations
@@ -68,7 +68,13 @@ def sign_content(label: str, content: bytes, prefix: bytes = MMR) -> bytes:
 
 
 def verify(
-    public_key: bytes, label: str, content: bytes, signature: bytes, *, prefix: bytes = MMR, by: str = "signature"
+    public_key: bytes,
+    label: str,
+    content: bytes,
+    signature: bytes,
+    *,
+    prefix: bytes = MMR,
+    by: str = "signature",
 ) -> None:
     """VerifyWithLabel, by libsodium (twice as fast as OpenSSL); raises `SignatureRejected` naming `by`."""
     if len(public_key) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE:

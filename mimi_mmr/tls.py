@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, ClassVar, Protocol, Self, cast, get_type_hints
 
 from mimi_mmr.errors import ParseError
@@ -214,7 +213,7 @@ class Vector:
     def read(self, reader: Reader, what: str) -> tuple[Any, ...]:
         """Read one value."""
         inner = reader.vector(self.limit, what)
-        items = []
+        items: list[Any] = []
         while not inner.empty:
             if len(items) == self.count:
                 raise ParseError(f"more than {self.count} items in {what}", inner.offset)
@@ -299,10 +298,10 @@ class Nested:
         return self.kind.read_from(reader)
 
 
-@dataclass(frozen=True, slots=True)
 class Struct:
     """A wire struct: its fields' codecs, in order. Subclass as a frozen, slotted dataclass."""
 
+    __slots__ = ()
     LIMIT: ClassVar[int] = 1 << 24
 
     def write_to(self, out: bytearray) -> None:
@@ -341,11 +340,17 @@ class Struct:
         return value
 
 
-@cache
+_LAYOUTS: dict[type, tuple[tuple[str, Codec], ...]] = {}
+
+
 def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
     """Field names and codecs of a struct, in the order they travel."""
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple((field.name, _codec(kind, field.name, hints[field.name])) for field in fields(kind))
+    found = _LAYOUTS.get(kind)
+    if found is None:
+        hints = get_type_hints(kind, include_extras=True)
+        names = [field.name for field in fields(cast("Any", kind))]
+        found = _LAYOUTS[kind] = tuple((name, _codec(kind, name, hints[name])) for name in names)
+    return found
 
 
 def _codec(kind: type[Struct], name: str, hint: Any) -> Codec:

@@ -115,7 +115,9 @@ def uuid8(digest: bytes) -> uuid.UUID:
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
     """The user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
-    digest = hashlib.sha256(b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)).digest()
+    digest = hashlib.sha256(
+        b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)
+    ).digest()
     return MimiUri(domain, Kind.USER_PSEUDONYM, str(uuid8(digest)))
 
 

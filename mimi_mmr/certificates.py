@@ -1,0 +1,260 @@
+"""X.509: a provider's own CA, the certificates it issues to devices and to itself, and how others check them.
+
+The CA key is P-256, since `cryptography.x509.verification` (RFC 5280 path validation) permits no Ed25519
+issuer; subjects' keys are Ed25519, the signature keys of MLS suite 1.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from mimi_mmr.errors import CertificateRejected
+from mimi_mmr.uris import Kind, MimiUri, check_domain
+
+DEVICE_LIFETIME = datetime.timedelta(days=90)
+CA_LIFETIME = datetime.timedelta(days=3650)
+MAX_CHAIN = 4
+MAX_CERTIFICATE = 4096
+_BACKDATE = datetime.timedelta(hours=1)
+
+
+def utc(now: float) -> datetime.datetime:
+    """Seconds since the epoch as an aware time."""
+    return datetime.datetime.fromtimestamp(now, datetime.UTC)
+
+
+def day(moment: datetime.datetime) -> datetime.datetime:
+    """The day's start: a certificate's times say no more than the date."""
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+class CertificateAuthority:
+    """A provider's CA: one P-256 key, one self-signed root."""
+
+    def __init__(self, domain: str, key: ec.EllipticCurvePrivateKey, root: x509.Certificate) -> None:
+        """Hold the key and its root."""
+        self.domain = domain
+        self.root = root
+        self._key = key
+
+    @classmethod
+    def create(cls, domain: str, now: float) -> CertificateAuthority:
+        """A new CA for this domain."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(check_domain(domain))
+        root = (
+            _builder(name, name, key.public_key(), utc(now), CA_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_ca_usage(), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(domain, key, root)
+
+    @classmethod
+    def load(cls, domain: str, pem: bytes) -> CertificateAuthority:
+        """Read back what `to_pem` wrote; raises `CertificateRejected`."""
+        try:
+            key, root = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
+        except ValueError:
+            raise CertificateRejected(f"the CA file of {domain} is not a PEM key and certificate") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or root.subject != _name(domain):
+            raise CertificateRejected(f"the CA file is not one of {domain}")
+        return cls(domain, key, root)
+
+    def to_pem(self) -> bytes:
+        """Key and root; keep it readable by the provider alone."""
+        key = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return key + self.root.public_bytes(Encoding.PEM)
+
+    def root_pem(self) -> bytes:
+        """The trust anchor that others configure."""
+        return self.root.public_bytes(Encoding.PEM)
+
+    def issue_device(self, user: MimiUri, device: MimiUri, key: bytes, now: float) -> bytes:
+        """A device certificate (DER) over a 32-byte Ed25519 key, with both URIs as SANs."""
+        for uri in (user, device):
+            if uri.domain != self.domain:
+                raise CertificateRejected(f"expected a URI of {self.domain}, got one of {uri.domain}")
+        names = x509.SubjectAlternativeName(
+            [x509.UniformResourceIdentifier(str(uri)) for uri in (user, device)]
+        )
+        return self._issue(names, key, ExtendedKeyUsageOID.CLIENT_AUTH, now)
+
+    def issue_provider(self, key: bytes, now: float) -> bytes:
+        """The provider's own certificate (DER): it signs the provider's HPKE keys."""
+        names = x509.SubjectAlternativeName([x509.DNSName(self.domain)])
+        return self._issue(names, key, ExtendedKeyUsageOID.SERVER_AUTH, now)
+
+    def issue_server(
+        self, key: ec.EllipticCurvePublicKey, addresses: Sequence[str], now: float
+    ) -> x509.Certificate:
+        """A TLS server certificate for the domain and the given IP addresses (tests, demos, private nets)."""
+        alternatives: list[x509.GeneralName] = [x509.DNSName(self.domain)]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        builder = self._subject(x509.SubjectAlternativeName(alternatives), key, now)
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        return builder.add_extension(usage, critical=False).sign(self._key, hashes.SHA256())
+
+    def _issue(
+        self, names: x509.SubjectAlternativeName, key: bytes, usage: x509.ObjectIdentifier, now: float
+    ) -> bytes:
+        builder = self._subject(names, Ed25519PublicKey.from_public_bytes(key), now)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+    def _subject(
+        self,
+        names: x509.SubjectAlternativeName,
+        key: Ed25519PublicKey | ec.EllipticCurvePublicKey,
+        now: float,
+    ) -> x509.CertificateBuilder:
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            _builder(x509.Name([]), self.root.subject, key, utc(now), DEVICE_LIFETIME)
+            .add_extension(names, critical=True)
+            .add_extension(issuer, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        )
+
+
+@dataclass(slots=True)
+class TrustAnchors:
+    """Which roots speak for which provider domain. No domain vouches for another."""
+
+    roots: dict[str, tuple[x509.Certificate, ...]] = field(default_factory=dict)
+    _stores: dict[str, Store] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_pem(cls, anchors: Mapping[str, bytes]) -> TrustAnchors:
+        """Domain -> PEM of one or more roots; raises `CertificateRejected`."""
+        roots = {}
+        for domain, pem in anchors.items():
+            try:
+                roots[check_domain(domain)] = tuple(x509.load_pem_x509_certificates(pem))
+            except ValueError:
+                raise CertificateRejected(f"the trust anchor of {domain} is not a PEM certificate") from None
+        return cls(roots)
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> TrustAnchors:
+        """One `<domain>.pem` for each provider."""
+        return cls.from_pem({path.stem: path.read_bytes() for path in sorted(directory.glob("*.pem"))})
+
+    def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
+        """Path validation of a device's chain: its user URI, device URI and 32-byte key.
+
+        The root is chosen by the domain the certificate names, so that a provider can vouch for its own only.
+        Raises `CertificateRejected`.
+        """
+        leaf, rest = _load(chain)
+        uris = [MimiUri.parse(value) for value in _sans(leaf, x509.UniformResourceIdentifier)]
+        if len(uris) != 2 or {uri.kind for uri in uris} != {Kind.USER, Kind.DEVICE}:
+            raise CertificateRejected("expected exactly one user and one device URI in the certificate")
+        user, device = sorted(uris, key=lambda uri: uri.kind is Kind.DEVICE)
+        if user.domain != device.domain:
+            raise CertificateRejected(
+                f"user of {user.domain} and device of {device.domain} in one certificate"
+            )
+        self._verify(user.domain, leaf, rest, now, server=False)
+        return user, device, _key(leaf)
+
+    def verify_provider(self, domain: str, chain: Sequence[bytes], now: float) -> bytes:
+        """The signature key in a provider's own certificate; raises `CertificateRejected`."""
+        leaf, rest = _load(chain)
+        if _sans(leaf, x509.DNSName) != [domain]:
+            raise CertificateRejected(f"expected a certificate of {domain}")
+        self._verify(domain, leaf, rest, now, server=True)
+        return _key(leaf)
+
+    def _verify(
+        self, domain: str, leaf: x509.Certificate, rest: list[x509.Certificate], now: float, *, server: bool
+    ) -> None:
+        if domain not in self.roots:
+            raise CertificateRejected(f"no trust anchor is configured for {domain}")
+        store = self._stores.setdefault(domain, Store(list(self.roots[domain])))
+        policy = PolicyBuilder().store(store).time(utc(now)).max_chain_depth(MAX_CHAIN)
+        try:
+            if server:
+                policy.build_server_verifier(x509.DNSName(domain)).verify(leaf, rest)
+            else:
+                policy.build_client_verifier().verify(leaf, rest)
+        except VerificationError as error:
+            raise CertificateRejected(f"the chain does not lead to the CA of {domain}: {error}") from None
+
+
+def _load(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    try:
+        leaf, *rest = [x509.load_der_x509_certificate(der) for der in chain]
+    except ValueError:
+        raise CertificateRejected("expected a chain of DER certificates, the device's first") from None
+    return leaf, rest
+
+
+def _sans(leaf: x509.Certificate, kind: type[x509.UniformResourceIdentifier | x509.DNSName]) -> list[str]:
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        raise CertificateRejected("the certificate names nobody (no SAN)") from None
+    return list(extension.value.get_values_for_type(kind))
+
+
+def _key(leaf: x509.Certificate) -> bytes:
+    key = leaf.public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        raise CertificateRejected("expected an Ed25519 key in the certificate")
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _name(domain: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, domain)])
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: Ed25519PublicKey | ec.EllipticCurvePublicKey,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+) -> x509.CertificateBuilder:
+    start = day(now - _BACKDATE)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + lifetime)
+    )
+
+
+def _ca_usage() -> x509.KeyUsage:
+    usages: Iterable[str] = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(key_cert_sign=True, crl_sign=True, **dict.fromkeys(usages, False))

@@ -1,0 +1,274 @@
+"""How two users come to share a room: connection package, request, response, contact code.
+
+After draft-kohbrok-mimi-metadata-minimalization, with pinned identity keys, signed requests of one fixed size,
+and connection keys that are exchanged only inside the room the two then share.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.credentials import DeviceIdentity, RealCredential, VerifiedDevice, fingerprint
+from mimi_mmr.errors import BindingRejected, ConnectionRefused, CredentialExpired, InvalidUri
+from mimi_mmr.keypackages import MAX_CLIENTS, OpenKeyPackage
+from mimi_mmr.labels import verify
+from mimi_mmr.sealing import SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
+from mimi_mmr.secret import ConnectionKey
+from mimi_mmr.tls import BOOL, U8, U64, Fixed, Nested, Struct, Text, Vector
+from mimi_mmr.uris import USER, Kind, MimiUri
+
+VERSION = 1
+REQUEST_SIZE = 4096
+RESPONSE_MULTIPLE = 8192
+REQUEST_LIFETIME = 14 * 86400
+_REQUEST = "connection request"
+_RESPONSE = "connection response"
+
+
+# --- contact codes -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ContactCode:
+    """`mimi-connect:<user uri>?f=<fingerprint>`: whom to connect to, and the identity key to expect there."""
+
+    user: MimiUri
+    fingerprint: bytes
+
+    def __str__(self) -> str:
+        pin = base64.urlsafe_b64encode(self.fingerprint).rstrip(b"=").decode()
+        return f"mimi-connect:{quote(str(self.user), safe=':/')}?f={pin}"
+
+    @classmethod
+    def parse(cls, text: str) -> ContactCode:
+        """Read one; raises `InvalidUri`."""
+        parts = urlsplit(text)
+        values = parse_qs(parts.query).get("f", [])
+        if parts.scheme != "mimi-connect" or len(values) != 1:
+            raise InvalidUri("expected mimi-connect:<user URI>?f=<fingerprint>")
+        user = MimiUri.parse(unquote(parts.path), Kind.USER)
+        try:
+            pin = base64.b64decode(values[0] + "=" * (-len(values[0]) % 4), altchars=b"-_", validate=True)
+        except ValueError:
+            raise InvalidUri("the fingerprint is not base64url") from None
+        if len(pin) != 32:
+            raise InvalidUri(f"expected a fingerprint of 32 bytes, got {len(pin)}")
+        return cls(user, pin)
+
+
+def check_pin(device: VerifiedDevice, pin: bytes | None) -> None:
+    """Refuse an identity key that is not the pinned one; raises `BindingRejected`."""
+    if pin is not None and not hmac.compare_digest(fingerprint(device.identity_key), pin):
+        raise BindingRejected("the identity key is not the one the contact code names")
+
+
+# --- connection packages -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPackageTBS(Struct):
+    """A key to seal a connection request to; `expiry` in seconds."""
+
+    version: Annotated[int, U8]
+    user_uri: Annotated[MimiUri, USER]
+    public_key: SealingPublicKey
+    last_resort: Annotated[bool, BOOL]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPackage(Struct):
+    """Published by a user's device, signed by its real key; fetched without authentication, once."""
+
+    LIMIT: ClassVar[int] = 24576
+    content: ConnectionPackageTBS
+    credential: RealCredential
+    signature: Annotated[bytes, Fixed(64)]
+
+    @property
+    def hash(self) -> bytes:
+        """What a request names it by (32 bytes)."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    def verify(self, user: MimiUri, pin: bytes | None, trust: TrustAnchors, now: float) -> VerifiedDevice:
+        """The device that published it; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        device = self.credential.verify(trust, now)
+        check_pin(device, pin)
+        if device.user != user or self.content.user_uri != user:
+            raise ConnectionRefused("the connection package is another user's")
+        _check(self.content, device, self.signature, "ConnectionPackageTBS")
+        if self.content.version != VERSION or self.content.expiry <= now:
+            raise CredentialExpired("the connection package has expired, or is of an unknown version")
+        return device
+
+
+def make_connection_package(
+    device: DeviceIdentity, key: SealingPublicKey, *, last_resort: bool, expiry: int
+) -> ConnectionPackage:
+    """Sign one."""
+    content = ConnectionPackageTBS(VERSION, device.user, key, last_resort, expiry)
+    signature = device.key.sign("ConnectionPackageTBS", content.to_bytes())
+    return ConnectionPackage(content, device.credential, signature)
+
+
+# --- requests ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyInbox(Struct):
+    """Where the response goes: a queue of the requester's provider, tied to no account."""
+
+    domain: Annotated[str, Text(253)]
+    queue: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequestTBS(Struct):
+    """All that the requester's real credential signs: for whom, under which package, until when, reply where."""
+
+    version: Annotated[int, U8]
+    recipient: Annotated[MimiUri, USER]
+    package_hash: Annotated[bytes, Fixed(32)]
+    expiry: Annotated[int, U64]
+    reply_inbox: ReplyInbox
+    connection_response_key: SealingPublicKey
+    credential: RealCredential
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequest(Struct):
+    """A request to connect; sealed, it has one size whoever sends it."""
+
+    content: ConnectionRequestTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    @property
+    def hash(self) -> bytes:
+        """What the response names it by (32 bytes)."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    def verify(
+        self, recipient: MimiUri, package_hash: bytes, trust: TrustAnchors, now: float
+    ) -> VerifiedDevice:
+        """Who asks; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        content = self.content
+        device = content.credential.verify(trust, now)
+        _check(content, device, self.signature, "ConnectionRequestTBS")
+        if content.recipient != recipient or content.package_hash != package_hash:
+            raise ConnectionRefused("the request was made for another user or another connection package")
+        if content.version != VERSION or not now < content.expiry <= now + REQUEST_LIFETIME + 86400:
+            raise CredentialExpired("the connection request has expired, or is of an unknown version")
+        if content.reply_inbox.domain != device.user.domain:
+            raise ConnectionRefused("the reply inbox is not at the requester's provider")
+        return device
+
+
+def make_request(
+    device: DeviceIdentity,
+    package: ConnectionPackage,
+    inbox: ReplyInbox,
+    response_key: SealingPublicKey,
+    now: float,
+) -> ConnectionRequest:
+    """Sign a request for the user of a verified package."""
+    content = ConnectionRequestTBS(
+        VERSION,
+        package.content.user_uri,
+        package.hash,
+        int(now) + REQUEST_LIFETIME,
+        inbox,
+        response_key,
+        device.credential,
+    )
+    return ConnectionRequest(content, device.key.sign("ConnectionRequestTBS", content.to_bytes()))
+
+
+def seal_request(request: ConnectionRequest, package: ConnectionPackage) -> SealedBox:
+    """Seal a request to the package it names, at the fixed size."""
+    padded = pad_to(request.to_bytes(), REQUEST_SIZE)
+    return package.content.public_key.seal(_REQUEST, request.content.package_hash, padded)
+
+
+def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> ConnectionRequest:
+    """Open a deposit with the private key of one package; raises `SealedBoxRejected` or `ParseError`."""
+    return ConnectionRequest.from_bytes(unpad(key.open(_REQUEST, package_hash, box)))
+
+
+# --- responses ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionResponseTBS(Struct):
+    """Acceptance: the request it answers, and KeyPackages (with link keys) for the connection room."""
+
+    version: Annotated[int, U8]
+    request_hash: Annotated[bytes, Fixed(32)]
+    credential: RealCredential
+    key_packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), count=MAX_CLIENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionResponse(Struct):
+    """Sealed to the request's one-time key. There is no refusal: silence is all a requester sees of one."""
+
+    content: ConnectionResponseTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(
+        self, request_hash: bytes, recipient: VerifiedDevice, trust: TrustAnchors, now: float
+    ) -> VerifiedDevice:
+        """Who accepted: a device of the very user and identity key that was asked, for this very request."""
+        device = self.content.credential.verify(trust, now)
+        _check(self.content, device, self.signature, "ConnectionResponseTBS")
+        if self.content.version != VERSION or self.content.request_hash != request_hash:
+            raise ConnectionRefused("the response answers another request, or is of an unknown version")
+        if (device.user, device.identity_key) != (recipient.user, recipient.identity_key):
+            raise BindingRejected("the response is by another user, or another identity key, than was asked")
+        return device
+
+
+def make_response(
+    device: DeviceIdentity, request_hash: bytes, packages: Sequence[OpenKeyPackage]
+) -> ConnectionResponse:
+    """Sign an acceptance."""
+    content = ConnectionResponseTBS(VERSION, request_hash, device.credential, tuple(packages))
+    return ConnectionResponse(content, device.key.sign("ConnectionResponseTBS", content.to_bytes()))
+
+
+def seal_response(response: ConnectionResponse, key: SealingPublicKey) -> SealedBox:
+    """Seal a response to the requester's one-time key."""
+    context = response.content.request_hash
+    return key.seal(_RESPONSE, context, pad(response.to_bytes(), RESPONSE_MULTIPLE))
+
+
+def open_response(box: SealedBox, key: SealingKey, request_hash: bytes) -> ConnectionResponse:
+    """Open what came to a reply inbox; raises `SealedBoxRejected` or `ParseError`."""
+    return ConnectionResponse.from_bytes(unpad(key.open(_RESPONSE, request_hash, box)))
+
+
+# --- inside the connection room ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionKeyOffer(Struct):
+    """Each side's own connection key for the other: pairwise, versioned, with the shelf's upload key."""
+
+    key_version: Annotated[int, U64]
+    connection_key: Annotated[bytes, Fixed(32)]
+    upload_public_key: Annotated[bytes, Fixed(32)]
+
+    @property
+    def key(self) -> ConnectionKey:
+        """The key, as the secret it is."""
+        return ConnectionKey(self.connection_key)
+
+
+def _check(content: Struct, device: VerifiedDevice, signature: bytes, label: str) -> None:
+    verify(device.device_key, label, content.to_bytes(), signature, by=label.removesuffix("TBS"))

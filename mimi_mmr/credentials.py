@@ -1,0 +1,323 @@
+"""Real and pseudonymous credentials, and the identity link between them.
+
+Sources: draft-ietf-mimi-protocol-06, "Minimal metadata rooms"; RFC 9420, section 5.3; and, for the user
+binding, the self-certifying user pseudonym and the random identity link key, this project's README.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, TrustAnchors
+from mimi_mmr.errors import (
+    BindingRejected,
+    CredentialExpired,
+    IdentityError,
+    InvalidUri,
+    LinkRejected,
+    ParseError,
+    PseudonymProofRejected,
+    SealedBoxRejected,
+    SignatureRejected,
+)
+from mimi_mmr.labels import MLS, SigningKey, verify
+from mimi_mmr.queues import QueueAddress
+from mimi_mmr.sealing import pad, unpad
+from mimi_mmr.secret import IdentityLinkKey
+from mimi_mmr.tls import U8, U64, Fixed, Opaque, Struct, Vector
+from mimi_mmr.uris import (
+    CLIENT_PSEUDONYM,
+    DEVICE,
+    USER,
+    USER_PSEUDONYM,
+    Kind,
+    MimiUri,
+    random_uri,
+    self_certifying_pseudonym,
+)
+
+VERSION = 1
+LINK_MULTIPLE = 256
+MAX_LINK = 16384
+CREDENTIAL_LIFETIME = 90 * 86400
+# The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
+_ZERO_NONCE = bytes(12)
+
+
+# --- the real credential -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UserBindingTBS(Struct):
+    """What the user's long-term identity key signs: this device is mine."""
+
+    user_uri: Annotated[MimiUri, USER]
+    device_uri: Annotated[MimiUri, DEVICE]
+    device_public_key: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class RealCredential(Struct):
+    """X.509 chain (RFC 9420's `x509` credential), the user's identity key, and its binding signature.
+
+    The binding refuses a hostile provider's certificate for a device that is not the user's, to whoever has
+    pinned the identity key.
+    """
+
+    chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
+    identity_key: Annotated[bytes, Fixed(32)]
+    binding_signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
+        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
+        try:
+            user, device, key = trust.verify_device(self.chain, now)
+        except InvalidUri as error:
+            raise BindingRejected(f"the certificate's URIs are not MIMI URIs: {error}") from None
+        content = UserBindingTBS(user, device, key).to_bytes()
+        try:
+            verify(self.identity_key, "UserBindingTBS", content, self.binding_signature, by="user binding")
+        except SignatureRejected as error:
+            raise BindingRejected(str(error)) from None
+        return VerifiedDevice(user, device, key, self.identity_key)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedDevice:
+    """What a verified real credential says."""
+
+    user: MimiUri
+    device: MimiUri
+    device_key: bytes
+    identity_key: bytes
+
+
+def bind_device(
+    identity: SigningKey, user: MimiUri, device: MimiUri, chain: Sequence[bytes], device_key: bytes
+) -> RealCredential:
+    """A real credential: the user's identity key signs the device's URIs and key."""
+    content = UserBindingTBS(user, device, device_key).to_bytes()
+    return RealCredential(tuple(chain), identity.public, identity.sign("UserBindingTBS", content))
+
+
+def fingerprint(identity_key: bytes) -> bytes:
+    """What a contact code carries: SHA-256 of the user's identity key."""
+    return hashlib.sha256(identity_key).digest()
+
+
+# --- the pseudonymous credential ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PseudonymousCredentialTBS(Struct):
+    """-06's struct with version, expiry (seconds, a day's start) and the key that makes the pseudonym."""
+
+    version: Annotated[int, U8]
+    client_pseudonym: Annotated[MimiUri, CLIENT_PSEUDONYM]
+    user_pseudonym: Annotated[MimiUri, USER_PSEUDONYM]
+    signature_public_key: Annotated[bytes, Opaque(32, 32)]
+    set_public_key: Annotated[bytes, Opaque(32, 32)]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class PseudonymousCredential(Struct):
+    """What the hub and every provider see in place of a name. One per KeyPackage, one room only."""
+
+    LIMIT: ClassVar[int] = 20000
+    version: Annotated[int, U8]
+    client_pseudonym: Annotated[MimiUri, CLIENT_PSEUDONYM]
+    user_pseudonym: Annotated[MimiUri, USER_PSEUDONYM]
+    signature_public_key: Annotated[bytes, Opaque(32, 32)]
+    set_public_key: Annotated[bytes, Opaque(32, 32)]
+    expiry: Annotated[int, U64]
+    set_signature: Annotated[bytes, Opaque(64, 64)]
+    identity_link_ciphertext: Annotated[bytes, Opaque(MAX_LINK)]
+
+    @property
+    def tbs(self) -> PseudonymousCredentialTBS:
+        """The part that both signatures cover."""
+        return PseudonymousCredentialTBS(
+            self.version,
+            self.client_pseudonym,
+            self.user_pseudonym,
+            self.signature_public_key,
+            self.set_public_key,
+            self.expiry,
+        )
+
+    def verify(self, now: float) -> None:
+        """What anyone can check without a key: version, expiry, and that the pseudonym is its set key's.
+
+        Raises `CredentialExpired` or `PseudonymProofRejected`.
+        """
+        if self.version != VERSION:
+            raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
+        if self.expiry <= now:
+            raise CredentialExpired("the pseudonymous credential has expired")
+        self._verify_pseudonym()
+
+    def _verify_pseudonym(self) -> None:
+        domain = self.user_pseudonym.domain
+        if self.user_pseudonym != self_certifying_pseudonym(domain, self.set_public_key):
+            raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")
+        if self.client_pseudonym.domain != domain:
+            raise PseudonymProofRejected("client and user pseudonym are of different providers")
+        try:
+            verify(self.set_public_key, "PseudonymSetTBS", self.tbs.to_bytes(), self.set_signature)
+        except SignatureRejected:
+            raise PseudonymProofRejected(
+                "the set key of the user pseudonym did not sign this credential"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLinkTBE(Struct):
+    """-06: the real credential, and its signature over the pseudonymous one's TBS."""
+
+    pseudonymous_credential_signature: Annotated[bytes, Opaque(64, 64)]
+    client_credential: RealCredential
+
+
+@dataclass(frozen=True, slots=True)
+class LeafIdentity(Struct):
+    """The identity of an MLS leaf's BasicCredential: pseudonymous credential, and where to deliver.
+
+    The leaf node's own signature binds both to the leaf's key.
+    """
+
+    LIMIT: ClassVar[int] = 24000
+    credential: PseudonymousCredential
+    queue: QueueAddress
+
+
+class DeviceIdentity:
+    """A device's real side: what signs identity links. Held by the client alone."""
+
+    __slots__ = ("credential", "device", "key", "user")
+
+    def __init__(self, user: MimiUri, device: MimiUri, key: SigningKey, credential: RealCredential) -> None:
+        """Hold the device key and the credential over it."""
+        self.user = user
+        self.device = device
+        self.key = key
+        self.credential = credential
+
+    def seal_link(self, tbs: PseudonymousCredentialTBS, ilk: IdentityLinkKey) -> bytes:
+        """The identity link ciphertext: AES-256-GCM, aad = TBS, plaintext padded to a multiple of 256."""
+        content = tbs.to_bytes()
+        signature = self.key.sign("PseudonymousCredentialTBS", content, prefix=MLS)
+        plaintext = pad(IdentityLinkTBE(signature, self.credential).to_bytes(), LINK_MULTIPLE)
+        # The nonce may be fixed: an identity link key is drawn for one credential and seals once.
+        return AESGCM(ilk.reveal()).encrypt(_ZERO_NONCE, plaintext, content)
+
+
+def make_credential(
+    device: DeviceIdentity, set_key: SigningKey, leaf_key: SigningKey, expiry: int
+) -> tuple[PseudonymousCredential, IdentityLinkKey]:
+    """A fresh pseudonymous credential over `leaf_key`, and the key that opens its link."""
+    domain = device.user.domain
+    tbs = PseudonymousCredentialTBS(
+        VERSION,
+        random_uri(domain, Kind.CLIENT_PSEUDONYM, secrets.token_bytes(16)),
+        self_certifying_pseudonym(domain, set_key.public),
+        leaf_key.public,
+        set_key.public,
+        expiry,
+    )
+    ilk = IdentityLinkKey.generate()
+    proof = set_key.sign("PseudonymSetTBS", tbs.to_bytes())
+    credential = PseudonymousCredential(
+        tbs.version,
+        tbs.client_pseudonym,
+        tbs.user_pseudonym,
+        tbs.signature_public_key,
+        tbs.set_public_key,
+        tbs.expiry,
+        proof,
+        device.seal_link(tbs, ilk),
+    )
+    return credential, ilk
+
+
+# --- resolving ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedMember:
+    """A pseudonym and who is behind it, everything verified."""
+
+    pseudonym: MimiUri
+    device: VerifiedDevice
+
+
+def resolve(
+    credential: PseudonymousCredential,
+    ilk: IdentityLinkKey,
+    leaf_signature_key: bytes,
+    trust: TrustAnchors,
+    now: float,
+) -> ResolvedMember:
+    """Open an identity link and verify all of it; raises a subclass of `IdentityError`.
+
+    In order: the leaf's key, the pseudonym's proof and expiry, the link, its chain and binding, the provider
+    domain, that real and pseudonymous keys differ, and the real key's signature over this very credential.
+    """
+    if credential.signature_public_key != leaf_signature_key:
+        raise LinkRejected("the credential is for another leaf's signature key")
+    credential.verify(now)
+    link = open_link(credential, ilk)
+    device = link.client_credential.verify(trust, now)
+    if device.user.domain != credential.user_pseudonym.domain:
+        raise LinkRejected("the pseudonym is of another provider than the identity behind it")
+    if device.device_key in (credential.signature_public_key, credential.set_public_key):
+        raise LinkRejected("real and pseudonymous key are the same: all rooms of this device are linked")
+    try:
+        verify(
+            device.device_key,
+            "PseudonymousCredentialTBS",
+            credential.tbs.to_bytes(),
+            link.pseudonymous_credential_signature,
+            prefix=MLS,
+            by="identity link",
+        )
+    except SignatureRejected as error:
+        raise LinkRejected(str(error)) from None
+    return ResolvedMember(credential.user_pseudonym, device)
+
+
+def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> IdentityLinkTBE:
+    """Decrypt and parse an identity link; raises `LinkRejected`."""
+    try:
+        padded = AESGCM(ilk.reveal()).decrypt(
+            _ZERO_NONCE, credential.identity_link_ciphertext, credential.tbs.to_bytes()
+        )
+        return IdentityLinkTBE.from_bytes(unpad(padded))
+    except InvalidTag:
+        raise LinkRejected("the identity link does not open with this key for this credential") from None
+    except (ParseError, SealedBoxRejected) as error:
+        raise LinkRejected(f"the identity link is malformed: {error}") from None
+
+
+__all__ = [
+    "DeviceIdentity",
+    "IdentityError",
+    "IdentityLinkTBE",
+    "LeafIdentity",
+    "PseudonymousCredential",
+    "RealCredential",
+    "ResolvedMember",
+    "VerifiedDevice",
+    "bind_device",
+    "fingerprint",
+    "make_credential",
+    "open_link",
+    "resolve",
+]

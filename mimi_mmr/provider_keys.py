@@ -1,0 +1,45 @@
+"""A provider's HPKE keys, signed under its CA: what queue ids and key-material requests are sealed to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, TrustAnchors
+from mimi_mmr.errors import CredentialExpired
+from mimi_mmr.labels import SigningKey, verify
+from mimi_mmr.sealing import SealingPublicKey
+from mimi_mmr.tls import U64, Fixed, Opaque, Struct, Text, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeysTBS(Struct):
+    """The keys and whose they are; `expiry` in seconds since the epoch."""
+
+    domain: Annotated[str, Text(253)]
+    key_material_key: SealingPublicKey
+    queue_key: SealingPublicKey
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeys(Struct):
+    """`ProviderKeysTBS`, the provider's certificate chain, and the signature by the key in it."""
+
+    keys: ProviderKeysTBS
+    chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, domain: str, trust: TrustAnchors, now: float) -> ProviderKeysTBS:
+        """The keys, if they are `domain`'s and still valid; raises a subclass of `IdentityError`."""
+        signer = trust.verify_provider(domain, self.chain, now)
+        verify(signer, "ProviderKeysTBS", self.keys.to_bytes(), self.signature, by=f"keys of {domain}")
+        if self.keys.domain != domain or self.keys.expiry <= now:
+            raise CredentialExpired(f"the HPKE keys of {domain} have expired or are another provider's")
+        return self.keys
+
+
+def sign_provider_keys(keys: ProviderKeysTBS, signer: SigningKey, chain: Sequence[bytes]) -> ProviderKeys:
+    """What a provider publishes."""
+    return ProviderKeys(keys, tuple(chain), signer.sign("ProviderKeysTBS", keys.to_bytes()))
