@@ -1,0 +1,124 @@
+"""What a member needs of an MLS library (RFC 9420), as Protocols, so that one can be exchanged for another.
+
+Messages are MLSMessage bytes, KeyPackages the bare struct, members leaf indices. Whatever the library refuses is an
+`EngineError`; a group that removed this client raises `RemovedFromRoom` from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.mls.wire import LeafNode
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a processed commit did. `added` is in the order of the commit's proposals; `epoch` is the new one."""
+
+    sender: int
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    epoch: int
+    removed_self: bool
+
+
+class StagedCommit(Protocol):
+    """A commit that its maker has computed, and the hub has not yet accepted."""
+
+    @property
+    def commit(self) -> bytes:
+        """The commit, a PublicMessage."""
+
+    @property
+    def welcome(self) -> bytes | None:
+        """The Welcome for those it adds."""
+
+    @property
+    def ratchet_tree(self) -> bytes:
+        """The `ratchet_tree` extension after the commit, which joiners need beside the Welcome."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that begins with it."""
+
+    @property
+    def added(self) -> tuple[int, ...]:
+        """Leaf indices of those it adds, in the order in which they were given."""
+
+    def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
+        """The exporter (RFC 9420, section 8.5) of the epoch that begins with it."""
+
+    def accept(self) -> None:
+        """The hub took it: the group moves on, and is stored. Once, and not after `reject`."""
+
+    def reject(self) -> None:
+        """The hub did not: the group is as it was, for the winner's commit or another attempt."""
+
+
+class MlsGroup(Protocol):
+    """One client's membership in one group."""
+
+    @property
+    def group_id(self) -> bytes:
+        """The group's id."""
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+
+    @property
+    def own_leaf(self) -> int:
+        """This client's leaf index."""
+
+    def ratchet_tree(self) -> bytes:
+        """The `ratchet_tree` extension (RFC 9420, section 12.4.3.3) of the current epoch."""
+
+    def leaf(self, index: int) -> LeafNode | None:
+        """The member at this leaf index, or None."""
+
+    def leaves(self) -> dict[int, LeafNode]:
+        """All members."""
+
+    def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
+        """A commit that adds these KeyPackages, or removes these leaves, or only heals the sender's path.
+
+        One kind a commit. The group stays in its epoch, and can be used there, until `accept`.
+        """
+
+    def process_commit(self, message: bytes) -> Applied:
+        """Follow a commit that the hub accepted; store the new epoch."""
+
+    def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
+        """The exporter (RFC 9420, section 8.5) of the current epoch."""
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """An application message as a PrivateMessage; the group is stored before this returns."""
+
+    def decrypt(self, message: bytes) -> tuple[int, bytes]:
+        """Sender's leaf index, and plaintext, of an application message of this epoch or of a recent one."""
+
+
+class MlsClient(Protocol):
+    """One credential with its signature key: the maker of one group, or the joiner with one KeyPackage."""
+
+    def key_package(self) -> bytes:
+        """A fresh KeyPackage (the struct); its private keys stay in this client, in memory."""
+
+    def create_group(self, group_id: bytes) -> MlsGroup:
+        """A group of one, in epoch 0."""
+
+    def join(self, welcome: bytes, ratchet_tree: bytes) -> MlsGroup:
+        """Join by a Welcome made for one of this client's KeyPackages."""
+
+    def load(self, group_id: bytes) -> MlsGroup:
+        """A group that was stored before."""
+
+
+class MlsEngine(Protocol):
+    """An MLS library, for cipher suite 0x0001 and basic credentials."""
+
+    def client(self, identity: bytes, key: SigningKey) -> MlsClient:
+        """A client whose BasicCredential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`."""

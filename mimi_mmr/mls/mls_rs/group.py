@@ -1,0 +1,220 @@
+"""A client's membership in a group, over mls-rs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any
+
+from mimi_mmr.errors import EngineError, InvalidCommit, ParseError, RemovedFromRoom
+from mimi_mmr.mls.engine import Applied
+from mimi_mmr.mls.mls_rs.binding import Identities, engine_errors, export, key_package_message, message
+from mimi_mmr.mls.mls_rs.staged import MlsRsStagedCommit
+from mimi_mmr.mls.node import signature_key
+from mimi_mmr.mls.storage import RETAINED_EPOCHS, GroupStorage
+from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.mls.wire import (
+    Add,
+    ContentType,
+    LeafNode,
+    Message,
+    PrivateHeader,
+    PublicCommit,
+    Remove,
+    parse_message,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What a group needs of its client."""
+
+    public_key: bytes
+    storage: GroupStorage
+    load: Callable[[bytes], Any]
+
+
+def whereabouts(group: Any) -> tuple[bytes, int]:
+    """Group id and epoch of a group that the library has just made."""
+    # The binding does not tell a group's id and epoch; the header of a message does, which costs one generation
+    # of the sender's ratchet, and is never sent.
+    header = parse_message(group.encrypt_application_message(b"").to_bytes())
+    if not isinstance(header, PrivateHeader):
+        raise EngineError("the engine made something else than a PrivateMessage")
+    return header.group_id, header.epoch
+
+
+class MlsRsGroup:
+    """`MlsGroup` over mls-rs. Not for several threads at once."""
+
+    def __init__(self, library: Library, handle: Any, group_id: bytes, epoch: int) -> None:
+        """Wrap the library's group."""
+        self.group_id = group_id
+        self.epoch = epoch
+        self._library = library
+        self._handle = handle
+        self._identities = Identities()
+        self._trees = {epoch: RatchetTree.from_engine(export(handle))}
+        self._waiting: MlsRsStagedCommit | None = None
+        self.own_leaf = _leaf_with(self._tree, library.public_key)
+
+    @property
+    def _tree(self) -> RatchetTree:
+        return self._trees[self.epoch]
+
+    @property
+    def _live(self) -> Any:
+        if self._handle is None:
+            raise RemovedFromRoom("this client was removed from the group")
+        return self._handle
+
+    def ratchet_tree(self) -> bytes:
+        """The `ratchet_tree` extension of the current epoch."""
+        return self._tree.to_bytes()
+
+    def leaf(self, index: int) -> LeafNode | None:
+        """The member at this leaf index, or None."""
+        return self._tree.leaf(index)
+
+    def leaves(self) -> dict[int, LeafNode]:
+        """All members."""
+        return dict(self._tree.leaves)
+
+    def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
+        """The exporter of the current epoch."""
+        with engine_errors():
+            return bytes(self._live.export_secret(label, context, length))
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """An application message; the group is stored first, so that no key is ever used twice."""
+        with engine_errors():
+            sealed = bytes(self._live.encrypt_application_message(plaintext).to_bytes())
+            self._live.write_to_storage()
+            return sealed
+
+    def decrypt(self, sealed: bytes) -> tuple[int, bytes]:
+        """Sender's leaf index, and plaintext."""
+        header = _read(sealed)
+        if not isinstance(header, PrivateHeader) or header.content_type is not ContentType.APPLICATION:
+            raise EngineError("expected an application message")
+        with engine_errors():
+            received = self._live.process_incoming_message(message(sealed))
+        tree = self._trees.get(header.epoch, self._tree)
+        return self._identities.leaf_of(tree, received.sender), bytes(received.data)
+
+    def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
+        """A commit for the hub; made by a copy, so that this group can still go either way.
+
+        The copy's state is stored beside the group's before the commit is handed out: whoever restarts before the
+        hub's answer can still follow its own commit.
+        """
+        if add and remove:
+            raise EngineError("this engine adds or removes in one commit, not both")
+        if self._waiting is not None:
+            raise EngineError("a commit is waiting for the hub already")
+        with engine_errors():
+            self._live.write_to_storage()
+            copy = self._library.load(self.group_id)
+            output = self._build(copy, add, remove)
+            with self._library.storage.staged():
+                copy.write_to_storage()
+            copy.process_incoming_message(output.commit_message)
+        commit = bytes(output.commit_message.to_bytes())
+        self._waiting = MlsRsStagedCommit(
+            copy=copy,
+            commit=commit,
+            welcome=bytes(output.welcome_message.to_bytes()) if output.welcome_message else None,
+            ratchet_tree=export(copy),
+            epoch=self.epoch + 1,
+            added=self._applied(_commit(commit)).added,
+            settle=self._settle,
+        )
+        return self._waiting
+
+    def _build(self, copy: Any, add: Sequence[bytes], remove: Sequence[int]) -> Any:
+        if add:
+            return copy.add_members([key_package_message(key_package) for key_package in add])
+        if remove:
+            return copy.remove_members([self._identities.at(self._tree, leaf) for leaf in remove])
+        return copy.commit()
+
+    def _settle(self, winner: Any | None) -> None:
+        self._waiting = None
+        if winner is not None:
+            self._move(winner)
+        self._library.storage.drop_staged(self.group_id)
+
+    def process_commit(self, sealed: bytes) -> Applied:
+        """Follow a commit that the hub accepted.
+
+        One's own, staged by this object or by one that ended before the hub answered, counts as accepted; anybody
+        else's as the rejection of one that waits.
+        """
+        commit = _commit(sealed)
+        live = self._live
+        if (commit.group_id, commit.epoch) != (self.group_id, self.epoch):
+            raise EngineError(f"expected a commit of this group's epoch {self.epoch}")
+        applied, waiting = self._applied(commit), self._waiting
+        if waiting is not None and waiting.commit == sealed:
+            waiting.accept()
+            return applied
+        handle = self._own(commit) or live
+        with engine_errors():
+            received = handle.process_incoming_message(message(sealed))
+        if waiting is not None:
+            waiting.reject()
+        if received.effect.is_REMOVED():
+            self._leave()
+            return replace(applied, removed_self=True)
+        self._settle(handle)
+        return applied
+
+    def _own(self, commit: PublicCommit) -> Any | None:
+        storage = self._library.storage
+        if commit.sender != self.own_leaf or not storage.has_staged(self.group_id):
+            return None
+        with engine_errors(), storage.staged():
+            return self._library.load(self.group_id)
+
+    def _applied(self, commit: PublicCommit) -> Applied:
+        removed = tuple(proposal.leaf for proposal in commit.proposals if isinstance(proposal, Remove))
+        adds = sum(1 for proposal in commit.proposals if isinstance(proposal, Add))
+        occupied = set(self._tree.occupied()).difference(removed)
+        free = (leaf for leaf in count() if leaf not in occupied)  # leftmost first (RFC 9420, section 12.1.1)
+        return Applied(
+            commit.sender, tuple(islice(free, adds)), removed, commit.epoch + 1, removed_self=False
+        )
+
+    def _move(self, handle: Any) -> None:
+        with engine_errors():
+            handle.write_to_storage()
+        self._handle = handle
+        self.epoch += 1
+        self._trees[self.epoch] = RatchetTree.from_engine(export(handle))
+        self._trees.pop(self.epoch - RETAINED_EPOCHS - 1, None)
+
+    def _leave(self) -> None:
+        self._handle = None
+        self._library.storage.forget(self.group_id)
+
+
+def _commit(sealed: bytes) -> PublicCommit:
+    commit = _read(sealed)
+    if not isinstance(commit, PublicCommit):
+        raise EngineError("expected a commit")
+    return commit
+
+
+def _read(sealed: bytes) -> Message:
+    try:
+        return parse_message(sealed)
+    except (ParseError, InvalidCommit) as error:
+        raise EngineError(str(error)) from None
+
+
+def _leaf_with(tree: RatchetTree, public_key: bytes) -> int:
+    for leaf in tree.occupied():
+        if signature_key(tree.node_bytes(2 * leaf) or b"") == public_key:
+            return leaf
+    raise EngineError("the group's tree does not have this client")

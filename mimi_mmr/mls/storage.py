@@ -1,0 +1,82 @@
+"""Where a client keeps its groups between commits: a mapping from bytes to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Final
+
+from mimi_mmr.tls import vec
+
+RETAINED_EPOCHS: Final = 3  # for messages that a commit overtook; then their keys go
+
+_STATE, _STAGED, _EPOCH, _NEWEST = b"s", b"c", b"e", b"n"
+
+
+class GroupStorage:
+    """Group states by group id, over any mapping; everything in it is secret.
+
+    A commit that waits for the hub lies beside the state it was made from, in a slot of its own, so that neither
+    overwrites the other. Epochs older than `RETAINED_EPOCHS` are deleted.
+    """
+
+    __slots__ = ("_rows", "_state")
+
+    def __init__(self, rows: MutableMapping[bytes, bytes] | None = None) -> None:
+        """Keep groups in `rows`; in memory if none is given."""
+        self._rows: MutableMapping[bytes, bytes] = {} if rows is None else rows
+        self._state = _STATE
+
+    @contextmanager
+    def staged(self) -> Iterator[None]:
+        """Inside, a state that is read or written is that of the commit that waits."""
+        self._state = _STAGED
+        try:
+            yield
+        finally:
+            self._state = _STATE
+
+    def has_staged(self, group_id: bytes) -> bool:
+        """Whether a commit waits for the hub."""
+        return _STAGED + vec(group_id) in self._rows
+
+    def drop_staged(self, group_id: bytes) -> None:
+        """Forget the commit that waits."""
+        self._rows.pop(_STAGED + vec(group_id), None)
+
+    def forget(self, group_id: bytes) -> None:
+        """Delete everything about a group."""
+        newest = self.newest_epoch(group_id) or 0
+        for epoch in range(max(newest - RETAINED_EPOCHS, 0), newest + 1):
+            self._rows.pop(_epoch_key(group_id, epoch), None)
+        for kind in (_STATE, _STAGED, _NEWEST):
+            self._rows.pop(kind + vec(group_id), None)
+
+    def state(self, group_id: bytes) -> bytes | None:
+        """The group's state."""
+        return self._rows.get(self._state + vec(group_id))
+
+    def put_state(self, group_id: bytes, state: bytes) -> None:
+        """Store the group's state."""
+        self._rows[self._state + vec(group_id)] = state
+
+    def epoch(self, group_id: bytes, epoch: int) -> bytes | None:
+        """What is kept of an epoch that is past."""
+        return self._rows.get(_epoch_key(group_id, epoch))
+
+    def put_epoch(self, group_id: bytes, epoch: int, data: bytes) -> None:
+        """Store a past epoch, and let go of the one that is now too old."""
+        self._rows[_epoch_key(group_id, epoch)] = data
+        newest = max(epoch, self.newest_epoch(group_id) or 0)
+        self._rows[_NEWEST + vec(group_id)] = newest.to_bytes(8, "big")
+        if newest >= RETAINED_EPOCHS:
+            self._rows.pop(_epoch_key(group_id, newest - RETAINED_EPOCHS), None)
+
+    def newest_epoch(self, group_id: bytes) -> int | None:
+        """The newest past epoch that is kept."""
+        newest = self._rows.get(_NEWEST + vec(group_id))
+        return None if newest is None else int.from_bytes(newest, "big")
+
+
+def _epoch_key(group_id: bytes, epoch: int) -> bytes:
+    return _EPOCH + vec(group_id) + epoch.to_bytes(8, "big")
