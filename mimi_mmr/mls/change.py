@@ -26,9 +26,9 @@ from mimi_mmr.mls.wire import (
 class TreeChange:
     """A commit's effect, checked, not yet done.
 
-    `added` is in the order of the proposals, `updated` the committer's leaf if the commit has a path, with its
-    new content in `new_leaf`. `rows` are exactly the nodes that differ, None for one that becomes blank; `size`
-    is the number of leaf slots afterwards.
+    `added` is in the order of the proposals, `updated` the committer's leaf if the commit has a path, with
+    its new content in `new_leaf`. `rows` are exactly the nodes that differ, None for one that becomes blank;
+    `size` is the number of leaf slots afterwards.
     """
 
     added: tuple[tuple[int, KeyPackage], ...]

@@ -1,7 +1,7 @@
 """What a member needs of an MLS library (RFC 9420), as Protocols, so that one can be exchanged for another.
 
-Messages are MLSMessage bytes, KeyPackages the bare struct, members leaf indices. Whatever the library refuses is an
-`EngineError`; a group that removed this client raises `RemovedFromRoom` from then on.
+Messages are MLSMessage bytes, KeyPackages the bare struct, members leaf indices. Whatever the library refuses
+is an `EngineError`; a group that removed this client raises `RemovedFromRoom` from then on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mimi_mmr.mls.wire import LeafNode
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a processed commit did. `added` is in the order of the commit's proposals; `epoch` is the new one."""
+    """What a processed commit did. `added` is in the order of its proposals; `epoch` is the new one."""
 
     sender: int
     added: tuple[int, ...]
@@ -114,11 +114,11 @@ class MlsClient(Protocol):
         """Join by a Welcome made for one of this client's KeyPackages."""
 
     def load(self, group_id: bytes) -> MlsGroup:
-        """A group that was stored before."""
+        """A group as it was last stored. Catch up with the hub before staging anything."""
 
 
 class MlsEngine(Protocol):
     """An MLS library, for cipher suite 0x0001 and basic credentials."""
 
     def client(self, identity: bytes, key: SigningKey) -> MlsClient:
-        """A client whose BasicCredential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`."""
+        """A client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`."""

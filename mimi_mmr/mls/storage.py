@@ -16,8 +16,8 @@ _STATE, _STAGED, _EPOCH, _NEWEST = b"s", b"c", b"e", b"n"
 class GroupStorage:
     """Group states by group id, over any mapping; everything in it is secret.
 
-    A commit that waits for the hub lies beside the state it was made from, in a slot of its own, so that neither
-    overwrites the other. Epochs older than `RETAINED_EPOCHS` are deleted.
+    A commit that waits for the hub lies beside the state it was made from, in a slot of its own, so that
+    neither overwrites the other. Epochs older than `RETAINED_EPOCHS` are deleted.
     """
 
     __slots__ = ("_rows", "_state")

@@ -47,7 +47,7 @@ class RatchetTree(TreeState):
         """What this commit makes of the tree, which stays as it is until `TreeChange.commit()`.
 
         Raises `UnknownSender`, `InvalidCommit` or `SignatureRejected`; a commit for a group other than
-        `group_id`, if that is given, is refused too. What only members can check (the commit's own signature, its
-        tags, the path secrets) is left to them. Source: RFC 9420, sections 7.3 to 7.9 and 12.4.2.
+        `group_id`, if that is given, is refused too. What only members can check (the commit's own signature,
+        its tags, the path secrets) is left to them. Source: RFC 9420, sections 7.3 to 7.9 and 12.4.2.
         """
         return stage(self, commit, group_id)

@@ -21,7 +21,7 @@ class MlsRsEngine:
     def client(
         self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
     ) -> MlsRsClient:
-        """A client; with `rows` that an earlier client of this key filled, it can `load` that one's groups."""
+        """A client; with `rows` that an earlier client of this key filled, it can `load` its groups."""
         return MlsRsClient(identity, key, GroupStorage(self._storage() if rows is None else rows))
 
 

@@ -37,8 +37,8 @@ class Library:
 
 def whereabouts(group: Any) -> tuple[bytes, int]:
     """Group id and epoch of a group that the library has just made."""
-    # The binding does not tell a group's id and epoch; the header of a message does, which costs one generation
-    # of the sender's ratchet, and is never sent.
+    # The binding does not tell a group's id and epoch; the header of a message does, which costs one
+    # generation of the sender's ratchet, and is never sent.
     header = parse_message(group.encrypt_application_message(b"").to_bytes())
     if not isinstance(header, PrivateHeader):
         raise EngineError("the engine made something else than a PrivateMessage")
@@ -53,7 +53,8 @@ class MlsRsGroup:
         self.group_id = group_id
         self.epoch = epoch
         self._library = library
-        self._handle = handle
+        self._handle: Any | None = handle  # None: as it was last stored
+        self._removed = False
         self._identities = Identities()
         self._trees = {epoch: RatchetTree.from_engine(export(handle))}
         self._waiting: MlsRsStagedCommit | None = None
@@ -65,9 +66,15 @@ class MlsRsGroup:
 
     @property
     def _live(self) -> Any:
+        self._check_member()
         if self._handle is None:
-            raise RemovedFromRoom("this client was removed from the group")
+            with engine_errors():
+                self._handle = self._library.load(self.group_id)
         return self._handle
+
+    def _check_member(self) -> None:
+        if self._removed:
+            raise RemovedFromRoom("this client was removed from the group")
 
     def ratchet_tree(self) -> bytes:
         """The `ratchet_tree` extension of the current epoch."""
@@ -104,22 +111,17 @@ class MlsRsGroup:
         return self._identities.leaf_of(tree, received.sender), bytes(received.data)
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
-        """A commit for the hub; made by a copy, so that this group can still go either way.
+        """A commit for the hub, after which this group can still go either way.
 
-        The copy's state is stored beside the group's before the commit is handed out: whoever restarts before the
-        hub's answer can still follow its own commit.
+        The library's group is stored, then goes ahead as the copy; this one comes back from storage if it is
+        needed before the hub answers, which is rare and costs a load. The copy with its commit is stored
+        beside it: whoever restarts before the answer can still follow its own commit.
         """
         if add and remove:
             raise EngineError("this engine adds or removes in one commit, not both")
         if self._waiting is not None:
             raise EngineError("a commit is waiting for the hub already")
-        with engine_errors():
-            self._live.write_to_storage()
-            copy = self._library.load(self.group_id)
-            output = self._build(copy, add, remove)
-            with self._library.storage.staged():
-                copy.write_to_storage()
-            copy.process_incoming_message(output.commit_message)
+        copy, output = self._go_ahead(add, remove)
         commit = bytes(output.commit_message.to_bytes())
         self._waiting = MlsRsStagedCommit(
             copy=copy,
@@ -131,6 +133,17 @@ class MlsRsGroup:
             settle=self._settle,
         )
         return self._waiting
+
+    def _go_ahead(self, add: Sequence[bytes], remove: Sequence[int]) -> tuple[Any, Any]:
+        copy = self._live
+        with engine_errors():
+            copy.write_to_storage()
+            self._handle = None
+            output = self._build(copy, add, remove)
+            with self._library.storage.staged():
+                copy.write_to_storage()
+            copy.process_incoming_message(output.commit_message)
+        return copy, output
 
     def _build(self, copy: Any, add: Sequence[bytes], remove: Sequence[int]) -> Any:
         if add:
@@ -148,18 +161,18 @@ class MlsRsGroup:
     def process_commit(self, sealed: bytes) -> Applied:
         """Follow a commit that the hub accepted.
 
-        One's own, staged by this object or by one that ended before the hub answered, counts as accepted; anybody
-        else's as the rejection of one that waits.
+        One's own, staged by this object or by one that ended before the hub answered, counts as accepted;
+        anybody else's as the rejection of one that waits.
         """
+        self._check_member()
         commit = _commit(sealed)
-        live = self._live
         if (commit.group_id, commit.epoch) != (self.group_id, self.epoch):
             raise EngineError(f"expected a commit of this group's epoch {self.epoch}")
         applied, waiting = self._applied(commit), self._waiting
         if waiting is not None and waiting.commit == sealed:
             waiting.accept()
             return applied
-        handle = self._own(commit) or live
+        handle = self._own(commit) or self._live
         with engine_errors():
             received = handle.process_incoming_message(message(sealed))
         if waiting is not None:
@@ -196,6 +209,7 @@ class MlsRsGroup:
 
     def _leave(self) -> None:
         self._handle = None
+        self._removed = True
         self._library.storage.forget(self.group_id)
 
 

@@ -12,7 +12,7 @@ from mimi_mmr.mls.mls_rs.binding import engine_errors
 
 @dataclass(slots=True, eq=False)
 class MlsRsStagedCommit:
-    """`StagedCommit` over mls-rs: a copy of the group that is already in the next epoch, and is not stored."""
+    """`StagedCommit` over mls-rs: a copy of the group, already in the next epoch and not stored."""
 
     copy: Any = field(repr=False)
     commit: bytes = field(repr=False)
