@@ -1,0 +1,139 @@
+"""Encapsulated requests and responses, whole (RFC 9458, section 4).  Bytes in, bytes out.
+
+A request is key id (1 byte), KEM, KDF and AEAD identifiers (2 bytes each), encapsulated key (Nenc bytes,
+32 for X25519), ciphertext.  A response is a nonce of max(Nn, Nk) bytes (16 with AES-128-GCM, else 32)
+and ciphertext.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import NoUsableKey, TruncatedCapsule, UnknownKey
+from .hkdf import HmacKey, expand_info, extract
+from .hpke import NONCE_SIZE, TAG_SIZE, Aead, Cipher, Context, Schedule, Suite, open_sealed
+from .kem import KEMS, KemSecret
+from .keyconfig import KeyConfig
+from .keys import KeyRing
+
+REQUEST_TYPE: Final = "message/ohttp-req"
+RESPONSE_TYPE: Final = "message/ohttp-res"
+REQUEST_LABEL: Final = b"message/bhttp request"
+RESPONSE_LABEL: Final = b"message/bhttp response"
+HEADER_SIZE: Final = 7
+
+_KEY_INFO: Final = expand_info(b"key")
+_NONCE_INFO: Final = expand_info(b"nonce")
+
+
+def response_cipher(aead: Aead, secret: bytes, enc: bytes, response_nonce: bytes) -> tuple[Cipher, bytes]:
+    """Return the cipher and base nonce of a response (RFC 9458, section 4.4, steps 3 to 5)."""
+    prk = HmacKey(extract(enc + response_nonce, secret))
+    return aead.make(prk.digest(_KEY_INFO)[: aead.key_size]), prk.digest(_NONCE_INFO)[:NONCE_SIZE]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ResponseSealer:
+    """The gateway's end: encapsulates the response to one request, once."""
+
+    _context: Context
+    _enc: bytes
+
+    def seal(self, response: bytes, nonce: bytes | None = None) -> bytes:
+        """Return the encapsulated response.  `nonce` is for vectors only."""
+        aead = self._context.aead
+        nonce = nonce or os.urandom(aead.entropy_size)
+        secret = self._context.export(RESPONSE_LABEL, aead.entropy_size)
+        cipher, base = response_cipher(aead, secret, self._enc, nonce)
+        return nonce + cipher.encrypt(base, response, b"")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ResponseOpener:
+    """The client's end: opens the response to one request."""
+
+    _context: Context
+    _enc: bytes
+
+    def open(self, capsule: bytes) -> bytes:
+        """Return the response's bytes.  Raises TruncatedCapsule or OpenFailed."""
+        aead = self._context.aead
+        size = aead.entropy_size
+        if len(capsule) < size + TAG_SIZE:
+            raise TruncatedCapsule(
+                f"an encapsulated response has at least {size + TAG_SIZE} bytes, got {len(capsule)}"
+            )
+        secret = self._context.export(RESPONSE_LABEL, size)
+        cipher, base = response_cipher(aead, secret, self._enc, capsule[:size])
+        return open_sealed(cipher, base, capsule[size:], b"")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OpenedRequest:
+    """A request taken out of its capsule: Binary HTTP bytes, replay key, and the way back."""
+
+    request: bytes
+    enc: bytes
+    sealer: ResponseSealer
+
+
+def start_request(
+    config: KeyConfig, suite: Suite | None, label: bytes, ephemeral: KemSecret | None = None
+) -> tuple[bytes, bytes, Context]:
+    """Return (header, enc, fresh context) for a request to the key of `config`.  Raises NoUsableKey."""
+    chosen = suite or config.choose()
+    kem = KEMS.get(config.kem_id)
+    if kem is None or chosen is None or not chosen.supported:
+        raise NoUsableKey("the key configuration has no KEM, KDF and AEAD supported here")
+    ids = b"".join(part.to_bytes(2, "big") for part in (config.kem_id, chosen.kdf, chosen.aead))
+    header = config.key_id.to_bytes(1, "big") + ids
+    try:
+        shared, enc = kem.encapsulate(config.public_key, ephemeral)
+    except ValueError:
+        raise NoUsableKey("the key configuration's public key is not one of its KEM") from None
+    return header, enc, Schedule(config.kem_id, chosen, label + b"\x00" + header).context(shared)
+
+
+def encapsulate_request(
+    config: KeyConfig, request: bytes, suite: Suite | None = None, *, ephemeral: KemSecret | None = None
+) -> tuple[bytes, ResponseOpener]:
+    """Return the encapsulated request and what opens its response.
+
+    Each call makes a fresh HPKE context; a retry must be a new call.  Raises NoUsableKey.
+    """
+    header, enc, context = start_request(config, suite, REQUEST_LABEL, ephemeral)
+    return header + enc + context.seal(request), ResponseOpener(context, enc)
+
+
+def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, Context]:
+    """Return (enc, context) of a request whose first bytes are `data`.
+
+    Raises TruncatedCapsule, UnknownKey, or OpenFailed for an impossible encapsulated key.
+    """
+    if len(data) < HEADER_SIZE:
+        raise TruncatedCapsule(f"a request header has {HEADER_SIZE} bytes, got {len(data)}")
+    private, schedule = ring.prepare(data[:HEADER_SIZE], label)
+    end = HEADER_SIZE + enc_size(data)
+    if len(data) < end:
+        raise TruncatedCapsule(f"request header and encapsulated key have {end} bytes, got {len(data)}")
+    enc = data[HEADER_SIZE:end]
+    return enc, schedule.context(private.decapsulate(enc))
+
+
+def enc_size(header: bytes) -> int:
+    """Return Nenc of the KEM that a request header names.  Raises UnknownKey."""
+    kem = KEMS.get(header[1] << 8 | header[2])
+    if kem is None:
+        raise UnknownKey("the request's KEM is not supported")
+    return kem.enc_size
+
+
+def decapsulate_request(ring: KeyRing, capsule: bytes) -> OpenedRequest:
+    """Open an encapsulated request.  Raises TruncatedCapsule, UnknownKey or OpenFailed."""
+    enc, context = open_header(ring, capsule, REQUEST_LABEL)
+    ciphertext = capsule[HEADER_SIZE + len(enc) :]
+    if len(ciphertext) < TAG_SIZE:
+        raise TruncatedCapsule(f"a sealed request has at least {TAG_SIZE} bytes, got {len(ciphertext)}")
+    return OpenedRequest(context.open(ciphertext), enc, ResponseSealer(context, enc))

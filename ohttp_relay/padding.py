@@ -1,0 +1,34 @@
+"""How much zero padding hides a message's size.
+
+RFC 9292, section 3.8, lets a message end in any number of zero bytes.  What an observer then learns is
+the bucket, not the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Padding = Callable[[int], int]
+"""Takes a message's length in bytes, returns the length to pad it to."""
+
+SMALLEST_BUCKET = 512
+
+
+def buckets(length: int) -> int:
+    """Return the bucket of a message of `length` bytes.
+
+    512, 1024, 2048, 4096 bytes; beyond that four buckets an octave (5120, 6144, 7168, 8192, 10240,
+    ...), so that a large message grows by a quarter at most.
+    """
+    bucket = SMALLEST_BUCKET
+    while bucket < length and bucket < 4096:
+        bucket *= 2
+    if length <= bucket:
+        return bucket
+    step = 1 << ((length - 1).bit_length() - 3)
+    return -(-length // step) * step
+
+
+def unpadded(length: int) -> int:
+    """Leave the message as long as it is."""
+    return length

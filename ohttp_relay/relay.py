@@ -1,0 +1,230 @@
+"""The Oblivious Relay Resource (RFC 9458, section 5 and 6.2) on aiohttp.
+
+It maps names to gateways, one to one, and passes bodies on.  What it sends is the same whoever asks: POST,
+content type, body; nothing of the client's connection, headers or address goes further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from .capsule import REQUEST_TYPE
+from .errors import BodyTooLarge, ConfigurationError
+from .fields import Field
+from .keyconfig import MEDIA_TYPE as KEYS_TYPE
+from .targets import AUTO_HEADERS
+from .transport import (
+    Observer,
+    Seen,
+    check_url,
+    header_pairs,
+    hide_server,
+    media_type,
+    open_session,
+    read_limited,
+)
+
+Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
+"""Decides whether a client may use the relay; nothing it looks at is forwarded."""
+
+# What a gateway's answer may carry back; all else (Set-Cookie, Server, Via, ...) stays here.
+_RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Bytes of a request and of a response; seconds for the gateway; seconds a key list is kept."""
+
+    request: int = 16 * 1024 * 1024
+    response: int = 80 * 1024 * 1024
+    key_list: int = 64 * 1024
+    gateway_seconds: float = 60.0
+    keys_kept: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptKeys:
+    body: bytes
+    until: float
+
+
+class Relay:
+    """Forwards encapsulated requests to configured gateways: `POST /{name}`; key lists: `GET /{name}`.
+
+    Every client gets the same stored key list for as long as it is kept, which is this design's
+    consistency measure (RFC 9458, section 7).
+    """
+
+    def __init__(
+        self,
+        gateways: Mapping[str, str | URL],
+        session: aiohttp.ClientSession | None = None,
+        limits: RelayLimits | None = None,
+        authenticate: Authenticate | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure_loopback: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Observer | None = None,
+    ) -> None:
+        if not gateways:
+            raise ConfigurationError("a relay needs at least one gateway")
+        self._gateways = {
+            name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+            for name, url in gateways.items()
+        }
+        self.limits = limits or RelayLimits()
+        self._session = session
+        self._owned: aiohttp.ClientSession | None = None
+        self._authenticate = authenticate
+        self._ssl = ssl_context
+        self._clock = clock
+        self._observe = observe
+        self._kept: dict[str, _KeptKeys] = {}
+        self._fetching: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in self._gateways}
+
+    # Mounting
+
+    def routes(self, prefix: str = "") -> list[web.RouteDef]:
+        """Return the routes, below `prefix`."""
+        path = f"{prefix}/{{name}}"
+        return [web.post(path, self.handle), web.get(path, self.handle_keys, allow_head=False)]
+
+    def app(self, prefix: str = "") -> web.Application:
+        """Return an application that serves the relay alone and closes it at the end."""
+        app = web.Application()
+        app.add_routes(self.routes(prefix))
+        app.on_response_prepare.append(hide_server)
+        app.on_cleanup.append(self._cleanup)
+        return app
+
+    async def close(self) -> None:
+        """Close the session that the relay opened itself."""
+        if self._owned is not None:
+            await self._owned.close()
+            self._owned = None
+
+    async def _cleanup(self, _: web.Application) -> None:
+        await self.close()
+
+    # Requests
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Forward one encapsulated request; never twice (RFC 9458, section 6.5)."""
+        refusal = await self._refusal(request)
+        if refusal is not None:
+            return refusal
+        if media_type(request.headers.get("Content-Type")) != REQUEST_TYPE:
+            return web.Response(status=415, text=f"expected {REQUEST_TYPE}")
+        try:
+            body = await read_limited(request.content, self.limits.request, request.content_length)
+        except BodyTooLarge as error:
+            return web.Response(status=413, text=str(error))
+        if not body:
+            return web.Response(status=400, text="the request has no content")
+        self._see("relay.received", request, body)
+        return await self._forward(request.match_info["name"], body)
+
+    async def handle_keys(self, request: web.Request) -> web.Response:
+        """Serve a gateway's key list, from memory while it is kept."""
+        refusal = await self._refusal(request)
+        if refusal is not None:
+            return refusal
+        self._see("relay.keys", request)
+        name = request.match_info["name"]
+        try:
+            kept = await self._keys(name)
+        except (aiohttp.ClientError, OSError, TimeoutError, BodyTooLarge, ValueError):
+            return web.Response(status=502, text="the gateway gave no key list")
+        headers = {"Cache-Control": f"max-age={max(0, int(kept.until - self._clock()))}"}
+        return web.Response(body=kept.body, content_type=KEYS_TYPE, headers=headers)
+
+    async def _refusal(self, request: web.Request) -> web.Response | None:
+        if request.match_info["name"] not in self._gateways:
+            return web.Response(status=404, text="no gateway of this name")
+        if self._authenticate is None:
+            return None
+        allowed = self._authenticate(request)
+        if allowed if isinstance(allowed, bool) else await allowed:
+            return None
+        return web.Response(status=401, text="this relay serves its own users")
+
+    async def _forward(self, name: str, body: bytes) -> web.StreamResponse:
+        url = self._gateways[name]
+        self._note(
+            "relay.forwarded", Seen(target=str(url), fields=(("content-type", REQUEST_TYPE),), body=body)
+        )
+        try:
+            async with (
+                asyncio.timeout(self.limits.gateway_seconds),
+                self._client().post(
+                    url,
+                    data=body,
+                    headers={"Content-Type": REQUEST_TYPE},
+                    skip_auto_headers=AUTO_HEADERS,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                content = await read_limited(answer.content, self.limits.response, answer.content_length)
+        except BodyTooLarge:
+            return web.Response(status=502, text="the gateway's answer is too large")
+        except TimeoutError:
+            return web.Response(status=504, text="the gateway did not answer in time")
+        except (aiohttp.ClientError, OSError):
+            return web.Response(status=502, text="the gateway gave no whole answer")
+        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
+        headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
+        return web.Response(status=answer.status, body=content, headers=headers)
+
+    async def _keys(self, name: str) -> _KeptKeys:
+        async with self._fetching[name]:  # one fetch for all who wait
+            kept = self._kept.get(name)
+            if kept is None or kept.until <= self._clock():
+                body = await self._fetch_keys(self._gateways[name])
+                kept = self._kept[name] = _KeptKeys(body, self._clock() + self.limits.keys_kept)
+            return kept
+
+    async def _fetch_keys(self, url: URL) -> bytes:
+        async with (
+            asyncio.timeout(self.limits.gateway_seconds),
+            self._client().get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200 or media_type(answer.headers.get("Content-Type")) != KEYS_TYPE:
+                raise ValueError("not a key list")
+            return await read_limited(answer.content, self.limits.key_list, answer.content_length)
+
+    def _client(self) -> aiohttp.ClientSession:
+        session = self._session or self._owned
+        if session is None:
+            session = self._owned = open_session(ssl_context=self._ssl)
+        return session
+
+    # Observation
+
+    def _see(self, event: str, request: web.Request, body: bytes = b"") -> None:
+        if self._observe is not None:
+            pairs = header_pairs(request.headers.items())
+            self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
+
+    def _note(self, event: str, seen: Seen) -> None:
+        if self._observe is not None:
+            self._observe(event, seen)
+
+
+def _pairs(answer: aiohttp.ClientResponse) -> tuple[Field, ...]:
+    return header_pairs(answer.headers.items())
+
+
+__all__ = ["Authenticate", "Relay", "RelayLimits"]

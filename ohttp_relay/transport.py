@@ -1,0 +1,105 @@
+"""What client, relay and gateway share about HTTP around the protocol: URLs, bodies, observation."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from .errors import BodyTooLarge, ConfigurationError
+from .fields import Field
+
+LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one party saw at one step: the peer's address, the target, fields, body."""
+
+    peer: str = ""
+    method: str = ""
+    target: str = ""
+    status: int = 0
+    fields: tuple[Field, ...] = ()
+    body: bytes = field(default=b"", repr=False)
+
+
+Observer = Callable[[str, Seen], None]
+"""Called with an event name (`relay.received`, `gateway.decapsulated`, ...) and what was seen."""
+
+
+def header_pairs(headers: Iterable[tuple[str, str]]) -> tuple[Field, ...]:
+    """Return headers as pairs with lower-case names."""
+    return tuple((name.lower(), value) for name, value in headers)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine by name or literal address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") in LOOPBACK_NAMES
+
+
+def check_url(text: str | URL, *, allow_insecure_loopback: bool = False) -> URL:
+    """Return the URL of a hop.  Raises ConfigurationError unless it is https (RFC 9458, section 6).
+
+    With `allow_insecure_loopback`, http to this machine passes: for tests, and behind a TLS proxy.
+    """
+    try:
+        url = URL(text)
+    except ValueError:
+        raise ConfigurationError("a hop needs an absolute https URL") from None
+    if url.scheme == "https" and url.raw_host:
+        return url
+    if url.scheme == "http" and allow_insecure_loopback and url.raw_host and is_loopback(url.raw_host):
+        return url
+    raise ConfigurationError(f"both hops need https, got {url.scheme or 'no scheme'}://{url.raw_host or ''}")
+
+
+def open_session(
+    *, ssl_context: ssl.SSLContext | None = None, timeout: float = 30.0, limit: int = 512
+) -> aiohttp.ClientSession:
+    """Return a session for a hop: no cookies, no decompression, no proxies from the environment.
+
+    `timeout` is in seconds, for connecting and between reads; `limit` is the number of connections.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl_context or True, limit=limit),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+    )
+
+
+async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int | None = None) -> bytes:
+    """Read a body of at most `limit` bytes; stop reading at the first byte too many.
+
+    Raises BodyTooLarge.
+    """
+    if declared is not None and declared > limit:
+        raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
+    chunks: list[bytes] = []
+    total = 0
+    async for chunk in stream.iter_any():
+        total += len(chunk)
+        if total > limit:
+            raise BodyTooLarge(f"body of more than {limit} bytes")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def media_type(header: str | None) -> str:
+    """Return the media type of a Content-Type value, without parameters, lower case."""
+    return (header or "").partition(";")[0].strip().lower()
+
+
+async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Drop what the server library says of itself (an `on_response_prepare` signal)."""
+    response.headers.popall("Server", None)
