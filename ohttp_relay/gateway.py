@@ -39,7 +39,7 @@ from .keys import MEDIA_TYPE as KEYS_TYPE
 from .keys import KeyRing
 from .padding import Padding, buckets
 from .replay import ReplayGuard, format_date
-from .targets import Origin, TargetPolicy, open_target_session
+from .targets import CheckedConnector, Origin, TargetPolicy, open_target_session
 from .transport import Observer, Seen, header_pairs, hide_server, media_type, read_limited
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -101,6 +101,8 @@ class Gateway:
         self._local = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
         if not self.policy.origins and not self._local:
             raise ConfigurationError("a gateway needs an allow-list of targets")
+        if session is not None and not isinstance(session.connector, CheckedConnector):
+            raise ConfigurationError("a gateway fetches over a session made by open_target_session")
         self._replay = replay or ReplayGuard.in_memory(undated_window=UNDATED_WINDOW)
         self._padding = padding
         self._ssl = ssl_context

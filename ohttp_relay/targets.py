@@ -175,11 +175,14 @@ class CheckedConnector(aiohttp.TCPConnector):
         resolver: AbstractResolver | None = None,
         ssl_context: ssl.SSLContext | None = None,
         limit: int = 512,
+        dns_seconds: int = 10,
     ) -> None:
         super().__init__(
             resolver=CheckedResolver(policy, resolver),
             ssl=ssl_context or True,
             limit=limit,
+            ttl_dns_cache=dns_seconds,
+            use_dns_cache=dns_seconds > 0,
             socket_factory=self._make_socket,
         )
         self._policy = policy
@@ -197,13 +200,16 @@ def open_target_session(
     ssl_context: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
     timeout: float = 30.0,
+    dns_seconds: int = 10,
 ) -> aiohttp.ClientSession:
     """Return a session fit for fetching targets: checked addresses, no cookies, no decompression.
 
-    `timeout` is in seconds, for connecting and between reads.
+    `timeout` is in seconds, for connecting and between reads; names are kept for `dns_seconds`.
     """
     return aiohttp.ClientSession(
-        connector=CheckedConnector(policy, ssl_context=ssl_context, resolver=resolver),
+        connector=CheckedConnector(
+            policy, ssl_context=ssl_context, resolver=resolver, dns_seconds=dns_seconds
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
