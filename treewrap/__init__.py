@@ -1,0 +1,92 @@
+"""Tree Wrap: one secret per member of an MLS group, kept on a hub that can't read any of them."""
+
+from treewrap.changes import (
+    Blank,
+    Change,
+    ChangeKind,
+    Rebuild,
+    Reject,
+    Repair,
+    Set,
+    SetRoomSecret,
+)
+from treewrap.deferred import DeferredLeaf
+from treewrap.errors import (
+    ChangeError,
+    ConfirmationError,
+    DeferredError,
+    FollowError,
+    LinkError,
+    NodeError,
+    ParseError,
+    StagedError,
+    StaleEpoch,
+    StaleTree,
+    TreeHashMismatch,
+    TreeWrapError,
+    UpdateRefused,
+    WrapError,
+    WrongEpochSecret,
+)
+from treewrap.geometry import NodeRef
+from treewrap.links import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink, Verifier
+from treewrap.member import WrapTree
+from treewrap.public import PublicTree, StagedPublic
+from treewrap.seals import LinkKey
+from treewrap.secret import EpochSecret, LeafSecret, RoomSecret, RootKey, Secret
+from treewrap.staging import Staged, StagedCommit
+from treewrap.suite import ARITIES, Suite
+from treewrap.wire import LeafChange, MemberUpdate, TreeUpdate
+
+__all__ = [
+    "ARITIES",
+    "AddLink",
+    "Blank",
+    "Change",
+    "ChangeError",
+    "ChangeKind",
+    "ConfirmationError",
+    "DeferredError",
+    "DeferredLeaf",
+    "EpochSecret",
+    "ExpireLink",
+    "FollowError",
+    "Kem",
+    "LeafChange",
+    "LeafSecret",
+    "Link",
+    "LinkError",
+    "LinkKey",
+    "LinkSeal",
+    "LiveLink",
+    "MemberUpdate",
+    "NodeError",
+    "NodeRef",
+    "ParseError",
+    "PublicTree",
+    "Rebuild",
+    "Reject",
+    "Repair",
+    "RevokeLink",
+    "RoomSecret",
+    "RootKey",
+    "Secret",
+    "Set",
+    "SetRoomSecret",
+    "Staged",
+    "StagedCommit",
+    "StagedError",
+    "StagedPublic",
+    "StaleEpoch",
+    "StaleTree",
+    "Suite",
+    "TreeHashMismatch",
+    "TreeUpdate",
+    "TreeWrapError",
+    "UpdateRefused",
+    "UseLink",
+    "Verifier",
+    "WrapError",
+    "WrapTree",
+    "WrongEpochSecret",
+]

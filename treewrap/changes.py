@@ -1,0 +1,142 @@
+"""What one commit may ask of the tree, and the checks that need no tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from treewrap.errors import ChangeError
+from treewrap.geometry import LEAF_LIMIT, NodeRef
+from treewrap.links import AddLink, ExpireLink, LinkChange, RevokeLink, UseLink
+from treewrap.secret import LeafSecret, RoomSecret
+
+NAME_LIMIT = 64
+ROOM_SECRETS_LIMIT = 64
+
+
+class ChangeKind(IntEnum):
+    """What happened to a leaf."""
+
+    SET = 1
+    BLANK = 2
+    REJECT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Give a leaf its secret, new or instead of another one."""
+
+    leaf: int
+    secret: LeafSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """Take a leaf's secret away; also the change for a removed member whose leaf was blank."""
+
+    leaf: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Turn a deferred leaf down: it stays blank."""
+
+    leaf: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoomSecret:
+    """Give the room secret `name` (1 to 64 bytes in UTF-8) a value, new or instead of another one."""
+
+    name: str
+    secret: RoomSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Seal these nodes and all above them anew, whatever the hub holds in their place."""
+
+    nodes: tuple[NodeRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Seal the whole tree anew and upload it, whatever the hub holds in its place; not for light trees."""
+
+
+Change = Set | Blank | Reject | SetRoomSecret | Repair | Rebuild | AddLink | RevokeLink | ExpireLink | UseLink
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """Changes of one commit, sorted: leaves by index, room secrets by name, nodes by place."""
+
+    leaves: dict[int, LeafSecret | None]
+    rejected: tuple[int, ...]
+    rooms: dict[str, RoomSecret]
+    repaired: tuple[NodeRef, ...]
+    rebuilt: bool
+    links: tuple[LinkChange, ...]
+
+    @classmethod
+    def collect(cls, changes: Iterable[Change]) -> ChangeSet:
+        """Sort changes. Raises ChangeError if two concern one leaf, name or node, or one is out of range."""
+        leaves: dict[int, LeafSecret | None] = {}
+        rejected: set[int] = set()
+        rooms: dict[str, RoomSecret] = {}
+        repaired: set[NodeRef] = set()
+        rebuilt = False
+        links: list[LinkChange] = []
+        for change in changes:
+            match change:
+                case Set(leaf, secret):
+                    _once(leaves, rejected, leaf)
+                    leaves[leaf] = secret
+                case Blank(leaf):
+                    _once(leaves, rejected, leaf)
+                    leaves[leaf] = None
+                case Reject(leaf):
+                    _once(leaves, rejected, leaf)
+                    rejected.add(leaf)
+                case SetRoomSecret(name, secret):
+                    _check_name(rooms, name)
+                    rooms[name] = secret
+                case Repair(nodes):
+                    repaired.update(nodes)
+                case Rebuild():
+                    rebuilt = True
+                case _:
+                    links.append(change)
+        return cls(
+            dict(sorted(leaves.items())),
+            tuple(sorted(rejected)),
+            dict(sorted(rooms.items(), key=lambda item: item[0].encode())),
+            () if rebuilt else tuple(sorted(repaired)),
+            rebuilt,
+            tuple(links),
+        )
+
+    def kinds(self) -> list[tuple[int, ChangeKind]]:
+        """List every changed or rejected leaf with what happens to it, by leaf."""
+        kinds = [
+            (leaf, ChangeKind.BLANK if new is None else ChangeKind.SET) for leaf, new in self.leaves.items()
+        ]
+        if self.rejected:
+            kinds = sorted(kinds + [(leaf, ChangeKind.REJECT) for leaf in self.rejected])
+        return kinds
+
+
+def _once(leaves: dict[int, LeafSecret | None], rejected: set[int], leaf: int) -> None:
+    if not 0 <= leaf < LEAF_LIMIT:
+        raise ChangeError(f"leaf: expected 0 to {LEAF_LIMIT - 1}, got {leaf}")
+    if leaf in leaves or leaf in rejected:
+        raise ChangeError(f"leaf {leaf}: changed twice; give the net effect")
+
+
+def _check_name(rooms: dict[str, RoomSecret], name: str) -> None:
+    if name in rooms:
+        raise ChangeError(f"room secret {name!r}: set twice")
+    size = len(name.encode())
+    if not 0 < size <= NAME_LIMIT:
+        raise ChangeError(f"room secret's name: expected 1 to {NAME_LIMIT} bytes, got {size}")

@@ -1,0 +1,136 @@
+"""A member's side of someone else's change: check it, and compute the same tree."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import replace
+
+from treewrap.changes import ChangeKind, ChangeSet
+from treewrap.codec import Reader
+from treewrap.commit import Before
+from treewrap.errors import (
+    ChangeError,
+    ConfirmationError,
+    FollowError,
+    LinkError,
+    ParseError,
+    TreeHashMismatch,
+    UpdateRefused,
+    WrapError,
+    WrongEpochSecret,
+)
+from treewrap.links import LinkChange, Verifier, apply_link_changes, check_link_changes
+from treewrap.root import read_named_secret
+from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
+from treewrap.staging import Outcome, Staged
+from treewrap.suite import GroupContext, UpdateKeys, unseal
+from treewrap.wire import MemberUpdate
+
+
+def follow(
+    before: Before,
+    update: MemberUpdate,
+    *,
+    epoch_secret: EpochSecret,
+    verify: Verifier | None,
+    now: int | None,
+) -> Staged:
+    """Compute the tree that an update leads to.
+
+    Raises StaleEpoch, WrongEpochSecret and ConfirmationError for what did not come from a member of the
+    epoch; WrapError, LinkError and TreeHashMismatch, each with `staged`, for what a member made wrong.
+    """
+    if update.header.suite != before.context.suite:
+        raise UpdateRefused(
+            f"suite: the tree's is {before.context.suite}, the update's {update.header.suite}"
+        )
+    before.check_epoch(update.epoch)
+    keys = UpdateKeys(before.context, epoch_secret, update.header.salt)
+    authentic = hmac.compare_digest(keys.confirm(update.confirmed()), update.tag)
+    changes, errors = _unwrap(before.context, update, keys)
+    if authentic:
+        links, link_errors = _sound_links(before, update, changes, verify, now)
+        changes = replace(changes, links=links)
+        errors += link_errors
+    elif _nothing_opens(update, errors):
+        raise WrongEpochSecret(f"update of epoch {update.epoch}: nothing in it opens under this epoch secret")
+    try:
+        outcome = _outcome(before, update, changes, keys)
+    except (ChangeError, LinkError) as error:
+        raise (UpdateRefused(str(error)) if authentic else ConfirmationError("changes")) from error
+    if not authentic:
+        raise ConfirmationError(_which_differs(update, outcome, keys))
+    staged = Staged(before.holder, outcome, before.version)
+    for wrong in errors:
+        raise wrong.with_staged(staged)
+    if outcome.tree_hash != update.tree_hash:
+        raise TreeHashMismatch(expected=update.tree_hash, computed=outcome.tree_hash, staged=staged)
+    return staged
+
+
+def _outcome(before: Before, update: MemberUpdate, changes: ChangeSet, keys: UpdateKeys) -> Outcome:
+    removal = before.is_removal(changes)
+    return before.apply(changes, removal=removal, epoch=update.epoch, salt=update.header.salt, keys=keys)
+
+
+def _which_differs(update: MemberUpdate, outcome: Outcome, keys: UpdateKeys) -> str:
+    computed = replace(update, header=outcome.header, tree_hash=outcome.tree_hash)
+    fits = hmac.compare_digest(keys.confirm(computed.confirmed()), update.tag)
+    return "tree hash" if fits else "changes"
+
+
+def _nothing_opens(update: MemberUpdate, errors: list[FollowError]) -> bool:
+    wraps = len(update.rooms) + sum(kind is ChangeKind.SET for _, kind, _ in update.leaves)
+    return 0 < wraps == len(errors)
+
+
+def _unwrap(
+    context: GroupContext, update: MemberUpdate, keys: UpdateKeys
+) -> tuple[ChangeSet, list[FollowError]]:
+    errors: list[FollowError] = []
+    leaves: dict[int, LeafSecret | None] = {}
+    for leaf, kind, wrapped in update.leaves:
+        if kind is ChangeKind.REJECT:
+            continue
+        leaves[leaf] = None
+        if kind is ChangeKind.SET:
+            plaintext = unseal(keys.wrap(b"leaf", leaf), wrapped, context.leaf_aad(leaf, update.epoch))
+            if plaintext is None:
+                errors.append(WrapError(f"leaf {leaf}: its wrapped secret does not open"))
+            else:
+                leaves[leaf] = LeafSecret(plaintext)
+    rooms: dict[str, RoomSecret] = {}
+    for number, wrapped in enumerate(update.rooms):
+        plaintext = unseal(keys.wrap(b"room", number), wrapped, context.leaf_aad(number, update.epoch))
+        try:
+            name, secret = _named(plaintext)
+            rooms[name] = secret
+        except ParseError:
+            errors.append(WrapError(f"room secret at position {number}: its wrap does not open"))
+    rejected = tuple(leaf for leaf, kind, _ in update.leaves if kind is ChangeKind.REJECT)
+    changes = ChangeSet(leaves, rejected, rooms, update.repaired, update.rebuilt, update.links)
+    return changes, errors
+
+
+def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
+    reader = Reader(plaintext or b"")
+    named = read_named_secret(reader)
+    reader.end("room secret")
+    return named
+
+
+def _sound_links(
+    before: Before, update: MemberUpdate, changes: ChangeSet, verify: Verifier | None, now: int | None
+) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
+    """Keep the link changes that are signed and fit the links there are; the others are errors."""
+    sound: tuple[LinkChange, ...] = ()
+    errors: list[FollowError] = []
+    removal = before.is_removal(changes)
+    for change in update.links:
+        try:
+            check_link_changes([change], before.context.group_id, verify, now)
+            apply_link_changes(before.extra.links, (*sound, change), removal=removal)
+            sound += (change,)
+        except LinkError as error:
+            errors.append(error)
+    return sound, errors

@@ -1,0 +1,242 @@
+"""The full tree: all secrets, opened; it can read, commit and follow."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from treewrap.changes import Change
+from treewrap.codec import Reader, Source
+from treewrap.commit import Before, stage
+from treewrap.deferred import DeferredLeaf
+from treewrap.errors import (
+    NodeError,
+    StagedError,
+    StaleEpoch,
+    TreeHashMismatch,
+    WrongEpochSecret,
+)
+from treewrap.follow import follow
+from treewrap.links import Verifier
+from treewrap.loading import load_rows
+from treewrap.pages import Forest
+from treewrap.public import PublicTree
+from treewrap.root import RootExtra, RootHeader
+from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
+from treewrap.snapshot import HubHeader
+from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, seal
+from treewrap.wire import MemberUpdate
+
+
+class WrapTree:
+    """A member's tree, with every secret in it.
+
+    About 38 bytes per member at arity 16, in flat buffers. Nothing in here is thread-safe, and nothing
+    waits: bytes go in, bytes come out.
+    """
+
+    __slots__ = ("_context", "_extra", "_forest", "_header", "_root_key", "_tree_hash", "_version")
+
+    def __init__(
+        self,
+        context: GroupContext,
+        header: RootHeader,
+        root_key: RootKey | None,
+        extra: RootExtra,
+        forest: Forest,
+        tree_hash: bytes,
+    ) -> None:
+        self._context = context
+        self._header = header
+        self._root_key = root_key
+        self._extra = extra
+        self._forest = forest
+        self._tree_hash = tree_hash
+        self._version = 0
+
+    @classmethod
+    def create(cls, suite: Suite, group_id: bytes) -> WrapTree:
+        """Start an empty tree; its creator then stages `Set` of its own leaf, in epoch 0.
+
+        Raises ValueError unless the group id is of 1 to 255 bytes.
+        """
+        context = GroupContext(suite, group_id)
+        header = RootHeader.fresh(suite)
+        forest = Forest(suite.bitmap_size, tags=False)
+        return cls(context, header, None, RootExtra(), forest, context.tree_hash(header.to_bytes(), b""))
+
+    @classmethod
+    def open(
+        cls,
+        public: bytes | Source | PublicTree,
+        epoch_secret: EpochSecret,
+        expected_tree_hash: bytes,
+        *,
+        epoch: int | None = None,
+    ) -> WrapTree:
+        """Open a whole public tree as a member of its epoch.
+
+        `public` may be a file or any other stream: then the tree is opened as it comes in, and memory
+        never holds it twice. With `epoch`, a tree of any other epoch is refused as stale.
+
+        Raises ParseError, StaleEpoch, WrongEpochSecret, TreeHashMismatch, and NodeError for the first
+        node that does not open.
+        """
+        reader = Reader(public.to_bytes() if isinstance(public, PublicTree) else public)
+        hub = HubHeader.read(reader)
+        context, header = hub.context, hub.header
+        if epoch is not None and header.epoch != epoch:
+            raise StaleEpoch("public tree", tree=header.epoch, offered=epoch)
+        keys = UpdateKeys(context, epoch_secret, header.salt)
+        root_key = RootKey(keys.node(header.height, 0))
+        return cls._load(reader, context, header, root_key, expected_tree_hash)
+
+    @classmethod
+    def _load(
+        cls, reader: Reader, context: GroupContext, header: RootHeader, root_key: RootKey, expected: bytes
+    ) -> WrapTree:
+        if header.height == 0:
+            raise reader.fail("public tree: nothing was ever sealed in it")
+        loaded = load_rows(reader, context, header, root_key)
+        reader.end("public tree")
+        if not loaded.root_opens:
+            if loaded.tree_hash == expected:
+                raise WrongEpochSecret(f"root of epoch {header.epoch}: does not open under this secret")
+            raise NodeError(header.height, 0, f"the root is not the expected one of epoch {header.epoch}")
+        if loaded.tree_hash != expected:
+            raise TreeHashMismatch(expected=expected, computed=loaded.tree_hash)
+        extra = RootExtra.from_bytes(loaded.extra)
+        return cls(context, header, root_key, extra, loaded.forest, loaded.tree_hash)
+
+    @property
+    def suite(self) -> Suite:
+        """The suite the tree was created with."""
+        return self._context.suite
+
+    @property
+    def group_id(self) -> bytes:
+        """The MLS group it belongs to."""
+        return self._context.group_id
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last update; -1 before the first."""
+        return self._header.epoch if self._header.height else -1
+
+    @property
+    def height(self) -> int:
+        """How many levels of nodes there are; 0 before the first update."""
+        return self._header.height
+
+    @property
+    def tree_hash(self) -> bytes:
+        """The hash that members, hub and joiners compare, 32 bytes."""
+        return self._tree_hash
+
+    def secret(self, leaf: int) -> LeafSecret:
+        """Read a leaf's secret. Raises KeyError if the leaf is blank."""
+        bits = self.suite.id
+        found = None
+        if leaf >= 0 and self._forest.levels:
+            found = self._forest.levels[0].slot(leaf >> bits, leaf & (self.suite.arity - 1))
+        if found is None:
+            raise KeyError(leaf)
+        return LeafSecret(found)
+
+    def leaves(self) -> list[int]:
+        """List the occupied leaves, in order."""
+        return list(self._forest.leaves(self.suite.id))
+
+    def room_secret(self, name: str) -> RoomSecret:
+        """Read a named room secret. Raises KeyError if there is none of that name."""
+        return self._extra.rooms[name]
+
+    def room_secrets(self) -> list[str]:
+        """List the names of the room secrets, in order."""
+        return list(self._extra.rooms)
+
+    def stage(
+        self,
+        changes: Iterable[Change],
+        *,
+        epoch: int,
+        epoch_secret: EpochSecret,
+        rng: Rng = secrets.token_bytes,
+        verify: Verifier | None = None,
+        now: int | None = None,
+    ) -> StagedCommit:
+        """Compute a commit's change, to be committed when the hub has accepted it.
+
+        `epoch` and its secret are of the epoch that the commit begins. Without any change, the root alone
+        gets a new key: what a commit needs that adds a member whose leaf stays blank. Costs O(k log_k n)
+        per leaf, less for leaves side by side. `verify` and `now` are for link changes.
+
+        Raises ChangeError, StaleEpoch, LinkError.
+        """
+        return stage(
+            self._before(), changes, epoch=epoch, epoch_secret=epoch_secret, rng=rng, verify=verify, now=now
+        )
+
+    def follow(
+        self,
+        update: MemberUpdate | bytes,
+        epoch_secret: EpochSecret,
+        *,
+        verify: Verifier | None = None,
+        now: int | None = None,
+    ) -> Staged:
+        """Compute the change that another member's update makes, to be committed.
+
+        Raises ParseError, StaleEpoch, WrongEpochSecret and ConfirmationError for an update that no member
+        of the epoch made; WrapError, LinkError and TreeHashMismatch, with the tree to go on with as
+        `staged`, for one that a member made wrong; UpdateRefused for what can't be followed at all.
+        """
+        if isinstance(update, bytes):
+            update = MemberUpdate.from_bytes(update)
+        return follow(self._before(), update, epoch_secret=epoch_secret, verify=verify, now=now)
+
+    def open_deferred(self, deferred: DeferredLeaf, epoch_secret: EpochSecret) -> LeafSecret:
+        """Unwrap a deferred leaf with its epoch's secret. Raises WrapError: then `Reject` it."""
+        return deferred.open(self._context, epoch_secret)
+
+    def public(self) -> PublicTree:
+        """Compute the hub's tree: the same bytes, but without seals and queue."""
+        if self._root_key is None:
+            return PublicTree.create(self.suite, self.group_id)
+        header = HubHeader(self._context, self._header).to_bytes()
+        return PublicTree.from_bytes(header + b"".join(self._rows(self._root_key)))
+
+    def _rows(self, root_key: RootKey) -> Iterator[bytes]:
+        """Seal every node again, under the key it has, from the root down."""
+        pending = deque([root_key.reveal()])  # the keys of the nodes to come, since all is in one order
+        tail = self._extra.to_bytes()
+        for (level, index), node in self._forest.top_down():
+            head = self._context.node_head(node.epoch, node.bitmap)
+            key = pending.popleft()
+            yield head + seal(key, node.packed + tail, self._context.node_aad(level, index, head))
+            tail = b""
+            if level > 1:
+                pending.extend(node.packed[at : at + KEY_SIZE] for at in range(0, len(node.packed), KEY_SIZE))
+
+    def _before(self) -> Before:
+        return Before(
+            self, self._version, self._context, self._header, self._tree_hash, self._extra, self._forest
+        )
+
+    def _take_over(self, outcome: Outcome, version: int) -> None:
+        if version != self._version:
+            raise StagedError("staged change: another one was committed since it was staged")
+        forest = self._forest
+        for ref in outcome.vanished:
+            forest.drop(ref)
+        forest.grow(outcome.header.height)
+        forest.shrink(outcome.header.height)
+        for ref, node, _ in outcome.resealed:
+            forest.write(ref, node)
+        self._header = outcome.header
+        self._root_key = outcome.root_key
+        self._extra = outcome.extra
+        self._tree_hash = outcome.tree_hash
+        self._version += 1
