@@ -29,6 +29,9 @@ class TreeChange:
     `added` is in the order of the proposals, `updated` the committer's leaf if the commit has a path, with
     its new content in `new_leaf`. `rows` are exactly the nodes that differ, None for one that becomes blank;
     `size` is the number of leaf slots afterwards.
+
+    Whether `new_leaf` may differ from the old one in signature key or identity, and whether the newcomers'
+    lifetimes are right, is for the caller to say.
     """
 
     added: tuple[tuple[int, KeyPackage], ...]

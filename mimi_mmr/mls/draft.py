@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mimi_mmr.errors import InvalidCommit
 from mimi_mmr.mls import treemath
-from mimi_mmr.mls.node import ParentNode, leaf_hash, leaf_row, parent_node_hash, unique_values
+from mimi_mmr.mls.node import ParentNode, leaf_hash, leaf_row, parent_node_hash, resolution, unique_values
 from mimi_mmr.mls.state import TreeState, Unique
 from mimi_mmr.mls.wire import LeafNode
 
@@ -87,13 +87,7 @@ class Draft:
 
     def resolution(self, node: int) -> list[int]:
         """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
-        row = self.row(node)
-        if not node & 1:
-            return [] if row is None else [node]
-        if row is not None:
-            return [node, *(2 * leaf for leaf in ParentNode.from_row(row).unmerged_leaves)]
-        left, right = treemath.children(node)
-        return self.resolution(left) + self.resolution(right)
+        return resolution(self.row, node)
 
     def tree_hash(self, node: int) -> bytes:
         """The tree hash of a subtree as it will be, 32 bytes (RFC 9420, section 7.8)."""

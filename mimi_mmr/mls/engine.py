@@ -98,7 +98,10 @@ class MlsGroup(Protocol):
         """An application message as a PrivateMessage; the group is stored before this returns."""
 
     def decrypt(self, message: bytes) -> tuple[int, bytes]:
-        """Sender's leaf index, and plaintext, of an application message of this epoch or of a recent one."""
+        """Sender's leaf index, and plaintext, of an application message of this epoch.
+
+        Also of the last few, as far as the engine still has their keys, and its sender still has its leaf.
+        """
 
 
 class MlsClient(Protocol):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
 from mimi_mmr.errors import ParseError
+from mimi_mmr.mls import treemath
 from mimi_mmr.mls.wire import LeafNode
 from mimi_mmr.mls.wire.limits import KEY, MAX_EXTENSIONS, MAX_IDENTITY, MAX_TREE
 from mimi_mmr.tls import Opaque, Reader, Struct, vec, write_varint
@@ -61,6 +62,17 @@ class ParentNode(Struct):
         parent = cls.read_from(reader)
         reader.done("ParentNode")
         return parent
+
+
+def resolution(row_of: Callable[[int], bytes | None], node: int) -> list[int]:
+    """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+    row = row_of(node)
+    if not node & 1:
+        return [] if row is None else [node]
+    if row is not None:
+        return [node, *(2 * leaf for leaf in ParentNode.from_row(row).unmerged_leaves)]
+    left, right = treemath.children(node)
+    return resolution(row_of, left) + resolution(row_of, right)
 
 
 def leaf_row(leaf: LeafNode) -> bytes:

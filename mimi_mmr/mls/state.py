@@ -17,6 +17,7 @@ from mimi_mmr.mls.node import (
     leaf_from_row,
     leaf_hash,
     parent_node_hash,
+    resolution,
     unique_values,
 )
 from mimi_mmr.mls.wire import LeafNode
@@ -98,6 +99,10 @@ class TreeState:
         """The parent at this node index, or None if it is blank."""
         row = self._rows.get(node)
         return None if row is None else ParentNode.from_row(row)
+
+    def resolution(self, node: int) -> list[int]:
+        """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+        return resolution(self.node_bytes, node)
 
     def tree_hash(self, node: int | None = None) -> bytes:
         """The tree hash (RFC 9420, section 7.8) of a subtree, 32 bytes; without argument, of it all."""

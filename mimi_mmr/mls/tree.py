@@ -8,6 +8,7 @@ from typing import Self
 from mimi_mmr.mls.change import TreeChange, stage
 from mimi_mmr.mls.node import split_tree
 from mimi_mmr.mls.state import Leaves, TreeState, index_rows
+from mimi_mmr.mls.validate import validate
 from mimi_mmr.mls.wire import PublicCommit
 
 __all__ = ["Leaves", "RatchetTree", "TreeChange"]
@@ -42,6 +43,14 @@ class RatchetTree(TreeState):
     def from_engine(cls, data: bytes) -> Self:
         """A `ratchet_tree` extension that one's own engine made: cut into rows, not read."""
         return cls(split_tree(data))
+
+    def verify(self, group_id: bytes) -> None:
+        """Check a tree that somebody supplied: every leaf's signature, every key and parent hash.
+
+        Raises `SignatureRejected` or `InvalidCommit`, naming the node. Source: RFC 9420, section 12.4.3.1,
+        but for what needs a clock (lifetimes) or the GroupInfo (the tree hash).
+        """
+        validate(self, group_id)
 
     def apply(self, commit: PublicCommit, group_id: bytes | None = None) -> TreeChange:
         """What this commit makes of the tree, which stays as it is until `TreeChange.commit()`.

@@ -45,6 +45,12 @@ def direct_path(leaf: int, size: int) -> Iterator[int]:
         yield node
 
 
+def is_below(node: int, top: int) -> bool:
+    """Whether `node` is `top` or a descendant of it."""
+    reach = (1 << level(top)) - 1
+    return top - reach <= node <= top + reach
+
+
 def slots(last_node: int) -> int:
     """The size of the smallest tree that has this node: 1, 2, 4, ... leaf slots; 0 for none (-1)."""
     return 1 << (last_node // 2).bit_length() if last_node >= 0 else 0

@@ -101,14 +101,23 @@ class MlsRsGroup:
             return sealed
 
     def decrypt(self, sealed: bytes) -> tuple[int, bytes]:
-        """Sender's leaf index, and plaintext."""
+        """Sender's leaf index, and plaintext; of a past epoch only if this object was there, and the sender stayed.
+
+        The library names the sender by who has its leaf now, which may be somebody else than who had it then.
+        """
+        self._check_member()
         header = _read(sealed)
         if not isinstance(header, PrivateHeader) or header.content_type is not ContentType.APPLICATION:
             raise EngineError("expected an application message")
+        then = self._trees.get(header.epoch)
+        if then is None:
+            raise EngineError(f"no members known for a message of epoch {header.epoch}")
         with engine_errors():
             received = self._live.process_incoming_message(message(sealed))
-        tree = self._trees.get(header.epoch, self._tree)
-        return self._identities.leaf_of(tree, received.sender), bytes(received.data)
+        leaf = self._identities.leaf_of(self._tree, received.sender)
+        if self._identities.at(then, leaf) != received.sender:
+            raise EngineError(f"leaf {leaf} has changed hands since this message was sent")
+        return leaf, bytes(received.data)
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
         """A commit for the hub, after which this group can still go either way.

@@ -1,0 +1,336 @@
+"""Members over a real MLS library: commits that win, commits that lose, messages, restarts, removals."""
+
+from __future__ import annotations
+
+import pytest
+from mls_world import ENGINE, GROUP, World, person
+
+from mimi_mmr.errors import EngineError, RemovedFromRoom
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.mls.engine import Applied, MlsEngine, MlsGroup
+from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.mls.storage import GroupStorage
+from mimi_mmr.mls.wire import parse_message
+
+SECRET = (b"TreeWrap", b"room", 32)
+
+
+def secrets(world: World) -> set[bytes]:
+    return {group.export_secret(*SECRET) for group in world.groups.values()}
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.commit(add=3)
+    return world
+
+
+def test_a_joiner_knows_where_it_is(world: World) -> None:
+    for leaf, group in world.groups.items():
+        assert (group.group_id, group.epoch, group.own_leaf) == (GROUP, 1, leaf)
+        assert group.leaf(leaf).identity == world.people[leaf].identity
+        assert group.leaf(99) is None
+    assert len(secrets(world)) == 1
+
+
+def test_the_next_epochs_secret_before_the_hub_accepts(world: World) -> None:
+    now = world.groups[0].export_secret(*SECRET)
+    staged = world.groups[0].stage_commit()
+    coming = staged.export_secret(*SECRET)
+    assert coming != now
+    assert (world.groups[0].epoch, staged.epoch) == (1, 2)
+    assert world.groups[0].export_secret(*SECRET) == now
+    staged.accept()
+    world.follow_at_members(0, staged)
+    assert secrets(world) == {coming}
+
+
+def test_a_lost_race(world: World) -> None:
+    loser = world.groups[1].stage_commit()
+    winner = world.groups[0].stage_commit()
+    world.settle(0, winner)
+    assert len(secrets(world)) == 1
+    loser.reject()
+    with pytest.raises(EngineError, match="rejected"):
+        loser.accept()
+    world.commit(sender=1)
+    assert len(secrets(world)) == 1
+
+
+def test_rejected_before_the_winner_is_seen(world: World) -> None:
+    loser = world.groups[1].stage_commit()
+    loser.reject()
+    winner = world.groups[0].stage_commit()
+    world.settle(0, winner)
+    assert len(secrets(world)) == 1
+
+
+def test_rejected_and_tried_again(world: World) -> None:
+    for _ in range(3):
+        world.groups[1].stage_commit(remove=[2]).reject()
+    world.commit(sender=1, remove=(2,))
+    assert len(secrets(world)) == 1
+
+
+def test_an_own_commit_that_comes_back_is_accepted(world: World) -> None:
+    staged = world.groups[1].stage_commit()
+    assert world.groups[1].process_commit(staged.commit) == Applied(1, (), (), 2, removed_self=False)
+    staged.accept()
+    with pytest.raises(EngineError, match="accepted already"):
+        staged.reject()
+    world.follow_at_members(1, staged)
+    assert len(secrets(world)) == 1
+
+
+def test_one_commit_waits_at_a_time(world: World) -> None:
+    world.groups[0].stage_commit()
+    with pytest.raises(EngineError, match="waiting"):
+        world.groups[0].stage_commit()
+
+
+def test_messages_while_a_commit_waits(world: World) -> None:
+    alice, bob = world.groups[0], world.groups[1]
+    staged = alice.stage_commit()
+    sent = [alice.encrypt(b"%d" % number) for number in range(3)]
+    assert alice.decrypt(bob.encrypt(b"from bob")) == (1, b"from bob")
+    staged.reject()
+    sent += [alice.encrypt(b"%d" % number) for number in range(3, 6)]
+    assert [bob.decrypt(message) for message in sent] == [(0, b"%d" % number) for number in range(6)]
+
+
+def test_messages_that_a_commit_overtook(world: World) -> None:
+    late = world.groups[2].encrypt(b"late")
+    world.commit(sender=0, remove=(3,))
+    world.commit(sender=1)
+    assert world.groups[0].decrypt(late) == (2, b"late")
+
+
+def test_a_late_message_is_never_taken_for_that_of_a_successor(world: World) -> None:
+    late = world.groups[2].encrypt(b"late")
+    world.commit(remove=(2,))
+    assert world.commit(add=1).added == (2,)
+    with pytest.raises(EngineError, match="changed hands"):
+        world.groups[0].decrypt(late)
+
+
+def test_messages_of_an_epoch_long_past(world: World) -> None:
+    late = world.groups[1].encrypt(b"late")
+    for _ in range(4):
+        world.commit()
+    with pytest.raises(EngineError):
+        world.groups[0].decrypt(late)
+
+
+def test_every_sender_is_named(world: World) -> None:
+    for leaf, group in world.groups.items():
+        for _ in range(2):
+            message = group.encrypt(b"I am %d" % leaf)
+            for other, receiver in world.groups.items():
+                if other != leaf:
+                    assert receiver.decrypt(message) == (leaf, b"I am %d" % leaf)
+
+
+def test_messages_are_read_once_and_never_by_their_sender(world: World) -> None:
+    message = world.groups[0].encrypt(b"hello")
+    world.groups[1].decrypt(message)
+    for group in (world.groups[0], world.groups[1]):
+        with pytest.raises(EngineError):
+            group.decrypt(message)
+
+
+def test_removed_is_removed(world: World) -> None:
+    group = world.groups[3]
+    staged = world.groups[0].stage_commit(remove=[3])
+    staged.accept()
+    assert group.process_commit(staged.commit) == Applied(0, (), (3,), 2, removed_self=True)
+    for use in (
+        lambda: group.encrypt(b"still here"),
+        lambda: group.decrypt(world.groups[0].encrypt(b"gone")),
+        lambda: group.export_secret(*SECRET),
+        lambda: group.process_commit(staged.commit),
+        group.stage_commit,
+    ):
+        with pytest.raises(RemovedFromRoom):
+            use()
+
+
+def test_added_leaves_come_in_order(world: World) -> None:
+    world.commit(remove=(1, 3))
+    staged = world.commit(add=3)
+    assert staged.added == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda group: group.stage_commit([person().client.key_package()], [1]), "not both"),
+        (lambda group: group.stage_commit(remove=[0]), "mls-rs"),
+        (lambda group: group.stage_commit(remove=[77]), "no member at leaf 77"),
+        (lambda group: group.stage_commit([b"no key package"]), "mls-rs"),
+        (lambda group: group.process_commit(b"no commit"), "at byte"),
+        (lambda group: group.process_commit(group.encrypt(b"")), "expected a commit"),
+        (lambda group: group.decrypt(b"no message"), "at byte"),
+        (lambda group: group.decrypt(b"\x00\x01\x00\x04"), "not used"),
+    ],
+)
+def test_what_the_engine_refuses_leaves_the_group_in_use(world: World, wrong, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        wrong(world.groups[0])
+    world.commit()
+    assert len(secrets(world)) == 1
+
+
+def test_an_identity_twice_is_refused(world: World) -> None:
+    twin = person(identity=world.people[1].identity)
+    with pytest.raises(EngineError):
+        world.groups[0].stage_commit([twin.client.key_package()])
+    world.commit()
+
+
+def test_commits_of_other_epochs_and_groups(world: World) -> None:
+    old = world.commit()
+    with pytest.raises(EngineError, match="epoch 2"):
+        world.groups[1].process_commit(old.commit)
+    other = person().client.create_group(b"another").stage_commit()
+    with pytest.raises(EngineError, match="this group's"):
+        world.groups[1].process_commit(other.commit)
+
+
+def test_a_commit_with_a_forged_tag(world: World) -> None:
+    staged = world.groups[0].stage_commit()
+    forged = staged.commit[:-1] + bytes([staged.commit[-1] ^ 1])
+    with pytest.raises(EngineError):
+        world.groups[1].process_commit(forged)
+    staged.accept()
+    world.follow_at_members(0, staged)
+    assert len(secrets(world)) == 1
+
+
+def test_joining_with_a_tree_of_another_epoch(world: World) -> None:
+    one = person()
+    staged = world.groups[0].stage_commit([one.client.key_package()])
+    with pytest.raises(EngineError):
+        one.client.join(staged.welcome, world.groups[0].ratchet_tree())
+    with pytest.raises(EngineError):
+        person().client.join(staged.welcome, staged.ratchet_tree)
+
+
+def test_an_identity_has_a_size() -> None:
+    for identity in (b"", bytes(1 << 16)):
+        with pytest.raises(EngineError, match="identity"):
+            ENGINE.client(identity, SigningKey.generate())
+
+
+# --- restarts -------------------------------------------------------------------------------------------------
+
+
+class Restartable:
+    """Alice, whose process may end at any time; Bob, who stays."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.key = SigningKey.generate()
+        self.alice = self.client().create_group(GROUP)
+        bob = person()
+        staged = self.alice.stage_commit([bob.client.key_package()])
+        staged.accept()
+        self.bob: MlsGroup = bob.client.join(staged.welcome, staged.ratchet_tree)
+
+    def client(self):
+        return MlsRsEngine().client(b"alice", self.key, self.rows)
+
+    def restart(self) -> None:
+        self.alice = self.client().load(GROUP)
+
+    def agree(self) -> bool:
+        return self.alice.export_secret(*SECRET) == self.bob.export_secret(*SECRET)
+
+
+def test_a_restart_keeps_the_group() -> None:
+    pair = Restartable()
+    sent = [pair.alice.encrypt(b"one")]
+    pair.restart()
+    assert (pair.alice.epoch, pair.alice.own_leaf, pair.agree()) == (1, 0, True)
+    sent.append(pair.alice.encrypt(b"two"))
+    assert [pair.bob.decrypt(message) for message in sent] == [(0, b"one"), (0, b"two")]
+
+
+def test_a_restart_before_the_hub_answered_yes() -> None:
+    pair = Restartable()
+    staged = pair.alice.stage_commit()
+    pair.restart()
+    assert pair.alice.epoch == 1
+    pair.bob.process_commit(staged.commit)
+    pair.alice.process_commit(staged.commit)
+    assert pair.agree()
+    assert pair.alice.decrypt(pair.bob.encrypt(b"hello")) == (1, b"hello")
+
+
+def test_a_restart_before_the_hub_answered_no() -> None:
+    pair = Restartable()
+    pair.alice.stage_commit()
+    pair.restart()
+    winner = pair.bob.stage_commit()
+    winner.accept()
+    pair.alice.process_commit(winner.commit)
+    assert pair.agree()
+    again = pair.alice.stage_commit()
+    again.accept()
+    pair.bob.process_commit(again.commit)
+    assert pair.agree()
+
+
+def test_what_is_staged_is_not_stored_as_the_group() -> None:
+    pair = Restartable()
+    pair.alice.stage_commit()
+    sealed = pair.alice.encrypt(b"in the old epoch")
+    assert parse_message(sealed).epoch == 1
+    pair.restart()
+    assert pair.alice.epoch == 1
+    assert pair.bob.decrypt(sealed) == (0, b"in the old epoch")
+
+
+def test_after_a_restart_late_messages_have_no_sender() -> None:
+    pair = Restartable()
+    late = pair.bob.encrypt(b"late")
+    pair.alice.stage_commit().accept()
+    pair.restart()
+    with pytest.raises(EngineError, match="epoch 1"):
+        pair.alice.decrypt(late)
+
+
+def test_old_epochs_are_deleted() -> None:
+    pair = Restartable()
+    for _ in range(8):
+        staged = pair.alice.stage_commit()
+        staged.accept()
+        pair.bob.process_commit(staged.commit)
+    assert sorted(key[:1] for key in pair.rows) == [b"e", b"e", b"e", b"n", b"s"]
+
+
+def test_being_removed_leaves_nothing_behind() -> None:
+    pair = Restartable()
+    staged = pair.bob.stage_commit(remove=[0])
+    pair.alice.process_commit(staged.commit)
+    assert pair.rows == {}
+    with pytest.raises(EngineError):
+        pair.restart()
+
+
+def test_storage_has_two_slots() -> None:
+    storage = GroupStorage()
+    storage.put_state(b"g", b"now")
+    with storage.staged():
+        assert storage.state(b"g") is None
+        storage.put_state(b"g", b"next")
+    assert (storage.state(b"g"), storage.has_staged(b"g")) == (b"now", True)
+    storage.drop_staged(b"g")
+    assert not storage.has_staged(b"g")
+    storage.forget(b"g")
+    assert storage.state(b"g") is None
+
+
+def test_the_engine_is_the_protocol() -> None:
+    engine: MlsEngine = ENGINE
+    assert engine.client(b"somebody", SigningKey.generate()).key_package()
