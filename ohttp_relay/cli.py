@@ -1,4 +1,4 @@
-"""The `ohttp-relay` command: relay, gateway, keys."""
+"""The `ohttp-relay` command: relay, gateway, proxy, keys."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .download import DownloadProxy
 from .errors import ConfigurationError, KeyFileError, OhttpError
 from .gateway import DEFAULT_PATH, Gateway
 from .kem import KemId
@@ -16,7 +17,9 @@ from .relay import Relay
 from .serve import Bind, run
 from .targets import TargetPolicy
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, keys.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, download proxy, keys."
+)
 keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.")
 app.add_typer(keys_app, name="keys")
 
@@ -84,6 +87,23 @@ def gateway(
     policy = TargetPolicy.of(target, network or ())
     made = Gateway(KeyRing.load(keys), policy, ssl_context=_client_tls(ca))
     run(lambda: made.app(path), Bind(host, port, _server_tls(cert, key)))
+
+
+@app.command()
+def proxy(
+    asset_host: Annotated[list[str], typer.Option(help="HOST[:PORT] of assets; may be repeated.")],
+    host: Host = "127.0.0.1",
+    port: Port = 8082,
+    cache: Annotated[Path | None, typer.Option(envvar="OHTTP_CACHE", help="Directory of the cache.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="Non-public network of assets.")] = None,
+    cert: Certificate = None,
+    key: PrivateKey = None,
+    ca: Trust = None,
+) -> None:
+    """Run a download proxy: GET /proxyDownload/{percent-encoded URL}."""
+    tls = _client_tls(ca)
+    made = DownloadProxy(frozenset(asset_host), cache_dir=cache, networks=network or (), ssl_context=tls)
+    run(made.app, Bind(host, port, _server_tls(cert, key)))
 
 
 @keys_app.command("generate")

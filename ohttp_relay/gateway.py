@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -39,11 +39,9 @@ from .keys import MEDIA_TYPE as KEYS_TYPE
 from .keys import KeyRing
 from .padding import Padding, buckets
 from .replay import ReplayGuard, format_date
+from .streams import AnyResponse, Handler
 from .targets import CheckedConnector, Origin, TargetPolicy, open_target_session
 from .transport import Observer, Seen, header_pairs, hide_server, media_type, read_limited
-
-Handler = Callable[[Request], Awaitable[Response]]
-"""An in-process target."""
 
 DEFAULT_PATH: Final = "/.well-known/ohttp-gateway"
 UNDATED_WINDOW: Final = 2 * 86_400.0
@@ -180,11 +178,19 @@ class Gateway:
         await self._replay.check(enc, request.header("date"), self._clock())
         handler = self._local_handler(request)
         if handler is not None:
-            response = await handler(request)
+            response = await self._whole(await handler(request))
         else:
             response = await self._fetch(request)
         response.to_bytes()  # an invalid answer is the target's failure: find it while it can be said
         return response
+
+    async def _whole(self, response: AnyResponse) -> Response:
+        if isinstance(response, Response):
+            return response
+        try:
+            return await response.collect(self.limits.response)
+        except BodyTooLarge:
+            return _problem(502, problems.BLANK, "the target's answer is too large")
 
     def _local_handler(self, request: Request) -> Handler | None:
         try:
