@@ -1,4 +1,8 @@
-"""A provider's HPKE keys, signed under its CA: what queue ids and key-material requests are sealed to."""
+"""A provider's keys, signed under its CA: for sealed queue ids and key-material claims, and for Oblivious HTTP.
+
+Clients take this document, with its signature, from their own provider, which gives the same copy to everybody:
+neither a relay nor the local provider can slip a client a key of its own (RFC 9458, section 7).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,18 @@ from mimi_mmr.tls import U64, Fixed, Opaque, Struct, Text, Vector
 
 @dataclass(frozen=True, slots=True)
 class ProviderKeysTBS(Struct):
-    """The keys and whose they are; `expiry` in seconds since the epoch."""
+    """The keys and whose they are; `expiry` in seconds since the epoch.
+
+    `ohttp_keys` is the gateway's key list (`application/ohttp-keys`), `base_url` where relay, gateway and the
+    other endpoints are, `asset_origin` the one host whose assets this provider vouches for ("" for none).
+    """
 
     domain: Annotated[str, Text(253)]
     key_material_key: SealingPublicKey
     queue_key: SealingPublicKey
+    ohttp_keys: Annotated[bytes, Opaque(16384)]
+    base_url: Annotated[str, Text(512)]
+    asset_origin: Annotated[str, Text(512)]
     expiry: Annotated[int, U64]
 
 

@@ -52,7 +52,7 @@ class StagedCommit(Protocol):
         """The exporter (RFC 9420, section 8.5) of the epoch that begins with it."""
 
     def accept(self) -> None:
-        """The hub took it: the group moves on, and is stored. Once, and not after `reject`."""
+        """The hub took it: the group moves on, and is stored. After `reject` an `EngineError`."""
 
     def reject(self) -> None:
         """The hub did not: the group is as it was, for the winner's commit or another attempt."""
@@ -89,7 +89,10 @@ class MlsGroup(Protocol):
         """
 
     def process_commit(self, message: bytes) -> Applied:
-        """Follow a commit that the hub accepted; store the new epoch."""
+        """Follow a commit that the hub accepted, and store the new epoch.
+
+        It decides one that waits: the same commit is thereby accepted, another one rejects it.
+        """
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
         """The exporter (RFC 9420, section 8.5) of the current epoch."""

@@ -51,6 +51,11 @@ class ParentNode(Struct):
     parent_hash: Annotated[bytes, Opaque(32)]
     unmerged_leaves: Annotated[tuple[int, ...], LeafIndices()]
 
+    def __post_init__(self) -> None:
+        """Refuse half a hash."""
+        if len(self.parent_hash) not in (0, 32):
+            raise ValueError(f"parent_hash of {len(self.parent_hash)} bytes, expected 32 or none")
+
     def to_row(self) -> bytes:
         """The node with its type in front."""
         return bytes([PARENT]) + self.to_bytes()

@@ -1,0 +1,311 @@
+"""The hub's state machine for a minimal metadata room: requests in, staged changes and events out.
+
+Sans-IO: no clock, socket or database. A request is checked as a whole before anything changes; what it leads to
+is a staged value that the caller stores in one transaction and then commits to memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mimi_mmr.errors import (
+    IdentityError,
+    InvalidCommit,
+    NotAllowed,
+    ParseError,
+    TreeMismatch,
+    UnknownSender,
+    WrongEpoch,
+    WrongSigner,
+)
+from mimi_mmr.hub.messages import (
+    ApplicationEvent,
+    CommitAuthTBS,
+    CommitEvent,
+    CreateRoomRequest,
+    EventKind,
+    SnapshotRequest,
+    SubmitMessageRequest,
+    UpdateRequest,
+    WelcomeEvent,
+)
+from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy
+from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
+from mimi_mmr.keypackages import check_leaf
+from mimi_mmr.mls.tree import RatchetTree, TreeChange
+from mimi_mmr.mls.wire import (
+    ContentType,
+    LeafNode,
+    PrivateHeader,
+    PublicCommit,
+    WelcomeMessage,
+    parse_message,
+)
+from mimi_mmr.uris import Kind, MimiUri
+from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
+
+SNAPSHOT_CLOCK_SKEW = 300
+
+
+@dataclass(frozen=True, slots=True)
+class NewRoom:
+    """A room about to be stored."""
+
+    state: RoomState
+    rows: TreeRows
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCommit:
+    """A commit that passed every check. `commit()` moves the in-memory state, after the store has it."""
+
+    state: RoomState
+    epoch: int
+    rows: TreeRows
+    policy: SignedPolicy
+    events: tuple[Outgoing, ...]
+    _change: TreeChange
+    _wrap: StagedPublic | None
+    _added: tuple[tuple[int, Member], ...]
+
+    def commit(self) -> None:
+        """Make the next epoch the current one."""
+        self._change.commit()
+        if self._wrap is not None:
+            self._wrap.commit()
+        for leaf in self._change.removed:
+            del self.state.members[leaf]
+        self.state.members.update(self._added)
+        self.state.epoch = self.epoch
+        self.state.policy = self.policy
+
+
+class HubMode:
+    """The rules of minimal metadata rooms, for the hub of one provider domain."""
+
+    def __init__(self, domain: str) -> None:
+        """Rules for rooms at `domain`."""
+        self.domain = domain
+
+    # --- create --------------------------------------------------------------------------------------
+
+    def create(self, request: CreateRoomRequest, now: float) -> NewRoom:
+        """A new room with its creator at leaf 0; raises a subclass of `HubRefusal` or `IdentityError`."""
+        room = request.content.room
+        if room.domain != self.domain or room.kind is not Kind.ROOM:
+            raise NotAllowed(f"rooms here have URIs of {self.domain}")
+        ratchet = RatchetTree.from_bytes(request.ratchet_tree)
+        if sorted(ratchet.leaves) != [0]:
+            raise InvalidCommit("a new room has exactly one leaf, at index 0")
+        leaf = ratchet.leaves[0]
+        request.verify(leaf.signature_key)
+        identity = check_leaf(leaf.identity, leaf.signature_key, now)
+        creator = Member.of(leaf, identity)
+        self._check_first_policy(request.policy, room, creator)
+        wrap, rows = self._first_tree(request, creator)
+        state = RoomState(room, 0, ratchet, wrap, request.policy, {0: creator})
+        node = ratchet.node_bytes(0)
+        return NewRoom(state, TreeRows({0: node}, rows.wrap, rows.wrap_header))
+
+    def _check_first_policy(self, signed: SignedPolicy, room: MimiUri, creator: Member) -> None:
+        signed.verify(creator.signature_key)
+        policy = signed.policy
+        if policy.room != room or signed.signer != 0 or policy.serial != 0:
+            raise NotAllowed("the policy is not this room's first")
+        if policy.role(creator.user) is not Role.ADMIN:
+            raise NotAllowed("the policy does not make the creator an admin")
+
+    def _first_tree(self, request: CreateRoomRequest, creator: Member) -> tuple[PublicTree, TreeRows]:
+        try:
+            wrap = PublicTree.create(Suite(request.arity), group_id(request.content.room))
+            update = TreeUpdate.from_bytes(request.tree_update)
+            staged = wrap.stage(update)
+        except (TreeWrapError, ValueError) as error:
+            raise TreeMismatch(f"the first Tree Wrap update does not verify: {error}") from None
+        shown = request.policy.policy.shows_identity(creator.user)
+        if dict(update.changes) != ({0: ChangeKind.SET} if shown else {}):
+            raise TreeMismatch(
+                "the first update sets leaf 0, where the policy shows its identity, and no other"
+            )
+        if staged.tree_hash != request.content.tree_hash or update.epoch != 0:
+            raise TreeMismatch("tree hash or epoch of the first update is not the one that was signed")
+        rows = TreeRows({}, staged.rows, staged.header)
+        staged.commit()
+        return wrap, rows
+
+    # --- update --------------------------------------------------------------------------------------
+
+    def update(self, state: RoomState, request: UpdateRequest, now: float) -> AcceptedCommit:
+        """Check a commit against the room; raises a subclass of `HubRefusal` or `IdentityError`."""
+        auth = request.auth.content
+        sender = self._authenticate(state, auth.room, auth.epoch, auth.sender)
+        request.verify(sender.signature_key)
+        commit = self._commit_message(state, request)
+        change = state.ratchet.apply(commit, state.group_id)
+        self._check_path(change, sender)
+        policy = self._next_policy(state, request, sender)
+        added = self._check_adds(state, change, sender, now)
+        for leaf in change.removed:
+            state.policy.policy.allow_remove(sender.user, state.members[leaf].user)
+        self._check_welcome(request, change)
+        wrap = self._stage_tree(state, request, change, added)
+        rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
+        events = tuple(self._events(state, request, added))
+        return AcceptedCommit(state, state.epoch + 1, rows, policy, events, change, wrap, added)
+
+    def _authenticate(self, state: RoomState, room: MimiUri, epoch: int, leaf: int) -> Member:
+        if room != state.room:
+            raise WrongSigner("the request was signed for another room")
+        if epoch != state.epoch:
+            raise WrongEpoch(state.epoch)
+        if leaf not in state.members:
+            raise UnknownSender(f"no member at leaf {leaf}")
+        return state.members[leaf]
+
+    def _commit_message(self, state: RoomState, request: UpdateRequest) -> PublicCommit:
+        message = parse_message(request.commit)
+        if not isinstance(message, PublicCommit):
+            raise InvalidCommit("expected a commit as an MLS PublicMessage")
+        auth = request.auth.content
+        if (message.group_id, message.epoch) != (state.group_id, state.epoch):
+            raise InvalidCommit("the commit is for another group or epoch than the request says")
+        if message.sender != auth.sender:
+            raise WrongSigner("the commit is by another leaf than the one that signed the request")
+        return message
+
+    def _check_path(self, change: TreeChange, sender: Member) -> None:
+        leaf = change.new_leaf
+        if leaf and (leaf.identity, leaf.signature_key) != (sender.identity, sender.signature_key):
+            raise InvalidCommit("a leaf's credential and signature key are fixed for its life")
+
+    def _next_policy(self, state: RoomState, request: UpdateRequest, sender: Member) -> SignedPolicy:
+        signed = request.policy or state.policy
+        if request.policy is not None:
+            self._check_policy_change(state, request.policy, sender, request.auth.content.sender)
+        if signed.policy.hash != request.auth.content.policy_hash:
+            raise NotAllowed("the commit was signed under another policy than the room's")
+        return signed
+
+    def _check_policy_change(self, state: RoomState, new: SignedPolicy, sender: Member, leaf: int) -> None:
+        old = state.policy.policy
+        if new.signer != leaf or old.role(sender.user) is not Role.ADMIN:
+            raise NotAllowed("only an admin changes the policy, in a commit of its own leaf")
+        new.verify(sender.signature_key)
+        wanted = (old.room, old.serial + 1, old.identities)
+        if (new.policy.room, new.policy.serial, new.policy.identities) != wanted:
+            raise NotAllowed("a new policy is for the same room and identities, with the next serial")
+
+    def _check_adds(
+        self, state: RoomState, change: TreeChange, sender: Member, now: float
+    ) -> tuple[tuple[int, Member], ...]:
+        if change.added:
+            state.policy.policy.allow_add(sender.user)
+        gone = set(change.removed)
+        clients = {member.client for leaf, member in state.members.items() if leaf not in gone}
+        added = []
+        for leaf, package in change.added:
+            member = self._new_member(leaf, package.leaf_node, now)
+            if member.client in clients:
+                raise InvalidCommit(f"leaf {leaf}: the client pseudonym is in the room already")
+            clients.add(member.client)
+            added.append((leaf, member))
+        return tuple(added)
+
+    def _new_member(self, index: int, leaf: LeafNode, now: float) -> Member:
+        try:
+            return Member.of(leaf, check_leaf(leaf.identity, leaf.signature_key, now))
+        except (IdentityError, ParseError) as error:
+            error.args = (f"leaf {index}: {error}",)
+            raise
+
+    def _check_welcome(self, request: UpdateRequest, change: TreeChange) -> None:
+        wanted = {package.ref for _, package in change.added}
+        found: set[bytes] = set()
+        if request.welcome is not None:
+            message = parse_message(request.welcome)
+            if not isinstance(message, WelcomeMessage):
+                raise InvalidCommit("expected an MLS Welcome")
+            found = set(message.refs)
+        if found != wanted:
+            raise InvalidCommit("the Welcome is not for exactly the KeyPackages that the commit adds")
+
+    def _stage_tree(
+        self,
+        state: RoomState,
+        request: UpdateRequest,
+        change: TreeChange,
+        added: tuple[tuple[int, Member], ...],
+    ) -> StagedPublic | None:
+        signed_hash = request.auth.content.tree_hash
+        if request.tree_update is None:
+            if change.added or change.removed or request.member_update is not None:
+                raise TreeMismatch("a commit that adds or removes comes with a Tree Wrap update")
+            if signed_hash != state.wrap.tree_hash:
+                raise TreeMismatch("the signed tree hash is not the room's")
+            return None
+        try:
+            update = TreeUpdate.from_bytes(request.tree_update)
+            staged = state.wrap.stage(update)
+        except TreeWrapError as error:
+            raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
+        expected = expected_changes(state.policy.policy, change, added)
+        check_changes(dict(update.changes), expected, request.auth.content)
+        if (update.epoch, staged.tree_hash) != (state.epoch + 1, signed_hash):
+            raise TreeMismatch("epoch or tree hash of the Tree Wrap update is not the one that was signed")
+        return staged
+
+    def _events(
+        self, state: RoomState, request: UpdateRequest, added: tuple[tuple[int, Member], ...]
+    ) -> Iterator[Outgoing]:
+        sender = request.auth.content.sender
+        event = CommitEvent(request.auth, request.commit, request.member_update, request.policy)
+        others = (member for leaf, member in state.members.items() if leaf != sender)
+        yield from outgoing(others, EventKind.COMMIT, event.to_bytes())
+        if request.welcome is not None:
+            welcome = WelcomeEvent(request.auth, request.welcome)
+            yield from outgoing((member for _, member in added), EventKind.WELCOME, welcome.to_bytes())
+
+    # --- submit and read -----------------------------------------------------------------------------
+
+    def submit(self, state: RoomState, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
+        """Check an application message; raises a subclass of `HubRefusal`."""
+        content = request.content
+        sender = self._authenticate(state, content.room, content.epoch, content.sender)
+        request.verify(sender.signature_key)
+        message = parse_message(request.app_message)
+        if not isinstance(message, PrivateHeader) or message.content_type is not ContentType.APPLICATION:
+            raise InvalidCommit("expected an application message as an MLS PrivateMessage")
+        if (message.group_id, message.epoch) != (state.group_id, state.epoch):
+            raise InvalidCommit("the message is for another group or epoch than the request says")
+        others = (member for leaf, member in state.members.items() if leaf != content.sender)
+        return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
+
+    def allow_snapshot(self, ratchet: RatchetTree, request: SnapshotRequest, now: float) -> None:
+        """Whether a snapshot of this ratchet tree's epoch may be served; raises a subclass of `HubRefusal`."""
+        request.verify()
+        if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
+            raise NotAllowed("the request for a snapshot is too old")
+        key = request.content.signature_public_key
+        if all(leaf.signature_key != key for leaf in ratchet.leaves.values()):
+            raise UnknownSender("no leaf of that epoch has this signature key")
+
+
+def expected_changes(
+    policy: RoomPolicy, change: TreeChange, added: tuple[tuple[int, Member], ...]
+) -> dict[int, ChangeKind]:
+    """What a commit must do to the Tree Wrap tree, the net effect in MLS order.
+
+    A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names.
+    """
+    expected = dict.fromkeys(change.removed, ChangeKind.BLANK)
+    expected |= {leaf: ChangeKind.SET for leaf, member in added if policy.shows_identity(member.user)}
+    return expected
+
+
+def check_changes(found: dict[int, ChangeKind], expected: dict[int, ChangeKind], auth: CommitAuthTBS) -> None:
+    """Refuse an update that changes other leaves; the committer may change its own. Raises `TreeMismatch`."""
+    wrong = {leaf for leaf in found.keys() | expected.keys() if found.get(leaf) != expected.get(leaf)}
+    wrong.discard(auth.sender)
+    if wrong:
+        raise TreeMismatch(f"the Tree Wrap update does not match the commit at leaf {min(wrong)}")

@@ -1,0 +1,104 @@
+"""What a hub knows of a room: public group state, public tree, policy, and the members as pseudonyms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mimi_mmr.credentials import LeafIdentity
+from mimi_mmr.hub.messages import Delivery, EventKind
+from mimi_mmr.hub.policy import SignedPolicy
+from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.queues import QueueAddress, leaf_binding
+from mimi_mmr.uris import MimiUri
+from treewrap import PublicTree
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A leaf as the hub sees it."""
+
+    user: MimiUri
+    client: MimiUri
+    signature_key: bytes
+    identity: bytes
+    queue: QueueAddress
+
+    @classmethod
+    def of(cls, leaf: LeafNode, identity: LeafIdentity) -> Member:
+        """The member that a checked leaf is."""
+        credential = identity.credential
+        return cls(
+            credential.user_pseudonym,
+            credential.client_pseudonym,
+            leaf.signature_key,
+            leaf.identity,
+            identity.queue,
+        )
+
+    def delivery(self) -> Delivery:
+        """Where this leaf's messages go."""
+        return Delivery(self.queue.encrypted_queue_id, leaf_binding(self.signature_key))
+
+
+@dataclass(slots=True)
+class RoomState:
+    """One room, in the epoch it is in."""
+
+    room: MimiUri
+    epoch: int
+    ratchet: RatchetTree
+    wrap: PublicTree
+    policy: SignedPolicy
+    members: dict[int, Member] = field(default_factory=dict)
+
+    @property
+    def group_id(self) -> bytes:
+        """The MLS group's id: the room's URI, so that no message of one room passes in another."""
+        return group_id(self.room)
+
+    @classmethod
+    def load(
+        cls, room: MimiUri, epoch: int, ratchet: RatchetTree, wrap: PublicTree, policy: SignedPolicy
+    ) -> RoomState:
+        """The state of stored parts; what was checked on its way in is not checked again."""
+        members = {}
+        for index, leaf in ratchet.leaves.items():
+            members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
+        return cls(room, epoch, ratchet, wrap, policy, members)
+
+
+def group_id(room: MimiUri) -> bytes:
+    """The MLS group id of a room."""
+    return str(room).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event for some leaves of one provider, not yet numbered."""
+
+    domain: str
+    deliveries: tuple[Delivery, ...]
+    kind: EventKind
+    event: bytes = field(repr=False)
+
+
+def outgoing(members: Iterable[Member], kind: EventKind, event: bytes) -> tuple[Outgoing, ...]:
+    """One event, split by the providers that its receivers are at."""
+    by_domain: dict[str, list[Delivery]] = {}
+    for member in members:
+        by_domain.setdefault(member.queue.domain, []).append(member.delivery())
+    return tuple(Outgoing(domain, tuple(to), kind, event) for domain, to in sorted(by_domain.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRows:
+    """Rows of both trees that a commit changed; None for a node that is gone.
+
+    Ratchet nodes by node index; Tree Wrap nodes by (level, index), and its header.
+    """
+
+    ratchet: Mapping[int, bytes | None]
+    wrap: Mapping[tuple[int, int], bytes | None]
+    wrap_header: bytes

@@ -1,0 +1,182 @@
+"""Endpoints of queues, reply inboxes and shelves: a provider's work for nobody in particular."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+
+from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
+from mimi_mmr.hub.messages import NotifyRequest
+from mimi_mmr.keypackages import (
+    CLAIM_LIFETIME,
+    ClaimStatus,
+    KeyMaterialAnswer,
+    KeyMaterialRequest,
+    SetUpload,
+    Withdrawal,
+    check_set,
+    open_claim,
+    seal_answer,
+    shelf_id,
+)
+from mimi_mmr.queues import open_queue_id, queue_id
+from mimi_mmr.sealing import SealingKey
+from mimi_mmr.secret import AccessToken, FetchToken
+from mimi_mmr.service.router import Call, Reply, Router
+from mimi_mmr.service.wire import CollectRequest, QueueOrder, ReplyDeposit
+from mimi_mmr.store.deliveries import DeliveryStore, QueuePage
+
+ROLE = "deliveries"
+MAX_WAIT = 25.0
+WITHDRAWAL_AGE = 300
+
+
+class Arrivals:
+    """Who waits for which queue, so that a long poll ends when something comes."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._waiting: dict[bytes, set[asyncio.Event]] = {}
+
+    def notify(self, queues: Iterable[bytes]) -> None:
+        """Something came for these."""
+        for queue in queues:
+            for event in self._waiting.get(queue, ()):
+                event.set()
+
+    async def wait(self, queue: bytes, event: asyncio.Event, seconds: float) -> None:
+        """Until `event`, which `listen` gave for this queue, or the time is over."""
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return  # an empty page is the answer then
+        finally:
+            self.leave(queue, event)
+
+    def listen(self, queue: bytes) -> asyncio.Event:
+        """Start to listen, before looking whether there is something already."""
+        event = asyncio.Event()
+        self._waiting.setdefault(queue, set()).add(event)
+        return event
+
+    def leave(self, queue: bytes, event: asyncio.Event) -> None:
+        """Stop listening."""
+        waiting = self._waiting.get(queue, set())
+        waiting.discard(event)
+        if not waiting:
+            self._waiting.pop(queue, None)
+
+
+class DeliveryService:
+    """Queues and shelves of one provider domain."""
+
+    def __init__(
+        self,
+        domain: str,
+        store: DeliveryStore,
+        queue_key: SealingKey,
+        key_material_key: SealingKey,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open queue ids and claims with the provider's two HPKE keys."""
+        self._domain = domain
+        self._store = store
+        self._queue_key = queue_key
+        self._key_material_key = key_material_key
+        self._clock = clock
+        self._arrivals = Arrivals()
+
+    def mount(self, router: Router) -> None:
+        """Add the endpoints that answer through the gateway only."""
+        router.add("POST", "/v1/queues", self.create_queue, role=ROLE)
+        router.add("POST", "/v1/queues/collect", self.collect, role=ROLE)
+        router.add("POST", "/v1/replyInbox", self.reply, role=ROLE)
+        router.add("POST", "/v1/keyPackages", self.upload, role=ROLE, limit=SetUpload.LIMIT)
+        router.add("POST", "/v1/keyPackages/withdraw", self.withdraw, role=ROLE)
+
+    # --- queues --------------------------------------------------------------------------------------
+
+    async def create_queue(self, call: Call) -> Reply:
+        """POST /v1/queues."""
+        order = QueueOrder.from_bytes(call.body)
+        queue = queue_id(AccessToken(order.token))
+        await self._store.create_queue(queue, accepts_deposits=order.accepts_deposits)
+        return Reply(201)
+
+    async def collect(self, call: Call) -> Reply:
+        """POST /v1/queues/collect: a long poll."""
+        request = CollectRequest.from_bytes(call.body)
+        queue = queue_id(AccessToken(request.token))
+        arrival = self._arrivals.listen(queue)
+        try:
+            page = await self._page(queue, request)
+            if not page.messages and request.wait_ms:
+                await self._arrivals.wait(queue, arrival, min(request.wait_ms / 1000, MAX_WAIT))
+                page = await self._page(queue, request)
+        finally:
+            self._arrivals.leave(queue, arrival)
+        return Reply(body=page.to_bytes())
+
+    async def _page(self, queue: bytes, request: CollectRequest) -> QueuePage:
+        return await self._store.collect(queue, request.acknowledged, max(1, min(request.limit, 256)))
+
+    async def reply(self, call: Call) -> Reply:
+        """POST /v1/replyInbox: a connection response, from nobody."""
+        deposit = ReplyDeposit.from_bytes(call.body)
+        await self._store.deposit(deposit.queue, deposit.response.to_bytes(), self._clock())
+        self._arrivals.notify([deposit.queue])
+        return Reply(202)
+
+    async def notify(self, hub: str, body: bytes) -> None:
+        """Fan-out from a hub (-06, "Fanout Messages and Room Events"); a repetition changes nothing."""
+        request = NotifyRequest.from_bytes(body)
+        if request.hub != hub:
+            raise NotAllowed("the notification names another hub than its sender")
+        queues = []
+        for delivery in request.deliveries:
+            try:
+                queues.append(
+                    open_queue_id(self._queue_key, delivery.encrypted_queue_id, delivery.leaf_binding)
+                )
+            except UnknownQueue:
+                continue  # a copied or invented address reaches nobody, and costs the others nothing
+        transaction = b"notify" + hub.encode() + hashlib.sha256(body).digest()
+        self._arrivals.notify(await self._store.put(queues, request.message, transaction, self._clock()))
+
+    # --- shelves -------------------------------------------------------------------------------------
+
+    async def upload(self, call: Call) -> Reply:
+        """POST /v1/keyPackages: one set for a shelf."""
+        upload = SetUpload.from_bytes(call.body)
+        upload.verify()
+        packages = [entry.key_package for entry in upload.content.key_packages.entries]
+        leaves = check_set(packages, self._clock())
+        if any(leaf.queue.domain != self._domain for leaf in leaves):
+            raise NotAllowed("a KeyPackage set is kept by the provider of its queues")
+        await self._store.upload(upload)
+        return Reply(201)
+
+    async def withdraw(self, call: Call) -> Reply:
+        """POST /v1/keyPackages/withdraw: empty and close a shelf."""
+        order = Withdrawal.from_bytes(call.body)
+        order.verify()
+        if abs(self._clock() - order.content.issued) > WITHDRAWAL_AGE:
+            raise NotAllowed("the withdrawal is too old")
+        await self._store.withdraw(order)
+        return Reply(200)
+
+    async def claim(self, request: KeyMaterialRequest, hub: str) -> bytes:
+        """A sealed claim that `hub` passed on; the answer is sealed to the requester, whatever it says."""
+        now = self._clock()
+        claim = open_claim(request, self._key_material_key, hub, now)
+        seen = b"claim" + request.claim.ciphertext
+        if not await self._store.first_time(seen, now, now + 2 * CLAIM_LIFETIME):
+            raise NoKeyPackages("this claim was made before; a new one is needed for each fetch")
+        shelf = shelf_id(FetchToken(claim.token), claim.upload_public_key)
+        taken = await self._store.claim(shelf, now)
+        answer = KeyMaterialAnswer(ClaimStatus.NOTHING, False, None)
+        if taken is not None:
+            answer = KeyMaterialAnswer(ClaimStatus.TAKEN, taken[1], taken[0])
+        return seal_answer(answer, claim.response_key).to_bytes()

@@ -1,0 +1,159 @@
+"""The hub's endpoints: requests to the state machine, its outcome to the store, events to the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
+from mimi_mmr.hub.messages import (
+    CreateRoomRequest,
+    SnapshotRequest,
+    SubmitMessageRequest,
+    UpdateCode,
+    UpdateRequest,
+    UpdateRoomResponse,
+)
+from mimi_mmr.hub.mode import HubMode
+from mimi_mmr.hub.state import RoomState
+from mimi_mmr.keypackages import KeyMaterialRequest
+from mimi_mmr.service.outbox import OutboxWorker
+from mimi_mmr.service.peers import Peers
+from mimi_mmr.service.router import Call, Reply, Router
+from mimi_mmr.store.hub import HubStore, to_snapshot
+from mimi_mmr.uris import Kind, MimiUri
+
+ROLE = "hub"
+CACHED_ROOMS = 64
+MAX_ERROR_TEXT = 512
+
+
+class HubService:
+    """Rooms of one provider domain. Mount its routes beside a plain MIMI hub's; the mode is per room."""
+
+    def __init__(
+        self,
+        domain: str,
+        store: HubStore,
+        outbox: OutboxWorker,
+        peers: Peers,
+        claim_locally: Callable[[KeyMaterialRequest, str], object],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve rooms at `domain`; `claim_locally` answers key-material requests for this very provider."""
+        self._domain = domain
+        self._mode = HubMode(domain)
+        self._store = store
+        self._outbox = outbox
+        self._peers = peers
+        self._claim_locally = claim_locally
+        self._clock = clock
+        self._cache: OrderedDict[str, RoomState] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def mount(self, router: Router) -> None:
+        """Add the endpoints."""
+        router.add("POST", "/v1/rooms", self.create, role=ROLE, limit=CreateRoomRequest.LIMIT)
+        router.add("POST", "/v1/update/{room}", self.update, role=ROLE, limit=UpdateRequest.LIMIT)
+        limit = SubmitMessageRequest.LIMIT
+        router.add("POST", "/v1/submitMessage/{room}", self.submit, role=ROLE, limit=limit)
+        router.add("POST", "/v1/snapshot/{room}", self.snapshot, role=ROLE)
+        router.add("POST", "/v1/keyMaterial/{provider}", self.key_material, role=ROLE)
+
+    # --- endpoints -----------------------------------------------------------------------------------
+
+    async def create(self, call: Call) -> Reply:
+        """POST /v1/rooms."""
+        new = self._mode.create(CreateRoomRequest.from_bytes(call.body), self._clock())
+        await self._store.create(new)
+        return Reply(201)
+
+    async def update(self, call: Call) -> Reply:
+        """POST /v1/update/{roomId} (-06, "Update Room State")."""
+        room = self._room(call)
+        try:
+            await self._update(room, UpdateRequest.from_bytes(call.body))
+        except MmrError as error:
+            return Reply(body=_refusal(error).to_bytes())
+        accepted = UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
+        return Reply(body=accepted.to_bytes())
+
+    async def _update(self, room: MimiUri, request: UpdateRequest) -> None:
+        async with self._lock(room):
+            state = await self._state(room)
+            accepted = self._mode.update(state, request, self._clock())
+            try:
+                await self._store.advance(accepted, self._clock())
+            except WrongEpoch:
+                self._cache.pop(str(room), None)  # another worker was first: read its outcome next time
+                raise
+            accepted.commit()
+        self._outbox.wake()
+
+    async def submit(self, call: Call) -> Reply:
+        """POST /v1/submitMessage/{roomId} (-06, "Submit a Message")."""
+        room = self._room(call)
+        try:
+            await self._submit(room, SubmitMessageRequest.from_bytes(call.body))
+        except MmrError as error:
+            return Reply(body=_refusal(error).to_bytes())
+        accepted = UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
+        return Reply(body=accepted.to_bytes())
+
+    async def _submit(self, room: MimiUri, request: SubmitMessageRequest) -> None:
+        async with self._lock(room):
+            state = await self._state(room)
+            events = self._mode.submit(state, request)
+            await self._store.submit(room, state.epoch, events, self._clock())
+        self._outbox.wake()
+
+    async def snapshot(self, call: Call) -> Reply:
+        """POST /v1/snapshot/{roomId}: both trees and the policy as of the epoch that a Welcome is for."""
+        room = self._room(call)
+        request = SnapshotRequest.from_bytes(call.body)
+        request.verify()
+        if request.content.room != room:
+            raise HubRefusal("the request for a snapshot is for another room")
+        state = await self._store.snapshot(room, request.content.epoch)
+        self._mode.allow_snapshot(state.ratchet, request, self._clock())
+        return Reply(body=to_snapshot(state).to_bytes())
+
+    async def key_material(self, call: Call) -> Reply:
+        """POST /v1/keyMaterial/{provider}: pass a sealed claim on; what comes back is sealed, too."""
+        request = KeyMaterialRequest.from_bytes(call.body)
+        if request.provider != call.names["provider"]:
+            raise HubRefusal("the claim is for another provider than the path names")
+        if request.provider == self._domain:
+            return Reply(body=bytes(await self._claim_locally(request, self._domain)))  # type: ignore[misc]
+        return Reply(body=await self._peers.send(request.provider, "claim", call.body))
+
+    # --- state ---------------------------------------------------------------------------------------
+
+    def _room(self, call: Call) -> MimiUri:
+        return MimiUri(self._domain, Kind.ROOM, call.names["room"])
+
+    def _lock(self, room: MimiUri) -> asyncio.Lock:
+        return self._locks.setdefault(str(room), asyncio.Lock())
+
+    async def _state(self, room: MimiUri) -> RoomState:
+        epoch = await self._store.epoch(room)
+        state = self._cache.pop(str(room), None)
+        if state is None or state.epoch != epoch:
+            state = await self._store.load(room)
+        self._cache[str(room)] = state
+        if len(self._cache) > CACHED_ROOMS:
+            old, _ = self._cache.popitem(last=False)
+            if not self._locks[old].locked():
+                del self._locks[old]
+        return state
+
+
+def _refusal(error: MmrError) -> UpdateRoomResponse:
+    text = str(error)[:MAX_ERROR_TEXT]
+    if isinstance(error, WrongEpoch):
+        return UpdateRoomResponse(UpdateCode.WRONG_EPOCH, text, error.code, error.current_epoch)
+    if isinstance(error, (TreeMismatch, IdentityError)) or not isinstance(error, HubRefusal):
+        return UpdateRoomResponse(UpdateCode.INVALID_PROPOSAL, text, error.code)
+    return UpdateRoomResponse(UpdateCode.NOT_ALLOWED, text, error.code)

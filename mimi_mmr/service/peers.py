@@ -1,0 +1,147 @@
+"""Other providers: their signed keys, and signed requests to and from them."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.errors import MmrError, PeerError, SignatureRejected, Unauthorized
+from mimi_mmr.labels import SigningKey, verify
+from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS
+from mimi_mmr.service.record import Recorder
+from mimi_mmr.service.wire import PeerRequest, PeerRequestTBS
+from ohttp_relay.errors import OhttpError
+from ohttp_relay.targets import AUTO_HEADERS
+from ohttp_relay.transport import read_limited
+
+CLOCK_SKEW = 300
+KEYS_PATH = "/.well-known/mimi-mmr-provider"
+MAX_ANSWER = 1 << 22
+REFRESH_SECONDS = 600.0
+
+log = logging.getLogger(__name__)
+
+
+class Peers:
+    """Providers by domain. What they say is believed as far as their CA signed it."""
+
+    def __init__(
+        self,
+        domain: str,
+        urls: Mapping[str, str],
+        trust: TrustAnchors,
+        key: SigningKey,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        source_address: str | None = None,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Know peers at `urls` (domain -> base URL); sign as `domain` with `key`."""
+        self.domain = domain
+        self.urls = dict(urls)
+        self._trust = trust
+        self._key = key
+        self._recorder = recorder
+        self._clock = clock
+        self._own: ProviderKeys | None = None
+        self._known: dict[str, tuple[float, ProviderKeys]] = {}
+        self._signers: dict[str, bytes] = {}
+        local = (source_address, 0) if source_address else None
+        connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local)
+        timeout = aiohttp.ClientTimeout(total=30)
+        jar = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+
+    def publish(self, own: ProviderKeys) -> None:
+        """Set this provider's own document."""
+        self._own = own
+
+    @property
+    def own(self) -> ProviderKeys:
+        """This provider's own document."""
+        if self._own is None:
+            raise PeerError("this provider has not published its keys yet")
+        return self._own
+
+    async def close(self) -> None:
+        """Close connections to peers."""
+        await self._session.close()
+
+    async def keys(self, domain: str) -> ProviderKeysTBS:
+        """A provider's verified keys; raises `PeerError` or a subclass of `IdentityError`."""
+        return (await self.document(domain)).keys
+
+    async def document(self, domain: str) -> ProviderKeys:
+        """A provider's signed keys, fetched when first needed and refreshed by and by."""
+        if domain == self.domain:
+            return self.own
+        now = self._clock()
+        fetched, document = self._known.get(domain, (0.0, None))
+        if document is None or fetched + REFRESH_SECONDS < now or document.keys.expiry <= now:
+            document = ProviderKeys.from_bytes(await self._get(domain, KEYS_PATH))
+            document.verify(domain, self._trust, now)
+            self._signers[domain] = self._trust.verify_provider(domain, document.chain, now)
+            self._known[domain] = (now, document)
+        return document
+
+    async def documents(self) -> list[ProviderKeys]:
+        """Every known provider's signed keys; one that can't be had now is left out, and logged."""
+        found = [self.own]
+        for domain in sorted(self.urls):
+            try:
+                found.append(await self.document(domain))
+            except MmrError as error:
+                log.warning("no keys of peer %s: %s", domain, error.code)
+        return found
+
+    async def send(self, domain: str, endpoint: str, body: bytes) -> bytes:
+        """POST a signed request; the answer's body. Raises `PeerError` for anything but success."""
+        content = PeerRequestTBS(self.domain, domain, endpoint, int(self._clock()), body)
+        request = PeerRequest(content, self._key.sign("PeerRequestTBS", content.to_bytes()))
+        data = request.to_bytes()
+        self._recorder.write("hub", "out", peer=domain, method="POST", path=f"/v1/{endpoint}", body=data)
+        return await self._call("POST", domain, f"/v1/{endpoint}", data)
+
+    async def receive(self, data: bytes, endpoint: str) -> tuple[str, bytes]:
+        """Verify a peer's request: its domain and body. Raises `Unauthorized` or `ParseError`."""
+        request = PeerRequest.from_bytes(data)
+        content = request.content
+        if content.recipient != self.domain or content.endpoint != endpoint:
+            raise Unauthorized("the peer's request is for another provider or endpoint")
+        if abs(self._clock() - content.issued) > CLOCK_SKEW:
+            raise Unauthorized("the peer's request is too old")
+        if content.sender not in self.urls:
+            raise Unauthorized("the sender is not a configured peer")
+        await self.document(content.sender)
+        signer = self._signers[content.sender]
+        try:
+            verify(signer, "PeerRequestTBS", content.to_bytes(), request.signature, by="peer's request")
+        except SignatureRejected as error:
+            raise Unauthorized(str(error)) from None
+        return content.sender, content.body
+
+    async def _get(self, domain: str, path: str) -> bytes:
+        return await self._call("GET", domain, path, None)
+
+    async def _call(self, method: str, domain: str, path: str, data: bytes | None) -> bytes:
+        if domain not in self.urls:
+            raise PeerError(f"{domain} is not a configured peer")
+        try:
+            async with self._session.request(
+                method,
+                self.urls[domain] + path,
+                data=data,
+                allow_redirects=False,
+                skip_auto_headers=AUTO_HEADERS,
+            ) as answer:
+                if answer.status not in (200, 201):
+                    raise PeerError(f"{domain} answered with status {answer.status}")
+                return await read_limited(answer.content, MAX_ANSWER, answer.content_length)
+        except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
+            raise PeerError(f"{domain} does not answer ({type(error).__name__})") from None

@@ -1,0 +1,339 @@
+"""A whole provider: its parts put together on one TLS listener.
+
+Directly, over TLS: accounts (by their owners), other providers, relay, gateway, health. Out of the gateway only:
+rooms, queues, shelves, directory, inboxes. There is no setting that opens the second kind to direct requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+from aiohttp import web
+
+from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.config import Settings
+from mimi_mmr.errors import ConfigError, MmrError
+from mimi_mmr.keypackages import KeyMaterialRequest
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
+from mimi_mmr.sealing import Kem, SealingKey
+from mimi_mmr.service.accounts import AccountService
+from mimi_mmr.service.assets import AssetService
+from mimi_mmr.service.deliveries import DeliveryService
+from mimi_mmr.service.hub import HubService
+from mimi_mmr.service.outbox import OutboxWorker
+from mimi_mmr.service.peers import KEYS_PATH, Peers
+from mimi_mmr.service.record import Recorder
+from mimi_mmr.service.router import Call, Reply, Router
+from mimi_mmr.service.wire import PeerRequest, ProviderList
+from mimi_mmr.store import tables
+from mimi_mmr.store.accounts import AccountStore
+from mimi_mmr.store.database import Database
+from mimi_mmr.store.deliveries import DeliveryStore
+from mimi_mmr.store.hub import HubStore
+from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
+from ohttp_relay.gateway import Gateway, GatewayLimits
+from ohttp_relay.keys import KeyRing
+from ohttp_relay.relay import Relay
+from ohttp_relay.targets import TargetPolicy
+from ohttp_relay.transport import Seen
+
+KEYS_LIFETIME = 7 * 86400
+EXPIRE_EVERY = 3600.0
+log = logging.getLogger(__name__)
+
+
+class Provider:
+    """Hub, accounts, deliveries, relay and gateway of one domain."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        """Nothing is opened before `start`."""
+        self.settings = settings
+        self._clock = clock
+        self._recorder = Recorder(settings.record_dir)
+        self._closers: list[Callable[[], object]] = []
+        self._ready = False
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def start(self) -> web.Application:
+        """Open databases and keys, start the workers, and give the application to serve."""
+        settings = self.settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._ca = _authority(settings, self._clock())
+        trust = TrustAnchors.from_directory(settings.trust_dir)
+        if settings.domain not in trust.roots:
+            raise ConfigError(f"trust_dir: no {settings.domain}.pem; run `mimi-mmr ca` to make the CA")
+        identity = SigningKey.from_seed(_secret_file(settings.data_dir / "provider.key", 32))
+        outgoing = self._outgoing_tls()
+        self.peers = Peers(
+            settings.domain,
+            settings.peers,
+            trust,
+            identity,
+            ssl_context=outgoing,
+            source_address=settings.source_address,
+            recorder=self._recorder,
+            clock=self._clock,
+        )
+        self._closers.append(self.peers.close)
+        await self._open_services(trust, outgoing)
+        self.peers.publish(self._own_keys(identity))
+        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._ready = True
+        return self._application(outgoing)
+
+    async def close(self) -> None:
+        """Stop workers, then close what they used; safe to call after a failed start."""
+        self._ready = False
+        housekeeping = getattr(self, "_housekeeping", None)
+        if housekeeping is not None:
+            housekeeping.cancel()
+        for closer in reversed(self._closers):
+            result = closer()
+            if asyncio.iscoroutine(result):
+                await result
+        self._closers.clear()
+
+    async def _open_services(self, trust: TrustAnchors, outgoing: ssl.SSLContext | None) -> None:
+        settings, domain = self.settings, self.settings.domain
+        self.hub_store = HubStore(await self._database("hub", tables.hub), domain)
+        accounts = AccountStore(await self._database("accounts", tables.accounts))
+        database = await self._database("deliveries", tables.deliveries)
+        self._delivery_store = DeliveryStore(database, settings.max_queue_bytes)
+        self._queue_key = _sealing_key(settings.data_dir / "queue.key")
+        self._key_material_key = _sealing_key(settings.data_dir / "key-material.key")
+        self.deliveries = DeliveryService(
+            domain, self._delivery_store, self._queue_key, self._key_material_key, self._clock
+        )
+        self.outbox = OutboxWorker(self.hub_store, self._fan_out)
+        self.hub = HubService(
+            domain, self.hub_store, self.outbox, self.peers, self.deliveries.claim, self._clock
+        )
+        self.accounts = AccountService(domain, accounts, self._ca, trust, self._clock)
+        asset_host = settings.asset_host
+        self.assets = AssetService(
+            asset_host.origin if asset_host else None,
+            asset_host.upload_token if asset_host else "",
+            outgoing,
+            self._recorder,
+        )
+        self._closers.append(self.assets.close)
+        self._keyring = _keyring(settings.data_dir / "ohttp-keys")
+        self.outbox.start()
+        self._closers.append(self.outbox.close)
+
+    async def _database(self, role: str, metadata: sa.MetaData) -> Database:
+        try:
+            database = await Database.open(self.settings.database_url(role), metadata)
+        except ConfigError as error:
+            raise ConfigError(f"database.{role}: {error}") from None
+        self._closers.append(database.close)
+        return database
+
+    def _outgoing_tls(self) -> ssl.SSLContext | None:
+        ca = self.settings.tls.ca
+        return ssl.create_default_context(cafile=ca) if ca else None
+
+    def _own_keys(self, identity: SigningKey) -> ProviderKeys:
+        now = self._clock()
+        asset_host = self.settings.asset_host
+        keys = ProviderKeysTBS(
+            self.settings.domain,
+            self._key_material_key.public,
+            self._queue_key.public,
+            self._keyring.public_list(),
+            self.settings.base_url,
+            asset_host.origin if asset_host else "",
+            int(now) + KEYS_LIFETIME,
+        )
+        return sign_provider_keys(keys, identity, [self._ca.issue_provider(identity.public, now)])
+
+    async def _fan_out(self, domain: str, body: bytes) -> None:
+        if domain == self.settings.domain:
+            await self.deliveries.notify(domain, body)
+        else:
+            await self.peers.send(domain, "notify", body)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY)
+            await self._delivery_store.expire(self._clock())
+
+    # --- endpoints -----------------------------------------------------------------------------------
+
+    def _application(self, outgoing: ssl.SSLContext | None) -> web.Application:
+        direct = self._direct_router()
+        app = web.Application(client_max_size=PeerRequest.LIMIT, middlewares=[self._watch])
+        gateway = self._gateway(outgoing)
+        self._closers.append(gateway.close)
+        app.add_routes(gateway.routes())
+        if self.settings.peers:
+            relay = self._relay(outgoing)
+            self._closers.append(relay.close)
+            app.add_routes(relay.routes("/relay"))
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/.well-known/mimi-protocol-directory", self._directory)
+        app.add_subapp("/", direct.app())
+        app.on_response_prepare.append(_anonymous_server)
+        return app
+
+    def _direct_router(self) -> Router:
+        router = Router(self._recorder)
+        self.accounts.mount_direct(router)
+        router.add("GET", KEYS_PATH, self._keys, role="accounts")
+        router.add("GET", "/v1/providers", self._providers, role="accounts")
+        router.add("POST", "/v1/notify", self._notify, role="deliveries", limit=PeerRequest.LIMIT)
+        router.add("POST", "/v1/claim", self._claim, role="deliveries")
+        return router
+
+    def oblivious_router(self) -> Router:
+        """What answers out of the gateway only."""
+        router = Router(self._recorder)
+        self.hub.mount(router)
+        self.deliveries.mount(router)
+        self.accounts.mount_oblivious(router)
+        self.assets.mount(router)
+        return router
+
+    def _gateway(self, outgoing: ssl.SSLContext | None) -> Gateway:
+        asset_host = self.settings.asset_host
+        origins = [asset_host.origin] if asset_host else []
+        networks = asset_host.networks if asset_host else ()
+        router = self.oblivious_router()
+        return Gateway(
+            self._keyring,
+            TargetPolicy.of(origins, networks),
+            {f"https://{self.settings.domain}": router.oblivious},
+            limits=GatewayLimits(request=self.settings.max_request_bytes),
+            ssl_context=outgoing,
+            observe=self._observe if self._recorder.active else None,
+        )
+
+    def _relay(self, outgoing: ssl.SSLContext | None) -> Relay:
+        gateways = {domain: url + GATEWAY_PATH for domain, url in self.settings.peers.items()}
+        return Relay(gateways, ssl_context=outgoing, observe=self._observe if self._recorder.active else None)
+
+    def _observe(self, event: str, seen: Seen) -> None:
+        role, _, _ = event.partition(".")
+        self._recorder.write(
+            role,
+            event,
+            peer=seen.peer,
+            method=seen.method,
+            path=seen.target,
+            status=seen.status,
+            headers=seen.fields,
+            body=seen.body,
+        )
+
+    @web.middleware
+    async def _watch(self, request: web.Request, handler: Callable[..., object]) -> web.StreamResponse:
+        """Record who connects, for the ledger; nothing else in this package looks at an address."""
+        if self._recorder.active:
+            self._recorder.write(
+                _role_of(request.path),
+                "connection",
+                peer=request.remote or "",
+                method=request.method,
+                path=request.path,
+                headers=request.headers.items(),
+            )
+        return await handler(request)  # type: ignore[misc, no-any-return]
+
+    async def _health(self, _: web.Request) -> web.Response:
+        status = 200 if self._ready else 503
+        return web.json_response({"status": "ok" if self._ready else "stopping"}, status=status)
+
+    async def _directory(self, _: web.Request) -> web.Response:
+        """-06, "Directory"; -06's other endpoints are not for users of these rooms, and answer 404."""
+        base = f"https://{self.settings.domain}/v1"
+        document = {
+            "keyMaterial": f"{base}/keyMaterial/{{provider}}",
+            "update": f"{base}/update/{{roomId}}",
+            "notify": f"{self.settings.base_url}/v1/notify",
+            "submitMessage": f"{base}/submitMessage/{{roomId}}",
+            "obliviousGateway": f"{self.settings.base_url}{GATEWAY_PATH}",
+        }
+        return web.Response(body=json.dumps(document), content_type="application/json")
+
+    async def _keys(self, _: Call) -> Reply:
+        return Reply(body=self.peers.own.to_bytes())
+
+    async def _providers(self, _: Call) -> Reply:
+        return Reply(body=ProviderList(tuple(await self.peers.documents())).to_bytes())
+
+    async def _notify(self, call: Call) -> Reply:
+        sender, body = await self.peers.receive(call.body, "notify")
+        await self.deliveries.notify(sender, body)
+        return Reply(201)
+
+    async def _claim(self, call: Call) -> Reply:
+        sender, body = await self.peers.receive(call.body, "claim")
+        return Reply(body=await self.deliveries.claim(KeyMaterialRequest.from_bytes(body), sender))
+
+
+def _role_of(path: str) -> str:
+    if path.startswith("/relay/"):
+        return "relay"
+    if path == GATEWAY_PATH:
+        return "gateway"
+    return "deliveries" if path in ("/v1/notify", "/v1/claim") else "accounts"
+
+
+async def _anonymous_server(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.headers.pop("Server", None)
+
+
+def _secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
+    """Read a key of `size` bytes, made on first use; readable by the provider alone."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make() if make else os.urandom(size))
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: readable by others; expected mode 600")
+    data = path.read_bytes()
+    if len(data) != size:
+        raise ConfigError(f"{path}: expected {size} bytes")
+    return data
+
+
+def _sealing_key(path: Path) -> SealingKey:
+    return SealingKey(Kem.X_WING, _secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
+
+
+def _keyring(directory: Path) -> KeyRing:
+    if directory.exists():
+        return KeyRing.load(directory)
+    ring = KeyRing.generate()
+    ring.save(directory)
+    return ring
+
+
+def _authority(settings: Settings, now: float) -> CertificateAuthority:
+    path = settings.data_dir / "ca.pem"
+    if not path.exists():
+        make_authority(settings.domain, path, settings.trust_dir, now)
+    try:
+        return CertificateAuthority.load(settings.domain, path.read_bytes())
+    except MmrError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
+    """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`."""
+    authority = CertificateAuthority.create(domain, now)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(authority.to_pem())
+    (trust_dir / f"{domain}.pem").write_bytes(authority.root_pem())
+    return authority

@@ -1,0 +1,57 @@
+"""Recording of all that a party sees, for the ledger. Off unless a directory is configured.
+
+A record is what THREATS call a view: every frame in and out with peer address, headers and body, by role. It is
+for tests, demonstrations and audits with planted data; a deployment has no reason to turn it on.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Recorder:
+    """Appends frames to `<directory>/<role>.frames.jsonl`; without a directory it does nothing."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """Record below `directory`, or not at all."""
+        self._directory = directory
+        self._lock = threading.Lock()
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is recorded."""
+        return self._directory is not None
+
+    def write(
+        self,
+        role: str,
+        direction: str,
+        *,
+        peer: str = "",
+        method: str = "",
+        path: str = "",
+        status: int = 0,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> None:
+        """One frame."""
+        if self._directory is None:
+            return
+        frame = {
+            "direction": direction,
+            "peer": peer,
+            "method": method,
+            "path": path,
+            "status": status,
+            "headers": list(headers),
+            "body": base64.b64encode(body).decode(),
+        }
+        line = json.dumps(frame) + "\n"
+        with self._lock, (self._directory / f"{role}.frames.jsonl").open("a") as file:
+            file.write(line)

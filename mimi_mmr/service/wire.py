@@ -1,0 +1,133 @@
+"""Bodies of endpoints that no draft has: accounts, queues, deposits, peers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN
+from mimi_mmr.connections import ConnectionPackage
+from mimi_mmr.provider_keys import ProviderKeys
+from mimi_mmr.sealing import SealedBox
+from mimi_mmr.tls import BOOL, U16, U32, U64, Fixed, Nested, Opaque, Struct, Text, Vector
+
+MAX_NOTIFY = 1 << 27
+MAX_ASSET = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterRequest(Struct):
+    """A new account: names, the device's key, proof that it is held, and the account's access token."""
+
+    user: Annotated[str, Text(128)]
+    device: Annotated[str, Text(128)]
+    device_public_key: Annotated[bytes, Fixed(32)]
+    proof: Annotated[bytes, Fixed(64)]
+    access_token: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterTBS(Struct):
+    """What `proof` signs, with the device's key."""
+
+    domain: Annotated[str, Text(253)]
+    user: Annotated[str, Text(128)]
+    device: Annotated[str, Text(128)]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateChain(Struct):
+    """The device's certificate and what leads to the root, DER, the device's first."""
+
+    certificates: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest(Struct):
+    """Connection packages for the account's directory."""
+
+    LIMIT: ClassVar[int] = 1 << 22
+    packages: Annotated[tuple[ConnectionPackage, ...], Vector(Nested(ConnectionPackage), 1 << 22, 200)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit(Struct):
+    """A sealed connection request, and the package whose key it is sealed to."""
+
+    package_hash: Annotated[bytes, Fixed(32)]
+    request: SealedBox
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingDeposit(Struct):
+    """A deposit and its number, for the account it is for."""
+
+    number: Annotated[int, U64]
+    deposit: Deposit
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox(Struct):
+    """Deposits that wait."""
+
+    deposits: Annotated[tuple[WaitingDeposit, ...], Vector(Nested(WaitingDeposit), 1 << 24)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOrder(Struct):
+    """Make a queue, whose id is the hash of the token."""
+
+    token: Annotated[bytes, Fixed(32)]
+    accepts_deposits: Annotated[bool, BOOL]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectRequest(Struct):
+    """Acknowledge up to a sequence number, and get what follows; wait up to `wait_ms` if there is nothing."""
+
+    token: Annotated[bytes, Fixed(32)]
+    acknowledged: Annotated[int, U64]
+    limit: Annotated[int, U16]
+    wait_ms: Annotated[int, U32]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDeposit(Struct):
+    """A sealed connection response, for a reply inbox."""
+
+    queue: Annotated[bytes, Fixed(32)]
+    response: SealedBox
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderList(Struct):
+    """Signed keys of every provider that this one knows, itself included: the same list for everybody."""
+
+    providers: Annotated[tuple[ProviderKeys, ...], Vector(Nested(ProviderKeys), 1 << 22, 1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetLocation(Struct):
+    """Where an asset was put."""
+
+    url: Annotated[str, Text(1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRequestTBS(Struct):
+    """A request of one provider to another; `issued` in seconds."""
+
+    sender: Annotated[str, Text(253)]
+    recipient: Annotated[str, Text(253)]
+    endpoint: Annotated[str, Text(64)]
+    issued: Annotated[int, U64]
+    body: Annotated[bytes, Opaque(MAX_NOTIFY)]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRequest(Struct):
+    """Signed by the key in the sending provider's certificate."""
+
+    LIMIT: ClassVar[int] = MAX_NOTIFY + 4096
+    content: PeerRequestTBS
+    signature: Annotated[bytes, Fixed(64)]

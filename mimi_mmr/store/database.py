@@ -1,0 +1,106 @@
+"""One database of one role: engine, transactions, schema."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from mimi_mmr.errors import ConfigError
+
+BUSY_TIMEOUT_MS = 15_000
+
+
+class Database:
+    """An async SQLAlchemy engine over SQLite (WAL) or PostgreSQL, with this role's tables."""
+
+    def __init__(self, engine: AsyncEngine, metadata: sa.MetaData) -> None:
+        """Use `Database.open`."""
+        self._engine = engine
+        self._metadata = metadata
+
+    @classmethod
+    async def open(cls, url: str, metadata: sa.MetaData) -> Database:
+        """Connect and create what is missing; raises `ConfigError` naming what can't be used."""
+        try:
+            kind = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise ConfigError(
+                "a database URL does not parse; expected e.g. sqlite:///path or postgresql://…"
+            ) from None
+        if kind.get_backend_name() not in _DRIVERS:
+            raise ConfigError(f"database {kind.get_backend_name()}: expected sqlite or postgresql")
+        database = cls(_DRIVERS[kind.get_backend_name()](kind), metadata)
+        try:
+            async with database.write() as connection:
+                await connection.run_sync(metadata.create_all)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            await database.close()
+            raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
+        return database
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction that may write: committed at the end, rolled back on an error."""
+        async with self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent view."""
+        async with self._engine.connect() as connection:
+            options = {"sqlite_read_only": True}
+            if self._engine.dialect.name == "postgresql":
+                options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}  # type: ignore[dict-item]
+            await connection.execution_options(**options)
+            async with connection.begin():
+                yield connection
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether writers are serialised by the file's lock."""
+        return self._engine.dialect.name == "sqlite"
+
+    async def close(self) -> None:
+        """Return every connection."""
+        await self._engine.dispose()
+
+
+def _sqlite(url: sa.URL) -> AsyncEngine:
+    engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), poolclass=AsyncAdaptedQueuePool)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, and by nobody else
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "secure_delete=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        read_only = connection.get_execution_options().get("sqlite_read_only", False)
+        # IMMEDIATE: two writers wait for each other here rather than fail in the middle
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: sa.URL) -> AsyncEngine:
+    try:
+        return create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_pre_ping=True)
+    except ModuleNotFoundError:
+        raise ConfigError("PostgreSQL needs the extra: pip install 'mimi-mmr[postgresql]'") from None
+
+
+_DRIVERS: dict[str, Callable[[sa.URL], AsyncEngine]] = {"sqlite": _sqlite, "postgresql": _postgresql}

@@ -1,0 +1,212 @@
+"""What a provider keeps for nobody in particular: queues, shelves of KeyPackage sets, and what it has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
+from mimi_mmr.keypackages import KeyPackageSet, SetUpload, Withdrawal
+from mimi_mmr.store.database import Database
+from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
+from mimi_mmr.tls import U64, Nested, Opaque, Struct, Vector
+
+MAX_QUEUE_BYTES = 64 << 20
+MAX_QUEUE_AGE = 30 * 86400
+MAX_SETS = 200
+TRANSACTION_LIFETIME = 7 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage(Struct):
+    """One message and its place in the queue."""
+
+    sequence: Annotated[int, U64]
+    message: Annotated[bytes, Opaque(1 << 26)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePage(Struct):
+    """What a collector gets. `lost` counts messages refused since the queue began because it was full."""
+
+    LIMIT: ClassVar[int] = 1 << 28
+    lost: Annotated[int, U64]
+    messages: Annotated[tuple[QueuedMessage, ...], Vector(Nested(QueuedMessage), 1 << 27)]
+
+
+class DeliveryStore:
+    """Queues and shelves of one provider."""
+
+    def __init__(self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+        """Over the deliveries' own database."""
+        self._database = database
+        self._max_queue_bytes = max_queue_bytes
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- queues --------------------------------------------------------------------------------------
+
+    async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
+        """A new, empty queue; creating it again changes nothing."""
+        values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(sa.insert(queues).values(values))
+        except sa.exc.IntegrityError:
+            return  # made before: a retry after a lost answer
+
+    async def delete_queue(self, queue: bytes) -> None:
+        """Forget a queue and all in it."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(queue_messages).where(queue_messages.c.queue == queue))
+            await connection.execute(sa.delete(queues).where(queues.c.id == queue))
+
+    async def put(
+        self, wanted: Sequence[bytes], message: bytes, transaction: bytes, now: float
+    ) -> list[bytes]:
+        """One message into several queues, once for each transaction; gives the queues that it reached.
+
+        A queue above its bound counts the message as lost, so that its collector learns of it.
+        """
+        async with self._database.write() as connection:
+            if not await _first_time(connection, transaction, now + TRANSACTION_LIFETIME):
+                return []
+            unique = sorted(set(wanted))  # sorted, so that two transactions can't wait for each other
+            return [queue for queue in unique if await self._append(connection, queue, message, now)]
+
+    async def deposit(self, queue: bytes, message: bytes, now: float) -> None:
+        """An anonymous deposit in a reply inbox; raises `UnknownQueue` or `QueueFull`."""
+        async with self._database.write() as connection:
+            row = (await connection.execute(sa.select(queues).where(queues.c.id == queue))).one_or_none()
+            if row is None or not row.accepts_deposits:
+                raise UnknownQueue("no such reply inbox")
+            if not await self._append(connection, queue, message, now):
+                raise QueueFull("the reply inbox is full")
+
+    async def _append(self, connection: AsyncConnection, queue: bytes, message: bytes, now: float) -> bool:
+        row = (
+            await connection.execute(sa.select(queues).where(queues.c.id == queue).with_for_update())
+        ).one_or_none()
+        if row is None:
+            return False
+        change = sa.update(queues).where(queues.c.id == queue)
+        if row.size + len(message) > self._max_queue_bytes:
+            await connection.execute(change.values(lost=row.lost + 1))
+            return False
+        values = {"queue": queue, "sequence": row.next_sequence, "message": message, "received": int(now)}
+        await connection.execute(sa.insert(queue_messages).values(values))
+        await connection.execute(
+            change.values(next_sequence=row.next_sequence + 1, size=row.size + len(message))
+        )
+        return True
+
+    async def collect(self, queue: bytes, acknowledged: int, limit: int) -> QueuePage:
+        """Drop what is acknowledged, give what follows, oldest first; raises `UnknownQueue`."""
+        table = queue_messages.c
+        async with self._database.write() as connection:
+            row = (
+                await connection.execute(sa.select(queues).where(queues.c.id == queue).with_for_update())
+            ).one_or_none()
+            if row is None:
+                raise UnknownQueue("no such queue")
+            old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
+            freed = await connection.scalar(sa.select(sa.func.sum(sa.func.length(table.message))).where(old))
+            if freed:
+                await connection.execute(sa.delete(queue_messages).where(old))
+                await connection.execute(
+                    sa.update(queues).where(queues.c.id == queue).values(size=row.size - freed)
+                )
+            query = sa.select(table.sequence, table.message).where(table.queue == queue)
+            found = await connection.execute(query.order_by(table.sequence).limit(limit))
+            return QueuePage(row.lost, tuple(QueuedMessage(number, message) for number, message in found))
+
+    # --- shelves -------------------------------------------------------------------------------------
+
+    async def upload(self, upload: SetUpload) -> None:
+        """Put a verified upload on its shelf; raises `NotAllowed` if the shelf has another key or is closed."""
+        content = upload.content
+        async with self._database.write() as connection:
+            await self._own_shelf(connection, content.shelf, upload.upload_public_key)
+            count = sa.select(sa.func.count()).where(key_package_sets.c.shelf == content.shelf)
+            if (await connection.scalar(count) or 0) >= MAX_SETS:
+                raise QueueFull(f"a shelf holds at most {MAX_SETS} KeyPackage sets")
+            values = {
+                "shelf": content.shelf,
+                "serial": content.serial,
+                "key_packages": content.key_packages.to_bytes(),
+                "last_resort": content.last_resort,
+                "uses": 0,
+                "expiry": content.expiry,
+            }
+            await connection.execute(sa.insert(key_package_sets).values(values))
+
+    async def withdraw(self, order: Withdrawal) -> None:
+        """Empty and close a shelf by a verified order; raises `NotAllowed` if the shelf has another key."""
+        shelf = order.content.shelf
+        async with self._database.write() as connection:
+            await self._own_shelf(connection, shelf, order.upload_public_key)
+            await connection.execute(sa.delete(key_package_sets).where(key_package_sets.c.shelf == shelf))
+            await connection.execute(sa.update(shelves).where(shelves.c.id == shelf).values(open=False))
+
+    async def _own_shelf(self, connection: AsyncConnection, shelf: bytes, key: bytes) -> None:
+        row = (await connection.execute(sa.select(shelves).where(shelves.c.id == shelf))).one_or_none()
+        if row is None:
+            await connection.execute(sa.insert(shelves).values(id=shelf, upload_public_key=key, open=True))
+        elif not row.open or not hmac.compare_digest(row.upload_public_key, key):
+            raise NotAllowed("the shelf is closed, or its sets are signed by another key")
+
+    async def claim(self, shelf: bytes, now: float) -> tuple[KeyPackageSet, bool] | None:
+        """Take a whole set, once; or a last resort, chosen at random and counted; or None."""
+        table = key_package_sets
+        valid = sa.and_(table.c.shelf == shelf, table.c.expiry > now)
+        async with self._database.write() as connection:
+            single = sa.select(table).where(valid, table.c.last_resort.is_(False)).limit(1)
+            row = (await connection.execute(single.with_for_update(skip_locked=True))).one_or_none()
+            if row is not None:
+                await connection.execute(sa.delete(table).where(_same_set(row.shelf, row.serial)))
+                return KeyPackageSet.from_bytes(row.key_packages), False
+            rows = (
+                await connection.execute(sa.select(table).where(valid, table.c.last_resort.is_(True)))
+            ).all()
+            if not rows:
+                return None
+            row = secrets.choice(rows)
+            counted = sa.update(table).where(_same_set(row.shelf, row.serial)).values(uses=table.c.uses + 1)
+            await connection.execute(counted)
+            return KeyPackageSet.from_bytes(row.key_packages), True
+
+    async def first_time(self, what: bytes, now: float, expiry: float) -> bool:
+        """Whether this was not seen before, remembering it until `expiry`."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(transactions).where(transactions.c.expiry < int(now)))
+            return await _first_time(connection, what, expiry)
+
+    async def expire(self, now: float) -> None:
+        """Drop what is too old to keep."""
+        async with self._database.write() as connection:
+            old = queue_messages.c.received < int(now) - MAX_QUEUE_AGE
+            await connection.execute(sa.delete(queue_messages).where(old))
+            await connection.execute(sa.delete(key_package_sets).where(key_package_sets.c.expiry < int(now)))
+            await connection.execute(sa.delete(transactions).where(transactions.c.expiry < int(now)))
+
+
+def _same_set(shelf: bytes, serial: bytes) -> sa.ColumnElement[bool]:
+    return sa.and_(key_package_sets.c.shelf == shelf, key_package_sets.c.serial == serial)
+
+
+async def _first_time(connection: AsyncConnection, what: bytes, expiry: float) -> bool:
+    digest = hashlib.sha256(what).digest()
+    known = await connection.scalar(sa.select(transactions.c.digest).where(transactions.c.digest == digest))
+    if known is not None:
+        return False
+    await connection.execute(sa.insert(transactions).values(digest=digest, expiry=int(expiry)))
+    return True

@@ -1,0 +1,214 @@
+"""The hub's store: rooms by epoch, and the outbox that every accepted event goes into in the same transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mimi_mmr.errors import NotAllowed, UnknownRoom, WrongEpoch
+from mimi_mmr.hub.messages import MAX_DELIVERIES, FanoutMessage, NotifyRequest, Snapshot
+from mimi_mmr.hub.mode import AcceptedCommit, NewRoom
+from mimi_mmr.hub.policy import SignedPolicy
+from mimi_mmr.hub.state import Outgoing, RoomState, TreeRows, group_id
+from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.store.database import Database
+from mimi_mmr.store.tables import outbox, room_epochs, room_nodes, rooms
+from mimi_mmr.uris import MimiUri
+from treewrap import PublicTree
+
+_RATCHET, _WRAP = 0, 1
+_BATCH = 500
+SNAPSHOT_EPOCHS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """One notification that waits for its provider."""
+
+    id: int
+    destination: str
+    body: bytes = field(repr=False)
+
+
+class HubStore:
+    """Rooms and outbox of one hub."""
+
+    def __init__(self, database: Database, domain: str) -> None:
+        """Over the hub's own database."""
+        self._database = database
+        self._domain = domain
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- rooms ---------------------------------------------------------------------------------------
+
+    async def create(self, new: NewRoom) -> None:
+        """Store a new room; raises `NotAllowed` if its URI is taken."""
+        state = new.state
+        try:
+            async with self._database.write() as connection:
+                values = {"id": str(state.room), "epoch": state.epoch, "sequence": 0}
+                await connection.execute(sa.insert(rooms).values(values))
+                await _write_epoch(connection, state.room, state.epoch, new.rows, state.policy)
+        except sa.exc.IntegrityError:
+            raise NotAllowed("a room of this URI exists") from None
+
+    async def epoch(self, room: MimiUri) -> int:
+        """The room's epoch; raises `UnknownRoom`."""
+        async with self._database.read() as connection:
+            return await _epoch(connection, room)
+
+    async def load(self, room: MimiUri) -> RoomState:
+        """The room in its current epoch; raises `UnknownRoom`."""
+        async with self._database.read() as connection:
+            return await _state(connection, room, await _epoch(connection, room))
+
+    async def advance(self, accepted: AcceptedCommit, now: float) -> None:
+        """Compare-and-set to the next epoch, with its rows and its events; raises `WrongEpoch`."""
+        room, before = accepted.state.room, accepted.state.epoch
+        async with self._database.write() as connection:
+            await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
+            await _write_epoch(connection, room, accepted.epoch, accepted.rows, accepted.policy)
+
+    async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
+        """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""
+        async with self._database.write() as connection:
+            await self._emit(connection, room, epoch, epoch, events, now)
+
+    async def _emit(
+        self,
+        connection: AsyncConnection,
+        room: MimiUri,
+        before: int,
+        after: int,
+        events: Sequence[Outgoing],
+        now: float,
+    ) -> None:
+        step = (
+            sa.update(rooms)
+            .where(rooms.c.id == str(room), rooms.c.epoch == before)
+            .values(epoch=after, sequence=rooms.c.sequence + 1)
+            .returning(rooms.c.sequence)
+        )
+        sequence = await connection.scalar(step)
+        if sequence is None:
+            raise WrongEpoch(await _epoch(connection, room))
+        rows = [row for event in events for row in self._notifications(room, sequence, event, now)]
+        if rows:
+            await connection.execute(sa.insert(outbox), rows)
+
+    def _notifications(
+        self, room: MimiUri, sequence: int, event: Outgoing, now: float
+    ) -> list[dict[str, str | bytes]]:
+        message = FanoutMessage(room, sequence, int(now * 1000), event.kind, event.event).to_bytes()
+        chunks = range(0, len(event.deliveries), MAX_DELIVERIES)
+        parts = (event.deliveries[start : start + MAX_DELIVERIES] for start in chunks)
+        bodies = (NotifyRequest(self._domain, secrets.token_bytes(16), part, message) for part in parts)
+        return [{"destination": event.domain, "body": body.to_bytes()} for body in bodies]
+
+    async def snapshot(self, room: MimiUri, epoch: int) -> RoomState:
+        """The room as of an epoch that is still kept; raises `UnknownRoom` or `WrongEpoch`."""
+        async with self._database.read() as connection:
+            current = await _epoch(connection, room)
+            if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
+                raise WrongEpoch(current)
+            return await _state(connection, room, epoch)
+
+    # --- outbox --------------------------------------------------------------------------------------
+
+    async def destinations(self) -> list[str]:
+        """Providers that something waits for."""
+        async with self._database.read() as connection:
+            found = await connection.scalars(sa.select(outbox.c.destination).distinct())
+            return list(found)
+
+    async def pending(self, destination: str, limit: int = 32) -> list[OutboxItem]:
+        """The oldest notifications for a provider, in order."""
+        query = (
+            sa.select(outbox).where(outbox.c.destination == destination).order_by(outbox.c.id).limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [OutboxItem(row.id, row.destination, row.body) for row in await connection.execute(query)]
+
+    async def delivered(self, item: OutboxItem) -> None:
+        """Forget a notification that its provider has confirmed."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(outbox).where(outbox.c.id == item.id))
+
+
+async def _epoch(connection: AsyncConnection, room: MimiUri) -> int:
+    epoch = await connection.scalar(sa.select(rooms.c.epoch).where(rooms.c.id == str(room)))
+    if epoch is None:
+        raise UnknownRoom("no such room here")
+    return int(epoch)
+
+
+async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> RoomState:
+    header = await connection.execute(
+        sa.select(room_epochs).where(room_epochs.c.room == str(room), room_epochs.c.epoch == epoch)
+    )
+    row = header.one()
+    policy = SignedPolicy.from_bytes(row.policy)
+    ratchet: dict[int, bytes] = {}
+    wrap: dict[tuple[int, int], bytes] = {}
+    for node in await connection.execute(_nodes_at(room, epoch)):
+        if node.tree == _RATCHET:
+            ratchet[node.position] = node.data
+        else:
+            wrap[node.level, node.position] = node.data
+    public = PublicTree.from_rows(group_id(room), row.wrap_header, wrap)
+    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy)
+
+
+def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
+    nodes = room_nodes.c
+    ends = sa.or_(nodes.epoch_to.is_(None), nodes.epoch_to > epoch)
+    query = sa.select(nodes.tree, nodes.level, nodes.position, nodes.data)
+    return query.where(nodes.room == str(room), nodes.epoch_from <= epoch, ends)
+
+
+async def _write_epoch(
+    connection: AsyncConnection, room: MimiUri, epoch: int, rows: TreeRows, policy: SignedPolicy
+) -> None:
+    header = {
+        "room": str(room),
+        "epoch": epoch,
+        "wrap_header": rows.wrap_header,
+        "policy": policy.to_bytes(),
+    }
+    await connection.execute(sa.insert(room_epochs).values(header))
+    changed: dict[tuple[int, int, int], bytes | None] = {
+        (_RATCHET, 0, position): data for position, data in rows.ratchet.items()
+    }
+    changed |= {(_WRAP, level, position): data for (level, position), data in rows.wrap.items()}
+    await _replace_nodes(connection, str(room), epoch, changed)
+
+
+async def _replace_nodes(
+    connection: AsyncConnection, room: str, epoch: int, changed: Mapping[tuple[int, int, int], bytes | None]
+) -> None:
+    if epoch and changed:
+        key = [room_nodes.c[name] == sa.bindparam(f"old_{name}") for name in ("tree", "level", "position")]
+        end = sa.update(room_nodes).where(room_nodes.c.room == room, room_nodes.c.epoch_to.is_(None), *key)
+        await connection.execute(
+            end.values(epoch_to=epoch),
+            [{"old_tree": tree, "old_level": level, "old_position": at} for tree, level, at in changed],
+        )
+    new = [
+        {"room": room, "tree": tree, "level": level, "position": at, "epoch_from": epoch, "data": data}
+        for (tree, level, at), data in changed.items()
+        if data is not None
+    ]
+    for start in range(0, len(new), _BATCH):
+        await connection.execute(sa.insert(room_nodes), new[start : start + _BATCH])
+
+
+def to_snapshot(state: RoomState) -> Snapshot:
+    """A state as it travels to a joiner."""
+    return Snapshot(state.epoch, state.ratchet.to_bytes(), state.wrap.to_bytes(), state.policy)

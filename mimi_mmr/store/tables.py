@@ -1,0 +1,133 @@
+"""Tables, in three databases that share no key: a provider's hub, its accounts, its anonymous deliveries.
+
+No table ties an account to a pseudonym, a queue to a KeyPackage set, or a request to an address; there is no
+column that could.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# --- hub ---------------------------------------------------------------------------------------------
+
+hub = sa.MetaData()
+
+rooms = sa.Table(
+    "rooms",
+    hub,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+)
+
+# A node's row holds from `epoch_from` up to, not including, `epoch_to`; so a joiner gets the very trees that its
+# Welcome was made for, however far the room has moved on since.
+room_nodes = sa.Table(
+    "room_nodes",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("tree", sa.SmallInteger, primary_key=True),
+    sa.Column("level", sa.SmallInteger, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("epoch_from", sa.BigInteger, primary_key=True),
+    sa.Column("epoch_to", sa.BigInteger),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+room_epochs = sa.Table(
+    "room_epochs",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, primary_key=True),
+    sa.Column("wrap_header", sa.LargeBinary, nullable=False),
+    sa.Column("policy", sa.LargeBinary, nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    hub,
+    sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("outbox_by_destination", "destination", "id"),
+)
+
+# --- accounts ----------------------------------------------------------------------------------------
+
+accounts = sa.MetaData()
+
+users = sa.Table(
+    "users",
+    accounts,
+    sa.Column("uri", sa.Text, primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False),
+)
+
+connection_packages = sa.Table(
+    "connection_packages",
+    accounts,
+    sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    sa.Column("uri", sa.Text, sa.ForeignKey("users.uri"), nullable=False, index=True),
+    sa.Column("package", sa.LargeBinary, nullable=False),
+    sa.Column("last_resort", sa.Boolean, nullable=False),
+    sa.Column("expiry", sa.BigInteger, nullable=False),
+)
+
+connection_requests = sa.Table(
+    "connection_requests",
+    accounts,
+    sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    sa.Column("uri", sa.Text, sa.ForeignKey("users.uri"), nullable=False, index=True),
+    sa.Column("deposit", sa.LargeBinary, nullable=False),
+)
+
+# --- deliveries --------------------------------------------------------------------------------------
+
+deliveries = sa.MetaData()
+
+queues = sa.Table(
+    "queues",
+    deliveries,
+    sa.Column("id", sa.LargeBinary, primary_key=True),
+    sa.Column("accepts_deposits", sa.Boolean, nullable=False),
+    sa.Column("next_sequence", sa.BigInteger, nullable=False),
+    sa.Column("lost", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+)
+
+queue_messages = sa.Table(
+    "queue_messages",
+    deliveries,
+    sa.Column("queue", sa.LargeBinary, sa.ForeignKey("queues.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
+    sa.Column("message", sa.LargeBinary, nullable=False),
+    sa.Column("received", sa.BigInteger, nullable=False),
+)
+
+transactions = sa.Table(
+    "transactions",
+    deliveries,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("expiry", sa.BigInteger, nullable=False, index=True),
+)
+
+shelves = sa.Table(
+    "shelves",
+    deliveries,
+    sa.Column("id", sa.LargeBinary, primary_key=True),
+    sa.Column("upload_public_key", sa.LargeBinary, nullable=False),
+    sa.Column("open", sa.Boolean, nullable=False),
+)
+
+key_package_sets = sa.Table(
+    "key_package_sets",
+    deliveries,
+    sa.Column("shelf", sa.LargeBinary, sa.ForeignKey("shelves.id"), primary_key=True),
+    sa.Column("serial", sa.LargeBinary, primary_key=True),
+    sa.Column("key_packages", sa.LargeBinary, nullable=False),
+    sa.Column("last_resort", sa.Boolean, nullable=False),
+    sa.Column("uses", sa.Integer, nullable=False),
+    sa.Column("expiry", sa.BigInteger, nullable=False),
+)
