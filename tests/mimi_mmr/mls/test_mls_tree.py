@@ -12,11 +12,8 @@ from mimi_mmr.mls import draft, state, treemath
 from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.mls.wire import parse_message, verify_key_package
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["add", "add", "remove", "heal"]), st.integers(0, 7), st.integers(0, 99)),
-    min_size=1,
-    max_size=12,
-)
+KINDS = st.sampled_from(["add", "add", "remove", "heal"])
+STEP = st.tuples(KINDS, st.integers(0, 7), st.integers(0, 99))
 
 
 def play(world: World, kind: str, who: int, number: int) -> None:
@@ -40,10 +37,11 @@ def check(world: World) -> None:
     assert (again.size, list(again.leaves)) == (world.hub.size, sorted(world.people))
 
 
-@settings(deadline=None, max_examples=150)
-@given(STEPS)
-def test_every_history_gives_the_members_tree(steps) -> None:
+def follow(steps, newcomers: int = 0) -> None:
     world = World()
+    if newcomers:
+        world.commit(add=newcomers)
+        world.commit(sender=1)
     for step in steps:
         play(world, *step)
         check(world)
@@ -58,20 +56,23 @@ def test_every_history_gives_the_members_tree(steps) -> None:
     }
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.lists(STEP, min_size=1, max_size=12))
+def test_every_history_gives_the_members_tree(steps) -> None:
+    follow(steps)
+
+
 @settings(deadline=None, max_examples=15)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["add", "remove", "heal"]), st.integers(0, 7), st.integers(0, 99)),
-        max_size=8,
-    )
-)
+@given(st.lists(STEP, max_size=8))
 def test_histories_of_a_larger_group(steps) -> None:
-    world = World()
-    world.commit(add=40)
-    world.commit(sender=1)
-    for step in steps:
-        play(world, *step)
-    check(world)
+    follow(steps, newcomers=40)
+
+
+@pytest.mark.nightly
+@settings(deadline=None, max_examples=3000)
+@given(st.lists(STEP, min_size=1, max_size=30), st.sampled_from([0, 0, 0, 17, 64]))
+def test_many_long_histories(steps, newcomers: int) -> None:
+    follow(steps, newcomers)
 
 
 def test_the_tree_shrinks_and_grows_again() -> None:
