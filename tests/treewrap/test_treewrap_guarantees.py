@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
+
 from treewrap import Suite, WrapTree
 from treewrap.suite import seal as real_seal
-from treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
 
 CI = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 CLOSURE = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import strategies as st
+
 from treewrap import (
     ARITIES,
     Blank,
@@ -201,9 +202,12 @@ class Attacker:
     def _derived(self, secret: bytes, published: Published) -> list[bytes]:
         context = vector(GROUP) + published.salt
         nodes = [expand(secret, b"node", context + struct.pack(">BI", *place)) for place, _ in published.rows]
-        leaves = [expand(secret, b"leaf", context + struct.pack(">I", leaf)) for leaf, _ in published.leaf_wraps]
+        leaves = [
+            expand(secret, b"leaf", context + struct.pack(">I", leaf)) for leaf, _ in published.leaf_wraps
+        ]
         rooms = [
-            expand(secret, b"room", context + struct.pack(">I", at)) for at, _ in enumerate(published.room_wraps)
+            expand(secret, b"room", context + struct.pack(">I", at))
+            for at, _ in enumerate(published.room_wraps)
         ]
         return nodes + leaves + rooms
 
@@ -226,8 +230,7 @@ class Attacker:
             return set()
         whole = len(plaintext) // 32 * 32
         parts = {plaintext[at : at + 32] for at in range(0, whole, 32)}
-        parts.add(plaintext[-32:])  # a named secret ends with the secret
-        tail = plaintext.find(b"\x05topic")
-        if tail >= 0:
-            parts.add(plaintext[tail + 6 : tail + 38])
+        name = plaintext.find(b"\x05topic")
+        if name >= 0:
+            parts.add(plaintext[name + 6 : name + 38])
         return parts
