@@ -82,7 +82,21 @@ class AssetHost(_Table):
     networks: tuple[str, ...] = Field((), description="non-public networks that it may be in")
 
 
-class Settings(BaseSettings):
+class _FromFileAndEnvironment(BaseSettings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file."""
+        return (env_settings, init_settings)
+
+
+class Settings(_FromFileAndEnvironment):
     """Everything `mimi-mmr serve` can be told."""
 
     model_config = SettingsConfigDict(
@@ -104,25 +118,13 @@ class Settings(BaseSettings):
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     record_dir: Path | None = Field(None, description="record every frame, for tests and audits")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before file."""
-        return (env_settings, init_settings)
-
     def database_url(self, role: str) -> str:
         """The URL of one role's database."""
         given: str | None = getattr(self.database, role)
         return given or f"sqlite:///{self.data_dir / role}.sqlite"
 
 
-class AssetHostSettings(BaseSettings):
+class AssetHostSettings(_FromFileAndEnvironment):
     """Everything `mimi-mmr asset-host` can be told."""
 
     model_config = SettingsConfigDict(
@@ -136,8 +138,6 @@ class AssetHostSettings(BaseSettings):
     max_asset_bytes: int = Field(64 << 20, ge=1)
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     record_dir: Path | None = None
-
-    settings_customise_sources = Settings.settings_customise_sources
 
 
 def load_settings(path: Path | None) -> Settings:

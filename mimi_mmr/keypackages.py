@@ -18,9 +18,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mimi_mmr.credentials import LeafIdentity
-from mimi_mmr.errors import IdentityError, LinkRejected, NoKeyPackages, PseudonymProofRejected
+from mimi_mmr.errors import (
+    CredentialExpired,
+    IdentityError,
+    LinkRejected,
+    NoKeyPackages,
+    PseudonymProofRejected,
+)
 from mimi_mmr.labels import SigningKey, expand_with_label, verify
-from mimi_mmr.mls.wire import KeyPackage, verify_key_package
+from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
 from mimi_mmr.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
 from mimi_mmr.secret import ConnectionKey, FetchToken, IdentityLinkKey
 from mimi_mmr.tls import BOOL, U8, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
@@ -31,6 +37,7 @@ MAX_CLIENTS = 32
 RESPONSE_MULTIPLE = 8192
 CLAIM_MULTIPLE = 512
 CLAIM_LIFETIME = 300
+LIFETIME_SKEW = 3600
 _CLAIM = "key material claim"
 _RESPONSE = "key material response"
 _ZERO_NONCE = bytes(12)
@@ -113,7 +120,14 @@ def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]
 def _check_package(encoded: bytes, now: float) -> LeafIdentity:
     package = KeyPackage.from_bytes(encoded)
     verify_key_package(package)
+    check_lifetime(package.leaf_node, now)
     return check_leaf(package.leaf_node.identity, package.leaf_node.signature_key, now)
+
+
+def check_lifetime(leaf: LeafNode, now: float) -> None:
+    """RFC 9420, section 7.3: a KeyPackage's leaf is used within its lifetime; raises `CredentialExpired`."""
+    if leaf.lifetime is None or not leaf.lifetime[0] - LIFETIME_SKEW <= now <= leaf.lifetime[1]:
+        raise CredentialExpired("the KeyPackage is outside its lifetime")
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:

@@ -32,7 +32,7 @@ from mimi_mmr.hub.messages import (
 )
 from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy
 from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
-from mimi_mmr.keypackages import check_leaf
+from mimi_mmr.keypackages import check_leaf, check_lifetime
 from mimi_mmr.mls.tree import RatchetTree, TreeChange
 from mimi_mmr.mls.wire import (
     ContentType,
@@ -98,6 +98,7 @@ class HubMode:
         ratchet = RatchetTree.from_bytes(request.ratchet_tree)
         if sorted(ratchet.leaves) != [0]:
             raise InvalidCommit("a new room has exactly one leaf, at index 0")
+        ratchet.verify(group_id(room))
         leaf = ratchet.leaves[0]
         request.verify(leaf.signature_key)
         identity = check_leaf(leaf.identity, leaf.signature_key, now)
@@ -214,6 +215,7 @@ class HubMode:
 
     def _new_member(self, index: int, leaf: LeafNode, now: float) -> Member:
         try:
+            check_lifetime(leaf, now)
             return Member.of(leaf, check_leaf(leaf.identity, leaf.signature_key, now))
         except (IdentityError, ParseError) as error:
             error.args = (f"leaf {index}: {error}",)

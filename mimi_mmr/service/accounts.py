@@ -7,11 +7,7 @@ import time
 from collections.abc import Callable
 
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
-from mimi_mmr.errors import NoKeyPackages, NotAllowed, Unauthorized
-from mimi_mmr.labels import verify
-from mimi_mmr.secret import AccessToken
-from mimi_mmr.service.router import Call, Reply, Router
-from mimi_mmr.service.wire import (
+from mimi_mmr.endpoints import (
     CertificateChain,
     Deposit,
     Inbox,
@@ -20,6 +16,10 @@ from mimi_mmr.service.wire import (
     RegisterTBS,
     WaitingDeposit,
 )
+from mimi_mmr.errors import NoKeyPackages, NotAllowed, Unauthorized
+from mimi_mmr.labels import verify
+from mimi_mmr.secret import AccessToken
+from mimi_mmr.service.router import Call, Reply, Router
 from mimi_mmr.store.accounts import AccountStore
 from mimi_mmr.uris import Kind, MimiUri
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from mimi_mmr.endpoints import MAX_ASSET, AssetLocation
 from mimi_mmr.errors import NotAllowed, PeerError
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
-from mimi_mmr.service.wire import MAX_ASSET, AssetLocation
 from ohttp_relay.targets import AUTO_HEADERS
 
 ROLE = "assets"

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 
+from mimi_mmr.endpoints import CollectRequest, QueueOrder, QueuePage, ReplyDeposit
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
 from mimi_mmr.hub.messages import NotifyRequest
 from mimi_mmr.keypackages import (
@@ -25,8 +26,7 @@ from mimi_mmr.queues import open_queue_id, queue_id
 from mimi_mmr.sealing import SealingKey
 from mimi_mmr.secret import AccessToken, FetchToken
 from mimi_mmr.service.router import Call, Reply, Router
-from mimi_mmr.service.wire import CollectRequest, QueueOrder, ReplyDeposit
-from mimi_mmr.store.deliveries import DeliveryStore, QueuePage
+from mimi_mmr.store.deliveries import DeliveryStore
 
 ROLE = "deliveries"
 MAX_WAIT = 25.0

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.endpoints import PeerRequest, PeerRequestTBS
 from mimi_mmr.errors import MmrError, PeerError, SignatureRejected, Unauthorized
 from mimi_mmr.labels import SigningKey, verify
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.service.record import Recorder
-from mimi_mmr.service.wire import PeerRequest, PeerRequestTBS
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import read_limited

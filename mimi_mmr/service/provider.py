@@ -20,6 +20,7 @@ from aiohttp import web
 
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.config import Settings
+from mimi_mmr.endpoints import PeerRequest, ProviderList
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.keypackages import KeyMaterialRequest
 from mimi_mmr.labels import SigningKey
@@ -33,7 +34,6 @@ from mimi_mmr.service.outbox import OutboxWorker
 from mimi_mmr.service.peers import KEYS_PATH, Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
-from mimi_mmr.service.wire import PeerRequest, ProviderList
 from mimi_mmr.store import tables
 from mimi_mmr.store.accounts import AccountStore
 from mimi_mmr.store.database import Database
@@ -172,7 +172,7 @@ class Provider:
 
     def _application(self, outgoing: ssl.SSLContext | None) -> web.Application:
         direct = self._direct_router()
-        app = web.Application(client_max_size=PeerRequest.LIMIT, middlewares=[self._watch])
+        app = web.Application(middlewares=[self._watch])
         gateway = self._gateway(outgoing)
         self._closers.append(gateway.close)
         app.add_routes(gateway.routes())
@@ -182,7 +182,7 @@ class Provider:
             app.add_routes(relay.routes("/relay"))
         app.router.add_get("/health", self._health)
         app.router.add_get("/.well-known/mimi-protocol-directory", self._directory)
-        app.add_subapp("/", direct.app())
+        app.add_routes(direct.aiohttp_routes())
         app.on_response_prepare.append(_anonymous_server)
         return app
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN
 from mimi_mmr.errors import (
     BodyTooLarge,
     HubRefusal,
@@ -30,10 +31,10 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.service.record import Recorder
 from ohttp_relay import bhttp
+from ohttp_relay import errors as ohttp_errors
+from ohttp_relay.transport import read_limited
 
 CONTENT_TYPE = "application/octet-stream"
-PROBLEM = "application/problem+json"
-PROBLEM_URN = "urn:mimi-mmr:error:"
 
 _STATUS: tuple[tuple[type[MmrError], int], ...] = (
     (BodyTooLarge, 413),
@@ -139,23 +140,21 @@ class Router:
         reply = await self.dispatch(request.method, request.path, request.content)
         return bhttp.Response(reply.status, (("content-type", reply.content_type),), reply.body)
 
-    def app(self) -> web.Application:
-        """The same endpoints as an aiohttp application, for a hub that mounts them."""
-        app = web.Application(
-            client_max_size=max((route.limit for route in self.routes), default=1 << 16) + 1
-        )
-        for route in self.routes:
-            app.router.add_route(route.method, route.template, self._serve)
-        return app
+    def aiohttp_routes(self) -> list[web.RouteDef]:
+        """The same endpoints for an aiohttp application, for a hub that mounts them."""
+        return [web.route(route.method, route.template, self._serve(route)) for route in self.routes]
 
-    async def _serve(self, request: web.Request) -> web.Response:
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return to_aiohttp(error_reply(BodyTooLarge("the body is above the endpoint's limit")))
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        token = bearer if scheme.lower() == "bearer" else ""
-        return to_aiohttp(await self.dispatch(request.method, request.path, body, token))
+    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            try:
+                body = await read_limited(request.content, route.limit, request.content_length)
+            except ohttp_errors.BodyTooLarge:
+                return to_aiohttp(error_reply(BodyTooLarge(f"the body is above {route.limit} bytes")))
+            scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+            token = bearer if scheme.lower() == "bearer" else ""
+            return to_aiohttp(await self.dispatch(request.method, request.rel_url.raw_path, body, token))
+
+        return serve
 
 
 def check_size(body: bytes, limit: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -39,7 +40,7 @@ async def listen(app: web.Application, where: str, tls: Tls) -> web.AppRunner:
     try:
         descriptor = activated_socket(where)
         if descriptor is not None:
-            opened = socket.socket(fileno=descriptor)
+            opened = socket.socket(fileno=os.dup(descriptor))
             site: web.BaseSite = web.SockSite(runner, opened, ssl_context=context)
         else:
             host, _, port = where.rpartition(":")

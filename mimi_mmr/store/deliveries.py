@@ -6,39 +6,20 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mimi_mmr.endpoints import QueuedMessage, QueuePage
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
 from mimi_mmr.keypackages import KeyPackageSet, SetUpload, Withdrawal
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
-from mimi_mmr.tls import U64, Nested, Opaque, Struct, Vector
 
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUE_AGE = 30 * 86400
 MAX_SETS = 200
 TRANSACTION_LIFETIME = 7 * 86400
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedMessage(Struct):
-    """One message and its place in the queue."""
-
-    sequence: Annotated[int, U64]
-    message: Annotated[bytes, Opaque(1 << 26)]
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePage(Struct):
-    """What a collector gets. `lost` counts messages refused since the queue began because it was full."""
-
-    LIMIT: ClassVar[int] = 1 << 28
-    lost: Annotated[int, U64]
-    messages: Annotated[tuple[QueuedMessage, ...], Vector(Nested(QueuedMessage), 1 << 27)]
 
 
 class DeliveryStore:

@@ -18,7 +18,7 @@ from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.tables import outbox, room_epochs, room_nodes, rooms
 from mimi_mmr.uris import MimiUri
-from treewrap import PublicTree
+from treewrap import PublicTree, Suite
 
 _RATCHET, _WRAP = 0, 1
 _BATCH = 500
@@ -53,7 +53,12 @@ class HubStore:
         state = new.state
         try:
             async with self._database.write() as connection:
-                values = {"id": str(state.room), "epoch": state.epoch, "sequence": 0}
+                values = {
+                    "id": str(state.room),
+                    "epoch": state.epoch,
+                    "sequence": 0,
+                    "arity": state.wrap.suite.arity,
+                }
                 await connection.execute(sa.insert(rooms).values(values))
                 await _write_epoch(connection, state.room, state.epoch, new.rows, state.policy)
         except sa.exc.IntegrityError:
@@ -154,6 +159,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
         sa.select(room_epochs).where(room_epochs.c.room == str(room), room_epochs.c.epoch == epoch)
     )
     row = header.one()
+    arity = await connection.scalar(sa.select(rooms.c.arity).where(rooms.c.id == str(room))) or 0
     policy = SignedPolicy.from_bytes(row.policy)
     ratchet: dict[int, bytes] = {}
     wrap: dict[tuple[int, int], bytes] = {}
@@ -162,7 +168,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
             ratchet[node.position] = node.data
         else:
             wrap[node.level, node.position] = node.data
-    public = PublicTree.from_rows(group_id(room), row.wrap_header, wrap)
+    public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
     return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy)
 
 

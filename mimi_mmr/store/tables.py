@@ -20,6 +20,7 @@ rooms = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("arity", sa.Integer, nullable=False),
 )
 
 # A node's row holds from `epoch_from` up to, not including, `epoch_to`; so a joiner gets the very trees that its

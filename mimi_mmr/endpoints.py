@@ -1,4 +1,4 @@
-"""Bodies of endpoints that no draft has: accounts, queues, deposits, peers."""
+"""Bodies of endpoints that no draft has: accounts, queues, deposits, assets, requests between providers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mimi_mmr.provider_keys import ProviderKeys
 from mimi_mmr.sealing import SealedBox
 from mimi_mmr.tls import BOOL, U16, U32, U64, Fixed, Nested, Opaque, Struct, Text, Vector
 
+PROBLEM = "application/problem+json"
+PROBLEM_URN = "urn:mimi-mmr:error:"
 MAX_NOTIFY = 1 << 27
 MAX_ASSET = 64 << 20
 
@@ -89,6 +91,23 @@ class CollectRequest(Struct):
     acknowledged: Annotated[int, U64]
     limit: Annotated[int, U16]
     wait_ms: Annotated[int, U32]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage(Struct):
+    """One message and its place in the queue."""
+
+    sequence: Annotated[int, U64]
+    message: Annotated[bytes, Opaque(1 << 26)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePage(Struct):
+    """What a collector gets. `lost` counts messages refused since the queue began because it was full."""
+
+    LIMIT: ClassVar[int] = 1 << 28
+    lost: Annotated[int, U64]
+    messages: Annotated[tuple[QueuedMessage, ...], Vector(Nested(QueuedMessage), 1 << 27)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,625 @@
+"""What an application programs against: one user's device, its contacts and its rooms.
+
+Async. State is in memory: the MLS library keeps KeyPackage secrets in the process, so a client lives as long as
+its process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import secrets
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.connections import (
+    ConnectionKeyOffer,
+    ConnectionPackage,
+    ContactCode,
+    ReplyInbox,
+    make_connection_package,
+    make_request,
+    make_response,
+    open_request,
+    open_response,
+    seal_request,
+    seal_response,
+)
+from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest, PublishedPackage
+from mimi_mmr.content import AssetReference, Content, ContentKind, seal_asset
+from mimi_mmr.credentials import DeviceIdentity, VerifiedDevice, bind_device, fingerprint, resolve
+from mimi_mmr.endpoints import (
+    AssetLocation,
+    CertificateChain,
+    CollectRequest,
+    Deposit,
+    Inbox,
+    PublishRequest,
+    QueueOrder,
+    QueuePage,
+    RegisterRequest,
+    RegisterTBS,
+    ReplyDeposit,
+)
+from mimi_mmr.errors import (
+    BindingRejected,
+    ConnectionRefused,
+    IdentityError,
+    MmrError,
+    NotAllowed,
+    ParseError,
+    RoomError,
+    SealedBoxRejected,
+    WrongEpoch,
+    from_code,
+)
+from mimi_mmr.hub.messages import (
+    ApplicationEvent,
+    CommitEvent,
+    EventKind,
+    FanoutMessage,
+    Snapshot,
+    SnapshotTBS,
+    UpdateCode,
+    UpdateRoomResponse,
+    WelcomeEvent,
+    sign_snapshot,
+)
+from mimi_mmr.hub.policy import Identities
+from mimi_mmr.keypackages import (
+    CLAIM_LIFETIME,
+    KeyMaterialClaim,
+    KeyPackageSet,
+    OpenKeyPackage,
+    SetUploadTBS,
+    check_set,
+    fetch_token,
+    open_answer,
+    seal_claim,
+    shelf_id,
+    sign_upload,
+    unwrap,
+    wrap,
+)
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
+from mimi_mmr.mls.engine import MlsEngine
+from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.mls.wire import KeyPackage
+from mimi_mmr.private_path import PrivatePath
+from mimi_mmr.queues import queue_id
+from mimi_mmr.room import PendingCommit, Room, Whois
+from mimi_mmr.sealing import Kem, SealedBox, SealingKey
+from mimi_mmr.secret import AccessToken
+from mimi_mmr.uris import Kind, MimiUri, random_uri
+
+PACKAGE_LIFETIME = 30 * 86400
+SET_LIFETIME = 30 * 86400
+PAGE = 64
+COMMIT_ATTEMPTS = 8
+ADD_BATCH = 100
+AT_ONCE = 16
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that came in a room: from which leaf, and what."""
+
+    sender: int
+    content: Content
+
+    @property
+    def text(self) -> str:
+        """The text; "" for another kind of content."""
+        return self.content.body.decode(errors="replace") if self.content.kind is ContentKind.TEXT else ""
+
+
+@dataclass(slots=True)
+class Joined:
+    """A room that this client is in: its state, its queue, and what came and was not read."""
+
+    room: Room
+    leaf: PreparedLeaf
+    acknowledged: int = 0
+    last_sequence: int = 0
+    lost: int = 0
+    messages: deque[Message] = field(default_factory=deque)
+    problems: list[str] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def uri(self) -> MimiUri:
+        """The room's URI."""
+        return self.room.uri
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A KeyPackage that is out: somebody may add us with it. `contact` if it is for a connection room."""
+
+    package: PreparedKeyPackage
+    contact: Contact | None = None
+    acknowledged: int = 0
+
+
+class Client:
+    """One device of one user."""
+
+    def __init__(
+        self,
+        user: str,
+        device: str,
+        domain: str,
+        url: str,
+        trust: TrustAnchors,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        source_address: str | None = None,
+        engine: MlsEngine | None = None,
+        key_package_slot: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """A client of `user` at provider `domain`, reached at `url`.
+
+        KeyPackages say the second in which they were made; they are made at multiples of `key_package_slot`
+        seconds, together with everybody else's.
+        """
+        self.user = MimiUri(domain, Kind.USER, user)
+        self.device = MimiUri(domain, Kind.DEVICE, device)
+        self.trust = trust
+        self.path = PrivatePath(
+            domain, url, trust, ssl_context=ssl_context, source_address=source_address, clock=clock
+        )
+        self.contacts: dict[MimiUri, Contact] = {}
+        self.rooms: dict[MimiUri, Joined] = {}
+        self.refused: list[str] = []
+        self._engine: MlsEngine = engine or MlsRsEngine()
+        self._slot = key_package_slot
+        self._clock = clock
+        self._token = AccessToken.generate()
+        self._identity_key = SigningKey.generate()
+        self._device_key = SigningKey.generate()
+        self._me: DeviceIdentity | None = None
+        self._packages: dict[bytes, PublishedPackage] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.path.close()
+
+    # --- account -------------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> DeviceIdentity:
+        """This device's real credential; raises `RoomError` before `register`."""
+        if self._me is None:
+            raise RoomError("register first")
+        return self._me
+
+    @property
+    def contact_code(self) -> ContactCode:
+        """What to give to somebody who wants to connect."""
+        return ContactCode(self.user, fingerprint(self._identity_key.public))
+
+    async def register(self, packages: int = 4) -> None:
+        """Open the account, get the device certified, publish connection packages (and one last resort)."""
+        domain = self.user.domain
+        tbs = RegisterTBS(domain, self.user.name, self.device.name)
+        proof = self._device_key.sign("RegisterTBS", tbs.to_bytes())
+        request = RegisterRequest(tbs.user, tbs.device, self._device_key.public, proof, self._token.reveal())
+        answer = await self.path.account("POST", "/v1/account", request.to_bytes())
+        chain = CertificateChain.from_bytes(answer).certificates
+        credential = bind_device(self._identity_key, self.user, self.device, chain, self._device_key.public)
+        credential.verify(self.trust, self._clock())
+        self._me = DeviceIdentity(self.user, self.device, self._device_key, credential)
+        await self.publish_connection_packages(packages)
+
+    async def publish_connection_packages(self, count: int) -> None:
+        """Publish `count` one-time packages (alternating X25519 and the hybrid) and a hybrid last resort."""
+        kems = [Kem.X_WING if number % 2 else Kem.X25519 for number in range(count)]
+        made = [self._make_package(kem, last_resort=False) for kem in kems]
+        made.append(self._make_package(Kem.X_WING, last_resort=True))
+        body = PublishRequest(tuple(item.package for item in made)).to_bytes()
+        await self.path.account("POST", f"/v1/account/{self.user.name}/packages", body, self._token)
+        self._packages |= {item.package.hash: item for item in made}
+
+    def _make_package(self, kem: Kem, *, last_resort: bool) -> PublishedPackage:
+        key = SealingKey.generate(kem)
+        expiry = int(self._clock()) // 86400 * 86400 + PACKAGE_LIFETIME
+        package = make_connection_package(self.me, key.public, last_resort=last_resort, expiry=expiry)
+        return PublishedPackage(package, key)
+
+    # --- connecting ----------------------------------------------------------------------------------
+
+    async def request_connection(self, to: ContactCode | MimiUri) -> OutgoingRequest:
+        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused."""
+        user, pin = (to.user, to.fingerprint) if isinstance(to, ContactCode) else (to, None)
+        encoded = await self.path.call(user.domain, "POST", f"/v1/connectionPackage/{user.name}")
+        package = ConnectionPackage.from_bytes(encoded)
+        recipient = package.verify(user, pin, self.trust, self._clock())
+        inbox, response_key = AccessToken.generate(), SealingKey.generate(Kem.X_WING)
+        await self._create_queue(inbox, accepts_deposits=True)
+        reply = ReplyInbox(self.user.domain, queue_id(inbox))
+        request = make_request(self.me, package, reply, response_key.public, self._clock())
+        deposit = Deposit(package.hash, seal_request(request, package))
+        path = f"/v1/connectionRequest/{user.name}"
+        await self.path.call(user.domain, "POST", path, deposit.to_bytes())
+        return OutgoingRequest(request, recipient, pin is not None, response_key, inbox)
+
+    async def connection_requests(self) -> list[IncomingRequest]:
+        """Who wants to connect. What does not open or verify is dropped, and noted in `refused`."""
+        path = f"/v1/account/{self.user.name}/requests"
+        inbox = Inbox.from_bytes(await self.path.account("GET", path, b"", self._token))
+        found = []
+        for waiting in inbox.deposits:
+            try:
+                found.append(self._open_request(waiting.number, waiting.deposit))
+            except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
+                self.refused.append(f"connection request: {error}")
+                await self._forget_request(waiting.number)
+        return found
+
+    def _open_request(self, number: int, deposit: Deposit) -> IncomingRequest:
+        published = self._packages.get(deposit.package_hash)
+        if published is None:
+            raise ConnectionRefused("sealed to a connection package that is not this device's")
+        request = open_request(deposit.request, published.key, deposit.package_hash)
+        device = request.verify(self.user, deposit.package_hash, self.trust, self._clock())
+        return IncomingRequest(number, request, device)
+
+    async def accept(self, incoming: IncomingRequest) -> Contact:
+        """Say yes, with a KeyPackage for the connection room, which the requester will make."""
+        contact = Contact(incoming.device, pinned=False)
+        package = (await self._make_key_packages(1))[0]
+        response = make_response(self.me, incoming.request.hash, [package.open])
+        content = incoming.request.content
+        sealed = seal_response(response, content.connection_response_key)
+        self._waiting[package.ref] = _Waiting(package, contact)
+        inbox = content.reply_inbox
+        body = ReplyDeposit(inbox.queue, sealed).to_bytes()
+        await self.path.call(inbox.domain, "POST", "/v1/replyInbox", body)
+        await self._forget_request(incoming.number)
+        return contact
+
+    async def refuse(self, incoming: IncomingRequest) -> None:
+        """Say nothing: the requester sees what it sees of somebody who is away."""
+        await self._forget_request(incoming.number)
+
+    async def _forget_request(self, number: int) -> None:
+        path = f"/v1/account/{self.user.name}/requests/{number}"
+        await self.path.account("DELETE", path, b"", self._token)
+
+    async def complete_connection(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
+        """Look for the response; if it is there, make the connection room. None if it isn't yet."""
+        page = await self._collect(outgoing.inbox, 0, wait)
+        for queued in page.messages:
+            try:
+                packages, device = self._open_response(outgoing, queued.message)
+            except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
+                self.refused.append(f"connection response: {error}")
+                continue
+            contact = Contact(device, outgoing.pinned)
+            joined = await self.create_room()
+            contact.room = joined.uri
+            await self._commit(joined, add=packages)
+            await self._commit(joined)  # an Add-only commit heals nobody: this one does
+            await self._introduce(contact, joined)
+            return contact
+        return None
+
+    def _open_response(
+        self, outgoing: OutgoingRequest, message: bytes
+    ) -> tuple[list[OpenKeyPackage], VerifiedDevice]:
+        request_hash = outgoing.request.hash
+        box = SealedBox.from_bytes(message)
+        response = open_response(box, outgoing.response_key, request_hash)
+        device = response.verify(request_hash, outgoing.recipient, self.trust, self._clock())
+        packages = list(response.content.key_packages)
+        self._check_packages(packages, device)
+        return packages, device
+
+    async def _introduce(self, contact: Contact, joined: Joined) -> None:
+        """Send this side's connection key; from then on the contact can fetch KeyPackages."""
+        self.contacts[contact.user] = contact
+        content = Content(ContentKind.CONNECTION_KEY, contact.offer().to_bytes())
+        await self.send(joined, content)
+
+    # --- KeyPackages ---------------------------------------------------------------------------------
+
+    async def publish_key_packages(self, contact: Contact, count: int = 1) -> None:
+        """Put `count` sets on the shelf of one contact, through another provider's relay."""
+        token = fetch_token(contact.own_key)
+        shelf = shelf_id(token, contact.upload_key.public)
+        for package in await self._make_key_packages(count):
+            self._waiting[package.ref] = _Waiting(package)
+            entries = KeyPackageSet((wrap(package.open, contact.own_key),))
+            expiry = int(self._clock()) // 86400 * 86400 + SET_LIFETIME
+            content = SetUploadTBS(shelf, secrets.token_bytes(16), False, expiry, entries)
+            upload = sign_upload(content, contact.upload_key)
+            await self.path.call(self.user.domain, "POST", "/v1/keyPackages", upload.to_bytes())
+
+    async def _make_key_packages(self, count: int) -> list[PreparedKeyPackage]:
+        """Fresh leaves, each under a pseudonym of its own and with its own queue, made at the slot's start."""
+        now = self._clock()
+        await asyncio.sleep(math.ceil(now / self._slot) * self._slot - now)
+        made = []
+        for _ in range(count):
+            leaf = await self._make_leaf()
+            made.append(prepare_key_package(leaf))
+        return made
+
+    async def _make_leaf(self) -> PreparedLeaf:
+        keys = await self.path.provider(self.user.domain)
+        leaf = prepare_leaf(self._engine, self.me, SigningKey.generate(), keys.queue_key, self._clock())
+        await self._create_queue(leaf.queue, accepts_deposits=False)
+        return leaf
+
+    async def claim(self, contact: Contact, hub: str) -> list[OpenKeyPackage]:
+        """Take a contact's KeyPackage set, through the hub of the room that it is for, which sees neither of us.
+
+        Raises `NoKeyPackages`; a subclass of `IdentityError` when it is somebody else's.
+        """
+        if contact.theirs is None:
+            raise RoomError("this contact has not sent a connection key yet")
+        provider = contact.user.domain
+        key, keys = SealingKey.generate(Kem.X_WING), await self.path.provider(provider)
+        claim = KeyMaterialClaim(
+            1,
+            hub,
+            provider,
+            fetch_token(contact.theirs.key).reveal(),
+            contact.theirs.upload_public_key,
+            key.public,
+            int(self._clock()) + CLAIM_LIFETIME,
+        )
+        request = seal_claim(claim, keys.key_material_key)
+        answer = await self.path.call(hub, "POST", f"/v1/keyMaterial/{provider}", request.to_bytes())
+        taken = open_answer(SealedBox.from_bytes(answer), key)
+        packages = [unwrap(entry, contact.theirs.key) for entry in taken.entries]
+        self._check_packages(packages, contact.device)
+        return packages
+
+    def _check_packages(self, packages: Sequence[OpenKeyPackage], whose: VerifiedDevice) -> None:
+        """Refuse KeyPackages that are not this very person's, whatever provider or hub served them."""
+        now = self._clock()
+        leaves = check_set([package.key_package for package in packages], now)
+        for package, leaf in zip(packages, leaves, strict=True):
+            node = KeyPackage.from_bytes(package.key_package).leaf_node
+            member = resolve(leaf.credential, package.ilk, node.signature_key, self.trust, now)
+            if (member.device.user, member.device.identity_key) != (whose.user, whose.identity_key):
+                raise BindingRejected("a KeyPackage of the set is another user's than the contact's")
+
+    # --- rooms ---------------------------------------------------------------------------------------
+
+    async def create_room(self, identities: Identities = Identities.EVERYONE, arity: int = 16) -> Joined:
+        """A new minimal metadata room on one's own provider, with oneself as admin."""
+        leaf = await self._make_leaf()
+        uri = random_uri(self.user.domain, Kind.ROOM, secrets.token_bytes(16))
+        room, request = Room.create(uri, leaf, identities, arity)
+        await self.path.call(uri.domain, "POST", "/v1/rooms", request.to_bytes())
+        joined = self.rooms[uri] = Joined(room, leaf)
+        return joined
+
+    async def add(self, joined: Joined, contacts: Sequence[Contact]) -> None:
+        """Add contacts, in as few commits as can be, and heal; raises what the claim or the hub says."""
+        hub = joined.uri.domain
+        for start in range(0, len(contacts), ADD_BATCH):
+            claims = [self.claim(contact, hub) for contact in contacts[start : start + ADD_BATCH]]
+            packages = [package for taken in await _gather(claims) for package in taken]
+            await self._commit(joined, add=packages)
+        await self._commit(joined)
+
+    async def remove(self, joined: Joined, leaves: Sequence[int]) -> None:
+        """Remove members by leaf."""
+        await self._commit(joined, remove=leaves)
+
+    async def update(self, joined: Joined) -> None:
+        """Heal: fresh keys on this leaf's path."""
+        await self._commit(joined)
+
+    async def _commit(
+        self, joined: Joined, *, add: Sequence[OpenKeyPackage] = (), remove: Sequence[int] = ()
+    ) -> None:
+        """Commit; when another commit came first, follow that one and try again."""
+        for _ in range(COMMIT_ATTEMPTS):
+            async with joined.lock:
+                pending = joined.room.stage(add=add, remove=remove)
+                try:
+                    await self._update(joined, pending)
+                except WrongEpoch:
+                    pending.reject()
+                except BaseException:
+                    pending.reject()
+                    raise
+                else:
+                    pending.accept()
+                    return
+            await self.sync(joined, wait=5.0)
+        raise RoomError(f"{COMMIT_ATTEMPTS} commits in a row lost to others'")
+
+    async def _update(self, joined: Joined, pending: PendingCommit) -> None:
+        path = f"/v1/update/{joined.uri.name}"
+        answer = await self.path.call(joined.uri.domain, "POST", path, pending.request.to_bytes())
+        _raise_refusal(UpdateRoomResponse.from_bytes(answer))
+
+    async def send(self, joined: Joined, content: Content | str) -> None:
+        """Send to everybody in the room; encrypted anew if a commit came first."""
+        content = Content.text(content) if isinstance(content, str) else content
+        path = f"/v1/submitMessage/{joined.uri.name}"
+        for _ in range(COMMIT_ATTEMPTS):
+            async with joined.lock:
+                request = joined.room.encrypt(content)
+                answer = await self.path.call(joined.uri.domain, "POST", path, request.to_bytes())
+            try:
+                _raise_refusal(UpdateRoomResponse.from_bytes(answer))
+            except WrongEpoch:
+                await self.sync(joined, wait=5.0)
+            else:
+                return
+        raise RoomError(f"the room moved on {COMMIT_ATTEMPTS} times while a message was being sent")
+
+    def who(self, joined: Joined) -> list[Whois]:
+        """Every member, resolved as far as policy and credentials allow."""
+        return joined.room.who(self.trust, self._clock())
+
+    # --- assets --------------------------------------------------------------------------------------
+
+    async def send_asset(self, joined: Joined, name: str, data: bytes) -> AssetReference:
+        """Encrypt, put on one's own provider's asset host, and tell the room."""
+        key, ciphertext = seal_asset(data)
+        answer = await self.path.call(self.user.domain, "POST", "/v1/assets", ciphertext)
+        url = AssetLocation.from_bytes(answer).url
+        reference = AssetReference(url, name, len(data), key, hashlib.sha256(ciphertext).digest())
+        await self.send(joined, Content(ContentKind.ASSET, reference.to_bytes()))
+        return reference
+
+    async def fetch_asset(self, joined: Joined, message: Message) -> bytes:
+        """Download through relay and gateway; only from the asset host of the sender's provider."""
+        reference = AssetReference.from_bytes(message.content.body)
+        sender = joined.room.participants()[message.sender]
+        provider = await self.path.provider(sender.credential.user_pseudonym.domain)
+        if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
+            raise NotAllowed("the asset is not on the asset host of its sender's provider")
+        return reference.open(await self.path.fetch(provider.domain, reference.url))
+
+    # --- what comes in -------------------------------------------------------------------------------
+
+    async def sync(self, joined: Joined, wait: float = 0.0) -> int:
+        """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
+        page = await self._collect(joined.leaf.queue, joined.acknowledged, wait)
+        async with joined.lock:
+            joined.lost = page.lost
+            for queued in page.messages:
+                if queued.sequence > joined.acknowledged:
+                    self._process(joined, FanoutMessage.from_bytes(queued.message))
+                    joined.acknowledged = queued.sequence
+        return len(page.messages)
+
+    async def check_invitations(self, wait: float = 0.0) -> list[Joined]:
+        """Look into the queues of KeyPackages that are out, and join what they were used for.
+
+        Waits up to `wait` seconds, or until one of them was used.
+        """
+        looks = {
+            asyncio.create_task(self._look(ref, waiting, wait)) for ref, waiting in self._waiting.items()
+        }
+        used: list[tuple[_Waiting, FanoutMessage, int]] = []
+        while looks and not used:
+            done, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+            used += [found for look in done for found in look.result()]
+        for look in looks:  # nothing is lost: what they would have seen is still there for the next look
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+        return [await self._join(*found) for found in used]
+
+    async def _look(
+        self, ref: bytes, waiting: _Waiting, wait: float
+    ) -> list[tuple[_Waiting, FanoutMessage, int]]:
+        page = await self._collect(waiting.package.leaf.queue, waiting.acknowledged, wait)
+        for queued in page.messages:
+            waiting.acknowledged = queued.sequence
+            fanout = FanoutMessage.from_bytes(queued.message)
+            if fanout.kind is EventKind.WELCOME and self._waiting.pop(ref, None) is not None:
+                return [(waiting, fanout, queued.sequence)]
+        return []
+
+    async def _join(self, waiting: _Waiting, fanout: FanoutMessage, sequence: int) -> Joined:
+        leaf = waiting.package.leaf
+        event = WelcomeEvent.from_bytes(fanout.event)
+        epoch = event.auth.content.epoch + 1
+        tbs = SnapshotTBS(fanout.room, epoch, leaf.key.public, int(self._clock()))
+        request = sign_snapshot(tbs, leaf.key).to_bytes()
+        answer = await self.path.call(fanout.room.domain, "POST", f"/v1/snapshot/{fanout.room.name}", request)
+        room = Room.join(leaf, event, Snapshot.from_bytes(answer))
+        joined = Joined(room, leaf, sequence, fanout.sequence)
+        if waiting.contact is not None:
+            self._check_connection_room(joined, waiting.contact)
+            waiting.contact.room = joined.uri
+            self.rooms[joined.uri] = joined
+            await self._introduce(waiting.contact, joined)
+        self.rooms[joined.uri] = joined
+        await self.sync(joined)
+        return joined
+
+    def _check_connection_room(self, joined: Joined, contact: Contact) -> None:
+        """A connection room holds the two who connect, and nobody else."""
+        others = [entry for entry in self.who(joined) if entry.leaf != joined.room.own_leaf]
+        found = [
+            (entry.member.device.user, entry.member.device.identity_key) for entry in others if entry.member
+        ]
+        if found != [(contact.user, contact.device.identity_key)] or len(others) != 1:
+            raise BindingRejected("the connection room is not one with the person who asked to connect")
+
+    def _process(self, joined: Joined, fanout: FanoutMessage) -> None:
+        if fanout.room != joined.uri or fanout.sequence <= joined.last_sequence:
+            return  # a repetition, or another room's: at least once is what the hub promises
+        joined.last_sequence = fanout.sequence
+        try:
+            if fanout.kind is EventKind.COMMIT:
+                followed = joined.room.follow(CommitEvent.from_bytes(fanout.event), self._clock())
+                joined.problems += followed.problems
+            elif fanout.kind is EventKind.APPLICATION:
+                self._receive(joined, ApplicationEvent.from_bytes(fanout.event).message)
+        except MmrError as error:
+            joined.problems.append(f"event {fanout.sequence}: {error}")
+
+    def _receive(self, joined: Joined, message: bytes) -> None:
+        sender, content = joined.room.decrypt(message)
+        if content.kind is ContentKind.CONNECTION_KEY:
+            self._take_offer(joined, sender, ConnectionKeyOffer.from_bytes(content.body))
+        else:
+            joined.messages.append(Message(sender, content))
+
+    def _take_offer(self, joined: Joined, sender: int, offer: ConnectionKeyOffer) -> None:
+        """A connection key counts only in the room with the contact, from the contact."""
+        contact = self._contact_of(joined)
+        member = joined.room.resolve(sender, self.trust, self._clock())
+        if contact is None or member.device.identity_key != contact.device.identity_key:
+            raise ConnectionRefused("a connection key from somebody who is not the contact of this room")
+        if contact.theirs is None or offer.key_version > contact.theirs.key_version:
+            contact.theirs = offer
+
+    def _contact_of(self, joined: Joined) -> Contact | None:
+        return next((contact for contact in self.contacts.values() if contact.room == joined.uri), None)
+
+    # --- queues --------------------------------------------------------------------------------------
+
+    async def _create_queue(self, token: AccessToken, *, accepts_deposits: bool) -> None:
+        order = QueueOrder(token.reveal(), accepts_deposits)
+        await self.path.call(self.user.domain, "POST", "/v1/queues", order.to_bytes())
+
+    async def _collect(self, token: AccessToken, acknowledged: int, wait: float) -> QueuePage:
+        request = CollectRequest(token.reveal(), acknowledged, PAGE, int(wait * 1000))
+        answer = await self.path.call(self.user.domain, "POST", "/v1/queues/collect", request.to_bytes())
+        return QueuePage.from_bytes(answer)
+
+
+def _raise_refusal(answer: UpdateRoomResponse) -> None:
+    """Raise what the hub said, unless it accepted."""
+    if answer.code is UpdateCode.SUCCESS:
+        return
+    if answer.code is UpdateCode.WRONG_EPOCH:
+        raise WrongEpoch(answer.number)
+    raise from_code(answer.error_code, answer.error_description)
+
+
+async def _gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
+    """All results in order, a few at a time; every one is finished before the first error is raised."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Awaitable[_T]) -> _T:
+        async with places:
+            return await item
+
+    done = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]

@@ -1,0 +1,215 @@
+"""How a client reaches providers: its own directly, where the account is meant; everything else obliviously.
+
+A relay and a gateway of one operator hide nothing, so what goes to one's own provider and must not be tied to the
+account goes through another provider's relay, and a relay whose operator is the gateway's is refused. If a private
+path fails, the caller gets `PrivatePathFailed`; there is no other way out of this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN, ProviderList
+from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed, from_code
+from mimi_mmr.provider_keys import ProviderKeysTBS
+from mimi_mmr.secret import AccessToken
+from ohttp_relay.client import OhttpClient
+from ohttp_relay.errors import OhttpError
+from ohttp_relay.targets import AUTO_HEADERS
+from ohttp_relay.transport import read_limited
+
+MAX_ANSWER = 1 << 28
+REQUEST_SECONDS = 90.0
+PROVIDERS_LIFETIME = 3600.0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of HTTP bodies, and requests, as this client saw them."""
+
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def count(self, sent: int, received: int) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.sent += sent
+        self.received += received
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A relay's operator and the gateway's; never the same."""
+
+    relay: str
+    gateway: str
+    relay_url: str
+
+    def __post_init__(self) -> None:
+        """Refuse a route that hides nothing."""
+        if self.relay == self.gateway:
+            raise PrivatePathFailed(f"relay and gateway are both {self.gateway}'s: that hides nothing")
+
+
+@dataclass(slots=True)
+class _Known:
+    fetched: float = 0.0
+    providers: dict[str, ProviderKeysTBS] = field(default_factory=dict)
+
+
+class PrivatePath:
+    """One client's ways to providers."""
+
+    def __init__(
+        self,
+        domain: str,
+        url: str,
+        trust: TrustAnchors,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        source_address: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """For a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
+        self.domain = domain
+        self.traffic = Traffic()
+        self._url = url
+        self._trust = trust
+        self._clock = clock
+        self._known = _Known()
+        self._clients: dict[str, OhttpClient] = {}
+        self._own_relay: str | None = None
+        local = (source_address, 0) if source_address else None
+        connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        jar = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.close()
+        await self._session.close()
+
+    # --- one's own provider, by account --------------------------------------------------------------
+
+    async def account(
+        self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
+    ) -> bytes:
+        """A request that is the account's business; raises what the provider answered, or `PeerError`."""
+        headers = {}
+        if token is not None:
+            bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
+            headers["Authorization"] = f"Bearer {bearer}"
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                skip_auto_headers=AUTO_HEADERS,
+            ) as answer:
+                content = await read_limited(answer.content, MAX_ANSWER, answer.content_length)
+                self.traffic.count(len(body), len(content))
+                return _checked(answer.status, answer.content_type, content)
+        except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
+            raise PeerError(f"{self.domain} does not answer ({type(error).__name__})") from None
+
+    # --- providers -----------------------------------------------------------------------------------
+
+    async def provider(self, domain: str) -> ProviderKeysTBS:
+        """A provider's keys, verified under its own CA; raises `PeerError` or a subclass of `IdentityError`."""
+        now = self._clock()
+        if domain not in self._known.providers or self._known.fetched + PROVIDERS_LIFETIME < now:
+            await self._fetch_providers(now)
+        found = self._known.providers.get(domain)
+        if found is None or found.expiry <= now:
+            raise PeerError(f"{self.domain} knows no current keys of {domain}")
+        return found
+
+    async def _fetch_providers(self, now: float) -> None:
+        listed = ProviderList.from_bytes(await self.account("GET", "/v1/providers"))
+        documents = [document for document in listed.providers if document.keys.domain in self._trust.roots]
+        verified = (document.verify(document.keys.domain, self._trust, now) for document in documents)
+        self._known = _Known(now, {keys.domain: keys for keys in verified})
+
+    # --- obliviously ---------------------------------------------------------------------------------
+
+    async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
+        """A request to a provider that learns neither account nor address; raises what it answered.
+
+        Raises `PrivatePathFailed` when there is no such path; nothing was then sent in the clear.
+        """
+        return await self._exchange(domain, method, f"https://{domain}{path}", body)
+
+    async def fetch(self, gateway: str, url: str) -> bytes:
+        """GET an asset through `gateway`'s gateway."""
+        return await self._exchange(gateway, "GET", url, b"")
+
+    async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
+        client = await self._client(domain)
+        try:
+            async with client.request(method, url, data=body) as answer:
+                content = await answer.read()
+                self.traffic.count(len(body), len(content))
+                kind = answer.headers.get("content-type", "")
+        except OhttpError as error:
+            raise PrivatePathFailed(f"no private path to {domain}: {type(error).__name__}") from error
+        return _checked(answer.status, kind, content)
+
+    async def _client(self, domain: str) -> OhttpClient:
+        if domain not in self._clients:
+            route = await self.route(domain)
+
+            async def keys() -> bytes:
+                return (await self.provider(domain)).ohttp_keys
+
+            self._clients[domain] = OhttpClient(route.relay_url, keys, self._session)
+        return self._clients[domain]
+
+    async def route(self, gateway: str) -> Route:
+        """Which relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
+        if gateway != self.domain:
+            return Route(self.domain, gateway, f"{self._url}/relay/{gateway}")
+        relay = await self._relay_for_own()
+        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}/relay/{gateway}")
+
+    async def _relay_for_own(self) -> str:
+        """Another provider's relay, the same one as long as this client runs: fewer see its address."""
+        if self._own_relay is None:
+            await self.provider(self.domain)
+            others = sorted(set(self._known.providers) - {self.domain})
+            if not others:
+                raise PrivatePathFailed(f"no other provider's relay is known to reach {self.domain} through")
+            self._own_relay = secrets.choice(others)
+        return self._own_relay
+
+
+def _checked(status: int, content_type: str, content: bytes) -> bytes:
+    if 200 <= status < 300:
+        return content
+    if content_type == PROBLEM:
+        raise _problem(content)
+    raise PeerError(f"answered with status {status}")
+
+
+def _problem(content: bytes) -> MmrError:
+    try:
+        document = json.loads(content)
+        kind, title = document["type"], document["title"]
+    except (ValueError, KeyError, TypeError):
+        return PeerError("answered with a malformed problem document")
+    if not isinstance(kind, str) or not isinstance(title, str):
+        return PeerError("answered with a malformed problem document")
+    return from_code(kind.removeprefix(PROBLEM_URN), title[:512])

@@ -1,0 +1,450 @@
+"""A member's room: a real MLS group, the Tree Wrap tree, and the identities that the two together give.
+
+Sans-IO. Requests for the hub come out, events of the hub go in. What the hub says is believed only as far as a
+member signed it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.content import Content
+from mimi_mmr.credentials import LeafIdentity, ResolvedMember, resolve
+from mimi_mmr.errors import (
+    Desynchronised,
+    IdentityError,
+    MmrError,
+    NotAllowed,
+    ParseError,
+    RemovedFromRoom,
+    RoomError,
+    WrongSigner,
+)
+from mimi_mmr.hub.messages import (
+    CommitAuth,
+    CommitAuthTBS,
+    CommitEvent,
+    CreateRoomRequest,
+    CreateRoomTBS,
+    Snapshot,
+    SubmitMessageRequest,
+    SubmitTBS,
+    UpdateRequest,
+    WelcomeEvent,
+    digest,
+    sign_commit,
+    sign_submit,
+)
+from mimi_mmr.hub.policy import Identities, Role, RoomPolicy, SignedPolicy, default_policy, sign_policy
+from mimi_mmr.hub.state import group_id
+from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.leaves import PreparedLeaf
+from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
+from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.secret import IdentityLinkKey
+from mimi_mmr.uris import MimiUri
+from treewrap import (
+    Blank,
+    Change,
+    ChangeKind,
+    EpochSecret,
+    LeafSecret,
+    MemberUpdate,
+    RoomSecret,
+    Set,
+    SetRoomSecret,
+    Suite,
+    TreeWrapError,
+    WrapTree,
+)
+from treewrap import StagedCommit as StagedTree
+
+EXPORTER_LABEL = b"TreeWrap"
+POLICY_SECRET = "policy"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
+
+
+class Standing(enum.Enum):
+    """What is known of the person behind a pseudonym."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Whois:
+    """A member as another member sees it. `why` says what failed for one that is unverified."""
+
+    leaf: int
+    user: MimiUri
+    client: MimiUri
+    role: Role
+    standing: Standing
+    member: ResolvedMember | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What an accepted commit did, and what was wrong with it, if a member or the hub cheated."""
+
+    sender: int
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    removed_self: bool
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCommit:
+    """A commit on its way to the hub. `accept()` when the hub said yes, `reject()` when it did not."""
+
+    request: UpdateRequest
+    _room: Room
+    _mls: StagedCommit
+    _tree: StagedTree | None
+    _policy: SignedPolicy
+
+    def accept(self) -> None:
+        """The room is in the next epoch."""
+        self._mls.accept()
+        if self._tree is not None:
+            self._tree.commit()
+        self._room.policy = self._policy
+
+    def reject(self) -> None:
+        """The room is as it was."""
+        self._mls.reject()
+        if self._tree is not None:
+            self._tree.drop()
+
+
+@dataclass(slots=True)
+class Room:
+    """One membership."""
+
+    uri: MimiUri
+    policy: SignedPolicy
+    _group: MlsGroup
+    _tree: WrapTree
+    _key: SigningKey
+    problems: dict[int, str] = field(default_factory=dict)
+    removed: bool = False
+
+    # --- beginning -----------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, uri: MimiUri, leaf: PreparedLeaf, identities: Identities = Identities.EVERYONE, arity: int = 16
+    ) -> tuple[Room, CreateRoomRequest]:
+        """A room of one, and the request that makes it on the hub."""
+        group = leaf.client.create_group(group_id(uri))
+        user = leaf.identity.credential.user_pseudonym
+        policy = sign_policy(default_policy(uri, user, identities), 0, leaf.key)
+        tree = WrapTree.create(Suite(arity), group_id(uri))
+        changes: list[Change] = [_policy_secret(policy)]
+        if policy.policy.shows_identity(user):
+            changes.append(Set(0, LeafSecret(leaf.ilk.reveal())))
+        staged = tree.stage(changes, epoch=0, epoch_secret=_epoch_secret(group))
+        update, ratchet = staged.update.to_bytes(), group.ratchet_tree()
+        content = CreateRoomTBS(uri, digest(ratchet), digest(update), staged.tree_hash, policy.policy.hash)
+        signature = leaf.key.sign("CreateRoomTBS", content.to_bytes())
+        request = CreateRoomRequest(content, signature, arity, ratchet, update, policy)
+        staged.commit()
+        return cls(uri, policy, group, tree, leaf.key), request
+
+    @classmethod
+    def join(cls, leaf: PreparedLeaf, event: WelcomeEvent, snapshot: Snapshot) -> Room:
+        """A room that somebody added this leaf to; raises `Desynchronised`, `WrongSigner`, `EngineError`.
+
+        The committer's signature ties Welcome, tree hash and policy together; the hub supplied none of them.
+        """
+        auth = event.auth.content
+        group = leaf.client.join(event.welcome, snapshot.ratchet_tree)
+        if (group.group_id, group.epoch) != (group_id(auth.room), auth.epoch + 1):
+            raise Desynchronised("the Welcome is for another room or epoch than its committer signed")
+        _authenticate(event.auth, group.leaf(auth.sender))
+        if digest(event.welcome) != auth.welcome_hash:
+            raise WrongSigner("the Welcome is not the one that its committer signed")
+        tree = _open_tree(snapshot, group, auth)
+        if snapshot.policy.policy.hash != auth.policy_hash:
+            raise Desynchronised("the hub's policy is not the one that the committer signed")
+        room = cls(auth.room, snapshot.policy, group, tree, leaf.key)
+        room._check_policy_secret()
+        room._check_own_secret(leaf.ilk)
+        return room
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The MLS epoch."""
+        return self._group.epoch
+
+    @property
+    def own_leaf(self) -> int:
+        """This client's leaf index."""
+        return self._group.own_leaf
+
+    @property
+    def tree_hash(self) -> bytes:
+        """What every member's Tree Wrap tree hashes to (32 bytes)."""
+        return self._tree.tree_hash
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """This leaf's signature key, for requests to the hub."""
+        return self._key
+
+    def participants(self) -> dict[int, LeafIdentity]:
+        """Leaf -> pseudonymous identity, of every member whose credential parses."""
+        found = {}
+        for index, leaf in self._group.leaves().items():
+            try:
+                found[index] = LeafIdentity.from_bytes(leaf.identity)
+            except ParseError as error:
+                self.problems.setdefault(index, f"the credential is malformed: {error}")
+        return found
+
+    def who(self, trust: TrustAnchors, now: float) -> list[Whois]:
+        """Every member, resolved as far as the room's policy and their credentials allow."""
+        occupied = set(self._tree.leaves())
+        return [
+            self._whois(leaf, identity, leaf in occupied, trust, now)
+            for leaf, identity in sorted(self.participants().items())
+        ]
+
+    def resolve(self, leaf: int, trust: TrustAnchors, now: float) -> ResolvedMember:
+        """The person behind a leaf; raises a subclass of `IdentityError` that names the leaf, or `RoomError`."""
+        node = self._group.leaf(leaf)
+        if node is None:
+            raise RoomError(f"no member at leaf {leaf}")
+        if leaf not in set(self._tree.leaves()):
+            raise RoomError(f"leaf {leaf} does not show its identity")
+        ilk = IdentityLinkKey(self._tree.secret(leaf).reveal())
+        try:
+            identity = check_leaf(node.identity, node.signature_key, now)
+            return resolve(identity.credential, ilk, node.signature_key, trust, now)
+        except IdentityError as error:
+            raise type(error)(f"leaf {leaf}: {error}") from None
+
+    def _whois(
+        self, leaf: int, identity: LeafIdentity, shown: bool, trust: TrustAnchors, now: float
+    ) -> Whois:
+        credential = identity.credential
+        user, client = credential.user_pseudonym, credential.client_pseudonym
+        role = self.policy.policy.role(user)
+        if not shown:
+            return Whois(leaf, user, client, role, Standing.HIDDEN)
+        try:
+            member = self.resolve(leaf, trust, now)
+        except MmrError as error:
+            return Whois(leaf, user, client, role, Standing.UNVERIFIED, why=str(error))
+        return Whois(leaf, user, client, role, Standing.VERIFIED, member)
+
+    # --- changing ------------------------------------------------------------------------------------
+
+    def stage(
+        self,
+        *,
+        add: Sequence[OpenKeyPackage] = (),
+        remove: Sequence[int] = (),
+        policy: RoomPolicy | None = None,
+    ) -> PendingCommit:
+        """A commit that adds, or removes, or only heals; raises `EngineError` or `RoomError`."""
+        if self.removed:
+            raise RemovedFromRoom("this client was removed from the room")
+        signed = sign_policy(policy, self.own_leaf, self._key) if policy else self.policy
+        mls = self._group.stage_commit([package.key_package for package in add], remove)
+        changes = self._changes(mls, add, remove, signed if policy or remove else None)
+        tree = self._stage_tree(mls, changes) if changes or add else None
+        update = tree.update.to_bytes() if tree else None
+        member_update = tree.member_update.to_bytes() if tree else None
+        tbs = CommitAuthTBS(
+            self.uri,
+            self.epoch,
+            self.own_leaf,
+            digest(mls.commit),
+            digest(mls.welcome),
+            digest(update),
+            digest(member_update),
+            tree.tree_hash if tree else self._tree.tree_hash,
+            signed.policy.hash,
+        )
+        auth = sign_commit(tbs, self._key)
+        request = UpdateRequest(
+            auth, mls.commit, mls.welcome, update, member_update, signed if policy else None
+        )
+        return PendingCommit(request, self, mls, tree, signed)
+
+    def _changes(
+        self,
+        mls: StagedCommit,
+        add: Sequence[OpenKeyPackage],
+        remove: Sequence[int],
+        policy: SignedPolicy | None,
+    ) -> list[Change]:
+        changes: list[Change] = [Blank(leaf) for leaf in remove]
+        for leaf, package in zip(mls.added, add, strict=True):
+            if self.policy.policy.shows_identity(pseudonym_of([package])):
+                changes.append(Set(leaf, LeafSecret(package.identity_link_key)))
+        if policy is not None:
+            changes.append(_policy_secret(policy))  # a removal replaces every room secret: keep this one
+        return changes
+
+    def _stage_tree(self, mls: StagedCommit, changes: Iterable[Change]) -> StagedTree:
+        exported = mls.export_secret(EXPORTER_LABEL, self._group.group_id, 32)
+        return self._tree.stage(changes, epoch=mls.epoch, epoch_secret=EpochSecret(exported))
+
+    # --- following -----------------------------------------------------------------------------------
+
+    def follow(self, event: CommitEvent, now: float) -> Followed:
+        """Process another member's accepted commit.
+
+        Raises `WrongSigner` or `Desynchronised` before anything changed if the event is not one that a member
+        made for this epoch. A commit that a member made badly is followed all the same, and the result says
+        what is wrong: the group goes on, and names stay what can be verified.
+        """
+        auth = event.auth.content
+        if auth.room != self.uri or auth.epoch != self.epoch:
+            raise Desynchronised(f"expected a commit of epoch {self.epoch}, got one of epoch {auth.epoch}")
+        _authenticate(event.auth, self._group.leaf(auth.sender))
+        event.check_parts()
+        policy = self._follow_policy(event)
+        applied = self._group.process_commit(event.commit)
+        if applied.removed_self:
+            self.removed = True
+            return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
+        problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
+        if applied.sender != auth.sender:
+            problems.append("the commit was signed for the hub by another leaf than committed")
+        self.policy = policy
+        for leaf in applied.removed:
+            self.problems.pop(leaf, None)
+        return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
+
+    def _follow_policy(self, event: CommitEvent) -> SignedPolicy:
+        signed = event.policy or self.policy
+        if event.policy is not None:
+            self._check_policy(event.policy, event.auth.content.sender)
+        if signed.policy.hash != event.auth.content.policy_hash:
+            raise Desynchronised("the committer signed another policy than the one that the hub sent")
+        return signed
+
+    def _check_policy(self, new: SignedPolicy, sender: int) -> None:
+        leaf = self._group.leaf(sender)
+        if leaf is None or new.signer != sender:
+            raise NotAllowed("the policy is signed by another leaf than the committer's")
+        new.verify(leaf.signature_key)
+        user = LeafIdentity.from_bytes(leaf.identity).credential.user_pseudonym
+        old = self.policy.policy
+        same = (new.policy.room, new.policy.serial, new.policy.identities)
+        if old.role(user) is not Role.ADMIN or same != (old.room, old.serial + 1, old.identities):
+            raise NotAllowed("the policy was changed by somebody who may not, or not as it may be")
+
+    def _follow_tree(self, event: CommitEvent, applied: Applied, policy: SignedPolicy) -> list[str]:
+        if event.member_update is None:
+            if applied.added or applied.removed:
+                return ["the commit adds or removes without a Tree Wrap update"]
+            same = event.auth.content.tree_hash == self._tree.tree_hash
+            return [] if same else ["the committer's tree is not this member's"]
+        problems = []
+        try:
+            update = MemberUpdate.from_bytes(event.member_update)
+            problems += self._check_changes(update, applied, policy)
+            staged = self._tree.follow(update, _epoch_secret(self._group))
+        except TreeWrapError as error:
+            computed = getattr(error, "staged", None)
+            problems.append(f"the Tree Wrap update: {error}")
+            if computed is None:
+                return problems
+            staged = computed
+        staged.commit()
+        if self._tree.tree_hash != event.auth.content.tree_hash:
+            problems.append("the committer's tree hash is not the one that follows from its changes")
+        if self._policy_hash() != policy.policy.hash:
+            problems.append("the policy in the Tree Wrap root is not the room's")
+        return problems
+
+    def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
+        expected = dict.fromkeys(applied.removed, ChangeKind.BLANK)
+        participants = self.participants()
+        for leaf in applied.added:
+            identity = participants.get(leaf)
+            if identity and policy.policy.shows_identity(identity.credential.user_pseudonym):
+                expected[leaf] = ChangeKind.SET
+        found = {leaf: kind for leaf, kind, _ in update.leaves}
+        found.pop(applied.sender, None)
+        expected.pop(applied.sender, None)
+        wrong = [leaf for leaf in found.keys() | expected.keys() if found.get(leaf) != expected.get(leaf)]
+        return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in sorted(wrong)]
+
+    def _check_added(self, applied: Applied, now: float) -> list[str]:
+        problems = []
+        for index in applied.added:
+            leaf = self._group.leaf(index)
+            try:
+                if leaf is not None:
+                    check_leaf(leaf.identity, leaf.signature_key, now)
+            except MmrError as error:
+                self.problems[index] = str(error)
+                problems.append(f"leaf {index}: {error}")
+        return problems
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    def encrypt(self, content: Content) -> SubmitMessageRequest:
+        """An application message for the hub; raises `RemovedFromRoom`."""
+        if self.removed:
+            raise RemovedFromRoom("this client was removed from the room")
+        message = self._group.encrypt(content.padded())
+        tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, digest(message))
+        return sign_submit(tbs, message, self._key)
+
+    def decrypt(self, message: bytes) -> tuple[int, Content]:
+        """Sender's leaf and content; raises `EngineError`, `ParseError`."""
+        sender, plaintext = self._group.decrypt(message)
+        return sender, Content.from_padded(plaintext)
+
+    # --- checks --------------------------------------------------------------------------------------
+
+    def _policy_hash(self) -> bytes:
+        try:
+            return self._tree.room_secret(POLICY_SECRET).reveal()
+        except (KeyError, TreeWrapError):
+            return b""
+
+    def _check_policy_secret(self) -> None:
+        if self._policy_hash() != self.policy.policy.hash:
+            raise Desynchronised("the policy in the Tree Wrap root is not the one that the hub serves")
+
+    def _check_own_secret(self, ilk: IdentityLinkKey) -> None:
+        if self.own_leaf not in set(self._tree.leaves()):
+            return
+        if self._tree.secret(self.own_leaf) != LeafSecret(ilk.reveal()):
+            self.problems[self.own_leaf] = "whoever added this client set a wrong identity link key"
+
+
+def _epoch_secret(group: MlsGroup) -> EpochSecret:
+    return EpochSecret(group.export_secret(EXPORTER_LABEL, group.group_id, 32))
+
+
+def _policy_secret(policy: SignedPolicy) -> SetRoomSecret:
+    return SetRoomSecret(POLICY_SECRET, RoomSecret(policy.policy.hash))
+
+
+def _authenticate(auth: CommitAuth, leaf: LeafNode | None) -> None:
+    if leaf is None:
+        raise WrongSigner(f"no member at leaf {auth.content.sender}, which the commit says it is from")
+    auth.verify(leaf.signature_key)
+
+
+def _open_tree(snapshot: Snapshot, group: MlsGroup, auth: CommitAuthTBS) -> WrapTree:
+    try:
+        return WrapTree.open(snapshot.public_tree, _epoch_secret(group), auth.tree_hash, epoch=group.epoch)
+    except TreeWrapError as error:
+        raise Desynchronised(f"the hub's Tree Wrap tree: {error}") from None

@@ -1,0 +1,107 @@
+"""Worlds to test in: three real providers and an asset host, over TLS on loopback, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mimi_mmr.client import Client, Joined
+from mimi_mmr.config import load_asset_host_settings, load_settings
+from mimi_mmr.contacts import Contact
+from mimi_mmr.demo.world import World, build_world, loopback
+from mimi_mmr.service.assets import AssetHost
+from mimi_mmr.service.provider import Provider
+from mimi_mmr.service.record import Recorder
+from mimi_mmr.service.run import listen
+
+
+@dataclass
+class LiveWorld:
+    """Running providers, and people who use them."""
+
+    world: World
+    providers: dict[str, Provider]
+    stack: AsyncExitStack
+    clients: list[Client] = field(default_factory=list)
+
+    def client(self, name: str, domain: str) -> Client:
+        """A client that has not registered yet, with a loopback address of its own."""
+        made = Client(
+            name,
+            f"{name}-phone",
+            domain,
+            self.world.providers[domain].url,
+            self.world.trust(),
+            ssl_context=self.world.tls(),
+            source_address=loopback(10, len(self.clients) + 1),
+            key_package_slot=0.05,
+        )
+        self.clients.append(made)
+        self.stack.push_async_callback(made.close)
+        return made
+
+    async def person(self, name: str, domain: str) -> Client:
+        """A registered client."""
+        client = self.client(name, domain)
+        await client.register()
+        return client
+
+
+async def connect(asking: Client, asked: Client) -> tuple[Contact, Contact]:
+    """Two clients connect, with a contact code; each one's contact for the other."""
+    outgoing = await asking.request_connection(asked.contact_code)
+    (incoming,) = await asked.connection_requests()
+    theirs = await asked.accept(incoming)
+    ours = await asking.complete_connection(outgoing)
+    assert ours is not None
+    while not await asked.check_invitations(wait=5):
+        pass
+    await until_keyed(asking, ours)
+    await until_keyed(asked, theirs)
+    return ours, theirs
+
+
+async def until_keyed(client: Client, contact: Contact) -> None:
+    """Until the contact's connection key has come."""
+    assert contact.room is not None
+    while contact.theirs is None:
+        await client.sync(client.rooms[contact.room], wait=5)
+
+
+async def until_epoch(client: Client, joined: Joined, epoch: int) -> None:
+    """Until a member has followed the room into this epoch."""
+    while joined.room.epoch < epoch:
+        await client.sync(joined, wait=5)
+
+
+async def invited(client: Client) -> Joined:
+    """The room that somebody has just added this client to."""
+    while True:
+        for joined in await client.check_invitations(wait=5):
+            return joined
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[LiveWorld]:
+    """Three providers and an asset host, running."""
+    world = build_world(tmp_path)
+    async with AsyncExitStack() as stack:
+        stack.callback(world.close)
+        providers = {}
+        for name, party in world.providers.items():
+            settings = load_settings(party.config)
+            provider = providers[name] = Provider(settings)
+            stack.push_async_callback(provider.close)
+            runner = await listen(await provider.start(), settings.listen, settings.tls)
+            stack.push_async_callback(runner.cleanup)
+        hosting = load_asset_host_settings(world.asset_host.config)
+        host = AssetHost(
+            hosting.data_dir, hosting.upload_token, hosting.max_asset_bytes, Recorder(hosting.record_dir)
+        )
+        runner = await listen(host.app(), hosting.listen, hosting.tls)
+        stack.push_async_callback(runner.cleanup)
+        yield LiveWorld(world, providers, stack)
