@@ -6,68 +6,48 @@ fails, the request fails: it is never sent directly.
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from . import problems
-from .bhttp import Informational, Limits, Request, Response
-from .capsule import REQUEST_TYPE, RESPONSE_TYPE, encapsulate_request
+from . import capsule, chunked, problems
+from .bhttp import Limits, Request, Response
+from .bhttp_stream import content_piece, end_message, start_request
+from .capsule import encapsulate_request
+from .chunked import ChunkWriter, start_chunked_request
 from .errors import BodyTooLarge, ConfigurationError, ExchangeFailed, KeyRejected, RelayRefused
 from .fields import Field, without_connection_fields
 from .hpke import Suite
 from .keyconfig import KeyConfig
 from .keysource import KeyCache, KeyCallable, KeySource, PinnedKeys, RelayKeys, as_key_source
-from .padding import Padding, buckets
+from .padding import Padding, buckets, stream_buckets
 from .replay import format_date, parse_date
+from .response import OhttpResponse, receive_chunked
 from .targets import AUTO_HEADERS
-from .transport import check_url, open_session, read_limited
+from .transport import check_url, media_type, open_session, read_limited
 
 __all__ = ["OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
 _WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")
 Headers = Mapping[str, str] | Iterable[Field]
-
-
-@dataclass(frozen=True, slots=True)
-class OhttpResponse:
-    """The target's answer, out of its capsule."""
-
-    status: int
-    headers: CIMultiDictProxy[str]
-    content: bytes
-    trailers: tuple[Field, ...] = ()
-    informational: tuple[Informational, ...] = ()
-
-    async def read(self) -> bytes:
-        """Return the content."""
-        return self.content
-
-    async def text(self, encoding: str = "utf-8") -> str:
-        """Return the content as text."""
-        return (await self.read()).decode(encoding)
-
-    async def json(self) -> object:
-        """Return the content parsed as JSON."""
-        return jsonlib.loads(await self.read())
+Body = bytes | AsyncIterable[bytes]
 
 
 class OhttpClient:
     """Sends requests through a relay to the gateway behind it.
 
     `key_source` gives the gateway's key list.  `max_response` is in bytes.  `kems` are the KEMs to use in
-    order of preference (default: X-Wing, X25519, P-256).
+    order of preference (default: X-Wing, X25519, P-256).  With `chunked`, every exchange uses chunked OHTTP:
+    bodies stream both ways; the gateway must be known to support it, and there is no falling back.
     """
 
     def __init__(
@@ -81,6 +61,7 @@ class OhttpClient:
         allow_insecure_loopback: bool = False,
         padding: Padding = buckets,
         max_response: int = 80 * 1024 * 1024,
+        chunked: bool = False,
         kems: tuple[int, ...] = (),
         refresh_interval: float = 30.0,
         clock: Callable[[], float] = time.time,
@@ -93,7 +74,8 @@ class OhttpClient:
         self._relay_headers = dict(relay_headers or {})
         self._padding = padding
         self._max_response = max_response
-        self._limits = Limits(content=max_response)
+        self._chunked = chunked
+        self._limits = Limits(content=1 << 62 if chunked else max_response)
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -115,74 +97,121 @@ class OhttpClient:
         return self.request("GET", url, headers=headers)
 
     def post(
-        self, url: str | URL, *, data: bytes = b"", headers: Headers = ()
+        self, url: str | URL, *, data: Body = b"", headers: Headers = ()
     ) -> AbstractAsyncContextManager[OhttpResponse]:
         """POST `data` to `url`; see `request`."""
         return self.request("POST", url, data=data, headers=headers)
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str | URL, *, data: bytes = b"", headers: Headers = ()
+        self, method: str, url: str | URL, *, data: Body = b"", headers: Headers = ()
     ) -> AsyncIterator[OhttpResponse]:
         """Send a request and give the target's response, whatever its status.
 
-        Raises KeyRejected or RelayRefused for an answer that is not encapsulated, ExchangeFailed if there
-        is none, OpenFailed or TruncatedCapsule if it does not open, BodyTooLarge, InvalidMessage.
+        `data` may be an async iterable if the client is chunked.  Raises KeyRejected or RelayRefused for an
+        answer that is not encapsulated, ExchangeFailed if there is none, OpenFailed or TruncatedCapsule if it
+        does not open, BodyTooLarge, InvalidMessage.  With a chunked client, reading may raise them too.
         """
-        request = build_request(method, as_url(url), data, headers)
-        yield _to_public(await self._exchange_dated(request))
-
-    # One exchange, and the two repetitions that the RFC permits
-
-    async def _exchange_dated(self, request: Request) -> Response:
-        supplied = request.header("date") is not None
-        response = await self._exchange_keyed(request if supplied else _dated(request, self._clock()))
-        correction = None if supplied else _corrected_date(response)
-        if correction is None:
-            return response
-        # Once, and the corrected date is used for nothing else (RFC 9458, section 6.5.2).
-        return await self._exchange_keyed(_dated(request, correction))
-
-    async def _exchange_keyed(self, request: Request) -> Response:
-        session = self._transport()
-        config, suite = await self._keys.current(session)
-        try:
-            return await self._exchange(session, request, config, suite)
-        except KeyRejected:
-            # The gateway says that it could not open the request, so it did not process it.
-            if not await self._keys.refreshed(session, config):
-                raise
-        except RelayRefused:
-            self._keys.expire()
-            raise
-        return await self._exchange(session, request, *await self._keys.current(session))
-
-    async def _exchange(
-        self, session: aiohttp.ClientSession, request: Request, config: KeyConfig, suite: Suite
-    ) -> Response:
-        capsule, opener = encapsulate_request(config, request.to_bytes(self._padding), suite)
-        return Response.from_bytes(opener.open(await self._send(session, capsule)), self._limits)
-
-    async def _send(self, session: aiohttp.ClientSession, capsule: bytes) -> bytes:
-        try:
-            async with session.post(
-                self._relay,
-                data=capsule,
-                headers={**self._relay_headers, "Content-Type": REQUEST_TYPE},
-                skip_auto_headers=AUTO_HEADERS,
-                allow_redirects=False,
-            ) as answer:
-                if answer.status != 200 or answer.content_type != RESPONSE_TYPE:
-                    raise await _refusal(answer)
-                return await read_limited(answer.content, self._max_response, answer.content_length)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ExchangeFailed(f"no whole answer from the relay: {type(error).__name__}") from error
+        content, body = (data, None) if isinstance(data, bytes) else (b"", data)
+        if body is not None and not self._chunked:
+            raise ConfigurationError("a body that streams needs a chunked client")
+        request = build_request(method, as_url(url), content, headers)
+        async with AsyncExitStack() as stack:
+            yield await _Exchange(self, self._transport(), stack, body).dated(request)
 
     def _transport(self) -> aiohttp.ClientSession:
         session = self._session or self._owned
         if session is None:
             session = self._owned = open_session(ssl_context=self._ssl)
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One request of a caller's: an exchange, and the two repetitions that the RFC permits."""
+
+    client: OhttpClient
+    session: aiohttp.ClientSession
+    stack: AsyncExitStack
+    body: AsyncIterable[bytes] | None
+
+    async def dated(self, request: Request) -> OhttpResponse:
+        """Send with a Date; once more with the gateway's if it says that ours is wrong."""
+        if request.header("date") is not None:
+            return await self.keyed(request)
+        response = await self.keyed(_dated(request, self.client._clock()))
+        correction = await _corrected_date(response)
+        if correction is None or self.body is not None:
+            return response
+        # Once, and the corrected date is used for nothing else (RFC 9458, section 6.5.2).
+        return await self.keyed(_dated(request, correction))
+
+    async def keyed(self, request: Request) -> OhttpResponse:
+        """Send; once more under a new key if the gateway says that it does not have this one."""
+        keys = self.client._keys
+        config, suite = await keys.current(self.session)
+        try:
+            return await self.send(request, config, suite)
+        except KeyRejected:
+            # The gateway says that it could not open the request, so it did not process it.
+            if not await keys.refreshed(self.session, config) or self.body is not None:
+                raise
+        except RelayRefused:
+            keys.expire()
+            raise
+        return await self.send(request, *await keys.current(self.session))
+
+    async def send(self, request: Request, config: KeyConfig, suite: Suite) -> OhttpResponse:
+        """Send once, under a fresh HPKE context."""
+        try:
+            if self.client._chunked:
+                return await self._send_chunked(request, config, suite)
+            return await self._send_whole(request, config, suite)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ExchangeFailed(f"no whole answer from the relay: {type(error).__name__}") from error
+
+    async def _send_whole(self, request: Request, config: KeyConfig, suite: Suite) -> OhttpResponse:
+        client = self.client
+        sealed, opener = encapsulate_request(config, request.to_bytes(client._padding), suite)
+        async with await self._post(sealed, {"Content-Type": capsule.REQUEST_TYPE}) as answer:
+            if answer.status != 200 or answer.content_type != capsule.RESPONSE_TYPE:
+                raise await _refusal(answer)
+            body = await read_limited(answer.content, client._max_response, answer.content_length)
+        return OhttpResponse.of(Response.from_bytes(opener.open(body), client._limits))
+
+    async def _send_chunked(self, request: Request, config: KeyConfig, suite: Suite) -> OhttpResponse:
+        client = self.client
+        first, writer, reader = start_chunked_request(config, suite)
+        headers = {"Content-Type": chunked.REQUEST_TYPE, "Incremental": "?1"}
+        if self.body is None:
+            upload: Body = first + writer.finish(request.to_bytes(client._padding))
+        else:
+            upload = _upload(first, writer, request, self.body)
+        answer = await self.stack.enter_async_context(await self._post(upload, headers))
+        if answer.status != 200 or answer.content_type != chunked.RESPONSE_TYPE:
+            raise await _refusal(answer)
+        return await receive_chunked(answer.content, reader, client._limits, client._max_response)
+
+    async def _post(self, data: Body, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        return await self.session.post(
+            self.client._relay,
+            data=data,
+            headers={**self.client._relay_headers, **headers},
+            skip_auto_headers=AUTO_HEADERS,
+            allow_redirects=False,
+        )
+
+
+async def _upload(
+    first: bytes, writer: ChunkWriter, request: Request, body: AsyncIterable[bytes]
+) -> AsyncIterator[bytes]:
+    """Give the chunks of a request whose content streams; each piece leaves as it comes."""
+    yield first + writer.write(start_request(request))
+    async for piece in body:
+        yield writer.write(content_piece(piece))
+    tail = end_message()
+    length = writer.total + len(tail)
+    yield writer.finish(tail.ljust(len(tail) + stream_buckets(length) - length, b"\0"))
 
 
 def as_url(text: str | URL) -> URL:
@@ -210,12 +239,13 @@ def _dated(request: Request, now: float) -> Request:
     return Request(*parts, fields, request.content, request.trailers)
 
 
-def _corrected_date(response: Response) -> float | None:
-    if not 400 <= response.status < 500:
+async def _corrected_date(response: OhttpResponse) -> float | None:
+    kind = response.headers.get("content-type")
+    if not 400 <= response.status < 500 or media_type(kind) != problems.MEDIA_TYPE:
         return None
-    if problems.decode_problem(response.header("content-type"), response.content) != problems.DATE:
+    if problems.decode_problem(kind, await response.read()) != problems.DATE:
         return None
-    return parse_date(response.header("date") or "")
+    return parse_date(response.headers.get("date", ""))
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> RelayRefused:
@@ -226,10 +256,3 @@ async def _refusal(answer: aiohttp.ClientResponse) -> RelayRefused:
     problem = problems.decode_problem(answer.headers.get("Content-Type"), body)
     kind = KeyRejected if problem == problems.OHTTP_KEY else RelayRefused
     return kind(answer.status, problem)
-
-
-def _to_public(response: Response) -> OhttpResponse:
-    headers = CIMultiDictProxy(CIMultiDict(response.fields))
-    return OhttpResponse(
-        response.status, headers, response.content, tuple(response.trailers), response.informational
-    )

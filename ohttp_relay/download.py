@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from os import PathLike
@@ -28,7 +28,7 @@ from .fetch import from_library
 from .fields import Field, Fields, get_field
 from .freshness import Freshness, judge
 from .ranges import Unsatisfiable, parse_range
-from .streams import AnyResponse, StreamedResponse, send
+from .streams import AnyResponse, OwnedStream, StreamedResponse, send
 from .targets import AUTO_HEADERS, CheckedConnector, TargetPolicy, open_target_session
 from .transport import Observer, Seen, hide_server
 
@@ -251,9 +251,11 @@ class DownloadProxy:
         kept = _safe(fields, answer.content_length)
         if answer.status == 206:
             kept = (*kept, ("content-range", get_field(fields, "content-range") or ""))
-        return StreamedResponse(answer.status, kept, self._pieces(stack, answer))
+        return StreamedResponse(answer.status, kept, OwnedStream(self._pieces(stack, answer), stack))
 
-    async def _pieces(self, stack: AsyncExitStack, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(
+        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse
+    ) -> AsyncGenerator[bytes, None]:
         total = 0
         deadline = asyncio.get_running_loop().time() + self.limits.total_seconds
         try:

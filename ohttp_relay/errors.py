@@ -84,6 +84,10 @@ class TargetRefused(RequestRefused):
     """The target is not on the allow-list, or its address is not one a gateway may connect to."""
 
 
+class ExpectationRefused(RequestRefused):
+    """The request expects 100-continue, which cannot be met (RFC 9458, section 5.1)."""
+
+
 class TargetUnreachable(OhttpError):
     """The target gave no whole answer."""
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from .bhttp import Request, Response
+from .bhttp import Request
 from .errors import InvalidMessage, TargetRefused, TargetUnreachable
 from .fields import Field, join_cookies, without_connection_fields
-from .targets import AUTO_HEADERS, CheckedConnector, TargetPolicy
-from .transport import read_limited
+from .streams import OwnedStream, StreamedResponse
+from .targets import AUTO_HEADERS, TargetPolicy
 
 # Framing of the new hop is the HTTP library's; Expect must never be forwarded (RFC 9458, section 5.1).
 _NOT_FORWARDED = frozenset({"host", "content-length", "expect"})
@@ -44,48 +44,54 @@ def from_library(response: aiohttp.ClientResponse) -> tuple[Field, ...]:
 
 
 class Fetcher:
-    """Fetches targets that a policy allows.  `limit` is in bytes, `timeout` in seconds."""
+    """Fetches targets that a policy allows.  `timeout` is how many seconds an answer may take to begin."""
 
-    def __init__(
-        self,
-        policy: TargetPolicy,
-        session: aiohttp.ClientSession,
-        *,
-        limit: int,
-        timeout: float,  # a setting, not this call's own deadline
-    ) -> None:
-        if not isinstance(session.connector, CheckedConnector):
-            raise TypeError("targets are fetched over a session made by open_target_session")
+    def __init__(self, policy: TargetPolicy, session: aiohttp.ClientSession, *, timeout: float) -> None:
         self._policy = policy
         self._session = session
-        self._limit = limit
         self._timeout = timeout
 
-    async def fetch(self, request: Request) -> Response:
-        """Return the target's answer, whole.
+    async def fetch(self, request: Request, body: AsyncIterator[bytes] | None = None) -> StreamedResponse:
+        """Send the request, with `body` in place of its content if given; return the answer as it comes.
 
-        Raises TargetRefused, TargetUnreachable (no whole answer in time), BodyTooLarge or InvalidMessage.
+        Redirects are not followed.  Raises TargetRefused, InvalidMessage, or TargetUnreachable, which the
+        answer's content raises too if it does not come whole.
         """
+        stack = AsyncExitStack()
         try:
-            async with asyncio.timeout(self._timeout), self.start(request) as answer:
-                content = await read_limited(answer.content, self._limit, answer.content_length)
-                return Response(answer.status, from_library(answer), content)
+            answer = await self._start(stack, request, body)
         except (aiohttp.ClientError, OSError, TimeoutError):
-            raise TargetUnreachable("the target gave no whole answer") from None
+            await stack.aclose()
+            raise TargetUnreachable("the target gave no answer") from None
+        except BaseException:
+            await stack.aclose()
+            raise
+        content = OwnedStream(pieces_of(answer), stack)
+        return StreamedResponse(answer.status, from_library(answer), content)
 
-    @asynccontextmanager
-    async def start(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send the request and give the answer, its body still unread.  Redirects are not followed."""
+    async def _start(
+        self, stack: AsyncExitStack, request: Request, body: AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
         if request.method == "CONNECT":
             raise TargetRefused("CONNECT is not served")
         self._policy.check_origin(request.scheme, request.host)
-        url = URL(f"{request.scheme}://{request.host}{request.path}", encoded=True)
-        async with self._session.request(
+        context = self._session.request(
             request.method,
-            url,
-            data=request.content or None,
+            URL(f"{request.scheme}://{request.host}{request.path}", encoded=True),
+            data=body or request.content or None,
             headers=to_library(forwarded_fields(request)),
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
-        ) as answer:
-            yield answer
+        )
+        # An upload may take long; the session's own limits watch over it.
+        async with asyncio.timeout(None if body else self._timeout):
+            return await stack.enter_async_context(context)
+
+
+async def pieces_of(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """Give an answer's content as it comes.  Raises TargetUnreachable if it does not come whole."""
+    try:
+        async for piece in answer.content.iter_any():
+            yield piece
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        raise TargetUnreachable("the target's answer did not come whole") from None

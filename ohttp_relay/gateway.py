@@ -1,4 +1,4 @@
-"""The Oblivious Gateway Resource (RFC 9458, section 5) on aiohttp.
+"""The Oblivious Gateway Resource (RFC 9458, section 5; draft-ietf-ohai-chunked-ohttp) on aiohttp.
 
 Whatever fails before the capsule is open is answered plainly (4xx); whatever fails after is an
 encapsulated response, and the outer status is 200.
@@ -6,70 +6,57 @@ encapsulated response, and the outer status is 200.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import aiohttp
 from aiohttp import web
 
-from . import problems
+from . import capsule, chunked, problems
+from .answering import Answerer, problem
 from .bhttp import Limits, Request, Response
-from .capsule import REQUEST_TYPE, RESPONSE_TYPE, OpenedRequest, decapsulate_request
+from .capsule import OpenedRequest, decapsulate_request
 from .errors import (
     BodyTooLarge,
     CapsuleError,
     ConfigurationError,
-    DateRejected,
     InvalidMessage,
     OhttpError,
     OpenFailed,
-    ReplayedRequest,
-    ReplayStoreFull,
-    TargetRefused,
-    TargetUnreachable,
     UnknownKey,
 )
 from .fetch import Fetcher
+from .incoming import Incoming, send_chunked
 from .keys import MEDIA_TYPE as KEYS_TYPE
 from .keys import KeyRing
 from .padding import Padding, buckets
-from .replay import ReplayGuard, format_date
-from .streams import AnyResponse, Handler
+from .replay import ReplayGuard
+from .streams import Handler
 from .targets import CheckedConnector, Origin, TargetPolicy, open_target_session
 from .transport import Observer, Seen, header_pairs, hide_server, media_type, read_limited
+
+__all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
 
 DEFAULT_PATH: Final = "/.well-known/ohttp-gateway"
 UNDATED_WINDOW: Final = 2 * 86_400.0
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
-    """Bytes of an encapsulated request, bytes of a target's answer, seconds for a target to answer."""
+    """Bytes of a whole request and of a whole answer, bytes of content streamed either way; seconds for a
+    target to answer, and for a client to send its next bytes.
+    """  # noqa: D205
 
     request: int = 16 * 1024 * 1024
     response: int = 64 * 1024 * 1024
+    stream: int = 1 << 40
     target_seconds: float = 30.0
+    idle_seconds: float = 30.0
     fields: int = 256
-
-
-_ANSWERS: Final[Mapping[type[OhttpError], tuple[int, str]]] = MappingProxyType(
-    {
-        DateRejected: (400, problems.DATE),
-        ReplayedRequest: (400, problems.BLANK),
-        InvalidMessage: (400, problems.BLANK),
-        TargetRefused: (403, problems.BLANK),
-        BodyTooLarge: (413, problems.BLANK),
-        ReplayStoreFull: (503, problems.BLANK),
-        TargetUnreachable: (504, problems.BLANK),
-    }
-)
 
 
 class Gateway:
@@ -96,19 +83,28 @@ class Gateway:
         self.keyring = keyring
         self.policy = targets if isinstance(targets, TargetPolicy) else TargetPolicy.of(targets)
         self.limits = limits or GatewayLimits()
-        self._local = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
-        if not self.policy.origins and not self._local:
+        handlers = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
+        if not self.policy.origins and not handlers:
             raise ConfigurationError("a gateway needs an allow-list of targets")
         if session is not None and not isinstance(session.connector, CheckedConnector):
             raise ConfigurationError("a gateway fetches over a session made by open_target_session")
-        self._replay = replay or ReplayGuard.in_memory(undated_window=UNDATED_WINDOW)
         self._padding = padding
         self._ssl = ssl_context
-        self._clock = clock
         self._observe = observe
         self._session = session
         self._owned: aiohttp.ClientSession | None = None
-        self._bhttp_limits = Limits(fields=self.limits.fields, content=self.limits.request)
+        self._answerer = Answerer(
+            handlers,
+            self._fetcher,
+            replay or ReplayGuard.in_memory(undated_window=UNDATED_WINDOW),
+            clock,
+            self.limits.request,
+            self.limits.response,
+            self.limits.target_seconds,
+            observe,
+        )
+        self._whole_limits = Limits(fields=self.limits.fields, content=self.limits.request)
+        self._stream_limits = Limits(fields=self.limits.fields, content=self.limits.stream)
 
     # Mounting
 
@@ -141,85 +137,73 @@ class Gateway:
         headers = {"Cache-Control": f"max-age={int(min(3600, self.keyring.overlap / 2))}"}
         return web.Response(body=self.keyring.public_list(), content_type=KEYS_TYPE, headers=headers)
 
-    async def handle(self, request: web.Request) -> web.Response:
-        """Serve an encapsulated request."""
-        if media_type(request.headers.get("Content-Type")) != REQUEST_TYPE:
-            return _plain(415, problems.BLANK, f"expected {REQUEST_TYPE}")
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve an encapsulated request, chunked or not."""
+        kind = media_type(request.headers.get("Content-Type"))
         try:
-            body = await read_limited(request.content, self.limits.request, request.content_length)
-            self._see("gateway.received", request, body)
-            opened = decapsulate_request(self.keyring, body)
+            if kind == chunked.REQUEST_TYPE:
+                return await self._handle_chunked(request)
+            if kind == capsule.REQUEST_TYPE:
+                return await self._handle_whole(request)
         except BodyTooLarge as error:
-            return _plain(413, problems.BLANK, str(error))
+            return _plain(413, str(error))
         except (UnknownKey, OpenFailed) as error:
-            return _plain(400, problems.OHTTP_KEY, str(error))
+            return _plain(400, str(error), problems.OHTTP_KEY)
         except CapsuleError as error:
-            return _plain(400, problems.BLANK, str(error))
-        return web.Response(body=await self.answer(opened), content_type=RESPONSE_TYPE)
+            return _plain(400, str(error))
+        except TimeoutError:
+            return _plain(408, "the request did not come in time")
+        return _plain(415, f"expected {capsule.REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
+
+    async def _handle_whole(self, request: web.Request) -> web.Response:
+        async with asyncio.timeout(self.limits.idle_seconds):
+            body = await read_limited(request.content, self.limits.request, request.content_length)
+        self._see("gateway.received", request, body)
+        opened = decapsulate_request(self.keyring, body)
+        return web.Response(body=await self.answer(opened), content_type=capsule.RESPONSE_TYPE)
 
     async def answer(self, opened: OpenedRequest) -> bytes:
         """Return the encapsulated response to a request that is out of its capsule; never raises."""
         self._note("gateway.decapsulated", Seen(body=opened.request))
-        response = await self._respond(opened)
-        return opened.sealer.seal(response.to_bytes(self._padding))
-
-    async def _respond(self, opened: OpenedRequest) -> Response:
         try:
-            return await self._serve(Request.from_bytes(opened.request, self._bhttp_limits), opened.enc)
+            request = Request.from_bytes(opened.request, self._whole_limits)
         except OhttpError as error:
-            return self._refuse(error)
-        except Exception as error:  # a local target's own failure must not leave the encapsulation
-            log.error("a target failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold content
-            return _problem(500, problems.BLANK, "the target failed")
-
-    async def _serve(self, request: Request, enc: bytes) -> Response:
-        if "100-continue" in (request.header("expect") or "").lower():
-            return _problem(417, problems.BLANK, "100-continue cannot be used (RFC 9458, section 5.1)")
-        await self._replay.check(enc, request.header("date"), self._clock())
-        handler = self._local_handler(request)
-        if handler is not None:
-            response = await self._whole(await handler(request))
+            response = self._answerer.refusal(error)
         else:
-            response = await self._fetch(request)
-        response.to_bytes()  # an invalid answer is the target's failure: find it while it can be said
-        return response
+            response = await self._answerer.whole(request, opened.enc)
+        return opened.sealer.seal(self._encode(response))
 
-    async def _whole(self, response: AnyResponse) -> Response:
-        if isinstance(response, Response):
-            return response
+    def _encode(self, response: Response) -> bytes:
         try:
-            return await response.collect(self.limits.response)
-        except BodyTooLarge:
-            return _problem(502, problems.BLANK, "the target's answer is too large")
+            return response.to_bytes(self._padding)
+        except InvalidMessage:
+            return problem(502, "the target's answer is not valid HTTP").to_bytes(self._padding)
 
-    def _local_handler(self, request: Request) -> Handler | None:
+    async def _handle_chunked(self, request: web.Request) -> web.StreamResponse:
+        self._see("gateway.received", request)
+        limits = self.limits
+        incoming = await Incoming.open(
+            request.content, self.keyring, self._stream_limits, limits.idle_seconds
+        )
         try:
-            return self._local.get(Origin.parse(f"{request.scheme}://{request.host}"))
-        except ConfigurationError:
-            raise TargetRefused("the target is not an origin") from None
-
-    async def _fetch(self, request: Request) -> Response:
-        self._note("gateway.fetched", Seen(method=request.method, target=request.origin + request.path))
-        try:
-            return await self._fetcher().fetch(request)
-        except BodyTooLarge:
-            return _problem(502, problems.BLANK, "the target's answer is too large")
+            head = await incoming.head()
+        except OhttpError as error:
+            if not incoming.authentic:
+                raise  # nothing was opened: the client learns it in the clear
+            return await send_chunked(request, incoming, self._answerer.refusal(error), self._encode)
+        self._note(
+            "gateway.decapsulated", Seen("", head.method, head.origin + head.path, 0, tuple(head.fields))
+        )
+        response = await self._answerer.streamed(head, incoming.enc, await incoming.body())
+        if incoming.failure is not None and isinstance(response, Response):
+            response = self._answerer.refusal(incoming.failure)
+        return await send_chunked(request, incoming, response, self._encode)
 
     def _fetcher(self) -> Fetcher:
         session = self._session or self._owned
         if session is None:
             session = self._owned = open_target_session(self.policy, ssl_context=self._ssl)
-        limits = self.limits
-        return Fetcher(self.policy, session, limit=limits.response, timeout=limits.target_seconds)
-
-    def _refuse(self, error: OhttpError) -> Response:
-        status, kind = next(
-            (answer for cls, answer in _ANSWERS.items() if isinstance(error, cls)), (500, problems.BLANK)
-        )
-        response = _problem(status, kind, str(error))
-        if isinstance(error, DateRejected):  # lets the client correct its clock, once (section 6.5.2)
-            return response.with_fields(("date", format_date(self._clock())), ("cache-control", "no-store"))
-        return response
+        return Fetcher(self.policy, session, timeout=self.limits.target_seconds)
 
     # Observation
 
@@ -233,15 +217,10 @@ class Gateway:
             self._observe(event, seen)
 
 
-def _problem(status: int, kind: str, title: str) -> Response:
-    return Response(status, (("content-type", problems.MEDIA_TYPE),), problems.encode_problem(kind, title))
-
-
-def _plain(status: int, kind: str, title: str) -> web.Response:
-    body = problems.encode_problem(kind, title)
+def _plain(status: int, title: str, kind: str = problems.BLANK) -> web.Response:
     return web.Response(
         status=status,
-        body=body,
+        body=problems.encode_problem(kind, title),
         content_type=problems.MEDIA_TYPE,
         headers={"Cache-Control": "no-store"},
     )

@@ -32,3 +32,11 @@ def buckets(length: int) -> int:
 def unpadded(length: int) -> int:
     """Leave the message as long as it is."""
     return length
+
+
+def stream_buckets(length: int) -> int:
+    """Return the bucket of a streamed message: as `buckets` up to 64 KiB, then multiples of 16 KiB.
+
+    A long stream shows its rough length anyway, and a quarter of it in padding would be dear.
+    """
+    return buckets(length) if length <= 65_536 else -(-length // 16_384) * 16_384

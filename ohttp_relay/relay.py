@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,12 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from . import chunked
 from .capsule import REQUEST_TYPE
 from .errors import BodyTooLarge, ConfigurationError
 from .fields import Field
 from .keyconfig import MEDIA_TYPE as KEYS_TYPE
+from .streams import abort
 from .targets import AUTO_HEADERS
 from .transport import (
     Observer,
@@ -38,19 +40,23 @@ Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
 """Decides whether a client may use the relay; nothing it looks at is forwarded."""
 
 # What a gateway's answer may carry back; all else (Set-Cookie, Server, Via, ...) stays here.
-_RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After")
+_RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After", "Incremental")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Bytes of a request and of a response; seconds for the gateway; seconds a key list is kept."""
+    """Bytes of a whole request and response, of a key list, of a stream; seconds for the gateway to answer,
+    for a client to send its next bytes, and for which a key list is kept.
+    """  # noqa: D205
 
     request: int = 16 * 1024 * 1024
     response: int = 80 * 1024 * 1024
     key_list: int = 64 * 1024
+    stream: int = 1 << 40
     gateway_seconds: float = 60.0
+    idle_seconds: float = 30.0
     keys_kept: float = 300.0
 
 
@@ -126,12 +132,18 @@ class Relay:
         refusal = await self._refusal(request)
         if refusal is not None:
             return refusal
-        if media_type(request.headers.get("Content-Type")) != REQUEST_TYPE:
-            return web.Response(status=415, text=f"expected {REQUEST_TYPE}")
+        kind = media_type(request.headers.get("Content-Type"))
+        if kind == chunked.REQUEST_TYPE:
+            return await self._stream(request)
+        if kind != REQUEST_TYPE:
+            return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
         try:
-            body = await read_limited(request.content, self.limits.request, request.content_length)
+            async with asyncio.timeout(self.limits.idle_seconds):
+                body = await read_limited(request.content, self.limits.request, request.content_length)
         except BodyTooLarge as error:
             return web.Response(status=413, text=str(error))
+        except TimeoutError:
+            return web.Response(status=408, text="the request did not come in time")
         if not body:
             return web.Response(status=400, text="the request has no content")
         self._see("relay.received", request, body)
@@ -187,6 +199,51 @@ class Relay:
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
         headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
         return web.Response(status=answer.status, body=content, headers=headers)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Forward a chunked request and its response piece by piece, both ways at once."""
+        self._see("relay.received", request)
+        url = self._gateways[request.match_info["name"]]
+        headers = {"Content-Type": chunked.REQUEST_TYPE, "Incremental": "?1"}
+        self._note("relay.forwarded", Seen(target=str(url), fields=header_pairs(headers.items())))
+        upload = self._upload(request)
+        try:
+            async with self._client().post(
+                url, data=upload, headers=headers, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
+            ) as answer:
+                return await self._download(request, answer)
+        except TimeoutError:
+            return web.Response(status=504, text="the gateway did not answer in time")
+        except (aiohttp.ClientError, OSError):
+            return web.Response(status=502, text="the gateway gave no whole answer")
+
+    async def _upload(self, request: web.Request) -> AsyncGenerator[bytes, None]:
+        total = 0
+        while True:
+            async with asyncio.timeout(self.limits.idle_seconds):
+                piece = await request.content.readany()
+            if not piece:
+                return
+            total += len(piece)
+            if total > self.limits.stream:
+                raise BodyTooLarge(f"stream of more than {self.limits.stream} bytes")
+            self._note("relay.received.piece", Seen(body=piece))
+            yield piece
+
+    async def _download(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
+        headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        response.content_length = answer.content_length
+        try:
+            await response.prepare(request)
+            async for piece in answer.content.iter_any():
+                self._note("relay.answered.piece", Seen(body=piece))
+                await response.write(piece)
+            await response.write_eof()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            abort(request)  # the head is out: only a broken connection still says that this is not whole
+        return response
 
     async def _keys(self, name: str) -> _KeptKeys:
         async with self._fetching[name]:  # one fetch for all who wait

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Self
 
 from aiohttp import web
 
 from .bhttp import Informational, Request, Response
-from .errors import BodyTooLarge
+from .errors import BodyTooLarge, OhttpError
 from .fields import Field, Fields, get_field
 
 
@@ -51,16 +52,24 @@ class StreamedResponse:
         """Return a header field's value, repeated ones joined; None if absent."""
         return get_field(self.fields, name)
 
+    async def close(self) -> None:
+        """Let go of the content, read or not."""
+        close = getattr(self.content, "aclose", None)
+        if close is not None:
+            await close()
+
     async def collect(self, limit: int) -> Response:
         """Return the response whole.  Raises BodyTooLarge beyond `limit` bytes of content."""
         pieces: list[bytes] = []
         total = 0
-        async with aclosing(closable(self.content)) as content:
-            async for piece in content:
+        try:
+            async for piece in self.content:
                 total += len(piece)
                 if total > limit:
                     raise BodyTooLarge(f"content of more than {limit} bytes")
                 pieces.append(piece)
+        finally:
+            await self.close()
         trailers = await self.trailers()
         return Response(self.status, self.fields, b"".join(pieces), trailers, self.informational)
 
@@ -70,26 +79,49 @@ Handler = Callable[[Request], Awaitable[AnyResponse]]
 """An in-process target."""
 
 
-async def closable(content: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Give the pieces of `content`; closing this generator closes that one if it can be closed."""
-    try:
-        async for piece in content:
-            yield piece
-    finally:
-        close = getattr(content, "aclose", None)
-        if close is not None:
-            await close()
+class OwnedStream:
+    """Pieces of content together with what must be released when they are no longer read."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], stack: AsyncExitStack) -> None:
+        self._pieces = pieces
+        self._stack = stack
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await self._pieces.__anext__()
+
+    async def aclose(self) -> None:
+        """Release everything, also if no piece was ever read."""
+        await self._pieces.aclose()
+        await self._stack.aclose()
+
+
+def as_stream(response: AnyResponse) -> StreamedResponse:
+    """Return any response as a stream."""
+    return StreamedResponse.of(response) if isinstance(response, Response) else response
+
+
+def abort(request: web.Request) -> None:
+    """Break the connection off, so that what was sent can't be taken for a whole answer."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def send(request: web.Request, response: AnyResponse) -> web.StreamResponse:
     """Answer an HTTP request with a response; a stream that fails leaves the answer visibly incomplete."""
-    streamed = StreamedResponse.of(response) if isinstance(response, Response) else response
+    streamed = as_stream(response)
     answer = web.StreamResponse(status=streamed.status)
     for name, value in streamed.fields:
         answer.headers.add(name, value.encode("latin-1").decode("utf-8", "replace"))
-    await answer.prepare(request)
-    async with aclosing(closable(streamed.content)) as content:
-        async for piece in content:
+    try:
+        await answer.prepare(request)
+        async for piece in streamed.content:
             await answer.write(piece)
-    await answer.write_eof()
+        await answer.write_eof()
+    except OhttpError:
+        abort(request)
+    finally:
+        await streamed.close()
     return answer

@@ -340,7 +340,7 @@ async def test_outer_answers_carry_only_the_fields_they_need(world: World) -> No
 
 async def test_a_replayed_request_is_not_answered_twice(world: World) -> None:
     await world.start()
-    for fields in ((), (("date", format_date(world.gateway._clock())),)):
+    for fields in ((), (("date", format_date(world.gateway._answerer.clock())),)):
         world.target.requests.clear()
         capsule, opener = encapsulate_request(
             world.keyring.public_configs()[0], get(world, "/", *fields).to_bytes()

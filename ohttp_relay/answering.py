@@ -1,0 +1,136 @@
+"""What a gateway does with a request that is out of its capsule: check it, have it answered, say no.
+
+Everything here ends in a response for the client's eyes only; what goes wrong is a status inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from . import problems
+from .bhttp import Request, Response
+from .errors import (
+    BodyTooLarge,
+    ConfigurationError,
+    DateRejected,
+    ExpectationRefused,
+    InvalidMessage,
+    OhttpError,
+    ReplayedRequest,
+    ReplayStoreFull,
+    TargetRefused,
+    TargetUnreachable,
+    TruncatedCapsule,
+)
+from .fetch import Fetcher
+from .replay import ReplayGuard, format_date
+from .streams import AnyResponse, Handler, StreamedResponse
+from .targets import Origin
+from .transport import Observer, Seen
+
+log = logging.getLogger(__name__)
+
+_ANSWERS: Final[Mapping[type[OhttpError], tuple[int, str]]] = MappingProxyType(
+    {
+        DateRejected: (400, problems.DATE),
+        ReplayedRequest: (400, problems.BLANK),
+        InvalidMessage: (400, problems.BLANK),
+        TruncatedCapsule: (400, problems.BLANK),
+        TargetRefused: (403, problems.BLANK),
+        BodyTooLarge: (413, problems.BLANK),
+        ExpectationRefused: (417, problems.BLANK),
+        ReplayStoreFull: (503, problems.BLANK),
+        TargetUnreachable: (504, problems.BLANK),
+    }
+)
+
+
+def problem(status: int, title: str, kind: str = problems.BLANK) -> Response:
+    """Return a response with problem details."""
+    return Response(status, (("content-type", problems.MEDIA_TYPE),), problems.encode_problem(kind, title))
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Checks and answers requests.  `limit` is bytes of a whole message, `seconds` is for a whole answer."""
+
+    local: Mapping[Origin, Handler]
+    fetcher: Callable[[], Fetcher]
+    replay: ReplayGuard
+    clock: Callable[[], float]
+    request_limit: int
+    response_limit: int
+    seconds: float
+    observe: Observer | None = None
+
+    async def whole(self, request: Request, enc: bytes) -> Response:
+        """Return the whole answer to a whole request.  Raises nothing but CancelledError."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                response = await self._serve(request, enc, None)
+                return response if isinstance(response, Response) else await self._collect(response)
+        except TimeoutError:
+            return self.refusal(TargetUnreachable("the target gave no whole answer in time"))
+        except OhttpError as error:
+            return self.refusal(error)
+        except Exception as error:
+            return self._failure(error)
+
+    async def streamed(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
+        """Return the answer as it begins; `body` is the content still to come.  Raises nothing itself."""
+        try:
+            return await self._serve(request, enc, body)
+        except OhttpError as error:
+            return self.refusal(error)
+        except Exception as error:
+            return self._failure(error)
+
+    def refusal(self, error: OhttpError) -> Response:
+        """Return what tells the client of an error."""
+        status, kind = next(
+            (a for cls, a in _ANSWERS.items() if isinstance(error, cls)), (500, problems.BLANK)
+        )
+        response = problem(status, str(error), kind)
+        if isinstance(error, DateRejected):  # lets the client correct its clock, once (section 6.5.2)
+            return response.with_fields(("date", format_date(self.clock())), ("cache-control", "no-store"))
+        return response
+
+    async def _serve(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
+        if "100-continue" in (request.header("expect") or "").lower():
+            raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
+        await self.replay.check(enc, request.header("date"), self.clock())
+        handler = self._local(request)
+        if handler is not None:
+            return await handler(request if body is None else await self._with_content(request, body))
+        if self.observe is not None:
+            self.observe("gateway.fetched", Seen(method=request.method, target=request.origin + request.path))
+        return await self.fetcher().fetch(request, body)
+
+    def _local(self, request: Request) -> Handler | None:
+        if not self.local:
+            return None
+        try:
+            return self.local.get(Origin.parse(f"{request.scheme}://{request.host}"))
+        except ConfigurationError:
+            raise TargetRefused("the target is not an origin") from None
+
+    async def _with_content(self, request: Request, body: AsyncIterator[bytes]) -> Request:
+        whole = await StreamedResponse(200, (), body).collect(self.request_limit)
+        return replace(request, content=whole.content)
+
+    async def _collect(self, response: StreamedResponse) -> Response:
+        try:
+            return await response.collect(self.response_limit)
+        except BodyTooLarge:
+            return problem(502, "the target's answer is too large")
+
+    @staticmethod
+    def _failure(error: Exception) -> Response:
+        # A target's own failure must not leave the encapsulation, nor its content reach the log.
+        log.error("a target failed: %s", type(error).__name__)
+        return problem(500, "the target failed")
