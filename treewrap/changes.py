@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from treewrap.errors import ChangeError
 from treewrap.geometry import LEAF_LIMIT, NodeRef
@@ -68,8 +69,7 @@ class Rebuild:
 Change = Set | Blank | Reject | SetRoomSecret | Repair | Rebuild | AddLink | RevokeLink | ExpireLink | UseLink
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeSet:
+class ChangeSet(NamedTuple):
     """Changes of one commit, sorted: leaves by index, room secrets by name, nodes by place."""
 
     leaves: dict[int, LeafSecret | None]
@@ -81,41 +81,35 @@ class ChangeSet:
 
     @classmethod
     def collect(cls, changes: Iterable[Change]) -> ChangeSet:
-        """Sort changes. Raises ChangeError if two concern one leaf, name or node, or one is out of range."""
+        """Sort changes. Raises ChangeError if two concern one leaf or name, or one is out of range."""
         leaves: dict[int, LeafSecret | None] = {}
-        rejected: set[int] = set()
         rooms: dict[str, RoomSecret] = {}
-        repaired: set[NodeRef] = set()
-        rebuilt = False
+        rejected: list[int] = []
+        repaired: list[NodeRef] = []
         links: list[LinkChange] = []
+        rebuilt = False
         for change in changes:
-            match change:
-                case Set(leaf, secret):
-                    _once(leaves, rejected, leaf)
-                    leaves[leaf] = secret
-                case Blank(leaf):
-                    _once(leaves, rejected, leaf)
-                    leaves[leaf] = None
-                case Reject(leaf):
-                    _once(leaves, rejected, leaf)
-                    rejected.add(leaf)
-                case SetRoomSecret(name, secret):
-                    _check_name(rooms, name)
-                    rooms[name] = secret
-                case Repair(nodes):
-                    repaired.update(nodes)
-                case Rebuild():
-                    rebuilt = True
-                case _:
-                    links.append(change)
-        return cls(
-            dict(sorted(leaves.items())),
-            tuple(sorted(rejected)),
-            dict(sorted(rooms.items(), key=lambda item: item[0].encode())),
-            () if rebuilt else tuple(sorted(repaired)),
-            rebuilt,
-            tuple(links),
-        )
+            if isinstance(change, Set):
+                _once(leaves, change.leaf)
+                leaves[change.leaf] = change.secret
+            elif isinstance(change, Blank | Reject):
+                _once(leaves, change.leaf)
+                leaves[change.leaf] = None
+                if isinstance(change, Reject):
+                    rejected.append(change.leaf)
+            elif isinstance(change, SetRoomSecret):
+                _check_name(rooms, change.name)
+                rooms[change.name] = change.secret
+            elif isinstance(change, Repair):
+                repaired += change.nodes
+            elif isinstance(change, Rebuild):
+                rebuilt = True
+            else:
+                links.append(change)
+        turned_down = set(rejected)
+        changed = {leaf: leaves[leaf] for leaf in sorted(leaves) if leaf not in turned_down}
+        nodes = () if rebuilt else tuple(sorted(set(repaired)))
+        return cls(changed, tuple(sorted(rejected)), sort_rooms(rooms), nodes, rebuilt, tuple(links))
 
     def kinds(self) -> list[tuple[int, ChangeKind]]:
         """List every changed or rejected leaf with what happens to it, by leaf."""
@@ -127,10 +121,15 @@ class ChangeSet:
         return kinds
 
 
-def _once(leaves: dict[int, LeafSecret | None], rejected: set[int], leaf: int) -> None:
+def sort_rooms(rooms: dict[str, RoomSecret]) -> dict[str, RoomSecret]:
+    """Put room secrets in order of their names' bytes."""
+    return dict(sorted(rooms.items(), key=lambda item: item[0].encode())) if rooms else rooms
+
+
+def _once(leaves: dict[int, LeafSecret | None], leaf: int) -> None:
     if not 0 <= leaf < LEAF_LIMIT:
         raise ChangeError(f"leaf: expected 0 to {LEAF_LIMIT - 1}, got {leaf}")
-    if leaf in leaves or leaf in rejected:
+    if leaf in leaves:
         raise ChangeError(f"leaf {leaf}: changed twice; give the net effect")
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from treewrap.changes import Change, ChangeSet
 from treewrap.errors import ChangeError, LinkError, StaleEpoch
-from treewrap.geometry import plan
+from treewrap.geometry import NodeRef, Plan, plan
 from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
 from treewrap.rules import is_removal, next_extra, renew_rooms
 from treewrap.seals import check_public_key, seal_root
 from treewrap.secret import EpochSecret, Rng
 from treewrap.staging import Holder, NodeSource, Outcome, StagedCommit, reseal
-from treewrap.suite import SALT_SIZE, GroupContext, UpdateKeys, make_salt, seal
+from treewrap.suite import SALT_SIZE, GroupContext, UpdateKeys, seal
 from treewrap.wire import LeafChange, MemberUpdate, SealedNode, TreeUpdate, WrappedLeaf
 
-_NO_TAG = b""
 
-
-@dataclass(frozen=True, slots=True)
-class Before:
+class Before(NamedTuple):
     """The tree that a change starts from, as a member sees it."""
 
     holder: Holder
@@ -37,23 +34,15 @@ class Before:
         if self.header.height and epoch <= self.header.epoch:
             raise StaleEpoch("update", tree=self.header.epoch, offered=epoch)
 
-    def is_removal(self, changes: ChangeSet) -> bool:
-        """Tell whether anyone may have left with these changes."""
-        return is_removal(changes.leaves, self.context.suite.id, self.source.bitmap)
-
-    def apply(
-        self, changes: ChangeSet, *, removal: bool, epoch: int, salt: bytes, keys: UpdateKeys
-    ) -> Outcome:
-        """Compute the tree after the changes: the same for everyone, given the salt."""
-        extra = next_extra(self.extra, changes, removal=removal)
-        occupied = {leaf: secret is not None for leaf, secret in changes.leaves.items()}
-        bitmap = self.source.bitmap
-        named = self.source.nodes() if changes.rebuilt else changes.repaired
+    def plan(self, changes: ChangeSet) -> Plan:
+        """Work out which nodes the changes touch. Raises ChangeError for a repair of what is not there."""
+        bitmap, height = self.source.bitmap, self.header.height
         for ref in changes.repaired:
-            if ref.level > self.header.height or not (bitmap(*ref) or ref.level == self.header.height):
+            if ref.level > height or not (bitmap(*ref) or ref == (height, 0)):
                 raise ChangeError(f"repair: no node at level {ref.level}, index {ref.index}")
-        shape = plan(self.context.suite.id, self.header.height, bitmap, occupied, named)
-        return reseal(self.context, self.source, shape, changes.leaves, extra, epoch, salt, keys)
+        occupied = {leaf: secret is not None for leaf, secret in changes.leaves.items()}
+        named = self.source.nodes() if changes.rebuilt else changes.repaired
+        return plan(self.context.bits, height, bitmap, occupied, named)
 
 
 def stage(
@@ -72,12 +61,14 @@ def stage(
     context = before.context
     check_link_changes(changes.links, context.group_id, verify, now)
     _check_new_links(changes)
-    removal = before.is_removal(changes)
+    shape = before.plan(changes)
+    removal = is_removal(changes.leaves, shape, context.bits)
     if removal:
         changes = renew_rooms(changes, before.extra, rng)
-    salt = make_salt(epoch_secret, rng(SALT_SIZE), before.tree_hash, _canonical(epoch, changes))
-    keys = UpdateKeys(context, epoch_secret, salt)
-    outcome = before.apply(changes, removal=removal, epoch=epoch, salt=salt, keys=keys)
+    canonical = _canonical(epoch, changes)
+    keys = UpdateKeys.draw(context, epoch_secret, rng(SALT_SIZE), before.tree_hash, canonical)
+    extra = next_extra(before.extra, changes, removal=removal)
+    outcome = reseal(context, before.source, shape, changes.leaves, extra, epoch, keys)
     update = _tree_update(context, before.tree_hash, changes, outcome)
     member_update = _member_update(context, changes, outcome, keys)
     return StagedCommit(before.holder, outcome, before.version, update, member_update)
@@ -97,9 +88,10 @@ def _canonical(epoch: int, changes: ChangeSet) -> bytes:
     for leaf, secret in changes.leaves.items():
         parts.append(leaf.to_bytes(4, "big") + (secret.reveal() if secret else b""))
     parts += [named_secret_to_bytes(name, secret) for name, secret in changes.rooms.items()]
-    parts += [repr((changes.rejected, changes.repaired, changes.rebuilt)).encode()]
-    parts += map(link_change_to_bytes, changes.links)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    if changes.rejected or changes.repaired or changes.rebuilt or changes.links:
+        parts.append(repr((changes.rejected, changes.repaired, changes.rebuilt)).encode())
+        parts += map(link_change_to_bytes, changes.links)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 def _tree_update(context: GroupContext, previous: bytes, changes: ChangeSet, outcome: Outcome) -> TreeUpdate:
@@ -110,45 +102,51 @@ def _tree_update(context: GroupContext, previous: bytes, changes: ChangeSet, out
         tree_hash=outcome.tree_hash,
         changes=tuple(LeafChange(leaf, kind) for leaf, kind in changes.kinds()),
         repaired=changes.repaired,
-        nodes=() if rebuilt else tuple(SealedNode(ref, sealed) for ref, _, sealed in outcome.resealed),
+        nodes=()
+        if rebuilt
+        else tuple([SealedNode(NodeRef(node[0], node[1]), node[5]) for node in outcome.written]),
         vanished=() if rebuilt else outcome.vanished,
         seals=seal_root(
             context, outcome.extra.links, outcome.root_key, outcome.header.epoch, outcome.tree_hash
         )
         if outcome.extra.links
         else (),
-        rebuilt=_rows(context, outcome) if rebuilt else b"",
+        rebuilt=_rows(outcome) if rebuilt else b"",
     )
 
 
-def _rows(context: GroupContext, outcome: Outcome) -> bytes:
-    top_down = sorted(outcome.resealed, key=lambda node: (-node.ref.level, node.ref.index))
-    return b"".join(
-        context.node_head(node.epoch, node.bitmap) + ciphertext for _, node, ciphertext in top_down
+def _sealed_nodes(outcome: Outcome) -> tuple[SealedNode, ...]:
+    return tuple(
+        [SealedNode(NodeRef(level, index), sealed) for level, index, _, _, _, sealed in outcome.written]
     )
+
+
+def _rows(outcome: Outcome) -> bytes:
+    top_down = sorted(outcome.written, key=lambda node: (-node[0], node[1]))
+    return b"".join([head + ciphertext for _, _, head, _, _, ciphertext in top_down])
 
 
 def _member_update(
     context: GroupContext, changes: ChangeSet, outcome: Outcome, keys: UpdateKeys
 ) -> MemberUpdate:
     epoch = outcome.header.epoch
-    rooms = [named_secret_to_bytes(name, secret) for name, secret in changes.rooms.items()]
 
     def wrap(label: bytes, number: int, plaintext: bytes) -> bytes:
         return seal(keys.wrap(label, number), plaintext, context.leaf_aad(number, epoch))
 
-    def wrapped(leaf: int) -> bytes:
+    leaves = []
+    for leaf, kind in changes.kinds():
         secret = changes.leaves.get(leaf)
-        return wrap(b"leaf", leaf, secret.reveal()) if secret else b""
-
-    unsigned = MemberUpdate(
+        leaves.append(WrappedLeaf(leaf, kind, wrap(b"leaf", leaf, secret.reveal()) if secret else b""))
+    rooms = (named_secret_to_bytes(name, secret) for name, secret in changes.rooms.items())
+    unconfirmed = MemberUpdate(
         header=outcome.header,
-        leaves=tuple(WrappedLeaf(leaf, kind, wrapped(leaf)) for leaf, kind in changes.kinds()),
+        leaves=tuple(leaves),
         rooms=tuple(wrap(b"room", number, named) for number, named in enumerate(rooms)),
         repaired=changes.repaired,
         rebuilt=changes.rebuilt,
         links=changes.links,
         tree_hash=outcome.tree_hash,
-        tag=_NO_TAG,
+        tag=b"",
     )
-    return unsigned.confirm(keys.confirm)
+    return unconfirmed.confirm(keys.confirm)

@@ -9,7 +9,7 @@ from treewrap.codec import Reader
 from treewrap.errors import WrapError
 from treewrap.geometry import LEAF_LIMIT
 from treewrap.secret import SECRET_SIZE, EpochSecret, LeafSecret, Rng
-from treewrap.suite import SALT_SIZE, TAG_SIZE, GroupContext, UpdateKeys, make_salt, seal, unseal
+from treewrap.suite import SALT_SIZE, TAG_SIZE, GroupContext, UpdateKeys, seal, unseal
 
 WRAP_SIZE = SECRET_SIZE + TAG_SIZE
 DEFERRED_LIMIT = 1 << 16
@@ -58,9 +58,10 @@ class DeferredLeaf:
     ) -> DeferredLeaf:
         """Wrap a joiner's secret for the members of `epoch`, the one its joining began."""
         plaintext = secret.reveal()
-        salt = make_salt(epoch_secret, rng(SALT_SIZE), b"deferred", leaf.to_bytes(4, "big") + plaintext)
-        key = UpdateKeys(context, epoch_secret, salt).wrap(b"deferred", leaf)
-        return cls(leaf, epoch, salt, seal(key, plaintext, context.leaf_aad(leaf, epoch)))
+        number = leaf.to_bytes(4, "big")
+        keys = UpdateKeys.draw(context, epoch_secret, rng(SALT_SIZE), b"deferred", number + plaintext)
+        wrapped = seal(keys.wrap(b"deferred", leaf), plaintext, context.leaf_aad(leaf, epoch))
+        return cls(leaf, epoch, keys.salt, wrapped)
 
     def open(self, context: GroupContext, epoch_secret: EpochSecret) -> LeafSecret:
         """Unwrap it with the secret of its epoch. Raises WrapError: answer it with `Reject`."""

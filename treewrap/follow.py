@@ -21,8 +21,9 @@ from treewrap.errors import (
 )
 from treewrap.links import LinkChange, Verifier, apply_link_changes, check_link_changes
 from treewrap.root import read_named_secret
+from treewrap.rules import is_removal, next_extra
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
-from treewrap.staging import Outcome, Staged
+from treewrap.staging import Outcome, Staged, reseal
 from treewrap.suite import GroupContext, UpdateKeys, unseal
 from treewrap.wire import MemberUpdate
 
@@ -48,29 +49,25 @@ def follow(
     keys = UpdateKeys(before.context, epoch_secret, update.header.salt)
     authentic = hmac.compare_digest(keys.confirm(update.confirmed()), update.tag)
     changes, errors = _unwrap(before.context, update, keys)
-    if authentic:
-        links, link_errors = _sound_links(before, update, changes, verify, now)
-        changes = replace(changes, links=links)
-        errors += link_errors
-    elif _nothing_opens(update, errors):
+    if not authentic and _nothing_opens(update, errors):
         raise WrongEpochSecret(f"update of epoch {update.epoch}: nothing in it opens under this epoch secret")
     try:
-        outcome = _outcome(before, update, changes, keys)
-    except (ChangeError, LinkError) as error:
+        shape = before.plan(changes)
+        removal = is_removal(changes.leaves, shape, before.context.bits)
+        links, link_errors = _sound_links(before, update, removal, verify, now)
+        changes = changes._replace(links=links)
+        extra = next_extra(before.extra, changes, removal=removal)
+    except ChangeError as error:
         raise (UpdateRefused(str(error)) if authentic else ConfirmationError("changes")) from error
+    outcome = reseal(before.context, before.source, shape, changes.leaves, extra, update.epoch, keys)
     if not authentic:
         raise ConfirmationError(_which_differs(update, outcome, keys))
     staged = Staged(before.holder, outcome, before.version)
-    for wrong in errors:
+    for wrong in errors + link_errors:
         raise wrong.with_staged(staged)
     if outcome.tree_hash != update.tree_hash:
         raise TreeHashMismatch(expected=update.tree_hash, computed=outcome.tree_hash, staged=staged)
     return staged
-
-
-def _outcome(before: Before, update: MemberUpdate, changes: ChangeSet, keys: UpdateKeys) -> Outcome:
-    removal = before.is_removal(changes)
-    return before.apply(changes, removal=removal, epoch=update.epoch, salt=update.header.salt, keys=keys)
 
 
 def _which_differs(update: MemberUpdate, outcome: Outcome, keys: UpdateKeys) -> str:
@@ -120,12 +117,11 @@ def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
 
 
 def _sound_links(
-    before: Before, update: MemberUpdate, changes: ChangeSet, verify: Verifier | None, now: int | None
+    before: Before, update: MemberUpdate, removal: bool, verify: Verifier | None, now: int | None
 ) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
     """Keep the link changes that are signed and fit the links there are; the others are errors."""
     sound: tuple[LinkChange, ...] = ()
     errors: list[FollowError] = []
-    removal = before.is_removal(changes)
     for change in update.links:
         try:
             check_link_changes([change], before.context.group_id, verify, now)

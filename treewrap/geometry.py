@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 LEAF_LIMIT = 1 << 24
@@ -17,15 +16,13 @@ class NodeRef(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
-class Occupancy(NamedTuple):
-    """A touched node's bitmap before and after."""
+Edit = tuple[int, bytes, bytes]
+"""A slot, its new value of 32 bytes or none, and what goes beside: a child's key and hash."""
+Occupancy = tuple[int, int]
+"""A touched node's bitmap before and after."""
 
-    before: int
-    after: int
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What one set of changes does to the shape of a tree.
 
     `touched[l - 1]` maps the touched indices of level l, in order, to their occupancy; those that
@@ -40,7 +37,7 @@ class Plan:
         """List the nodes to seal, by level and index."""
         for level, nodes in enumerate(self.touched[: self.height], 1):
             for index, occupancy in nodes.items():
-                if occupancy.after or (level, index) == (self.height, 0):
+                if occupancy[1] or (level, index) == (self.height, 0):
                     yield NodeRef(level, index), occupancy
 
 
@@ -59,19 +56,15 @@ def slots(bitmap: int) -> list[int]:
     return found
 
 
-def splice(packed: bytes, bitmap: int, edits: Sequence[tuple[int, bytes | None]]) -> bytes:
-    """Put 32-byte values into, or take them out of, the packed slots of one node."""
-    for slot, value in edits:
+def splice(packed: bytearray, beside: bytearray, bitmap: int, edits: Iterable[Edit]) -> None:
+    """Put values into, or take them out of, the packed slots of one node, and the same with what lies beside."""
+    for slot, value, companion in edits:
         bit = 1 << slot
         start = (bitmap & (bit - 1)).bit_count() * SLOT_SIZE
         rest = start + SLOT_SIZE if bitmap & bit else start
-        if value is None:
-            packed = packed[:start] + packed[rest:]
-            bitmap &= ~bit
-        else:
-            packed = packed[:start] + value + packed[rest:]
-            bitmap |= bit
-    return packed
+        packed[start:rest] = value
+        beside[start:rest] = companion
+        bitmap = bitmap | bit if value else bitmap & ~bit
 
 
 def plan(
@@ -92,7 +85,7 @@ def plan(
 
     def after(level: int) -> int:
         row = touched[level - 1]
-        return row[0].after if 0 in row else bitmap(level, 0)
+        return row[0][1] if 0 in row else bitmap(level, 0)
 
     new_height = top
     while new_height > 1 and after(new_height) in (0, 1):
@@ -101,7 +94,7 @@ def plan(
         row = touched[level - 1]
         if 0 not in row:
             here = bitmap(level, 0)
-            touched[level - 1] = {0: Occupancy(here, here), **row}
+            touched[level - 1] = {0: (here, here), **row}
     return Plan(new_height, tuple(touched), tuple(_vanished(touched, height, new_height)))
 
 
@@ -118,29 +111,29 @@ def _touch(
     for level, index in named:
         extra.setdefault(level, []).append(index)
     touched: list[dict[int, Occupancy]] = []
-    below: Iterable[tuple[int, bool]] = sorted(leaves.items())
+    # A leaf outside the tree that is blanked has no ancestors in it.
+    below = [(leaf, occupied) for leaf, occupied in sorted(leaves.items()) if not leaf >> bits * top]
     for level in range(1, top + 1):
-        before: dict[int, int] = {}
-        now: dict[int, int] = {}
-        there = level <= height
+        row: dict[int, Occupancy] = {}
         for index in extra.get(level, ()):
-            before[index] = now[index] = bitmap(level, index)
+            here = bitmap(level, index)
+            row[index] = here, here
         for child, occupied in below:
-            index = child >> bits
-            if index not in now:
-                before[index] = now[index] = bitmap(level, index) if there else 0
-            bit = 1 << (child & mask)
-            now[index] = now[index] | bit if occupied else now[index] & ~bit
-        row = {index: Occupancy(before[index], now[index]) for index in sorted(now)}
+            index, bit = child >> bits, 1 << (child & mask)
+            before, after = row.get(index) or (-1, -1)
+            if before < 0:
+                before = after = bitmap(level, index) if level <= height else 0
+            row[index] = before, after | bit if occupied else after & ~bit
+        if len(row) > 1:
+            row = dict(sorted(row.items()))
         touched.append(row)
-        below = [(index, occupancy.after != 0) for index, occupancy in row.items()]
+        below = [(index, after != 0) for index, (_, after) in row.items()]
     return touched
 
 
 def _vanished(touched: Sequence[dict[int, Occupancy]], height: int, new_height: int) -> Iterator[NodeRef]:
     for level, row in enumerate(touched, 1):
-        for index, occupancy in row.items():
-            was = occupancy.before != 0 or (level, index) == (height, 0)
-            stays = level < new_height and occupancy.after != 0
-            if was and not stays and (level, index) != (new_height, 0):
+        for index, (before, after) in row.items():
+            gone = not after or level > new_height or (level == new_height and index)
+            if gone and (level, index) != (new_height, 0) and (before or (level, index) == (height, 0)):
                 yield NodeRef(level, index)

@@ -26,7 +26,7 @@ from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
 from treewrap.snapshot import HubHeader
 from treewrap.staging import Outcome, Staged, StagedCommit
-from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, seal
+from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate
 
 
@@ -90,7 +90,7 @@ class WrapTree:
         if epoch is not None and header.epoch != epoch:
             raise StaleEpoch("public tree", tree=header.epoch, offered=epoch)
         keys = UpdateKeys(context, epoch_secret, header.salt)
-        root_key = RootKey(keys.node(header.height, 0))
+        root_key = RootKey(keys.node(pack_place(header.height, 0)))
         return cls._load(reader, context, header, root_key, expected_tree_hash)
 
     @classmethod
@@ -213,9 +213,9 @@ class WrapTree:
         pending = deque([root_key.reveal()])  # the keys of the nodes to come, since all is in one order
         tail = self._extra.to_bytes()
         for (level, index), node in self._forest.top_down():
-            head = self._context.node_head(node.epoch, node.bitmap)
             key = pending.popleft()
-            yield head + seal(key, node.packed + tail, self._context.node_aad(level, index, head))
+            aad = self._context.aad_prefix + pack_place(level, index) + node.head
+            yield node.head + seal(key, node.packed + tail, aad)
             tail = b""
             if level > 1:
                 pending.extend(node.packed[at : at + KEY_SIZE] for at in range(0, len(node.packed), KEY_SIZE))
@@ -228,13 +228,7 @@ class WrapTree:
     def _take_over(self, outcome: Outcome, version: int) -> None:
         if version != self._version:
             raise StagedError("staged change: another one was committed since it was staged")
-        forest = self._forest
-        for ref in outcome.vanished:
-            forest.drop(ref)
-        forest.grow(outcome.header.height)
-        forest.shrink(outcome.header.height)
-        for ref, node, _ in outcome.resealed:
-            forest.write(ref, node)
+        self._forest.update(outcome.header.height, outcome.written, outcome.vanished)
         self._header = outcome.header
         self._root_key = outcome.root_key
         self._extra = outcome.extra

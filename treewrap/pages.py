@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from treewrap.geometry import SLOT_SIZE, NodeRef, slots
@@ -10,26 +10,31 @@ from treewrap.suite import TAG_SIZE
 
 PAGE_BITS = 6
 PAGE_NODES = 1 << PAGE_BITS
-_PAGE_MASK = PAGE_NODES - 1
+PAGE_MASK = PAGE_NODES - 1
 EPOCH_SIZE = 8
 
 
 class Node(NamedTuple):
-    """One node taken out of its page.
+    """One node taken out of its page, or to be put into it.
 
-    `packed` holds 32 bytes per occupied slot: secrets in a member's tree, the ciphertext without tag and
-    without the root's extra part in the hub's. `hashes` are the children's, none at level 1. `tag` is
-    the hub's alone.
+    `head` is its epoch and bitmap, as in its row. `packed` holds 32 bytes per occupied slot: secrets in a
+    member's tree, the ciphertext without tag and without the root's extra part in the hub's. `hashes` are the
+    children's, none at level 1. `tag` is the hub's alone.
     """
 
-    epoch: int
-    bitmap: int
+    head: bytes
     packed: bytes
     hashes: bytes
-    tag: bytes = b""
+    tag: bytes
+
+    @property
+    def bitmap(self) -> int:
+        """The occupied slots."""
+        return int.from_bytes(self.head[EPOCH_SIZE:], "little")
 
 
-EMPTY = Node(0, 0, b"", b"")
+Written = tuple[int, int, bytes, bytes | bytearray, bytes | bytearray, bytes]
+"""Level, index and the parts of a `Node`, to be put in its place; a member's pages have no use for the tag."""
 
 
 class Page:
@@ -43,6 +48,14 @@ class Page:
         self.packed = bytearray()
         self.hashes = bytearray()
         self.tags = bytearray(PAGE_NODES * TAG_SIZE if tags else 0)
+
+    def put_head(self, place: int, epoch: bytes, bitmap: bytes, tag: bytes) -> None:
+        """Put what is of fixed size in its place."""
+        size = len(bitmap)
+        self.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE] = epoch
+        self.bitmaps[place * size : (place + 1) * size] = bitmap
+        if self.tags:
+            self.tags[place * TAG_SIZE : (place + 1) * TAG_SIZE] = tag
 
 
 class Level:
@@ -61,53 +74,59 @@ class Level:
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return 0
-        at = (index & _PAGE_MASK) * self._bitmap_size
+        at = (index & PAGE_MASK) * self._bitmap_size
         return int.from_bytes(page.bitmaps[at : at + self._bitmap_size], "little")
 
     def read(self, index: int) -> Node:
-        """Take a copy of a node; the empty one if it is not there."""
-        page = self.pages.get(index >> PAGE_BITS)
-        if page is None:
-            return EMPTY
-        place = index & _PAGE_MASK
-        bitmap, start, end = self._span(page, place)
+        """Take a copy of a node, which must be there."""
+        page = self.pages[index >> PAGE_BITS]
+        place, size = index & PAGE_MASK, self._bitmap_size
+        start, end = self._span(page, place)
         return Node(
-            int.from_bytes(page.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE], "big"),
-            bitmap,
+            bytes(page.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE])
+            + bytes(page.bitmaps[place * size : (place + 1) * size]),
             bytes(page.packed[start:end]),
             bytes(page.hashes[start:end]),
             bytes(page.tags[place * TAG_SIZE : (place + 1) * TAG_SIZE]),
         )
+
+    def content(self, index: int) -> tuple[bytearray, bytearray]:
+        """Take a copy of what a node's slots hold, and of its children's hashes."""
+        page = self.pages.get(index >> PAGE_BITS)
+        if page is None:
+            return bytearray(), bytearray()
+        start, end = self._span(page, index & PAGE_MASK)
+        return page.packed[start:end], page.hashes[start:end]
 
     def slot(self, index: int, slot: int) -> bytes | None:
         """Read the 32 bytes of one slot; None if it is blank."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return None
-        bitmap, start, _ = self._span(page, index & _PAGE_MASK)
+        bitmap = self.bitmap(index)
         if not bitmap >> slot & 1:
             return None
+        start, _ = self._span(page, index & PAGE_MASK)
         start += (bitmap & ((1 << slot) - 1)).bit_count() * SLOT_SIZE
         return bytes(page.packed[start : start + SLOT_SIZE])
 
-    def write(self, index: int, node: Node) -> None:
+    def write(
+        self, index: int, head: bytes, packed: bytes | bytearray, hashes: bytes | bytearray, tag: bytes
+    ) -> None:
         """Put a node in its place, whether or not one was there."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             page = self.pages[index >> PAGE_BITS] = Page(self._bitmap_size, self._tags)
-        place, size = index & _PAGE_MASK, self._bitmap_size
-        _, start, end = self._span(page, place)
-        page.bitmaps[place * size : (place + 1) * size] = node.bitmap.to_bytes(size, "little")
-        page.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE] = node.epoch.to_bytes(EPOCH_SIZE, "big")
-        page.packed[start:end] = node.packed
+        place = index & PAGE_MASK
+        start, end = self._span(page, place)
+        page.packed[start:end] = packed
         if self._hashed:
-            page.hashes[start:end] = node.hashes
-        if self._tags:
-            page.tags[place * TAG_SIZE : (place + 1) * TAG_SIZE] = node.tag
+            page.hashes[start:end] = hashes
+        page.put_head(place, head[:EPOCH_SIZE], head[EPOCH_SIZE:], tag)
 
     def drop(self, index: int) -> None:
         """Take a node away."""
-        self.write(index, EMPTY._replace(tag=bytes(TAG_SIZE)))
+        self.write(index, bytes(EPOCH_SIZE + self._bitmap_size), b"", b"", bytes(TAG_SIZE))
         page = self.pages[index >> PAGE_BITS]
         if not page.packed:
             del self.pages[index >> PAGE_BITS]
@@ -116,6 +135,23 @@ class Level:
         """Make an empty page, for a loader to fill."""
         page = self.pages[number] = Page(self._bitmap_size, self._tags)
         return page
+
+    def packed(self) -> bytes:
+        """Give what all slots hold, one after the other."""
+        return b"".join([page.packed for _, page in sorted(self.pages.items())])
+
+    def children(self, bits: int) -> Iterator[int]:
+        """List the indices one level below, in order."""
+        arity = 1 << bits
+        full, size = (1 << arity) - 1, self._bitmap_size
+        for number, page in sorted(self.pages.items()):
+            for place in range(PAGE_NODES):
+                bitmap = int.from_bytes(page.bitmaps[place * size : (place + 1) * size], "little")
+                first = (number << PAGE_BITS | place) << bits
+                if bitmap == full:
+                    yield from range(first, first + arity)
+                elif bitmap:
+                    yield from [first | slot for slot in slots(bitmap)]
 
     def counts(self) -> Iterator[int]:
         """List how many slots each node has, in order of the nodes."""
@@ -137,18 +173,16 @@ class Level:
     def __iter__(self) -> Iterator[tuple[int, Node]]:
         """List index and node of all that are there, in order."""
         for number in sorted(self.pages):
-            for place in range(PAGE_NODES):
-                node = self.read(number << PAGE_BITS | place)
-                if node.bitmap:
-                    yield number << PAGE_BITS | place, node
+            for index in range(number << PAGE_BITS, (number + 1) << PAGE_BITS):
+                if self.bitmap(index):
+                    yield index, self.read(index)
 
-    def _span(self, page: Page, place: int) -> tuple[int, int, int]:
-        size = self._bitmap_size
-        at = place * size
-        bitmap = int.from_bytes(page.bitmaps[at : at + size], "little")
+    def _span(self, page: Page, place: int) -> tuple[int, int]:
+        at = place * self._bitmap_size
         # The nodes before it are as long as they have bits set: one count over their bitmaps finds the place.
         start = int.from_bytes(page.bitmaps[:at], "little").bit_count() * SLOT_SIZE
-        return bitmap, start, start + bitmap.bit_count() * SLOT_SIZE
+        own = int.from_bytes(page.bitmaps[at : at + self._bitmap_size], "little")
+        return start, start + own.bit_count() * SLOT_SIZE
 
 
 class Forest:
@@ -176,8 +210,7 @@ class Forest:
 
     def leaves(self, bits: int) -> Iterator[int]:
         """List the occupied leaves, in order."""
-        for index, node in self.levels[0] if self.levels else ():
-            yield from (index << bits | slot for slot in slots(node.bitmap))
+        return self.levels[0].children(bits) if self.levels else iter(())
 
     def shrink(self, height: int) -> None:
         """Let go of the levels above `height`."""
@@ -195,15 +228,15 @@ class Forest:
         """Read a node's bitmap; 0 if it is not there."""
         return self.levels[level - 1].bitmap(index) if level <= len(self.levels) else 0
 
-    def read(self, ref: NodeRef) -> Node:
-        """Take a copy of a node; the empty one if it is not there."""
-        level, index = ref
-        return self.levels[level - 1].read(index) if level <= len(self.levels) else EMPTY
+    def content(self, level: int, index: int) -> tuple[bytearray, bytearray]:
+        """Take a copy of what a node's slots hold, and of its children's hashes."""
+        return self.levels[level - 1].content(index)
 
-    def write(self, ref: NodeRef, node: Node) -> None:
-        """Put a node in its place; its level must be there."""
-        self.levels[ref.level - 1].write(ref.index, node)
-
-    def drop(self, ref: NodeRef) -> None:
-        """Take a node away."""
-        self.levels[ref.level - 1].drop(ref.index)
+    def update(self, height: int, written: Iterable[Written], vanished: Iterable[NodeRef]) -> None:
+        """Put nodes in their places and take others away, in a tree that has `height` levels afterwards."""
+        for level, index in vanished:
+            self.levels[level - 1].drop(index)
+        self.grow(height)
+        self.shrink(height)
+        for level, index, head, packed, hashes, tag in written:
+            self.levels[level - 1].write(index, head, packed, hashes, tag)

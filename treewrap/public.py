@@ -10,10 +10,9 @@ from treewrap.changes import ChangeKind
 from treewrap.codec import Reader, Source
 from treewrap.deferred import DeferredLeaf
 from treewrap.errors import DeferredError, ParseError, StagedError, StaleEpoch, StaleTree, UpdateRefused
-from treewrap.geometry import NodeRef
 from treewrap.links import LinkSeal
 from treewrap.loading import load_rows
-from treewrap.pages import Forest, Node
+from treewrap.pages import Forest
 from treewrap.root import RootHeader
 from treewrap.snapshot import HubHeader
 from treewrap.suite import GroupContext, Suite
@@ -48,9 +47,11 @@ class StagedPublic:
         """The node rows to store, by level and index; None for those to delete."""
         if self._accepted is None:
             return {}
-        changed = _Rows(self._hub.context, self._accepted.header, self._accepted.extra)
-        rows: dict[tuple[int, int], bytes | None] = dict.fromkeys(self._accepted.vanished)
-        rows.update((ref, changed.to_bytes(ref, node)) for ref, node in self._accepted.written)
+        accepted = self._accepted
+        rows: dict[tuple[int, int], bytes | None] = dict.fromkeys(accepted.vanished)
+        for level, index, head, packed, _, tag in accepted.written:
+            extra = accepted.extra if level == accepted.header.height else b""
+            rows[level, index] = b"".join((head, packed, extra, tag))
         return rows
 
     def commit(self) -> None:
@@ -63,19 +64,6 @@ class StagedPublic:
     def drop(self) -> None:
         """Forget it; the tree stays as it is. Doing so twice, or after a commit, is no error."""
         self._tree = None
-
-
-class _Rows:
-    """Puts nodes in the form they are stored and downloaded in."""
-
-    def __init__(self, context: GroupContext, header: RootHeader, extra: bytes) -> None:
-        self._context = context
-        self._root = NodeRef(header.height, 0)
-        self._extra = extra
-
-    def to_bytes(self, ref: NodeRef, node: Node) -> bytes:
-        extra = self._extra if ref == self._root else b""
-        return self._context.node_head(node.epoch, node.bitmap) + node.packed + extra + node.tag
 
 
 class PublicTree:
@@ -136,9 +124,9 @@ class PublicTree:
     def chunks(self) -> Iterator[bytes]:
         """Give the same as `to_bytes` row by row, for a response that is streamed."""
         yield self.header
-        encode = _Rows(self._hub.context, self._hub.header, self._extra).to_bytes
-        for ref, node in self._forest.top_down():
-            yield encode(ref, node)
+        for (level, _), node in self._forest.top_down():
+            extra = self._extra if level == self.height else b""
+            yield node.head + node.packed + extra + node.tag
 
     @property
     def header(self) -> bytes:
@@ -245,12 +233,7 @@ class PublicTree:
         if version != self._version:
             raise StagedError("staged change: another one was committed since it was staged")
         if accepted is not None:
-            for ref in accepted.vanished:
-                self._forest.drop(ref)
-            self._forest.grow(hub.header.height)
-            self._forest.shrink(hub.header.height)
-            for ref, node in accepted.written:
-                self._forest.write(ref, node)
+            self._forest.update(hub.header.height, accepted.written, accepted.vanished)
             self._extra = accepted.extra
             self._tree_hash = accepted.tree_hash
         self._hub = hub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 
 from treewrap.changes import NAME_LIMIT, ROOM_SECRETS_LIMIT
@@ -11,7 +12,7 @@ from treewrap.secret import SECRET_SIZE, RoomSecret
 from treewrap.suite import ARITIES, SALT_SIZE, Suite
 
 EXTRA_LIMIT = 0xFFFF
-HEADER_SIZE = 29
+_HEADER = struct.Struct(">HBQ16sH")
 MAX_HEIGHT = 24
 
 
@@ -35,13 +36,7 @@ class RootHeader:
 
     def to_bytes(self) -> bytes:
         """Encode it."""
-        return (
-            self.suite.id.to_bytes(2, "big")
-            + bytes((self.height,))
-            + self.epoch.to_bytes(8, "big")
-            + self.salt
-            + self.extra_length.to_bytes(2, "big")
-        )
+        return _HEADER.pack(self.suite.id, self.height, self.epoch, self.salt, self.extra_length)
 
     @classmethod
     def read(cls, reader: Reader) -> RootHeader:
@@ -73,6 +68,8 @@ class RootExtra:
 
     def to_bytes(self) -> bytes:
         """Encode it: at least 2 bytes, at most 65,535."""
+        if not (self.rooms or self.links):
+            return b"\0\0"
         rooms = b"".join(named_secret_to_bytes(name, secret) for name, secret in self.rooms.items())
         return vector(rooms) + vector(b"".join(link.to_bytes() for link in self.links))
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeSet
+from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeSet, sort_rooms
 from treewrap.errors import ChangeError
+from treewrap.geometry import Plan
 from treewrap.links import apply_link_changes
 from treewrap.root import EXTRA_LIMIT, RootExtra
 from treewrap.secret import LeafSecret, Rng, RoomSecret
 
 
-def is_removal(leaves: Mapping[int, LeafSecret | None], bits: int, bitmap: Callable[[int, int], int]) -> bool:
+def is_removal(leaves: Mapping[int, LeafSecret | None], plan: Plan, bits: int) -> bool:
     """Tell whether anyone may have left: a leaf is blanked, or an occupied one set anew."""
-    mask = (1 << bits) - 1
+    parents, mask = plan.touched[0], (1 << bits) - 1
     return any(
-        secret is None or bitmap(1, leaf >> bits) >> (leaf & mask) & 1 for leaf, secret in leaves.items()
+        secret is None or parents[leaf >> bits][0] >> (leaf & mask) & 1 for leaf, secret in leaves.items()
     )
 
 
 def renew_rooms(changes: ChangeSet, extra: RootExtra, rng: Rng) -> ChangeSet:
     """Add a fresh value for every room secret that a removal would otherwise end."""
+    if not extra.rooms:
+        return changes
     missing = [name for name in extra.rooms if name not in changes.rooms]
     rooms = changes.rooms | {name: RoomSecret.generate(rng) for name in missing}
-    return replace(changes, rooms=dict(sorted(rooms.items(), key=lambda item: item[0].encode())))
+    return changes._replace(rooms=sort_rooms(rooms))
 
 
 def next_extra(extra: RootExtra, changes: ChangeSet, *, removal: bool) -> RootExtra:
@@ -32,8 +34,10 @@ def next_extra(extra: RootExtra, changes: ChangeSet, *, removal: bool) -> RootEx
 
     Whoever was removed knows the old room secrets: those that the same commit does not set anew are gone.
     """
+    if not (extra.rooms or extra.links or changes.rooms or changes.links):
+        return extra
     kept = {} if removal else extra.rooms
-    rooms = dict(sorted((kept | changes.rooms).items(), key=lambda item: item[0].encode()))
+    rooms = sort_rooms(kept | changes.rooms)
     after = RootExtra(rooms, apply_link_changes(extra.links, changes.links, removal=removal))
     if len(rooms) > ROOM_SECRETS_LIMIT or len(after.to_bytes()) > EXTRA_LIMIT:
         raise ChangeError(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from treewrap.errors import StagedError
-from treewrap.geometry import NodeRef, Plan, splice
-from treewrap.pages import EMPTY, Node
+from treewrap.geometry import Edit, NodeRef, Plan, splice
+from treewrap.pages import Written
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import LeafSecret, RootKey
-from treewrap.suite import GroupContext, UpdateKeys, join_hashes, seal
+from treewrap.suite import GroupContext, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate, TreeUpdate
-
-_Edits = dict[int, list[tuple[int, bytes | None]]]
 
 
 class NodeSource(Protocol):
@@ -26,26 +23,20 @@ class NodeSource(Protocol):
     def nodes(self) -> Iterable[NodeRef]:
         """List all nodes there are. Raises ChangeError if they are not all at hand."""
 
-    def read(self, ref: NodeRef) -> Node:
-        """Read a node with its plaintext; the empty one if it is not there."""
+    def content(self, level: int, index: int) -> tuple[bytearray, bytearray]:
+        """Read what a node's slots hold, and its children's hashes."""
 
 
-class Resealed(NamedTuple):
-    """A node's place, what it holds now, and the ciphertext of it."""
+class Outcome(NamedTuple):
+    """All that a change leads to, until it is committed or dropped.
 
-    ref: NodeRef
-    node: Node
-    ciphertext: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """All that a change leads to, until it is committed or dropped."""
+    The nodes `written` have their whole ciphertext in the tag's place.
+    """
 
     header: RootHeader
     root_key: RootKey
     extra: RootExtra
-    resealed: list[Resealed]
+    written: list[Written]
     vanished: tuple[NodeRef, ...]
     tree_hash: bytes
 
@@ -57,48 +48,41 @@ def reseal(
     leaves: Mapping[int, LeafSecret | None],
     extra: RootExtra,
     epoch: int,
-    salt: bytes,
     keys: UpdateKeys,
 ) -> Outcome:
     """Seal every touched node under its new key: treewrap/README.md, "Change"."""
-    bits = context.suite.id
-    mask = (1 << bits) - 1
+    bits, mask, height = context.bits, context.mask, plan.height
     tail = extra.to_bytes()
-    secret_edits, hash_edits = _leaf_edits(leaves, bits), _Edits()
-    resealed: list[Resealed] = []
-    key = own = b""
-    for level in range(1, plan.height + 1):
-        above: _Edits = {}
-        above_hashes: _Edits = {}
+    edits = _leaf_edits(leaves, bits, mask)
+    written: list[Written] = []
+    key = digest = b""
+    for level in range(1, height + 1):
+        above: dict[int, list[Edit]] = {}
         for index, (before, after) in plan.touched[level - 1].items():
-            slot = index & mask
-            is_root = (level, index) == (plan.height, 0)
-            if not after and not is_root:
-                above.setdefault(index >> bits, []).append((slot, None))
-                above_hashes.setdefault(index >> bits, []).append((slot, None))
+            if not after and (index or level < height):
+                above.setdefault(index >> bits, []).append((index & mask, b"", b""))
                 continue
-            ref = NodeRef(level, index)
-            node = source.read(ref) if before else EMPTY
-            packed = splice(node.packed, before, secret_edits.get(index, ()))
-            hashes = splice(node.hashes, before, hash_edits.get(index, ()))
-            key = keys.node(level, index)
-            head = context.node_head(epoch, after)
-            ciphertext = seal(key, packed + tail if is_root else packed, context.node_aad(level, index, head))
-            own = join_hashes(context.own_hash(level, index, head, ciphertext), hashes)
-            resealed.append(Resealed(ref, Node(epoch, after, packed, hashes), ciphertext))
-            above.setdefault(index >> bits, []).append((slot, key))
-            above_hashes.setdefault(index >> bits, []).append((slot, own))
-        secret_edits, hash_edits = above, above_hashes
-    header = RootHeader(context.suite, plan.height, epoch, salt, len(tail))
-    tree_hash = context.tree_hash(header.to_bytes(), own)
-    return Outcome(header, RootKey(key), extra, resealed, plan.vanished, tree_hash)
+            packed, hashes = source.content(level, index) if before else (bytearray(), bytearray())
+            splice(packed, hashes, before, edits.get(index, ()))
+            place, head = pack_place(level, index), context.node_head(epoch, after)
+            key = keys.node(place)
+            ciphertext = seal(
+                key, packed if level < height else packed + tail, context.aad_prefix + place + head
+            )
+            digest = context.node_hash(place, head, ciphertext, hashes)
+            written.append((level, index, head, packed, hashes, ciphertext))
+            above.setdefault(index >> bits, []).append((index & mask, key, digest))
+        edits = above
+    header = RootHeader(context.suite, height, epoch, keys.salt, len(tail))
+    tree_hash = context.tree_hash(header.to_bytes(), digest)
+    return Outcome(header, RootKey(key), extra, written, plan.vanished, tree_hash)
 
 
-def _leaf_edits(leaves: Mapping[int, LeafSecret | None], bits: int) -> _Edits:
-    mask = (1 << bits) - 1
-    edits: _Edits = {}
+def _leaf_edits(leaves: Mapping[int, LeafSecret | None], bits: int, mask: int) -> dict[int, list[Edit]]:
+    edits: dict[int, list[Edit]] = {}
     for leaf, secret in leaves.items():
-        edits.setdefault(leaf >> bits, []).append((leaf & mask, secret.reveal() if secret else None))
+        value = secret.reveal() if secret else b""
+        edits.setdefault(leaf >> bits, []).append((leaf & mask, value, b""))
     return edits
 
 

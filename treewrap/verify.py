@@ -9,11 +9,11 @@ from itertools import zip_longest
 from treewrap.changes import ChangeKind
 from treewrap.codec import Reader
 from treewrap.errors import TreeHashMismatch, UpdateRefused
-from treewrap.geometry import SLOT_SIZE, NodeRef, Plan, plan, splice
+from treewrap.geometry import SLOT_SIZE, Edit, NodeRef, Plan, plan, splice
 from treewrap.loading import load_rows
-from treewrap.pages import EMPTY, Forest, Node
+from treewrap.pages import Forest, Written
 from treewrap.root import RootHeader
-from treewrap.suite import TAG_SIZE, GroupContext, join_hashes
+from treewrap.suite import TAG_SIZE, GroupContext, pack_place
 from treewrap.wire import TreeUpdate
 
 
@@ -22,7 +22,7 @@ class Accepted:
     """What an update changes in the hub's tree, all checked. `extra` is the root's part after its slots."""
 
     header: RootHeader
-    written: list[tuple[NodeRef, Node]]
+    written: list[Written]
     vanished: tuple[NodeRef, ...]
     extra: bytes
     tree_hash: bytes
@@ -44,8 +44,8 @@ def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) ->
     reader.end("rebuilt tree")
     if loaded.tree_hash != update.tree_hash:
         raise TreeHashMismatch(expected=update.tree_hash, computed=loaded.tree_hash)
-    written = list(loaded.forest.top_down())
-    gone = set(forest.nodes()) - {ref for ref, _ in written}
+    written: list[Written] = [(level, index, *node) for (level, index), node in loaded.forest.top_down()]
+    gone = set(forest.nodes()) - set(loaded.forest.nodes())
     return Accepted(update.header, written, tuple(sorted(gone)), loaded.extra, loaded.tree_hash)
 
 
@@ -75,16 +75,16 @@ def _name(ref: NodeRef | None) -> str:
 def _collect(context: GroupContext, forest: Forest, shape: Plan, update: TreeUpdate) -> Accepted:
     """Check sizes and compute hashes, bottom-up as the committer did."""
     bits, mask = context.suite.id, context.suite.arity - 1
-    written: list[tuple[NodeRef, Node]] = []
+    written: list[Written] = []
     given = iter(update.nodes)
-    edits: dict[int, list[tuple[int, bytes | None]]] = {}
+    edits: dict[int, list[Edit]] = {}
     extra = root_hash = b""
     for level in range(1, shape.height + 1):
-        above: dict[int, list[tuple[int, bytes | None]]] = {}
+        above: dict[int, list[Edit]] = {}
         for index, (before, after) in shape.touched[level - 1].items():
             is_root = (level, index) == (shape.height, 0)
             if not after and not is_root:
-                above.setdefault(index >> bits, []).append((index & mask, None))
+                above.setdefault(index >> bits, []).append((index & mask, b"", b""))
                 continue
             ref, ciphertext = next(given)
             end = after.bit_count() * SLOT_SIZE
@@ -93,12 +93,12 @@ def _collect(context: GroupContext, forest: Forest, shape: Plan, update: TreeUpd
                 raise UpdateRefused(
                     f"size of {_name(ref)}: {len(ciphertext)} bytes for {after.bit_count()} slots"
                 )
-            old = forest.read(ref) if before else EMPTY
-            hashes = splice(old.hashes, before, edits.get(index, ()))
+            hashes = forest.content(level, index)[1] if before else bytearray()
+            splice(hashes, bytearray(), before, edits.get(index, ()))
             head = context.node_head(update.epoch, after)
-            root_hash = join_hashes(context.own_hash(level, index, head, ciphertext), hashes)
-            written.append((ref, Node(update.epoch, after, ciphertext[:end], hashes, ciphertext[-TAG_SIZE:])))
-            above.setdefault(index >> bits, []).append((index & mask, root_hash))
+            root_hash = context.node_hash(pack_place(level, index), head, ciphertext, hashes)
+            written.append((level, index, head, ciphertext[:end], hashes, ciphertext[-TAG_SIZE:]))
+            above.setdefault(index >> bits, []).append((index & mask, root_hash, b""))
         edits = above
     tree_hash = context.tree_hash(update.header.to_bytes(), root_hash)
     return Accepted(update.header, written, shape.vanished, extra, tree_hash)

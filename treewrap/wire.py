@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -147,7 +147,17 @@ class MemberUpdate:
 
     def confirm(self, tag: Callable[[bytes], bytes]) -> MemberUpdate:
         """Put the tag in that `tag` makes of the rest."""
-        return replace(self, tag=tag(self.confirmed()))
+        content = self.confirmed()
+        return MemberUpdate(
+            self.header,
+            self.leaves,
+            self.rooms,
+            self.repaired,
+            self.rebuilt,
+            self.links,
+            self.tree_hash,
+            tag(content),
+        )
 
     def to_bytes(self) -> bytes:
         """Encode it: 98 bytes, 53 per leaf set, 5 per leaf blanked."""
