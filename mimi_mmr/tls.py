@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, Self, cast, get_type_hints
 
-from mimi_mmr.errors import ParseError
+from mimi_mmr.errors import InvalidUri, ParseError
 
 MAX_VECTOR = 1 << 30
 
@@ -326,7 +326,7 @@ class Struct:
         start = reader.offset
         try:
             return cls(**values)
-        except ValueError as error:
+        except (ValueError, InvalidUri) as error:
             raise ParseError(f"{name}: {error}", start) from None
 
     @classmethod
