@@ -49,7 +49,10 @@ class ContactCode:
     @classmethod
     def parse(cls, text: str) -> ContactCode:
         """Read one; raises `InvalidUri`."""
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise InvalidUri("not a URI") from None
         values = parse_qs(parts.query).get("f", [])
         if parts.scheme != "mimi-connect" or len(values) != 1:
             raise InvalidUri("expected mimi-connect:<user URI>?f=<fingerprint>")
