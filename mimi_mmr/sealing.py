@@ -55,8 +55,13 @@ class SealingPublicKey(Struct):
             raise ValueError(f"a {self.kem.name} key has {_PUBLIC_SIZE[self.kem]} bytes")
 
     def seal(self, purpose: str, context: bytes, plaintext: bytes) -> SealedBox:
-        """Encrypt to this key, bound to `purpose` and `context`."""
-        ciphertext = _SUITES[self.kem].encrypt(plaintext, self._loaded(), _info(purpose, context))
+        """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if it is no sound key."""
+        try:
+            ciphertext = _SUITES[self.kem].encrypt(plaintext, self._loaded(), _info(purpose, context))
+        except (
+            ValueError
+        ):  # a point of low order, or a lattice vector out of range: nobody holds its private key
+            raise SealedBoxRejected(f"the {self.kem.name} key to seal to is not a sound one") from None
         return SealedBox(self.kem, ciphertext)
 
     def _loaded(self) -> X25519PublicKey | MLKEM768X25519PublicKey:
