@@ -93,6 +93,7 @@ from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.private_path import PrivatePath
+from mimi_mmr.provider_keys import ProviderKeysTBS
 from mimi_mmr.queues import queue_id
 from mimi_mmr.room import PendingCommit, Room, Whois
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey
@@ -104,6 +105,7 @@ SET_LIFETIME = 30 * 86400
 PAGE = 64
 COMMIT_ATTEMPTS = 8
 ADD_BATCH = 100
+STOCK = 4
 AT_ONCE = 16
 _T = TypeVar("_T")
 
@@ -189,6 +191,7 @@ class Client:
         self._me: DeviceIdentity | None = None
         self._packages: dict[bytes, PublishedPackage] = {}
         self._waiting: dict[bytes, _Waiting] = {}
+        self._stock: deque[PreparedKeyPackage] = deque()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -219,6 +222,7 @@ class Client:
         credential = bind_device(self._identity_key, self.user, self.device, chain, self._device_key.public)
         credential.verify(self.trust, self._clock())
         self._me = DeviceIdentity(self.user, self.device, self._device_key, credential)
+        await self.path.provider(domain)
         await self.publish_connection_packages(packages)
 
     async def publish_connection_packages(self, count: int) -> None:
@@ -277,7 +281,7 @@ class Client:
     async def accept(self, incoming: IncomingRequest) -> Contact:
         """Say yes, with a KeyPackage for the connection room, which the requester will make."""
         contact = Contact(incoming.device, pinned=False)
-        package = (await self._make_key_packages(1))[0]
+        package = (await self._take_key_packages(1))[0]
         response = make_response(self.me, incoming.request.hash, [package.open])
         content = incoming.request.content
         sealed = seal_response(response, content.connection_response_key)
@@ -337,7 +341,7 @@ class Client:
         """Put `count` sets on the shelf of one contact, through another provider's relay."""
         token = fetch_token(contact.own_key)
         shelf = shelf_id(token, contact.upload_key.public)
-        for package in await self._make_key_packages(count):
+        for package in await self._take_key_packages(count):
             self._waiting[package.ref] = _Waiting(package)
             entries = KeyPackageSet((wrap(package.open, contact.own_key),))
             expiry = int(self._clock()) // 86400 * 86400 + SET_LIFETIME
@@ -345,19 +349,33 @@ class Client:
             upload = sign_upload(content, contact.upload_key)
             await self.path.call(self.user.domain, "POST", "/v1/keyPackages", upload.to_bytes())
 
-    async def _make_key_packages(self, count: int) -> list[PreparedKeyPackage]:
-        """Fresh leaves, each under a pseudonym of its own and with its own queue, made at the slot's start."""
+    async def prepare_key_packages(self, count: int) -> None:
+        """Have at least `count` KeyPackages in stock, each with a pseudonym and a queue of its own.
+
+        They are made at the next multiple of the slot, when everybody else makes theirs: a KeyPackage says in
+        which second it was made, and that must not tell one person's from another's.
+        """
+        missing = count - len(self._stock)
+        if missing <= 0:
+            return
+        keys = await self.path.provider(self.user.domain)
         now = self._clock()
         await asyncio.sleep(math.ceil(now / self._slot) * self._slot - now)
-        made = []
-        for _ in range(count):
-            leaf = await self._make_leaf()
-            made.append(prepare_key_package(leaf))
-        return made
+        leaves = [self._prepare_leaf(keys) for _ in range(missing)]
+        made = [prepare_key_package(leaf) for leaf in leaves]
+        await _gather([self._create_queue(leaf.queue, accepts_deposits=False) for leaf in leaves])
+        self._stock.extend(made)
+
+    async def _take_key_packages(self, count: int) -> list[PreparedKeyPackage]:
+        if len(self._stock) < count:
+            await self.prepare_key_packages(max(count, STOCK))
+        return [self._stock.popleft() for _ in range(count)]
+
+    def _prepare_leaf(self, keys: ProviderKeysTBS) -> PreparedLeaf:
+        return prepare_leaf(self._engine, self.me, SigningKey.generate(), keys.queue_key, self._clock())
 
     async def _make_leaf(self) -> PreparedLeaf:
-        keys = await self.path.provider(self.user.domain)
-        leaf = prepare_leaf(self._engine, self.me, SigningKey.generate(), keys.queue_key, self._clock())
+        leaf = self._prepare_leaf(await self.path.provider(self.user.domain))
         await self._create_queue(leaf.queue, accepts_deposits=False)
         return leaf
 

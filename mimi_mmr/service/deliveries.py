@@ -25,6 +25,7 @@ from mimi_mmr.keypackages import (
 from mimi_mmr.queues import open_queue_id, queue_id
 from mimi_mmr.sealing import SealingKey
 from mimi_mmr.secret import AccessToken, FetchToken
+from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
 from mimi_mmr.store.deliveries import DeliveryStore
 
@@ -39,6 +40,12 @@ class Arrivals:
     def __init__(self) -> None:
         """Nobody waits."""
         self._waiting: dict[bytes, set[asyncio.Event]] = {}
+        self._closing = False
+
+    def close(self) -> None:
+        """Let everybody go who waits: the provider is about to stop."""
+        self._closing = True
+        self.notify(list(self._waiting))
 
     def notify(self, queues: Iterable[bytes]) -> None:
         """Something came for these."""
@@ -58,6 +65,8 @@ class Arrivals:
     def listen(self, queue: bytes) -> asyncio.Event:
         """Start to listen, before looking whether there is something already."""
         event = asyncio.Event()
+        if self._closing:
+            event.set()
         self._waiting.setdefault(queue, set()).add(event)
         return event
 
@@ -78,6 +87,7 @@ class DeliveryService:
         store: DeliveryStore,
         queue_key: SealingKey,
         key_material_key: SealingKey,
+        recorder: Recorder,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open queue ids and claims with the provider's two HPKE keys."""
@@ -86,7 +96,12 @@ class DeliveryService:
         self._queue_key = queue_key
         self._key_material_key = key_material_key
         self._clock = clock
+        self._recorder = recorder
         self._arrivals = Arrivals()
+
+    def stopping(self) -> None:
+        """End long polls, so that a shutdown does not wait for them."""
+        self._arrivals.close()
 
     def mount(self, router: Router) -> None:
         """Add the endpoints that answer through the gateway only."""
@@ -137,11 +152,11 @@ class DeliveryService:
         queues = []
         for delivery in request.deliveries:
             try:
-                queues.append(
-                    open_queue_id(self._queue_key, delivery.encrypted_queue_id, delivery.leaf_binding)
-                )
+                queue = open_queue_id(self._queue_key, delivery.encrypted_queue_id, delivery.leaf_binding)
             except UnknownQueue:
                 continue  # a copied or invented address reaches nobody, and costs the others nothing
+            self._recorder.write(ROLE, "opened", body=queue)
+            queues.append(queue)
         transaction = b"notify" + hub.encode() + hashlib.sha256(body).digest()
         self._arrivals.notify(await self._store.put(queues, request.message, transaction, self._clock()))
 
@@ -171,6 +186,7 @@ class DeliveryService:
         """A sealed claim that `hub` passed on; the answer is sealed to the requester, whatever it says."""
         now = self._clock()
         claim = open_claim(request, self._key_material_key, hub, now)
+        self._recorder.write(ROLE, "opened", body=claim.to_bytes())
         seen = b"claim" + request.claim.ciphertext
         if not await self._store.first_time(seen, now, now + 2 * CLAIM_LIFETIME):
             raise NoKeyPackages("this claim was made before; a new one is needed for each fetch")

@@ -91,6 +91,11 @@ class Provider:
         self._ready = True
         return self._application(outgoing)
 
+    def stopping(self) -> None:
+        """Tell health checks that no more requests should come, end long polls; the rest is finished."""
+        self._ready = False
+        self.deliveries.stopping()
+
     async def close(self) -> None:
         """Stop workers, then close what they used; safe to call after a failed start."""
         self._ready = False
@@ -112,7 +117,7 @@ class Provider:
         self._queue_key = _sealing_key(settings.data_dir / "queue.key")
         self._key_material_key = _sealing_key(settings.data_dir / "key-material.key")
         self.deliveries = DeliveryService(
-            domain, self._delivery_store, self._queue_key, self._key_material_key, self._clock
+            domain, self._delivery_store, self._queue_key, self._key_material_key, self._recorder, self._clock
         )
         self.outbox = OutboxWorker(self.hub_store, self._fan_out)
         self.hub = HubService(

@@ -1,0 +1,117 @@
+"""The `mimi-mmr` command."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mimi_mmr.config import load_asset_host_settings, load_settings
+from mimi_mmr.errors import MmrError
+from mimi_mmr.service import logs
+from mimi_mmr.service.assets import AssetHost
+from mimi_mmr.service.provider import Provider, make_authority
+from mimi_mmr.service.record import Recorder
+from mimi_mmr.service.run import announce, listen, run, until_signalled
+from mimi_mmr.uris import check_domain
+from ohttp_relay.errors import OhttpError
+
+EXIT_CONFIG = 2
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, help="Minimal metadata rooms for MIMI.")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file; environment variables MIMI_MMR_… win over it."),
+]
+
+
+@app.command()
+def serve(config: ConfigFile = None) -> None:
+    """Run a provider: hub, accounts, deliveries, relay and gateway."""
+    _run(_serve(config))
+
+
+@app.command("asset-host")
+def asset_host(config: ConfigFile = None) -> None:
+    """Run an asset host."""
+    _run(_serve_assets(config))
+
+
+@app.command()
+def ca(
+    domain: Annotated[str, typer.Argument(help="The provider's domain.")],
+    data_dir: Annotated[Path, typer.Option(help="Where its key goes.")] = Path("data"),
+    trust_dir: Annotated[Path, typer.Option(help="Where its root goes, for others to copy.")] = Path("trust"),
+) -> None:
+    """Make a provider's CA."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        trust_dir.mkdir(parents=True, exist_ok=True)
+        make_authority(check_domain(domain), data_dir / "ca.pem", trust_dir, time.time())
+    except FileExistsError:
+        _fail(f"{data_dir / 'ca.pem'} exists; a new CA would orphan every device that the old one certified")
+    except (MmrError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"{trust_dir / domain}.pem")
+
+
+@app.command()
+def demo(
+    members: Annotated[int, typer.Option(min=0, max=2000, help="Fill the room with this many more.")] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep databases, logs and frames in this directory.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeat a run's choices (keys are always fresh).")] = None,
+) -> None:
+    """Three providers, four people, one room: the main job, and who saw what of it."""
+    from mimi_mmr.demo.run import run_demo  # heavy, and of no use to a server
+
+    raise typer.Exit(run_demo(members, keep, seed))
+
+
+async def _serve(config: Path | None) -> None:
+    settings = load_settings(config)
+    logs.configure(settings.log_level)
+    async with AsyncExitStack() as stack:
+        provider = Provider(settings)
+        stack.push_async_callback(provider.close)
+        runner = await listen(await provider.start(), settings.listen, settings.tls)
+        stack.push_async_callback(runner.cleanup)
+        await until_signalled(lambda: announce(runner, settings.domain))
+        provider.stopping()
+
+
+async def _serve_assets(config: Path | None) -> None:
+    settings = load_asset_host_settings(config)
+    logs.configure(settings.log_level)
+    host = AssetHost(
+        settings.data_dir, settings.upload_token, settings.max_asset_bytes, Recorder(settings.record_dir)
+    )
+    runner = await listen(host.app(), settings.listen, settings.tls)
+    try:
+        await until_signalled(lambda: announce(runner, "asset host"))
+    finally:
+        await runner.cleanup()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        run(work)
+    except (MmrError, OhttpError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"mimi-mmr: {message}\n")
+    raise typer.Exit(EXIT_CONFIG)
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()

@@ -1,0 +1,72 @@
+"""The world's parties as processes of their own, each serving on the socket that was opened for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import Process
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from mimi_mmr.demo.world import Party, World
+from mimi_mmr.errors import MmrError
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+class Processes:
+    """Starts every party on entry; stops all on exit."""
+
+    def __init__(self, world: World) -> None:
+        """For this world."""
+        self._world = world
+        self._stack = AsyncExitStack()
+        self._running: dict[str, Process] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.gather(*(self._start(party, "serve") for party in self._world.providers.values()))
+            await self._start(self._world.asset_host, "asset-host")
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def _start(self, party: Party, command: str) -> None:
+        with log_file(party).open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mimi_mmr", command, "--config", str(party.config)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                pass_fds=[party.socket.fileno()],
+            )
+        self._running[party.name] = process
+        if process.stdout is None:
+            raise MmrError(f"{party.name} has no output to wait for")
+        line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+        if b"serves on" not in line:
+            raise MmrError(f"{party.name} did not start; see {log_file(party)}")
+
+    async def stop(self) -> None:
+        """Ask every process to end, and wait until it has; one that does not is an error."""
+        for process in self._running.values():
+            if process.returncode is None:
+                process.terminate()
+        for name, process in self._running.items():
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                raise MmrError(f"{name} did not stop within {STOP_SECONDS:.0f} s") from None
+        self._running.clear()
+
+
+def log_file(party: Party) -> Path:
+    """Where a party's log goes."""
+    return party.directory / "log.jsonl"

@@ -1,0 +1,93 @@
+"""`mimi-mmr demo`: build the world, tell the story, open the ledger."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from mimi_mmr.demo.facts import all_views, facts_of, traces
+from mimi_mmr.demo.processes import Processes
+from mimi_mmr.demo.report import what_it_cost, who_saw_what
+from mimi_mmr.demo.story import Story, tell
+from mimi_mmr.demo.world import World, build_world
+from mimi_mmr.errors import MmrError
+from mimi_mmr.ledger import Fact, links, matrix, search
+from mimi_mmr.service.run import run
+
+EXIT_SEEN = 1
+EXIT_FAILED = 3
+
+
+def run_demo(members: int, keep: Path | None, seed: int | None, console: Console | None = None) -> int:
+    """The exit status: 0 if all went well and nothing was seen that must not be."""
+    console = console or Console(highlight=False)
+    seed = secrets.randbelow(1 << 32) if seed is None else seed
+    with tempfile.TemporaryDirectory(prefix="mimi-mmr-") as temporary:
+        root = _directory(keep) if keep else Path(temporary)
+        try:
+            status = _run(root, members, seed, console)
+        except (MmrError, ExceptionGroup) as error:
+            console.print(f"[bold red]the demonstration failed:[/] {_explain(error)} (seed {seed})")
+            status = EXIT_FAILED
+    if keep:
+        console.print(f"Databases, logs and frames: {root}")
+    return status
+
+
+def _run(root: Path, members: int, seed: int, console: Console) -> int:
+    console.print(f"[bold]Minimal metadata rooms[/]: three providers, four people, one room (seed {seed})")
+    started = time.perf_counter()
+    world = build_world(root)
+    story = Story(world, random.Random(seed), lambda line: console.print(f" [green]✓[/] {line}"))  # noqa: S311
+    try:
+        run(_live(story, members, console))
+    finally:
+        world.close()
+    console.print(f" [green]✓[/] all processes have stopped ({time.perf_counter() - started:.1f} s)")
+    return _open_ledger(story, world, console)
+
+
+async def _live(story: Story, members: int, console: Console) -> None:
+    with console.status("three providers and an asset host"):
+        async with Processes(story.world):
+            try:
+                await tell(story, members)
+            finally:
+                await story.close()
+
+
+def _open_ledger(story: Story, world: World, console: Console) -> int:
+    people = list(story.people.values())
+    facts: list[Fact] = [*story.planted, *(fact for someone in people for fact in facts_of(someone))]
+    with console.status("looking for every planted fact in every view"):
+        views = all_views(world)
+        found = matrix(views, facts, search(views, facts))
+        ties = links(traces(world, people))
+    size = sum(len(view.content) for view in views)
+    who_saw_what(console, found, ties)
+    console.print(f"{len(facts)} planted facts, {len(views)} views, {size / 1e6:.1f} MB searched.")
+    what_it_cost(console, story.costs.lines)
+    if found.violations or ties:
+        console.print(f"[bold red]{len(found.violations) + len(ties)} findings that are not allowed.[/]")
+        return EXIT_SEEN
+    console.print("[bold green]Nobody saw what they must not see.[/]")
+    return 0
+
+
+def _directory(keep: Path) -> Path:
+    keep = keep.resolve()
+    if keep.exists() and any(keep.iterdir()):
+        raise SystemExit(f"mimi-mmr: --keep {keep}: not empty; a run's views must be its own")
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(_explain(inner) for inner in error.exceptions)
+    return f"{type(error).__name__}: {error}"

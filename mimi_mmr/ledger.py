@@ -1,0 +1,281 @@
+"""The ledger: who saw what, read from what the parties really hold and received.
+
+A run plants facts. Each party's view, by role, is its database, its logs and every frame it received or sent, peer
+address included. The ledger looks for every fact in every view (raw, hex, base64 at any alignment, URL-encoded),
+and for values that tie one person's leaves together. What is found and not by design (README, "What each party
+learns") fails the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+WINDOW = 16
+_SEPARATOR = b"\n\0\n"
+
+
+class Kind(enum.StrEnum):
+    """What a planted fact is."""
+
+    NAME = "name"
+    DEVICE = "device"
+    ADDRESS = "address"
+    REAL_KEY = "real key"
+    PSEUDONYM = "pseudonym"
+    ROOM = "room"
+    LINK_KEY = "link key"
+    CONNECTION_KEY = "connection"
+    FETCH_TOKEN = "fetch token"  # noqa: S105  # a column's name
+    QUEUE = "queue"
+    CONTENT = "content"
+
+
+class Role(enum.StrEnum):
+    """In which of its roles a party saw something; each role has its own database."""
+
+    ACCOUNTS = "accounts"
+    DELIVERIES = "deliveries"
+    HUB = "hub"
+    RELAY = "relay"
+    GATEWAY = "gateway"
+    ASSETS = "assets"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something planted: what kind, about whom (and at which provider they are), and the value to look for."""
+
+    kind: Kind
+    about: str
+    provider: str
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that one party saw in one role."""
+
+    party: str
+    role: Role
+    content: bytes = field(repr=False)
+
+
+class Verdict(enum.StrEnum):
+    """One cell of the matrix."""
+
+    ABSENT = "-"
+    BY_DESIGN = "by design"
+    SEEN = "SEEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A fact that a view holds, and the encoding in which it was found."""
+
+    view: View
+    fact: Fact
+    encoding: str
+    by_design: bool
+
+    def __str__(self) -> str:
+        return f"{self.view.party} as {self.view.role} saw {self.fact.about}'s {self.fact.kind} ({self.encoding})"
+
+
+# --- what may be learnt (THREATS: "may learn") -------------------------------------------------------
+
+
+def by_design(view: View, fact: Fact) -> bool:
+    """Whether the role has to learn the fact for its work; the table of the README, as code."""
+    own = view.party == fact.provider
+    match view.role:
+        case Role.ACCOUNTS:
+            return own and fact.kind in (Kind.NAME, Kind.DEVICE, Kind.ADDRESS, Kind.REAL_KEY)
+        case Role.RELAY:
+            return fact.kind is Kind.ADDRESS
+        case Role.HUB:
+            return fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
+        case Role.DELIVERIES:
+            mine = own and fact.kind in (Kind.QUEUE, Kind.FETCH_TOKEN)
+            return mine or fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
+        case Role.GATEWAY:
+            mine = own and fact.kind in (Kind.NAME, Kind.QUEUE)
+            return mine or fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
+        case Role.ASSETS:
+            return False
+
+
+# --- searching ---------------------------------------------------------------------------------------
+
+
+def encodings(value: bytes) -> Iterator[tuple[str, bytes]]:
+    """The forms in which a value may stand in a view; base64 in each of its three alignments."""
+    yield "raw", value
+    yield "hex", value.hex().encode()
+    yield "hex", value.hex().upper().encode()
+    for shift in range(3):
+        # Only what does not depend on the neighbours: whole groups of three bytes, from a group's start.
+        inner = value[shift : len(value) - (len(value) - shift) % 3]
+        if len(inner) >= 6:
+            yield "base64", base64.b64encode(inner)
+            yield "base64url", base64.urlsafe_b64encode(inner)
+    quoted = quote(value, safe="").encode()
+    if quoted != value:
+        yield "url", quoted
+        yield "url", quoted.lower()
+
+
+def search(
+    views: Sequence[View], facts: Sequence[Fact], allowed: Callable[[View, Fact], bool] = by_design
+) -> list[Sighting]:
+    """Every fact in every view that holds it."""
+    needles = [(fact, list(dict.fromkeys(encodings(fact.value)))) for fact in facts]
+    found = []
+    for view in views:
+        for fact, forms in needles:
+            encoding = next((name for name, form in forms if form in view.content), None)
+            if encoding is not None:
+                found.append(Sighting(view, fact, encoding, allowed(view, fact)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Party and role by kind of fact."""
+
+    cells: dict[tuple[str, Role], dict[Kind, Verdict]]
+    violations: tuple[Sighting, ...]
+
+
+def matrix(views: Sequence[View], facts: Sequence[Fact], sightings: Sequence[Sighting]) -> Matrix:
+    """Sum sightings up; a cell is `SEEN` as soon as one of its facts was seen and not by design."""
+    kinds = dict.fromkeys(fact.kind for fact in facts)
+    cells = {(view.party, view.role): dict.fromkeys(kinds, Verdict.ABSENT) for view in views}
+    for sighting in sightings:
+        row = cells[sighting.view.party, sighting.view.role]
+        if not sighting.by_design:
+            row[sighting.fact.kind] = Verdict.SEEN
+        elif row[sighting.fact.kind] is Verdict.ABSENT:
+            row[sighting.fact.kind] = Verdict.BY_DESIGN
+    return Matrix(cells, tuple(sighting for sighting in sightings if not sighting.by_design))
+
+
+# --- joining -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Something that is known (to the run, not to the party) to be one person's, in one place."""
+
+    person: str
+    place: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two traces of one person, in different places, that share a value which nobody else's have."""
+
+    person: str
+    places: tuple[str, str]
+    shared: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.person}'s traces in {self.places[0]} and {self.places[1]} share a value"
+
+
+def windows(data: bytes, size: int = WINDOW) -> set[bytes]:
+    """Every run of `size` bytes."""
+    return {data[start : start + size] for start in range(len(data) - size + 1)}
+
+
+def links(traces: Sequence[Trace]) -> list[Link]:
+    """Traces of one person in two places that an equal value of at least 16 bytes ties together.
+
+    What traces of different persons share as well (domains, capabilities, lifetimes of one slot) ties nobody; nor
+    does a run that is no more than such a constant with a chance neighbour: half a window of it is too much.
+    """
+    common = _common(traces, WINDOW // 2)
+    cut = [(trace, windows(trace.data)) for trace in traces]
+    found = []
+    for index, (one, left) in enumerate(cut):
+        for other, right in cut[index + 1 :]:
+            if one.person == other.person and one.place != other.place:
+                shared = [run for run in left & right if windows(run, WINDOW // 2).isdisjoint(common)]
+                if shared:
+                    found.append(Link(one.person, (one.place, other.place), min(shared)))
+    return found
+
+
+def _common(traces: Sequence[Trace], size: int) -> set[bytes]:
+    """Runs that traces of at least two persons hold."""
+    owners: dict[bytes, str] = {}
+    common: set[bytes] = set()
+    for trace in traces:
+        for run in windows(trace.data, size):
+            if owners.setdefault(run, trace.person) != trace.person:
+                common.add(run)
+    return common
+
+
+# --- views -------------------------------------------------------------------------------------------
+
+
+def database_content(path: Path) -> bytes:
+    """A SQLite database: its files as they lie (free pages and log too), and every value of every row whole."""
+    parts = [file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")) if file.is_file()]
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for row in connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608  # names from the schema
+                parts += [value if isinstance(value, bytes) else str(value).encode() for value in row]
+    finally:
+        connection.close()
+    return _SEPARATOR.join(parts)
+
+
+def frames_content(path: Path) -> bytes:
+    """Recorded frames: peer, request line, headers, and bodies as they were."""
+    parts: list[bytes] = []
+    with path.open() as lines:
+        for line in lines:
+            frame = json.loads(line)
+            head = (frame["peer"], frame["method"], frame["path"], str(frame["status"]))
+            parts += [
+                " ".join(head).encode(),
+                *(f"{name}: {value}".encode() for name, value in frame["headers"]),
+            ]
+            parts.append(base64.b64decode(frame["body"]))
+    return _SEPARATOR.join(parts)
+
+
+def provider_views(party: str, data_dir: Path, record_dir: Path, logs: Iterable[Path]) -> list[View]:
+    """A provider's views, one for each role; its logs count for every role."""
+    logged = _SEPARATOR.join(path.read_bytes() for path in logs)
+    views = []
+    for role in Role:
+        parts = [logged]
+        database = data_dir / f"{role}.sqlite"
+        if database.exists():
+            parts.append(database_content(database))
+        frames = record_dir / f"{role}.frames.jsonl"
+        if frames.exists():
+            parts.append(frames_content(frames))
+        views.append(View(party, role, _SEPARATOR.join(parts)))
+    return views
+
+
+def asset_host_view(party: str, data_dir: Path, record_dir: Path, logs: Iterable[Path]) -> View:
+    """An asset host's view: what lies there, and what it received."""
+    parts = [path.read_bytes() for path in (*logs, *sorted(data_dir.glob("*")))]
+    frames = record_dir / "assets.frames.jsonl"
+    if frames.exists():
+        parts.append(frames_content(frames))
+    return View(party, Role.ASSETS, _SEPARATOR.join(parts))
