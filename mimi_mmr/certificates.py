@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from mimi_mmr.errors import CertificateRejected
+from mimi_mmr.errors import CertificateRejected, InvalidUri
 from mimi_mmr.uris import Kind, MimiUri, check_domain
 
 DEVICE_LIFETIME = datetime.timedelta(days=90)
@@ -166,7 +166,7 @@ class TrustAnchors:
         Raises `CertificateRejected`.
         """
         leaf, rest = _load(chain)
-        uris = [MimiUri.parse(value) for value in _sans(leaf, x509.UniformResourceIdentifier)]
+        uris = _mimi_uris(leaf)
         if len(uris) != 2 or {uri.kind for uri in uris} != {Kind.USER, Kind.DEVICE}:
             raise CertificateRejected("expected exactly one user and one device URI in the certificate")
         user, device = sorted(uris, key=lambda uri: uri.kind is Kind.DEVICE)
@@ -215,6 +215,13 @@ def _sans(leaf: x509.Certificate, kind: type[x509.UniformResourceIdentifier | x5
     except (x509.ExtensionNotFound, ValueError):
         raise CertificateRejected("the certificate names nobody (no SAN)") from None
     return list(extension.value.get_values_for_type(kind))
+
+
+def _mimi_uris(leaf: x509.Certificate) -> list[MimiUri]:
+    try:
+        return [MimiUri.parse(value) for value in _sans(leaf, x509.UniformResourceIdentifier)]
+    except InvalidUri as error:
+        raise CertificateRejected(f"a URI in the certificate is no MIMI URI: {error}") from None
 
 
 def _key(leaf: x509.Certificate) -> bytes:
