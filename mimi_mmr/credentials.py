@@ -20,7 +20,6 @@ from mimi_mmr.errors import (
     BindingRejected,
     CredentialExpired,
     IdentityError,
-    InvalidUri,
     LinkRejected,
     ParseError,
     PseudonymProofRejected,
@@ -77,10 +76,7 @@ class RealCredential(Struct):
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
         """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
-        try:
-            user, device, key = trust.verify_device(self.chain, now)
-        except InvalidUri as error:
-            raise BindingRejected(f"the certificate's URIs are not MIMI URIs: {error}") from None
+        user, device, key = trust.verify_device(self.chain, now)
         content = UserBindingTBS(user, device, key).to_bytes()
         try:
             verify(self.identity_key, "UserBindingTBS", content, self.binding_signature, by="user binding")
@@ -277,7 +273,8 @@ def resolve(
     device = link.client_credential.verify(trust, now)
     if device.user.domain != credential.user_pseudonym.domain:
         raise LinkRejected("the pseudonym is of another provider than the identity behind it")
-    if device.device_key in (credential.signature_public_key, credential.set_public_key):
+    pseudonymous = {credential.signature_public_key, credential.set_public_key}
+    if not pseudonymous.isdisjoint({device.device_key, device.identity_key}):
         raise LinkRejected("real and pseudonymous key are the same: all rooms of this device are linked")
     try:
         verify(
