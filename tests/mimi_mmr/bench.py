@@ -1,0 +1,267 @@
+"""Rooms on a bench: providers' keys, people, a hub and members, as objects that hand bytes to each other.
+
+Real MLS groups, real credentials, real trees; no server, no socket. Everything a party keeps can be looked at,
+so that a test can forge with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.credentials import DeviceIdentity, bind_device
+from mimi_mmr.hub.messages import (
+    CommitAuthTBS,
+    CommitEvent,
+    EventKind,
+    Snapshot,
+    UpdateRequest,
+    WelcomeEvent,
+    digest,
+    sign_commit,
+)
+from mimi_mmr.hub.mode import AcceptedCommit, HubMode
+from mimi_mmr.hub.policy import Identities, RoomPolicy, SignedPolicy
+from mimi_mmr.hub.state import Outgoing, RoomState
+from mimi_mmr.keypackages import OpenKeyPackage
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
+from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.queues import leaf_binding
+from mimi_mmr.room import Followed, PendingCommit, Room, Standing
+from mimi_mmr.sealing import Kem, SealingKey
+from mimi_mmr.store.hub import to_snapshot
+from mimi_mmr.uris import Kind, MimiUri
+
+HUB = "a.example"
+DOMAINS = ("a.example", "b.example", "c.example")
+DAY = 86400
+ENGINE = MlsRsEngine()
+
+
+@dataclass
+class Provider:
+    """One provider's CA and its key for queue ids."""
+
+    ca: CertificateAuthority
+    queue_key: SealingKey
+
+
+@dataclass
+class World:
+    """Three providers whom everybody trusts, each for its own domain."""
+
+    now: float = field(default_factory=time.time)
+    providers: dict[str, Provider] = field(init=False)
+    trust: TrustAnchors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.providers = {
+            domain: Provider(CertificateAuthority.create(domain, self.now), SealingKey.generate(Kem.X25519))
+            for domain in DOMAINS
+        }
+        self.trust = TrustAnchors.from_pem({name: one.ca.root_pem() for name, one in self.providers.items()})
+
+    def device(self, name: str, domain: str = HUB, identity: SigningKey | None = None) -> DeviceIdentity:
+        """A user with one certified device."""
+        user, device = MimiUri(domain, Kind.USER, name), MimiUri(domain, Kind.DEVICE, f"{name}-phone")
+        key = SigningKey.generate()
+        chain = (self.providers[domain].ca.issue_device(user, device, key.public, self.now),)
+        bound = bind_device(identity or SigningKey.generate(), user, device, chain, key.public)
+        return DeviceIdentity(user, device, key, bound)
+
+    def leaf(self, device: DeviceIdentity, set_key: SigningKey | None = None) -> PreparedLeaf:
+        """A leaf for one room."""
+        queue_key = self.providers[device.user.domain].queue_key.public
+        return prepare_leaf(ENGINE, device, set_key or SigningKey.generate(), queue_key, self.now)
+
+    def key_package(self, device: DeviceIdentity, set_key: SigningKey | None = None) -> PreparedKeyPackage:
+        return prepare_key_package(self.leaf(device, set_key))
+
+
+@dataclass
+class Committed:
+    """An accepted commit, with everything that came of it."""
+
+    request: UpdateRequest
+    accepted: AcceptedCommit
+    followed: dict[str, Followed]
+
+    def event(self, kind: EventKind) -> bytes:
+        return next(item.event for item in self.accepted.events if item.kind is kind)
+
+
+class RoomBench:
+    """One room: a hub's state, and the rooms of its members by name."""
+
+    def __init__(
+        self,
+        creator: str = "alice",
+        identities: Identities = Identities.EVERYONE,
+        arity: int = 4,
+        world: World | None = None,
+    ) -> None:
+        self.world = world or World()
+        self.devices: dict[str, DeviceIdentity] = {}
+        self.leaves: dict[str, PreparedLeaf] = {}
+        self.rooms: dict[str, Room] = {}
+        self.uri = MimiUri(HUB, Kind.ROOM, "room")
+        self.mode = HubMode(HUB)
+        leaf = self.leaves[creator] = self.world.leaf(self.person(creator))
+        self.rooms[creator], request = Room.create(self.uri, leaf, identities, arity)
+        self.created = request
+        self.state: RoomState = self.mode.create(request, self.now).state
+        self.snapshots: list[Snapshot] = [to_snapshot(self.state)]
+
+    @property
+    def now(self) -> float:
+        return self.world.now
+
+    # --- people --------------------------------------------------------------------------------------
+
+    def person(self, name: str) -> DeviceIdentity:
+        """Somebody, at the provider that their initial says."""
+        if name not in self.devices:
+            domain = DOMAINS[(ord(name[0]) - ord("a")) % len(DOMAINS)]
+            self.devices[name] = self.world.device(name, domain)
+        return self.devices[name]
+
+    def package(self, name: str) -> OpenKeyPackage:
+        """A fresh KeyPackage of theirs, as a contact has it; the leaf is kept under the name."""
+        prepared = self.world.key_package(self.person(name))
+        self.leaves[name] = prepared.leaf
+        return prepared.open
+
+    def leaf_of(self, name: str) -> int:
+        return self.rooms[name].own_leaf
+
+    def pseudonym(self, name: str) -> MimiUri:
+        return self.leaves[name].identity.credential.user_pseudonym
+
+    def at(self, leaf: int) -> str | None:
+        """Who has this leaf."""
+        return next((name for name, room in self.rooms.items() if room.own_leaf == leaf), None)
+
+    # --- commits -------------------------------------------------------------------------------------
+
+    def stage(
+        self,
+        sender: str,
+        *,
+        add: Sequence[str | OpenKeyPackage] = (),
+        remove: Sequence[str] = (),
+        policy: RoomPolicy | None = None,
+    ) -> PendingCommit:
+        """A commit that is on its way."""
+        packages = [self.package(one) if isinstance(one, str) else one for one in add]
+        leaves = [self.leaf_of(name) for name in remove]
+        return self.rooms[sender].stage(add=packages, remove=leaves, policy=policy)
+
+    def commit(self, sender: str, add: Sequence[str] = (), **changes: Any) -> Committed:
+        """A commit that the hub accepts and everybody follows."""
+        return self.settle(sender, self.stage(sender, add=add, **changes), add)
+
+    def settle(self, sender: str, pending: PendingCommit, add: Sequence[str] = ()) -> Committed:
+        request = UpdateRequest.from_bytes(pending.request.to_bytes())
+        accepted = self.accept(request)
+        pending.accept()
+        followed = self.deliver(accepted.events)
+        for name in [name for name, room in self.rooms.items() if room.removed]:
+            del self.rooms[name]
+        assert set(add) <= self.rooms.keys()
+        return Committed(request, accepted, followed)
+
+    def accept(self, request: UpdateRequest) -> AcceptedCommit:
+        """What the hub does with a commit that it takes."""
+        accepted = self.mode.update(self.state, request, self.now)
+        accepted.commit()
+        self.snapshots.append(to_snapshot(self.state))
+        return accepted
+
+    def deliver(self, events: Sequence[Outgoing]) -> dict[str, Followed]:
+        """Bring events to those that the hub addressed, found as their providers find them: by the binding."""
+        by_binding = {leaf_binding(leaf.key.public): name for name, leaf in self.leaves.items()}
+        followed = {}
+        for event in events:
+            for delivery in event.deliveries:
+                name = by_binding[delivery.leaf_binding]
+                if event.kind is EventKind.COMMIT:
+                    followed[name] = self.rooms[name].follow(CommitEvent.from_bytes(event.event), self.now)
+                elif event.kind is EventKind.WELCOME:
+                    self.rooms[name] = self.join(name, WelcomeEvent.from_bytes(event.event))
+        return followed
+
+    def join(self, name: str, event: WelcomeEvent, snapshot: Snapshot | None = None) -> Room:
+        snapshot = snapshot or self.snapshots[event.auth.content.epoch + 1]
+        return Room.join(self.leaves[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
+
+    # --- forging -------------------------------------------------------------------------------------
+
+    def resign(self, request: UpdateRequest, signer: str, **changes: Any) -> UpdateRequest:
+        """This request with other parts, the hashes of all parts brought up to date, signed by `signer`.
+
+        Names of `CommitAuthTBS` set what is signed, other names the request's own parts.
+        """
+        signed = {name: value for name, value in changes.items() if name in CommitAuthTBS.__annotations__}
+        request = replace(request, **{name: changes[name] for name in changes if name not in signed})
+        parts = {
+            "commit_hash": digest(request.commit),
+            "welcome_hash": digest(request.welcome),
+            "tree_update_hash": digest(request.tree_update),
+            "member_update_hash": digest(request.member_update),
+        }
+        content = replace(request.auth.content, **(parts | signed))
+        return replace(request, auth=sign_commit(content, self.leaves[signer].key))
+
+    def hub_fingerprint(self) -> tuple[Any, ...]:
+        """All that the hub holds of the room."""
+        state = self.state
+        return (
+            state.epoch,
+            state.ratchet.to_bytes(),
+            state.ratchet.tree_hash(),
+            state.wrap.to_bytes(),
+            state.wrap.tree_hash,
+            state.policy.to_bytes(),
+            dict(state.members),
+        )
+
+    # --- seeing --------------------------------------------------------------------------------------
+
+    def names(self, viewer: str) -> dict[int, str | None]:
+        """Leaf -> user name as `viewer` verified it; None for one that is hidden; "?" for one that failed."""
+        found: dict[int, str | None] = {}
+        for entry in self.rooms[viewer].who(self.world.trust, self.now):
+            if entry.standing is Standing.HIDDEN:
+                found[entry.leaf] = None
+            else:
+                found[entry.leaf] = entry.member.device.user.name if entry.member else "?"
+        return found
+
+    def check_agreement(self) -> None:
+        """Hub and members agree on epoch, tree hash, roster and policy; every shown name is the right one."""
+        state = self.state
+        truth = {room.own_leaf: name for name, room in self.rooms.items()}
+        policy = state.policy.policy
+        shown = {
+            leaf: name if policy.shows_identity(self.pseudonym(name)) else None
+            for leaf, name in truth.items()
+        }
+        for name, room in self.rooms.items():
+            assert (room.epoch, room.tree_hash) == (state.epoch, state.wrap.tree_hash)
+            assert room.policy == state.policy
+            participants = room.participants()
+            assert {leaf: one.credential.user_pseudonym for leaf, one in participants.items()} == {
+                leaf: member.user for leaf, member in state.members.items()
+            }
+            assert participants.keys() == truth.keys()
+            assert self.names(name) == shown, f"as {name} sees it"
+
+
+def next_policy(signed: SignedPolicy, **changes: Any) -> RoomPolicy:
+    """The policy after this one, with these changes."""
+    policy = signed.policy
+    return replace(policy, **({"serial": policy.serial + 1} | changes))
