@@ -67,6 +67,7 @@ class Answerer:
     response_limit: int
     seconds: float
     observe: Observer | None = None
+    refused: Callable[[str], None] | None = None
 
     async def whole(self, request: Request, enc: bytes) -> Response:
         """Return the whole answer to a whole request.  Raises nothing but CancelledError."""
@@ -92,6 +93,8 @@ class Answerer:
 
     def refusal(self, error: OhttpError) -> Response:
         """Return what tells the client of an error."""
+        if self.refused is not None:
+            self.refused(type(error).__name__)
         status, kind = next(
             (a for cls, a in _ANSWERS.items() if isinstance(error, cls)), (500, problems.BLANK)
         )

@@ -2,46 +2,82 @@
 
 from __future__ import annotations
 
+import hmac
+import os
 import ssl
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from aiohttp import web
 
-from .download import DownloadProxy
+from .download import DownloadLimits, DownloadProxy
 from .errors import ConfigurationError, KeyFileError, OhttpError
-from .gateway import DEFAULT_PATH, Gateway
+from .gateway import UNDATED_WINDOW, Gateway
 from .kem import KemId
 from .keys import KeyRing
 from .relay import Relay
+from .replay import ReplayGuard
+from .replay_shared import SharedReplayCache
+from .rotation import KeyKeeper
 from .serve import Bind, run
 from .targets import TargetPolicy
+from .telemetry import MULTIPROCESS_DIR, Metrics, configure_logs
+from .transport import check_url
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, download proxy, keys."
+    no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."
 )
 keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.")
 app.add_typer(keys_app, name="keys")
 
 Host = Annotated[str, typer.Option(envvar="OHTTP_HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option(envvar="OHTTP_PORT", help="Port to listen on; 0 picks one.")]
+Workers = Annotated[int, typer.Option(envvar="OHTTP_WORKERS", min=1, help="Worker processes.")]
+Admin = Annotated[int | None, typer.Option(envvar="OHTTP_ADMIN_PORT", help="Loopback: /metrics, /health.")]
+Grace = Annotated[float, typer.Option(help="Seconds for requests in flight at the end.")]
 Certificate = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_CERT", help="PEM certificate chain.")]
 PrivateKey = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_KEY", help="PEM private key.")]
+ClientCa = Annotated[
+    Path | None, typer.Option(envvar="OHTTP_CLIENT_CA", help="Ask clients for a certificate.")
+]
 Trust = Annotated[Path | None, typer.Option(envvar="OHTTP_CA", help="PEM authorities to trust upstream.")]
+UpCertificate = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_CERT", help="Certificate for upstream.")]
+UpKey = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_KEY", help="Its private key.")]
 Insecure = Annotated[bool, typer.Option(help="Let a loopback hop be plain http.")]
 KeyFolder = Annotated[Path, typer.Option(envvar="OHTTP_KEYS", help="Directory of the key ring.")]
+Networks = Annotated[list[str] | None, typer.Option(help="Non-public network that may be reached.")]
 
 
-def _server_tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
     if certificate is None:
+        if client_ca is not None:
+            raise ConfigurationError("a client certificate can only be asked for with --cert")
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"cannot use the TLS certificate or key: {error}") from None
     return context
 
 
-def _client_tls(trust: Path | None) -> ssl.SSLContext | None:
-    return ssl.create_default_context(cafile=str(trust)) if trust else None
+def _client_tls(
+    trust: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(trust) if trust else None)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"cannot use the upstream certificates: {error}") from None
+    return context
 
 
 def _named(pairs: list[str]) -> dict[str, str]:
@@ -54,21 +90,68 @@ def _named(pairs: list[str]) -> dict[str, str]:
     return named
 
 
+def _tokens(path: Path | None) -> Callable[[web.Request], bool] | None:
+    if path is None:
+        return None
+    try:
+        known = [line.strip().encode() for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the tokens: {error.strerror}") from None
+
+    def allowed(request: web.Request) -> bool:
+        given = (
+            request.headers.get("Authorization", "")
+            .removeprefix("Bearer ")
+            .encode("utf-8", "surrogateescape")
+        )
+        return any([hmac.compare_digest(given, token) for token in known])  # noqa: C419  # compare all, always
+
+    return allowed
+
+
+def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) -> None:
+    """Run a role with metrics and logs; workers add up their metrics in a directory of their own."""
+    configure_logs(sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="ohttp-metrics-") as folder:
+        if bind.workers > 1:
+            os.environ[MULTIPROCESS_DIR] = folder
+        metrics = Metrics(role)
+        run(lambda: make(metrics), bind, metrics.admin_app)
+
+
 @app.command()
 def relay(
     gateway: Annotated[list[str], typer.Option(help="NAME=URL of a gateway; may be repeated.")],
     host: Host = "127.0.0.1",
     port: Port = 8080,
+    workers: Workers = 1,
+    admin_port: Admin = None,
+    grace: Grace = 30.0,
     cert: Certificate = None,
     key: PrivateKey = None,
+    client_ca: ClientCa = None,
     ca: Trust = None,
+    up_cert: UpCertificate = None,
+    up_key: UpKey = None,
+    tokens: Annotated[Path | None, typer.Option(help="File of bearer tokens, one a line.")] = None,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
     """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list."""
-    made = Relay(
-        _named(gateway), ssl_context=_client_tls(ca), allow_insecure_loopback=allow_insecure_loopback
-    )
-    run(made.app, Bind(host, port, _server_tls(cert, key)))
+    gateways, upstream, authenticate = _named(gateway), _client_tls(ca, up_cert, up_key), _tokens(tokens)
+    for url in gateways.values():  # a bad setting shows before any worker starts
+        check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+
+    def make(metrics: Metrics) -> web.Application:
+        return Relay(
+            gateways,
+            authenticate=authenticate,
+            ssl_context=upstream,
+            allow_insecure_loopback=allow_insecure_loopback,
+            metrics=metrics,
+        ).app()
+
+    tls = _server_tls(cert, key, client_ca)
+    _serve("relay", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
 
 
 @app.command()
@@ -77,16 +160,33 @@ def gateway(
     keys: KeyFolder,
     host: Host = "127.0.0.1",
     port: Port = 8081,
-    path: Annotated[str, typer.Option(help="Path of the gateway resource.")] = DEFAULT_PATH,
-    network: Annotated[list[str] | None, typer.Option(help="Non-public network of targets.")] = None,
+    workers: Workers = 1,
+    admin_port: Admin = None,
+    grace: Grace = 30.0,
+    path: Annotated[str, typer.Option(help="Path of the gateway resource.")] = "/.well-known/ohttp-gateway",
+    network: Networks = None,
+    rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0: never.")] = 24.0,
+    window: Annotated[float, typer.Option(min=2.0, help="Seconds a Date may be off.")] = 60.0,
     cert: Certificate = None,
     key: PrivateKey = None,
+    client_ca: ClientCa = None,
     ca: Trust = None,
 ) -> None:
     """Run a gateway: POST takes encapsulated requests, GET gives the key list."""
-    policy = TargetPolicy.of(target, network or ())
-    made = Gateway(KeyRing.load(keys), policy, ssl_context=_client_tls(ca))
-    run(lambda: made.app(path), Bind(host, port, _server_tls(cert, key)))
+    policy, upstream = TargetPolicy.of(target, network or ()), _client_tls(ca)
+    KeyRing.load(keys)
+
+    def make(metrics: Metrics) -> web.Application:
+        ring = KeyRing.load(keys)
+        dated = SharedReplayCache(keys / "replay-dated", 2 * window + 1)
+        undated = SharedReplayCache(keys / "replay-undated", UNDATED_WINDOW, 1_000_000)
+        guard = ReplayGuard(dated, undated, window)
+        made = Gateway(ring, policy, replay=guard, ssl_context=upstream, metrics=metrics).app(path)
+        KeyKeeper(ring, keys, lifetime=rotate_hours * 3600 or None).attach(made)
+        return made
+
+    tls = _server_tls(cert, key, client_ca)
+    _serve("gateway", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
 
 
 @app.command()
@@ -94,54 +194,68 @@ def proxy(
     asset_host: Annotated[list[str], typer.Option(help="HOST[:PORT] of assets; may be repeated.")],
     host: Host = "127.0.0.1",
     port: Port = 8082,
+    workers: Workers = 1,
+    admin_port: Admin = None,
+    grace: Grace = 30.0,
     cache: Annotated[Path | None, typer.Option(envvar="OHTTP_CACHE", help="Directory of the cache.")] = None,
-    network: Annotated[list[str] | None, typer.Option(help="Non-public network of assets.")] = None,
+    cache_bytes: Annotated[int, typer.Option(help="Size of the cache.")] = 16 * 1024**3,
+    network: Networks = None,
     cert: Certificate = None,
     key: PrivateKey = None,
+    client_ca: ClientCa = None,
     ca: Trust = None,
 ) -> None:
     """Run a download proxy: GET /proxyDownload/{percent-encoded URL}."""
-    tls = _client_tls(ca)
-    made = DownloadProxy(frozenset(asset_host), cache_dir=cache, networks=network or (), ssl_context=tls)
-    run(made.app, Bind(host, port, _server_tls(cert, key)))
+    hosts, limits, upstream = frozenset(asset_host), DownloadLimits(cache=cache_bytes), _client_tls(ca)
+    networks = tuple(network or ())
+    TargetPolicy.of((), networks)
+
+    def make(metrics: Metrics) -> web.Application:
+        made = DownloadProxy(
+            hosts, None, cache, limits, networks=networks, ssl_context=upstream, metrics=metrics
+        )
+        return made.app()
+
+    tls = _server_tls(cert, key, client_ca)
+    _serve("proxy", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
 
 
 @keys_app.command("generate")
 def generate(
-    directory: KeyFolder,
+    keys: KeyFolder,
     kem: Annotated[list[str] | None, typer.Option(help="x25519, xwing or p256; may be repeated.")] = None,
+    overlap_hours: Annotated[float, typer.Option(help="How long a replaced key is accepted.")] = 24.0,
 ) -> None:
     """Make a key ring; refuses to replace one."""
-    with KeyRing.locked(directory):
+    try:
+        kems = [KemId[name.upper()] for name in kem or ["x25519"]]
+    except KeyError as error:
+        raise ConfigurationError(f"unknown KEM {error}, expected x25519, xwing or p256") from None
+    with KeyRing.locked(keys):
         try:
-            KeyRing.load(directory)
+            KeyRing.load(keys)
         except KeyFileError:
-            names = kem or ["x25519"]
-            try:
-                kems = [KemId[name.upper()] for name in names]
-            except KeyError as error:
-                raise ConfigurationError(f"unknown KEM {error}") from None
-            KeyRing.generate(kems).save(directory)
+            KeyRing.generate(kems, overlap=overlap_hours * 3600).save(keys)
             return
-        raise ConfigurationError(f"{directory} already holds a key ring")
+    raise ConfigurationError(f"{keys} already holds a key ring")
 
 
 @keys_app.command("rotate")
 def rotate(
-    directory: KeyFolder,
+    keys: KeyFolder,
     lead: Annotated[float, typer.Option(help="Seconds until the new key is advertised.")] = 60.0,
 ) -> None:
     """Add a fresh key for each KEM; running gateways take it up."""
-    with KeyRing.locked(directory):
-        ring = KeyRing.load(directory)
+    with KeyRing.locked(keys):
+        ring = KeyRing.load(keys)
         ring.rotate(lead=lead)
-        ring.save(directory)
+        ring.save(keys)
 
 
 @keys_app.command("show")
-def show(directory: KeyFolder) -> None:
+def show(keys: KeyFolder) -> None:
     """Print the advertised key list as hex."""
-    typer.echo(KeyRing.load(directory).public_list().hex())
+    typer.echo(KeyRing.load(keys).public_list().hex())
 
 
 def main() -> None:

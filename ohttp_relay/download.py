@@ -30,6 +30,7 @@ from .freshness import Freshness, judge
 from .ranges import Unsatisfiable, parse_range
 from .streams import AnyResponse, OwnedStream, StreamedResponse, send
 from .targets import AUTO_HEADERS, CheckedConnector, TargetPolicy, open_target_session
+from .telemetry import Metrics
 from .transport import Observer, Seen, hide_server
 
 PREFIX: Final = "/proxyDownload/"
@@ -100,6 +101,7 @@ class DownloadProxy:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         if session is not None and not isinstance(session.connector, CheckedConnector):
             raise ConfigurationError("downloads go over a session made by open_target_session")
@@ -112,6 +114,7 @@ class DownloadProxy:
         self._ssl = ssl_context
         self._clock = clock
         self._observe = observe
+        self._middlewares = [metrics.middleware] if metrics is not None else []
         self._fetching: dict[str, _Fetching] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -129,7 +132,7 @@ class DownloadProxy:
 
     def app(self, prefix: str = PREFIX) -> web.Application:
         """Return an application that serves the proxy alone and closes it at the end."""
-        app = web.Application()
+        app = web.Application(middlewares=self._middlewares)
         app.add_routes(self.routes(prefix))
         app.on_response_prepare.append(hide_server)
         app.on_cleanup.append(self._cleanup)

@@ -37,6 +37,7 @@ from .padding import Padding, buckets
 from .replay import ReplayGuard
 from .streams import Handler
 from .targets import CheckedConnector, Origin, TargetPolicy, open_target_session
+from .telemetry import Metrics
 from .transport import Observer, Seen, header_pairs, hide_server, media_type, read_limited
 
 __all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
@@ -79,6 +80,7 @@ class Gateway:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.keyring = keyring
         self.policy = targets if isinstance(targets, TargetPolicy) else TargetPolicy.of(targets)
@@ -102,7 +104,9 @@ class Gateway:
             self.limits.response,
             self.limits.target_seconds,
             observe,
+            metrics.refused if metrics is not None else None,
         )
+        self._middlewares = [metrics.middleware] if metrics is not None else []
         self._whole_limits = Limits(fields=self.limits.fields, content=self.limits.request)
         self._stream_limits = Limits(fields=self.limits.fields, content=self.limits.stream)
 
@@ -114,7 +118,7 @@ class Gateway:
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
         """Return an application that serves the gateway alone and closes it at the end."""
-        app = web.Application()
+        app = web.Application(middlewares=self._middlewares)
         app.add_routes(self.routes(path))
         app.on_response_prepare.append(hide_server)
         app.on_cleanup.append(self._cleanup)

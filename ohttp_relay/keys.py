@@ -163,9 +163,17 @@ class KeyRing:
             current.append(GatewayKey.generate(key_id, config.kem_id, config.suites, now + lead))
         self._replace(current)
 
+    def is_due(self, lifetime: float) -> bool:
+        """Tell whether the newest key is older than `lifetime` seconds."""
+        return self._clock() >= max(key.active_from for key in self._keys) + lifetime
+
+    def has_expired(self) -> bool:
+        """Tell whether a key is held that is no longer accepted: saving the ring erases it."""
+        return len(self.keys) < len(self._keys)
+
     def rotate_if_due(self, lifetime: float, *, lead: float = 0.0) -> bool:
         """Rotate if the newest key is older than `lifetime` seconds; tell whether it did."""
-        if self._clock() < max(key.active_from for key in self._keys) + lifetime:
+        if not self.is_due(lifetime):
             return False
         self.rotate(lead=lead)
         return True
@@ -181,9 +189,9 @@ class KeyRing:
         folder = Path(directory)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(folder)
-        text = json.dumps(
-            {"format": _FORMAT, "overlap": self.overlap, "keys": [_to_json(k) for k in self.keys]}
-        )
+        self._replace(self.keys)
+        stored = [_to_json(key) for key in self._keys]
+        text = json.dumps({"format": _FORMAT, "overlap": self.overlap, "keys": stored})
         temporary = folder / f".{RING_FILE}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

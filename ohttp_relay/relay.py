@@ -25,6 +25,7 @@ from .fields import Field
 from .keyconfig import MEDIA_TYPE as KEYS_TYPE
 from .streams import abort
 from .targets import AUTO_HEADERS
+from .telemetry import Metrics
 from .transport import (
     Observer,
     Seen,
@@ -84,6 +85,7 @@ class Relay:
         allow_insecure_loopback: bool = False,
         clock: Callable[[], float] = time.monotonic,
         observe: Observer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         if not gateways:
             raise ConfigurationError("a relay needs at least one gateway")
@@ -98,6 +100,7 @@ class Relay:
         self._ssl = ssl_context
         self._clock = clock
         self._observe = observe
+        self._middlewares = [metrics.middleware] if metrics is not None else []
         self._kept: dict[str, _KeptKeys] = {}
         self._fetching: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in self._gateways}
 
@@ -110,7 +113,7 @@ class Relay:
 
     def app(self, prefix: str = "") -> web.Application:
         """Return an application that serves the relay alone and closes it at the end."""
-        app = web.Application()
+        app = web.Application(middlewares=self._middlewares)
         app.add_routes(self.routes(prefix))
         app.on_response_prepare.append(hide_server)
         app.on_cleanup.append(self._cleanup)

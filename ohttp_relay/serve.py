@@ -1,45 +1,189 @@
-"""Running an application: one event loop, graceful end."""
+"""Running an application: one or several workers on one port, and an end that finishes what is in flight."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
+
+from .errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_RESTARTS_TO_GIVE_UP: Final = 10
+AppFactory = Callable[[], web.Application]
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Where to listen; `grace` is how many seconds requests in flight have to finish at the end."""
+    """Where to listen.  `grace`: seconds that requests in flight have at the end.  `idle`: seconds that an
+    unused connection is kept.  `admin_port`: a second, plain port on loopback, for metrics and health.
+    """  # noqa: D205
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    workers: int = 1
     grace: float = 30.0
+    idle: float = 75.0
+    admin_port: int | None = None
+    backlog: int = 4096
 
 
-def run(make_app: Callable[[], web.Application], bind: Bind) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight."""
-    asyncio.run(serve(make_app(), bind))
+def run(make_app: AppFactory, bind: Bind, make_admin: AppFactory | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.  Each worker calls `make_app`, so it opens what it needs itself.
+
+    Raises ConfigurationError if the address cannot be listened on.
+    """
+    sockets = open_sockets(bind)
+    host, port = sockets[0].getsockname()[:2]
+    sys.stderr.write(f"listening on {'https' if bind.tls else 'http'}://{host}:{port}\n")
+    sys.stderr.flush()
+    if bind.workers == 1:
+        _run_worker(make_app, bind, sockets[0], make_admin)
+    else:
+        _supervise(make_app, bind, sockets, make_admin)
 
 
-async def serve(app: web.Application, bind: Bind) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight."""
+def open_sockets(bind: Bind) -> list[socket.socket]:
+    """Return one bound socket a worker, all on one port (SO_REUSEPORT).  Raises ConfigurationError."""
+    port = bind.port
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(bind.workers):
+            family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+            made = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if bind.workers > 1:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            made.bind((bind.host, port))
+            made.listen(bind.backlog)  # who comes before a worker is up waits instead of being refused
+            port = made.getsockname()[1]
+    except OSError as error:
+        for made in sockets:
+            made.close()
+        raise ConfigurationError(f"cannot listen on {bind.host} port {bind.port}: {error.strerror}") from None
+    return sockets
+
+
+async def serve(
+    app: web.Application,
+    bind: Bind,
+    listener: socket.socket,
+    admin: web.Application | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until `stop` is set (by default: SIGTERM or SIGINT), then finish what is in flight."""
+    stop = stop or _stop_on_signals()
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=bind.grace,
+        keepalive_timeout=bind.idle,
+        handler_cancellation=True,
+    )
+    runners = [runner]
+    try:
+        await runner.setup()
+        site = web.SockSite(runner, listener, ssl_context=bind.tls, backlog=bind.backlog)
+        await site.start()
+        if admin is not None and bind.admin_port is not None:
+            runners.append(web.AppRunner(admin, access_log=None, shutdown_timeout=1.0))
+            await runners[1].setup()
+            await web.TCPSite(runners[1], "127.0.0.1", bind.admin_port).start()
+        await stop.wait()
+    finally:
+        for started in runners:
+            await started.cleanup()
+
+
+def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=bind.grace)
-    await runner.setup()
+    return stop
+
+
+def _run_worker(
+    make_app: AppFactory,
+    bind: Bind,
+    listener: socket.socket,
+    make_admin: AppFactory | None,
+    parent: int | None = None,
+) -> None:
+    """Serve in this process; `parent` is a pipe that ends with the supervisor, and the worker with it."""
+
+    async def main() -> None:
+        stop = _stop_on_signals()
+        if parent is not None:
+            asyncio.get_running_loop().add_reader(parent, stop.set)
+        await serve(make_app(), bind, listener, make_admin() if make_admin is not None else None, stop)
+
     try:
-        await web.TCPSite(runner, bind.host, bind.port, ssl_context=bind.tls).start()
-        host, port = runner.addresses[0][:2]
-        sys.stderr.write(f"listening on {'https' if bind.tls else 'http'}://{host}:{port}\n")
-        sys.stderr.flush()
-        await stop.wait()
-    finally:
-        await runner.cleanup()
+        import uvloop
+    except ImportError:  # not on every platform
+        asyncio.run(main())
+    else:
+        uvloop.run(main())
+
+
+def _supervise(
+    make_app: AppFactory, bind: Bind, sockets: list[socket.socket], make_admin: AppFactory | None
+) -> None:
+    """Fork a worker for each socket; start those again that die; end all when told to."""
+    ending = False
+    watched, held = os.pipe()  # closed by the system when this process ends, however it does
+    workers: dict[int, int] = {}
+
+    def start(index: int) -> None:
+        child = os.fork()
+        if child:
+            workers[child] = index
+            return
+        status = 1
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            os.close(held)
+            for other in sockets[:index] + sockets[index + 1 :]:
+                other.close()
+            _run_worker(make_app, bind, sockets[index], make_admin if index == 0 else None, watched)
+            status = 0
+        os._exit(status)
+
+    def end(*_: object) -> None:
+        nonlocal ending
+        ending = True
+        for listener in sockets:  # a worker's own copy must be the last, for its end to refuse the next
+            listener.close()
+        for child in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    for index in range(len(sockets)):
+        start(index)
+    restarts = 0
+    while workers:
+        child, _ = os.wait()
+        index = workers.pop(child, -1)
+        if not ending and index >= 0:
+            restarts += 1
+            log.error("a worker died")
+            if restarts > _RESTARTS_TO_GIVE_UP:
+                end()
+            else:
+                start(index)
