@@ -29,8 +29,11 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.geometry import NodeRef
+from treewrap.join import LinkSnapshot, open_link, open_link_light
+from treewrap.light import LightTree
 from treewrap.links import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink, Verifier
 from treewrap.member import WrapTree
+from treewrap.paths import OpenedPaths, PathQuery, Paths
 from treewrap.public import PublicTree, StagedPublic
 from treewrap.seals import LinkKey
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret, RootKey, Secret
@@ -54,15 +57,20 @@ __all__ = [
     "Kem",
     "LeafChange",
     "LeafSecret",
+    "LightTree",
     "Link",
     "LinkError",
     "LinkKey",
     "LinkSeal",
+    "LinkSnapshot",
     "LiveLink",
     "MemberUpdate",
     "NodeError",
     "NodeRef",
+    "OpenedPaths",
     "ParseError",
+    "PathQuery",
+    "Paths",
     "PublicTree",
     "Rebuild",
     "Reject",
@@ -89,4 +97,6 @@ __all__ = [
     "WrapError",
     "WrapTree",
     "WrongEpochSecret",
+    "open_link",
+    "open_link_light",
 ]

@@ -10,7 +10,7 @@ from treewrap.errors import ChangeError, LinkError, StaleEpoch
 from treewrap.geometry import NodeRef, Plan, plan
 from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
-from treewrap.rules import is_removal, next_extra, renew_rooms
+from treewrap.rules import expire_links, is_removal, next_extra, renew_rooms
 from treewrap.seals import check_public_key, seal_root
 from treewrap.secret import EpochSecret, Rng
 from treewrap.staging import Holder, NodeSource, Outcome, StagedCommit, reseal
@@ -63,8 +63,7 @@ def stage(
     _check_new_links(changes)
     shape = before.plan(changes)
     removal = is_removal(changes.leaves, shape, context.bits)
-    if removal:
-        changes = renew_rooms(changes, before.extra, rng)
+    changes = renew_rooms(changes, before.extra, rng) if removal else expire_links(changes, before.extra, now)
     canonical = _canonical(epoch, changes)
     keys = UpdateKeys.draw(context, epoch_secret, rng(SALT_SIZE), before.tree_hash, canonical)
     extra = next_extra(before.extra, changes, removal=removal)

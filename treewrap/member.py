@@ -11,6 +11,7 @@ from treewrap.codec import Reader, Source
 from treewrap.commit import Before, stage
 from treewrap.deferred import DeferredLeaf
 from treewrap.errors import (
+    ChangeError,
     NodeError,
     StagedError,
     StaleEpoch,
@@ -18,7 +19,8 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.follow import follow
-from treewrap.links import Verifier
+from treewrap.light import LightTree
+from treewrap.links import LiveLink, Verifier
 from treewrap.loading import load_rows
 from treewrap.pages import Forest
 from treewrap.public import PublicTree
@@ -94,6 +96,15 @@ class WrapTree:
         return cls._load(reader, context, header, root_key, expected_tree_hash)
 
     @classmethod
+    def open_with_root_key(
+        cls, public: bytes | Source | PublicTree, root_key: RootKey, expected_tree_hash: bytes
+    ) -> WrapTree:
+        """Open a whole public tree with its root key, as a join link's seal holds it. Raises as `open`."""
+        reader = Reader(public.to_bytes() if isinstance(public, PublicTree) else public)
+        hub = HubHeader.read(reader)
+        return cls._load(reader, hub.context, hub.header, root_key, expected_tree_hash)
+
+    @classmethod
     def _load(
         cls, reader: Reader, context: GroupContext, header: RootHeader, root_key: RootKey, expected: bytes
     ) -> WrapTree:
@@ -156,6 +167,16 @@ class WrapTree:
     def room_secrets(self) -> list[str]:
         """List the names of the room secrets, in order."""
         return list(self._extra.rooms)
+
+    def links(self) -> tuple[LiveLink, ...]:
+        """List the live join links, by id."""
+        return self._extra.links
+
+    def light(self) -> LightTree:
+        """Give the same tree in its light form. Raises ChangeError before the first update."""
+        if self._root_key is None:
+            raise ChangeError("light tree: nothing was ever sealed")
+        return LightTree(self._context, self._header, self._root_key, self._tree_hash)
 
     def stage(
         self,

@@ -228,6 +228,10 @@ class Forest:
         """Read a node's bitmap; 0 if it is not there."""
         return self.levels[level - 1].bitmap(index) if level <= len(self.levels) else 0
 
+    def read(self, ref: NodeRef) -> Node:
+        """Take a copy of a node, which must be there."""
+        return self.levels[ref.level - 1].read(ref.index)
+
     def content(self, level: int, index: int) -> tuple[bytearray, bytearray]:
         """Take a copy of what a node's slots hold, and of its children's hashes."""
         return self.levels[level - 1].content(index)

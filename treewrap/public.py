@@ -13,6 +13,7 @@ from treewrap.errors import DeferredError, ParseError, StagedError, StaleEpoch, 
 from treewrap.links import LinkSeal
 from treewrap.loading import load_rows
 from treewrap.pages import Forest
+from treewrap.paths import PathQuery, Paths, path_node, select
 from treewrap.root import RootHeader
 from treewrap.snapshot import HubHeader
 from treewrap.suite import GroupContext, Suite
@@ -172,6 +173,18 @@ class PublicTree:
     def deferred(self) -> tuple[DeferredLeaf, ...]:
         """The deferred leaves that the next member's commit must answer, by leaf."""
         return self._hub.deferred
+
+    def paths(self, query: PathQuery | bytes) -> bytes:
+        """Answer a light tree's query, in the encoding of `Paths`. Raises ParseError, StaleTree."""
+        if isinstance(query, bytes):
+            query = PathQuery.from_bytes(query)
+        if query.tree_hash != self._tree_hash:
+            raise StaleTree(f"query: for tree {query.tree_hash.hex()}, this is {self._tree_hash.hex()}")
+        nodes = []
+        for ref in select(self._forest, self.suite.id, query):
+            extra = self._extra if ref.level == self.height else b""
+            nodes.append(path_node(ref, self._forest.read(ref), extra))
+        return Paths(self._hub.header, tuple(nodes)).to_bytes()
 
     def stage(self, update: TreeUpdate | bytes) -> StagedPublic:
         """Check an update, node by node, without keeping anything of it yet.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeSet, sort_rooms
 from treewrap.errors import ChangeError
 from treewrap.geometry import Plan
-from treewrap.links import apply_link_changes
+from treewrap.links import AddLink, ExpireLink, apply_link_changes
 from treewrap.root import EXTRA_LIMIT, RootExtra
 from treewrap.secret import LeafSecret, Rng, RoomSecret
 
@@ -27,6 +27,17 @@ def renew_rooms(changes: ChangeSet, extra: RootExtra, rng: Rng) -> ChangeSet:
     missing = [name for name in extra.rooms if name not in changes.rooms]
     rooms = changes.rooms | {name: RoomSecret.generate(rng) for name in missing}
     return changes._replace(rooms=sort_rooms(rooms))
+
+
+def expire_links(changes: ChangeSet, extra: RootExtra, now: int | None) -> ChangeSet:
+    """Add the end of every link whose time is over."""
+    named = {change.link_id for change in changes.links if not isinstance(change, AddLink)}
+    over = [
+        ExpireLink(live.link.id)
+        for live in extra.links
+        if now is not None and live.link.expires <= now and live.link.id not in named
+    ]
+    return changes._replace(links=(*over, *changes.links)) if over else changes
 
 
 def next_extra(extra: RootExtra, changes: ChangeSet, *, removal: bool) -> RootExtra:

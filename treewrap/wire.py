@@ -74,9 +74,9 @@ class TreeUpdate:
                 self.previous_tree_hash,
                 self.tree_hash,
                 vector(b"".join(bytes((kind,)) + leaf.to_bytes(4, "big") for leaf, kind in self.changes)),
-                _refs(self.repaired),
+                refs_to_bytes(self.repaired),
                 vector(b"".join(_place(ref) + vector(ciphertext) for ref, ciphertext in self.nodes)),
-                _refs(self.vanished),
+                refs_to_bytes(self.vanished),
                 seals_to_bytes(self.seals),
                 vector(self.rebuilt),
             )
@@ -91,9 +91,9 @@ class TreeUpdate:
             reader.take(HASH_SIZE, "previous tree hash"),
             reader.take(HASH_SIZE, "tree hash"),
             _read_sorted(reader, "changes", _read_leaf_change),
-            _read_sorted(reader, "repaired nodes", _read_ref),
+            read_refs(reader, "repaired nodes"),
             _read_sorted(reader, "nodes", _read_sealed_node),
-            _read_sorted(reader, "vanished nodes", _read_ref),
+            read_refs(reader, "vanished nodes"),
             read_seals(reader),
             reader.vector("rebuilt tree", VECTOR_MAX),
         )
@@ -135,7 +135,7 @@ class MemberUpdate:
                     )
                 ),
                 vector(b"".join(map(vector, self.rooms))),
-                _refs(self.repaired),
+                refs_to_bytes(self.repaired),
                 bytes((self.rebuilt,)),
                 vector(b"".join(map(link_change_to_bytes, self.links))),
             )
@@ -171,7 +171,7 @@ class MemberUpdate:
             _read_sealed_header(reader),
             _read_sorted(reader, "leaves", _read_wrapped_leaf),
             _read_list(reader, "room secrets", _read_wrapped_room, ROOM_SECRETS_LIMIT),
-            _read_sorted(reader, "repaired nodes", _read_ref),
+            read_refs(reader, "repaired nodes"),
             _read_flag(reader, "rebuilt"),
             _read_list(reader, "link changes", read_link_change, 2 * LINKS_LIMIT),
             reader.take(HASH_SIZE, "tree hash"),
@@ -195,11 +195,17 @@ def read_seals(reader: Reader) -> tuple[LinkSeal, ...]:
     return seals
 
 
+def read_refs(reader: Reader, what: str) -> tuple[NodeRef, ...]:
+    """Read NodeRef<V>, which must be in order. Raises ParseError."""
+    return _read_sorted(reader, what, _read_ref)
+
+
 def _place(ref: NodeRef) -> bytes:
     return bytes((ref.level,)) + ref.index.to_bytes(4, "big")
 
 
-def _refs(refs: Iterable[NodeRef]) -> bytes:
+def refs_to_bytes(refs: Iterable[NodeRef]) -> bytes:
+    """Encode NodeRef<V>."""
     return vector(b"".join(map(_place, refs)))
 
 

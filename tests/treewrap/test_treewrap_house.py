@@ -16,11 +16,11 @@ FLOORS = [
     {"changes", "seals"},
     {"root", "loading"},
     {"wire", "rules"},
-    {"snapshot", "staging", "verify"},
+    {"snapshot", "staging", "verify", "paths"},
     {"commit", "public"},
-    {"follow", "paths"},
-    {"member", "light", "state"},
-    {"vectors"},
+    {"follow", "light"},
+    {"member"},
+    {"join", "vectors"},
 ]
 
 

@@ -181,11 +181,16 @@ class Attacker:
     known: set[bytes] = field(default_factory=set)
 
     def learn(self, world: World, epochs: range) -> set[bytes]:
-        sealed = [item for published in world.published for item in self._ciphertexts(published)]
+        """Start from the secrets of some epochs."""
         for epoch in epochs:
             secret = world.epoch_secrets[epoch].reveal()
             for published in world.published:
                 self.known.update(self._derived(secret, published))
+        return self.close(world)
+
+    def close(self, world: World) -> set[bytes]:
+        """Open all that what is known opens, and all that that opens."""
+        sealed = [item for published in world.published for item in self._ciphertexts(published)]
         fresh = set(self.known)
         while fresh:
             found: set[bytes] = set()

@@ -1,0 +1,439 @@
+"""Joining from outside: by a link's sealed root, or with a deferred leaf; also while the room moves on."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from treewrap_world import GROUP, SUITES, Attacker, Step, World, run
+
+from treewrap import (
+    AddLink,
+    Blank,
+    Change,
+    DeferredError,
+    DeferredLeaf,
+    EpochSecret,
+    ExpireLink,
+    Kem,
+    LeafSecret,
+    Link,
+    LinkError,
+    LinkKey,
+    LinkSnapshot,
+    MemberUpdate,
+    ParseError,
+    Reject,
+    RevokeLink,
+    Set,
+    StaleEpoch,
+    StaleTree,
+    Suite,
+    UpdateRefused,
+    UseLink,
+    WrapError,
+    WrapTree,
+    open_link,
+    open_link_light,
+)
+from treewrap.suite import GroupContext, UpdateKeys
+from treewrap.wire import WrappedLeaf
+
+CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+NOW = 1_000_000
+WEEK = 7 * 24 * 3600
+
+
+def sign(leaf: int, content: bytes) -> bytes:
+    """Stand in for the signature key of an MLS leaf."""
+    return hmac.digest(b"leaf %d" % leaf, content, "sha256")
+
+
+def verify(leaf: int, content: bytes, signature: bytes) -> bool:
+    return hmac.compare_digest(sign(leaf, content), signature)
+
+
+def make_link(key: LinkKey, number: int = 1, *, creator: int = 0, days: int = 1, uses: int = 3) -> Link:
+    unsigned = Link(bytes([number]) * 16, key.kem, key.public_key, creator, NOW + days * 86400, uses)
+    return replace(unsigned, signature=sign(creator, unsigned.content(GROUP)))
+
+
+def commit(world: World, *changes: Change, now: int | None = NOW) -> EpochSecret:
+    """Run one epoch of the room's own."""
+    secret = EpochSecret.generate()
+    staged = world.committer.stage(changes, epoch=world.epoch, epoch_secret=secret, verify=verify, now=now)
+    world.hub.stage(staged.update.to_bytes()).commit()
+    world.follower.follow(staged.member_update.to_bytes(), secret, verify=verify, now=now).commit()
+    staged.commit()
+    world.epoch_secrets.append(secret)
+    for change in changes:
+        if isinstance(change, Set):
+            world.model[change.leaf] = change.secret
+        elif isinstance(change, Blank):
+            world.model.pop(change.leaf, None)
+    assert world.committer.tree_hash == world.follower.tree_hash == world.hub.tree_hash
+    return secret
+
+
+@pytest.fixture
+def world() -> World:
+    return run(Suite(4), [Step(dict.fromkeys(range(20), True))])
+
+
+@pytest.mark.parametrize("kem", Kem)
+def test_a_link_opens_the_tree_and_its_holder_joins(world: World, kem: Kem) -> None:
+    key = LinkKey.generate(kem)
+    commit(world, AddLink(make_link(key)))
+    key = LinkKey.from_bytes(key.reveal())
+    joiner = open_link(world.hub.to_bytes(), b"\1" * 16, key, now=NOW)
+    light = open_link_light(GROUP, LinkSnapshot.of(world.hub, b"\1" * 16).to_bytes(), key, now=NOW)
+    assert joiner.leaves() == list(range(20))
+    assert light.resolve([7], world.hub.paths) == {7: world.model[7]}
+
+    secret = EpochSecret.generate()
+    changes = [Set(30, LeafSecret.generate()), UseLink(b"\1" * 16)]
+    staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret)
+    world.hub.stage(staged.update).commit()
+    world.committer.follow(staged.member_update, secret).commit()
+    staged.commit()
+    assert joiner.tree_hash == world.committer.tree_hash
+    assert [live.used for live in world.committer.links()] == [1]
+
+
+def test_many_links_live_and_each_opens(world: World) -> None:
+    keys = [LinkKey.generate(Kem.X25519 if number % 2 else Kem.MLKEM768_X25519) for number in range(8)]
+    commit(world, *(AddLink(make_link(key, number)) for number, key in enumerate(keys)))
+    commit(world, Set(40, LeafSecret.generate()))  # every update seals the root key again
+    for number, key in enumerate(keys):
+        assert open_link(world.hub, bytes([number]) * 16, key, now=NOW).leaves() == world.hub.occupied
+    with pytest.raises(LinkError, match="does not open"):
+        open_link(world.hub, bytes([1]) * 16, keys[3], now=NOW)
+
+
+def test_a_revoked_link_opens_nothing_that_comes_later(world: World) -> None:
+    key = LinkKey.generate()
+    commit(world, AddLink(make_link(key)))
+    revoke = RevokeLink(b"\1" * 16, 5)
+    commit(world, replace(revoke, signature=sign(5, revoke.content(GROUP))))
+    assert world.hub.seals == ()
+    with pytest.raises(LinkError, match="not live"):
+        open_link(world.hub, b"\1" * 16, key, now=NOW)
+
+
+@pytest.mark.parametrize("change", [Blank(3), Set(3, LeafSecret(bytes(32)))])
+def test_a_removal_ends_every_link(world: World, change: Change) -> None:
+    commit(world, AddLink(make_link(LinkKey.generate())))
+    commit(world, change)
+    assert world.hub.seals == () == world.committer.links()
+
+
+def test_an_expired_link_is_dropped_by_the_next_commit_that_knows_the_time(world: World) -> None:
+    key = LinkKey.generate()
+    commit(world, AddLink(make_link(key)))
+    with pytest.raises(LinkError, match="expired"):
+        open_link(world.hub, b"\1" * 16, key, now=NOW + 86400)
+    commit(world, Set(50, LeafSecret.generate()), now=NOW + 86399)
+    assert len(world.hub.seals) == 1
+    commit(world, Set(51, LeafSecret.generate()), now=NOW + 86400)
+    assert world.hub.seals == ()
+    with pytest.raises(LinkError):
+        LinkSnapshot.of(world.hub, b"\1" * 16)
+
+
+def test_a_link_is_used_up(world: World) -> None:
+    commit(world, AddLink(make_link(LinkKey.generate(), uses=2)))
+    commit(world, UseLink(b"\1" * 16))
+    assert len(world.hub.seals) == 1
+    commit(world, UseLink(b"\1" * 16))
+    assert world.hub.seals == ()
+    with pytest.raises(LinkError, match="not live"):
+        commit(world, UseLink(b"\1" * 16))
+
+
+def test_links_that_nobody_may_add(world: World) -> None:
+    key = LinkKey.generate(Kem.X25519)
+    good = make_link(key)
+    for link, what in [
+        (replace(good, creator=1), "no valid signature by leaf 1"),
+        (replace(good, public_key=good.public_key[::-1]), "no valid signature"),
+        (make_link(key, days=8), "expires at"),
+        (make_link(key, days=0), "expires at"),
+    ]:
+        with pytest.raises(LinkError, match=what):
+            commit(world, AddLink(link))
+    with pytest.raises(LinkError, match="no valid signature"):
+        world.committer.stage([AddLink(good)], epoch=9, epoch_secret=EpochSecret.generate())
+    with pytest.raises(LinkError, match="creator leaves"):
+        commit(world, AddLink(good), Blank(0))
+    with pytest.raises(LinkError, match="one of that id"):
+        commit(world, AddLink(good), AddLink(good))
+    with pytest.raises(LinkError, match="at most 32"):
+        commit(world, *(AddLink(make_link(key, number)) for number in range(33)))
+    short = replace(good, public_key=bytes(31))
+    with pytest.raises(LinkError, match="public key"):
+        commit(world, AddLink(replace(short, signature=sign(0, short.content(GROUP)))))
+    with pytest.raises(LinkError, match="expected 32 or 96"):
+        LinkKey.from_bytes(bytes(33))
+
+
+def test_a_committer_that_adds_an_unsigned_link_is_found_out(world: World) -> None:
+    """No committer can have the root key sealed to a key that no leaf has signed."""
+    secret = EpochSecret.generate()
+    link = make_link(LinkKey.generate())
+    trusting = world.committer.stage(
+        [AddLink(replace(link, creator=2))], epoch=1, epoch_secret=secret, verify=lambda *_: True
+    )
+    with pytest.raises(LinkError, match="no valid signature by leaf 2") as caught:
+        world.follower.follow(trusting.member_update, secret, verify=verify, now=NOW)
+    assert caught.value.staged is not None
+    caught.value.staged.commit()
+    assert world.follower.links() == ()
+
+
+def test_a_hub_that_mixes_two_moments_is_found_out(world: World) -> None:
+    key = LinkKey.generate()
+    commit(world, AddLink(make_link(key)))
+    old = LinkSnapshot.of(world.hub, b"\1" * 16)
+    commit(world, Set(60, LeafSecret.generate()))
+    new = LinkSnapshot.of(world.hub, b"\1" * 16)
+    mixtures = (
+        replace(new, seal=old.seal),
+        replace(new, paths=old.paths),
+        replace(new, tree_hash=old.tree_hash),
+    )
+    for mixed in mixtures:
+        with pytest.raises(LinkError, match="does not open"):
+            open_link_light(GROUP, mixed, key, now=NOW)
+    for size in range(0, len(new.to_bytes()), 7):
+        with pytest.raises(ParseError):
+            LinkSnapshot.from_bytes(new.to_bytes()[:size])
+
+
+def test_a_hub_that_makes_a_room_of_its_own_is_found_out(world: World) -> None:
+    """Even if it learns the link's public key, it can't sign for the link's creator."""
+    key = LinkKey.generate(Kem.X25519)
+    forged = run(Suite(4), [Step({0: True})])
+    secret = EpochSecret.generate()
+    link = replace(make_link(key), signature=b"forged")
+    staged = forged.committer.stage([AddLink(link)], epoch=1, epoch_secret=secret, verify=lambda *_: True)
+    forged.hub.stage(staged.update).commit()
+    with pytest.raises(LinkError, match="no valid signature by leaf 0"):
+        open_link(forged.hub, b"\1" * 16, key, now=NOW, verify=verify)
+    with pytest.raises(LinkError, match="no valid signature by leaf 0"):
+        open_link_light(GROUP, LinkSnapshot.of(forged.hub, b"\1" * 16), key, now=NOW, verify=verify)
+    commit(world, AddLink(make_link(key)))
+    assert open_link(world.hub, b"\1" * 16, key, now=NOW, verify=verify).links() == world.committer.links()
+
+
+@CI
+@given(SUITES, st.lists(st.sampled_from(["fetch", "move", "join"]), max_size=12), st.booleans())
+def test_a_link_joiner_gets_in_however_the_room_moves_on(
+    suite: Suite, events: list[str], light: bool
+) -> None:
+    world = run(suite, [Step({0: True, 9: True})])
+    key = LinkKey.generate(Kem.X25519)
+    commit(world, AddLink(make_link(key, uses=100)))
+    joiner = None
+    joined = 0
+    for event in [*events, "fetch", "join"]:
+        if event == "fetch":
+            joiner = open_link(world.hub.to_bytes(), b"\1" * 16, key, now=NOW)
+        elif event == "move":
+            commit(world, Set(100 + world.epoch, LeafSecret.generate()))
+        elif joiner is not None:
+            secret, mine = EpochSecret.generate(), LeafSecret.generate()
+            changes = [Set(1000 + joined, mine), UseLink(b"\1" * 16)]
+            staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret)
+            if joiner.tree_hash != world.hub.tree_hash:
+                with pytest.raises((StaleTree, StaleEpoch)):
+                    world.hub.stage(staged.update)
+                staged.drop()
+                continue
+            world.hub.stage(staged.update).commit()
+            for member in (world.committer, world.follower):
+                member.follow(staged.member_update, secret).commit()
+            staged.commit()
+            world.epoch_secrets.append(secret)
+            world.model[1000 + joined] = mine
+            joined += 1
+    assert joined
+    for tree in (world.committer, world.follower, joiner):
+        assert tree is not None
+        assert tree.tree_hash == world.hub.tree_hash
+        assert {leaf: tree.secret(leaf) for leaf in tree.leaves()} == world.model
+
+
+@CI
+@given(SUITES, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_link_holder_learns_exactly_what_was_there_while_the_link_lived(
+    suite: Suite, before: int, during: int, after: int
+) -> None:
+    """G4 for link holders: the attacker holds the link's private key and no epoch secret."""
+    world = run(suite, [Step({number: True, 40: number % 2 == 0}) for number in range(before + 1)])
+    key = LinkKey.generate(Kem.X25519)
+    opened: set[bytes] = set()
+    present: set[bytes] = set()
+    gone = {secret for secrets in world.present for secret in secrets}
+    context = GroupContext(suite, GROUP)
+
+    def epoch(*changes: Change, live: bool) -> None:
+        commit(world, *changes)
+        now_there = {secret.reveal() for secret in world.model.values()}
+        (present if live else gone).update(now_there)
+        for seal in world.hub.seals:
+            opened.add(key.open(seal, context, world.hub.epoch, world.hub.tree_hash).reveal())
+        rows = [(tuple(ref), node) for ref, node in world.hub._forest.top_down()]
+        extra = world.hub._extra
+        world.published[-1].rows += [
+            (ref, node.head + node.packed + (extra if ref == rows[0][0] else b"") + node.tag)
+            for ref, node in rows
+        ]
+
+    epoch(AddLink(make_link(key)), live=True)
+    for number in range(during):
+        epoch(Set(50 + number, LeafSecret.generate()), live=True)
+    epoch(Blank(0), Set(60, LeafSecret.generate()), live=False)
+    for number in range(after):
+        epoch(Set(70 + number, LeafSecret.generate()), live=False)
+    attacker = Attacker(suite, set(opened))
+    attacker.close(world)
+    assert attacker.known & (present | gone) == present
+
+
+def test_a_deferred_leaf_is_set_by_the_next_commit(world: World) -> None:
+    joining, mine = EpochSecret.generate(), LeafSecret.generate()
+    context = GroupContext(world.suite, GROUP)
+    deferred = DeferredLeaf.make(context, 30, mine, epoch=1, epoch_secret=joining)
+    queued = world.hub.stage_deferred(deferred.to_bytes())
+    assert queued.rows == {}
+    queued.commit()
+    assert world.hub.deferred == (deferred,)
+    world.epoch_secrets.append(joining)
+
+    with pytest.raises(DeferredError, match="leaf 30"):
+        commit(world, Set(31, LeafSecret.generate()))
+    opened = world.committer.open_deferred(world.hub.deferred[0], joining)
+    assert opened == mine
+    commit(world, Set(30, opened))
+    assert world.hub.deferred == ()
+    assert WrapTree.open(world.hub, world.tree_secret(), world.hub.tree_hash).secret(30) == mine
+
+
+@pytest.mark.parametrize("answer", [Reject(30), Blank(30)])
+def test_a_deferred_leaf_is_turned_down_or_its_owner_removed(world: World, answer: Change) -> None:
+    context = GroupContext(world.suite, GROUP)
+    joining = EpochSecret.generate()
+    deferred = DeferredLeaf.make(
+        context, 30, LeafSecret.generate(), epoch=1, epoch_secret=EpochSecret.generate()
+    )
+    with pytest.raises(WrapError, match="leaf 30"):
+        world.committer.open_deferred(deferred, joining)
+    world.hub.stage_deferred(deferred).commit()
+    world.epoch_secrets.append(joining)
+    commit(world, answer)
+    assert 30 not in world.hub.occupied
+    assert world.hub.deferred == ()
+
+
+def test_a_joiner_whose_secret_was_wrapped_wrongly_sets_it_again(world: World) -> None:
+    commit(world, Set(30, LeafSecret.generate()))
+    joiner = WrapTree.open(world.hub, world.tree_secret(), world.hub.tree_hash)
+    mine, secret = LeafSecret.generate(), EpochSecret.generate()
+    staged = joiner.stage([Set(30, mine)], epoch=world.epoch, epoch_secret=secret)
+    world.hub.stage(staged.update).commit()
+    world.follower.follow(staged.member_update, secret).commit()
+    assert world.follower.secret(30) == mine
+
+
+def test_leaves_that_can_not_be_deferred(world: World) -> None:
+    context, secret = GroupContext(world.suite, GROUP), EpochSecret.generate()
+    for leaf, epoch, what in [(3, 1, "occupied"), (30, 0, "of epoch 0")]:
+        deferred = DeferredLeaf.make(context, leaf, LeafSecret.generate(), epoch=epoch, epoch_secret=secret)
+        with pytest.raises(DeferredError, match=what):
+            world.hub.stage_deferred(deferred)
+    deferred = DeferredLeaf.make(context, 30, LeafSecret.generate(), epoch=1, epoch_secret=secret)
+    world.hub.stage_deferred(deferred).commit()
+    with pytest.raises(DeferredError, match="queue already"):
+        world.hub.stage_deferred(deferred)
+    with pytest.raises(UpdateRefused, match="leaf 31: rejected"):
+        commit(world, Reject(30), Reject(31))
+
+
+def test_seals_and_queue_are_stored_and_come_back(world: World) -> None:
+    commit(world, AddLink(make_link(LinkKey.generate())))
+    context = GroupContext(world.suite, GROUP)
+    deferred = DeferredLeaf.make(
+        context, 30, LeafSecret.generate(), epoch=5, epoch_secret=EpochSecret.generate()
+    )
+    staged = world.hub.stage_deferred(deferred)
+    staged.commit()
+    again = type(world.hub).from_bytes(world.hub.to_bytes())
+    assert (again.seals, again.deferred) == (world.hub.seals, world.hub.deferred)
+    assert again.header == staged.header
+
+
+@CI
+@given(SUITES, st.lists(st.sampled_from(["post", "stage", "send", "move"]), max_size=14))
+def test_a_deferred_leaf_is_answered_however_the_commits_race(suite: Suite, events: list[str]) -> None:
+    world = run(suite, [Step({0: True, 5: True})])
+    context = GroupContext(suite, GROUP)
+    secrets: dict[int, LeafSecret] = {}
+    joining: dict[int, EpochSecret] = {}
+    staged = None
+    for event in [*events, "post", "stage", "send"]:
+        if event == "post":
+            leaf = 20 + world.epoch
+            epoch_secret = EpochSecret.generate()
+            secrets[leaf], joining[leaf] = LeafSecret.generate(), epoch_secret
+            deferred = DeferredLeaf.make(
+                context, leaf, secrets[leaf], epoch=world.epoch, epoch_secret=epoch_secret
+            )
+            world.hub.stage_deferred(deferred).commit()
+            world.epoch_secrets.append(epoch_secret)
+        elif event in ("stage", "move"):
+            answers = [
+                Set(queued.leaf, world.committer.open_deferred(queued, joining[queued.leaf]))
+                for queued in world.hub.deferred
+            ]
+            secret = EpochSecret.generate()
+            staged = world.committer.stage(answers, epoch=world.epoch, epoch_secret=secret), secret
+        if event in ("send", "move") and staged is not None:
+            (commit_, secret), staged = staged, None
+            if (
+                world.hub.deferred
+                and {queued.leaf for queued in world.hub.deferred} - dict(commit_.update.changes).keys()
+            ):
+                with pytest.raises(DeferredError):
+                    world.hub.stage(commit_.update)
+                continue
+            world.hub.stage(commit_.update).commit()
+            world.follower.follow(commit_.member_update, secret).commit()
+            commit_.commit()
+            world.epoch_secrets.append(secret)
+    assert world.hub.deferred == ()
+    for leaf, mine in secrets.items():
+        assert world.follower.secret(leaf) == mine
+
+
+def test_a_member_that_counts_a_use_of_no_link_is_found_out(world: World) -> None:
+    secret = EpochSecret.generate()
+    staged = world.committer.stage([], epoch=1, epoch_secret=secret)
+    wrong = replace(staged.member_update, links=(UseLink(bytes(16)), ExpireLink(bytes(16))))
+    keys = UpdateKeys(GroupContext(world.suite, GROUP), secret, wrong.header.salt)
+    with pytest.raises(LinkError, match="not live") as caught:
+        world.follower.follow(wrong.confirm(keys.confirm), secret)
+    assert caught.value.staged is not None
+    assert caught.value.staged.tree_hash == staged.tree_hash
+
+
+def test_wrapped_leaves_do_not_show_in_errors(world: World) -> None:
+    secret = EpochSecret.generate()
+    staged = world.committer.stage([Set(1, LeafSecret.generate())], epoch=1, epoch_secret=secret)
+    update: MemberUpdate = staged.member_update
+    wrapped: WrappedLeaf = update.leaves[0]
+    with pytest.raises(Exception) as caught:
+        world.follower.follow(replace(update, leaves=()), secret)
+    assert wrapped.wrapped.hex() not in str(caught.value)
