@@ -32,6 +32,7 @@ from mimi_mmr.secret import ConnectionKey, FetchToken, IdentityLinkKey
 from mimi_mmr.tls import BOOL, U8, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.uris import MimiUri
 
+VERSION = 1
 MAX_KEY_PACKAGE = 32768
 MAX_CLIENTS = 32
 RESPONSE_MULTIPLE = 8192
@@ -105,7 +106,8 @@ def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
 def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]:
     """What anyone can check of a set's KeyPackages; raises a subclass of `IdentityError` or `InvalidCommit`.
 
-    Signatures, pseudonym proofs, expiry; one user pseudonym; no client, key or queue address twice.
+    Signatures, pseudonym proofs, expiry; one user pseudonym; no client or key twice, so no queue address, which
+    opens for one key only.
     """
     identities = tuple(_check_package(package, now) for package in packages)
     users = {identity.credential.user_pseudonym for identity in identities}
@@ -114,6 +116,8 @@ def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]
     clients = {identity.credential.client_pseudonym for identity in identities}
     if len(clients) != len(identities):
         raise PseudonymProofRejected("a client pseudonym stands twice in a KeyPackage set")
+    if len({identity.credential.signature_public_key for identity in identities}) != len(identities):
+        raise PseudonymProofRejected("a signature key stands twice in a KeyPackage set")
     return identities
 
 
@@ -264,6 +268,8 @@ def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: floa
     claim = KeyMaterialClaim.from_bytes(unpad(key.open(_CLAIM, context, request.claim)))
     if (claim.hub, claim.provider) != (hub, request.provider):
         raise NoKeyPackages("the claim was made for another hub or provider")
+    if claim.version != VERSION:
+        raise NoKeyPackages(f"expected a claim of version {VERSION}, got {claim.version}")
     if not now < claim.expiry <= now + 2 * CLAIM_LIFETIME:
         raise NoKeyPackages("the claim has expired, or claims to live too long")
     return claim
