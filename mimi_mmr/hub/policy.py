@@ -55,11 +55,13 @@ class RoomPolicy(Struct):
     roles: Annotated[tuple[RoleAssignment, ...], Vector(Nested(RoleAssignment), count=MAX_ROLES)]
 
     def __post_init__(self) -> None:
-        """Refuse an unknown version, and a pseudonym that stands twice."""
+        """Refuse an unknown version, a pseudonym that stands twice, and `NEVER` as somebody's role."""
         if self.version != VERSION:
             raise ValueError(f"expected policy version {VERSION}, got {self.version}")
         if len({entry.user_pseudonym for entry in self.roles}) != len(self.roles):
             raise ValueError("a pseudonym has two roles")
+        if any(entry.role is Role.NEVER for entry in self.roles):
+            raise ValueError("NEVER is a bar that nobody reaches, not a role that somebody has")
 
     @property
     def hash(self) -> bytes:
