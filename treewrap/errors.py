@@ -46,6 +46,10 @@ class WrongEpochSecret(TreeWrapError):
     """The public tree is the one expected, and yet its root does not open: the epoch secret is wrong."""
 
 
+class StateError(TreeWrapError):
+    """A sealed state that does not open: another key, or damaged bytes."""
+
+
 class NodeError(TreeWrapError):
     """A node does not open: swapped, stale, truncated or rolled back. Have it repaired, by `Repair`."""
 

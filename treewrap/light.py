@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from treewrap.changes import Change, ChangeSet
 from treewrap.commit import Before, stage
-from treewrap.errors import ChangeError, ConfirmationError, StagedError, StaleEpoch, UpdateRefused
+from treewrap.errors import ChangeError, ConfirmationError, StagedError, StaleEpoch, StateError, UpdateRefused
 from treewrap.geometry import NodeRef
 from treewrap.links import Verifier
+from treewrap.pages import Forest
 from treewrap.paths import OpenedPaths, PathQuery, Paths, open_paths
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RootKey
 from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.state import State, open_state, seal_state
 from treewrap.suite import GroupContext, Suite, UpdateKeys, pack_place
 from treewrap.wire import MemberUpdate
 
@@ -82,6 +84,21 @@ class LightTree:
         """The hash that members, hub and joiners compare, 32 bytes."""
         return self._tree_hash
 
+    def seal_state(self, key: bytes, rng: Rng = secrets.token_bytes) -> bytes:
+        """Encrypt what it holds under a key of 32 bytes, for keeping. Raises ValueError for other keys."""
+        nodes = Forest(self.suite.bitmap_size, tags=False)
+        nodes.grow(self.height)
+        state = State(self._context, self._header, self._root_key, RootExtra(), nodes, self._tree_hash)
+        return seal_state(state, b"light", key, rng)
+
+    @classmethod
+    def open_state(cls, sealed: bytes, key: bytes) -> LightTree:
+        """Decrypt what `seal_state` made. Raises StateError for another key or damaged bytes."""
+        state = open_state(sealed, b"light", key)
+        if state.root_key is None:
+            raise StateError("state: of a tree in which nothing was ever sealed")
+        return cls(state.context, state.header, state.root_key, state.tree_hash)
+
     def query(self, leaves: Iterable[int] = (), subtrees: Iterable[NodeRef] = ()) -> PathQuery:
         """Make the query for some leaves' paths and some whole subtrees."""
         return PathQuery(self._tree_hash, tuple(sorted(set(leaves))), tuple(sorted(set(subtrees))))
@@ -141,7 +158,7 @@ class LightTree:
         It believes the tree hash of a member of the new epoch, as the tag shows; what it fetches next is
         checked against that hash.
 
-        Raises ParseError, StaleEpoch, UpdateRefused, ConfirmationError.
+        Raises ParseError, StaleEpoch, StateError, UpdateRefused, ConfirmationError.
         """
         if isinstance(update, bytes):
             update = MemberUpdate.from_bytes(update)

@@ -28,6 +28,7 @@ from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
 from treewrap.snapshot import HubHeader
 from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.state import State, open_state, seal_state
 from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate
 
@@ -217,6 +218,16 @@ class WrapTree:
         if isinstance(update, bytes):
             update = MemberUpdate.from_bytes(update)
         return follow(self._before(), update, epoch_secret=epoch_secret, verify=verify, now=now)
+
+    def seal_state(self, key: bytes, rng: Rng = secrets.token_bytes) -> bytes:
+        """Encrypt the whole tree under a key of 32 bytes, for keeping. Raises ValueError for other keys."""
+        state = State(self._context, self._header, self._root_key, self._extra, self._forest, self._tree_hash)
+        return seal_state(state, b"full", key, rng)
+
+    @classmethod
+    def open_state(cls, sealed: bytes, key: bytes) -> WrapTree:
+        """Decrypt what `seal_state` made. Raises StateError for another key or damaged bytes."""
+        return cls(*open_state(sealed, b"full", key))
 
     def open_deferred(self, deferred: DeferredLeaf, epoch_secret: EpochSecret) -> LeafSecret:
         """Unwrap a deferred leaf with its epoch's secret. Raises WrapError: then `Reject` it."""

@@ -16,7 +16,7 @@ FLOORS = [
     {"changes", "seals"},
     {"root", "loading"},
     {"wire", "rules"},
-    {"snapshot", "staging", "verify", "paths"},
+    {"snapshot", "staging", "verify", "paths", "state"},
     {"commit", "public"},
     {"follow", "light"},
     {"member"},
