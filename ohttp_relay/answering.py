@@ -57,9 +57,13 @@ def problem(status: int, title: str, kind: str = problems.BLANK) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """Checks and answers requests.  `limit` is bytes of a whole message, `seconds` is for a whole answer."""
+    """Checks and answers requests.  Limits are bytes of whole messages, `seconds` is for a fetched answer.
+
+    `local` are the in-process targets; `local_names` the same by their usual spelling, which needs no parsing.
+    """
 
     local: Mapping[Origin, Handler]
+    local_names: Mapping[str, Handler]
     fetcher: Callable[[], Fetcher]
     replay: ReplayGuard
     clock: Callable[[], float]
@@ -70,10 +74,17 @@ class Answerer:
     refused: Callable[[str], None] | None = None
 
     async def whole(self, request: Request, enc: bytes) -> Response:
-        """Return the whole answer to a whole request.  Raises nothing but CancelledError."""
+        """Return the whole answer to a whole request.  Raises nothing but CancelledError.
+
+        An in-process target that answers at once costs no timer.
+        """
         try:
+            handler = await self._check(request, enc)
+            if handler is not None and isinstance(response := await handler(request), Response):
+                return response
             async with asyncio.timeout(self.seconds):
-                response = await self._serve(request, enc, None)
+                if handler is None:
+                    response = await self._fetch(request, None)
                 return response if isinstance(response, Response) else await self._collect(response)
         except TimeoutError:
             return self.refusal(TargetUnreachable("the target gave no whole answer in time"))
@@ -104,12 +115,19 @@ class Answerer:
         return response
 
     async def _serve(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
+        handler = await self._check(request, enc)
+        if handler is not None:
+            return await handler(request if body is None else await self._with_content(request, body))
+        return await self._fetch(request, body)
+
+    async def _check(self, request: Request, enc: bytes) -> Handler | None:
+        """Refuse what must not be served; return the in-process target, or None for one to be fetched."""
         if "100-continue" in (request.header("expect") or "").lower():
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
         await self.replay.check(enc, request.header("date"), self.clock())
-        handler = self._local(request)
-        if handler is not None:
-            return await handler(request if body is None else await self._with_content(request, body))
+        return self._local(request)
+
+    async def _fetch(self, request: Request, body: AsyncIterator[bytes] | None) -> AnyResponse:
         if self.observe is not None:
             self.observe("gateway.fetched", Seen(method=request.method, target=request.origin + request.path))
         return await self.fetcher().fetch(request, body)
@@ -117,8 +135,11 @@ class Answerer:
     def _local(self, request: Request) -> Handler | None:
         if not self.local:
             return None
+        text = f"{request.scheme}://{request.host}"
+        if text in self.local_names:
+            return self.local_names[text]
         try:
-            return self.local.get(Origin.parse(f"{request.scheme}://{request.host}"))
+            return self.local.get(Origin.parse(text))
         except ConfigurationError:
             raise TargetRefused("the target is not an origin") from None
 

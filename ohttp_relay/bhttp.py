@@ -221,6 +221,10 @@ class Reader:
 
     def varint(self, what: str) -> int:
         """Read an integer."""
+        offset, data = self._offset, self._data
+        if offset < len(data) and data[offset] < 0x40:  # one byte, as nearly always
+            self._offset = offset + 1
+            return data[offset]
         found = decode_varint(self._data, self._offset)
         if found is None:
             raise TruncatedMessage(f"message ends inside {what}", self._offset)

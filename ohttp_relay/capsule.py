@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import NoUsableKey, TruncatedCapsule, UnknownKey
-from .hkdf import HmacKey, expand_info, extract
+from .hkdf import expand_info, extract, hmac_each
 from .hpke import NONCE_SIZE, TAG_SIZE, Aead, Cipher, Context, Schedule, Suite, open_sealed
 from .kem import KEMS, KemSecret
 from .keyconfig import KeyConfig
@@ -24,22 +24,23 @@ REQUEST_LABEL: Final = b"message/bhttp request"
 RESPONSE_LABEL: Final = b"message/bhttp response"
 HEADER_SIZE: Final = 7
 
-_KEY_INFO: Final = expand_info(b"key")
-_NONCE_INFO: Final = expand_info(b"nonce")
+_EXPANDED: Final = expand_info(b"key"), expand_info(b"nonce")
 
 
 def response_cipher(aead: Aead, secret: bytes, enc: bytes, response_nonce: bytes) -> tuple[Cipher, bytes]:
     """Return the cipher and base nonce of a response (RFC 9458, section 4.4, steps 3 to 5)."""
-    prk = HmacKey(extract(enc + response_nonce, secret))
-    return aead.make(prk.digest(_KEY_INFO)[: aead.key_size]), prk.digest(_NONCE_INFO)[:NONCE_SIZE]
+    key, nonce = hmac_each(extract(enc + response_nonce, secret), _EXPANDED)
+    return aead.make(key[: aead.key_size]), nonce[:NONCE_SIZE]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class ResponseSealer:
-    """The gateway's end: encapsulates the response to one request, once."""
+    """The gateway's end: encapsulates the response to one request."""
 
-    _context: Context
-    _enc: bytes
+    __slots__ = ("_context", "_enc")
+
+    def __init__(self, context: Context, enc: bytes) -> None:
+        self._context = context
+        self._enc = enc
 
     def seal(self, response: bytes, nonce: bytes | None = None) -> bytes:
         """Return the encapsulated response.  `nonce` is for vectors only."""
@@ -47,7 +48,7 @@ class ResponseSealer:
         nonce = nonce or os.urandom(aead.entropy_size)
         secret = self._context.export(RESPONSE_LABEL, aead.entropy_size)
         cipher, base = response_cipher(aead, secret, self._enc, nonce)
-        return nonce + cipher.encrypt(base, response, b"")
+        return nonce + cipher.encrypt(base, response, None)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,13 +71,15 @@ class ResponseOpener:
         return open_sealed(cipher, base, capsule[size:], b"")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class OpenedRequest:
     """A request taken out of its capsule: Binary HTTP bytes, replay key, and the way back."""
 
-    request: bytes
-    enc: bytes
-    sealer: ResponseSealer
+    __slots__ = ("enc", "request", "sealer")
+
+    def __init__(self, request: bytes, enc: bytes, sealer: ResponseSealer) -> None:
+        self.request = request
+        self.enc = enc
+        self.sealer = sealer
 
 
 def start_request(

@@ -58,7 +58,7 @@ class ResponseBox:
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
         """Return the next sealed chunk."""
-        return self._cipher.encrypt(self._nonces.take(), plaintext, aad)
+        return self._cipher.encrypt(self._nonces.take(), plaintext, aad or None)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next chunk.  Raises OpenFailed."""

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,6 +98,7 @@ class Gateway:
         self._owned: aiohttp.ClientSession | None = None
         self._answerer = Answerer(
             handlers,
+            dict(local or {}),
             self._fetcher,
             replay or ReplayGuard.in_memory(undated_window=UNDATED_WINDOW),
             clock,
@@ -160,7 +162,8 @@ class Gateway:
         return _plain(415, f"expected {capsule.REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
 
     async def _handle_whole(self, request: web.Request) -> web.Response:
-        async with asyncio.timeout(self.limits.idle_seconds):
+        timeout = None if request.content.is_eof() else asyncio.timeout(self.limits.idle_seconds)
+        async with timeout or nullcontext():
             body = await read_limited(request.content, self.limits.request, request.content_length)
         self._see("gateway.received", request, body)
         opened = decapsulate_request(self.keyring, body)
@@ -168,7 +171,8 @@ class Gateway:
 
     async def answer(self, opened: OpenedRequest) -> bytes:
         """Return the encapsulated response to a request that is out of its capsule; never raises."""
-        self._note("gateway.decapsulated", Seen(body=opened.request))
+        if self._observe is not None:
+            self._observe("gateway.decapsulated", Seen(body=opened.request))
         try:
             request = Request.from_bytes(opened.request, self._whole_limits)
         except OhttpError as error:
@@ -195,9 +199,9 @@ class Gateway:
             if not incoming.authentic:
                 raise  # nothing was opened: the client learns it in the clear
             return await send_chunked(request, incoming, self._answerer.refusal(error), self._encode)
-        self._note(
-            "gateway.decapsulated", Seen("", head.method, head.origin + head.path, 0, tuple(head.fields))
-        )
+        if self._observe is not None:
+            target = head.origin + head.path
+            self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
         response = await self._answerer.streamed(head, incoming.enc, await incoming.body())
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
@@ -215,10 +219,6 @@ class Gateway:
         if self._observe is not None:
             pairs = header_pairs(request.headers.items())
             self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
-
-    def _note(self, event: str, seen: Seen) -> None:
-        if self._observe is not None:
-            self._observe(event, seen)
 
 
 def _plain(status: int, title: str, kind: str = problems.BLANK) -> web.Response:

@@ -6,6 +6,7 @@ request needs ten of them.  Everything here is held to the RFC's vectors and to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 HASH_SIZE = 32
@@ -36,6 +37,13 @@ class HmacKey:
     def digest(self, message: bytes) -> bytes:
         """Return HMAC-SHA256 of `message`, 32 bytes."""
         return sha256(self._outer + sha256(self._inner + message).digest()).digest()
+
+
+def hmac_each(key: bytes, messages: Iterable[bytes]) -> list[bytes]:
+    """Return HMAC-SHA256 of each message under one key of at most 64 bytes."""
+    block = key.ljust(_BLOCK, b"\0")
+    inner, outer = block.translate(_INNER), block.translate(_OUTER)
+    return [sha256(outer + sha256(inner + message).digest()).digest() for message in messages]
 
 
 extract = hmac_sha256

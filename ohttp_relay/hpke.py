@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from .errors import OpenFailed
-from .hkdf import HmacKey, hmac_sha256, labeled, labeled_extract, labeled_info
+from .hkdf import HASH_SIZE, hmac_each, hmac_sha256, labeled, labeled_extract, labeled_info
 
 NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
@@ -48,25 +48,25 @@ class _CipherMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Aead:
-    """An AEAD: identifier, key size in bytes, and what makes a cipher of a key."""
+    """An AEAD: identifier, key size in bytes, and what makes a cipher of a key.
+
+    `entropy_size` is max(Nn, Nk), the size of OHTTP's exported secret and response nonce (RFC 9458,
+    section 4.4).
+    """
 
     id: AeadId
     key_size: int
     make: _CipherMaker
-
-    @property
-    def entropy_size(self) -> int:
-        """max(Nn, Nk): size of OHTTP's exported secret and response nonce (RFC 9458, section 4.4)."""
-        return max(NONCE_SIZE, self.key_size)
+    entropy_size: int
 
 
 AEADS: Final[Mapping[int, Aead]] = MappingProxyType(
     {
         int(aead.id): aead
         for aead in (
-            Aead(AeadId.AES_128_GCM, 16, AESGCM),
-            Aead(AeadId.AES_256_GCM, 32, AESGCM),
-            Aead(AeadId.CHACHA20_POLY1305, 32, ChaCha20Poly1305),
+            Aead(AeadId.AES_128_GCM, 16, AESGCM, 16),
+            Aead(AeadId.AES_256_GCM, 32, AESGCM, 32),
+            Aead(AeadId.CHACHA20_POLY1305, 32, ChaCha20Poly1305, 32),
         )
     }
 )
@@ -89,7 +89,7 @@ class Suite:
 def open_sealed(cipher: Cipher, nonce: bytes, data: bytes, aad: bytes) -> bytes:
     """Decrypt or raise OpenFailed."""
     try:
-        return cipher.decrypt(nonce, data, aad)
+        return cipher.decrypt(nonce, data, aad or None)
     except InvalidTag:
         raise OpenFailed("authentication failed: wrong key, or changed on its way") from None
 
@@ -100,33 +100,35 @@ class Sequence:
     __slots__ = ("_base", "_next")
 
     def __init__(self, base: bytes) -> None:
-        self._base = int.from_bytes(base, "big")
+        self._base = base
         self._next = 0
 
     def take(self) -> bytes:
         """Return the next nonce, 12 bytes.  Raises OverflowError rather than use one twice."""
-        if self._next > _MAX_SEQUENCE:
+        count = self._next
+        if count > _MAX_SEQUENCE:
             raise OverflowError("the context's nonces are used up")
-        nonce = (self._base ^ self._next).to_bytes(NONCE_SIZE, "big")
-        self._next += 1
-        return nonce
+        self._next = count + 1
+        if not count:
+            return self._base
+        return (int.from_bytes(self._base, "big") ^ count).to_bytes(NONCE_SIZE, "big")
 
 
 class Context:
     """One end of an HPKE context: seals (sender) or opens (recipient) in sequence, exports secrets."""
 
-    __slots__ = ("_cipher", "_exporter", "_nonces", "_suite_id", "aead")
+    __slots__ = ("_cipher", "_exporter", "_nonces", "_schedule", "aead")
 
-    def __init__(self, aead: Aead, key: bytes, nonce: bytes, exporter: bytes, suite_id: bytes) -> None:
-        self.aead = aead
-        self._cipher = aead.make(key)
+    def __init__(self, schedule: Schedule, key: bytes, nonce: bytes, exporter: bytes) -> None:
+        self.aead = schedule.aead
+        self._cipher = schedule.aead.make(key)
         self._nonces = Sequence(nonce)
         self._exporter = exporter
-        self._suite_id = suite_id
+        self._schedule = schedule
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
         """Return the next ciphertext, 16 bytes longer than the plaintext."""
-        return self._cipher.encrypt(self._nonces.take(), plaintext, aad)
+        return self._cipher.encrypt(self._nonces.take(), plaintext, aad or None)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next plaintext.  Raises OpenFailed."""
@@ -134,30 +136,38 @@ class Context:
 
     def export(self, context: bytes, length: int) -> bytes:
         """Return a secret of `length` <= 32 bytes (RFC 9180, section 5.3)."""
-        return hmac_sha256(self._exporter, labeled_info(length, self._suite_id, b"sec", context))[:length]
+        return hmac_sha256(self._exporter, self._schedule.export_info(context, length))[:length]
 
 
 class Schedule:
     """The key schedule of one suite and one info (RFC 9180, section 5.1), its constant half done."""
 
-    __slots__ = ("_aead", "_exporter", "_key", "_nonce", "_secret", "_suite_id")
+    __slots__ = ("_expanded", "_exports", "_secret", "_suite_id", "aead")
 
     def __init__(self, kem: int, suite: Suite, info: bytes) -> None:
         if not suite.supported:
             raise ValueError("the schedule is made for HKDF-SHA256 and a known AEAD")
-        self._aead = AEADS[suite.aead]
+        self.aead = AEADS[suite.aead]
         suite_id = b"HPKE" + b"".join(part.to_bytes(2, "big") for part in (kem, suite.kdf, suite.aead))
         psk_id_hash = labeled_extract(b"", suite_id, b"psk_id_hash", b"")
         context = b"\x00" + psk_id_hash + labeled_extract(b"", suite_id, b"info_hash", info)
         self._suite_id = suite_id
+        self._exports: dict[tuple[bytes, int], bytes] = {}
         self._secret = labeled(suite_id, b"secret")
-        self._key = labeled_info(self._aead.key_size, suite_id, b"key", context)
-        self._nonce = labeled_info(NONCE_SIZE, suite_id, b"base_nonce", context)
-        self._exporter = labeled_info(32, suite_id, b"exp", context)
+        self._expanded = (
+            labeled_info(self.aead.key_size, suite_id, b"key", context),
+            labeled_info(NONCE_SIZE, suite_id, b"base_nonce", context),
+            labeled_info(HASH_SIZE, suite_id, b"exp", context),
+        )
 
     def context(self, shared_secret: bytes) -> Context:
         """Return the context that follows from a KEM's shared secret."""
-        secret = HmacKey(hmac_sha256(shared_secret, self._secret))
-        key = secret.digest(self._key)[: self._aead.key_size]
-        nonce = secret.digest(self._nonce)[:NONCE_SIZE]
-        return Context(self._aead, key, nonce, secret.digest(self._exporter), self._suite_id)
+        key, nonce, exporter = hmac_each(hmac_sha256(shared_secret, self._secret), self._expanded)
+        return Context(self, key[: self.aead.key_size], nonce[:NONCE_SIZE], exporter)
+
+    def export_info(self, context: bytes, length: int) -> bytes:
+        """Return what an export of `length` <= 32 bytes feeds to HMAC; computed once for each context."""
+        found = self._exports.get((context, length))
+        if found is None:
+            found = self._exports[context, length] = labeled_info(length, self._suite_id, b"sec", context)
+        return found

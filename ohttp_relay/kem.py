@@ -17,6 +17,9 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nacl.bindings import crypto_scalarmult
+from nacl.exceptions import CryptoError
+from nacl.exceptions import ValueError as NaClValueError
 
 from .errors import OpenFailed
 from .hkdf import HmacKey, hmac_sha256, labeled, labeled_expand, labeled_extract, labeled_info
@@ -33,10 +36,6 @@ class KemId(IntEnum):
 
 class KemSecret(Secret):
     """A KEM's private key in its serialized form (Nsk bytes)."""
-
-
-class SharedSecret(Secret):
-    """What both ends of an encapsulation hold, 32 bytes."""
 
 
 class PrivateKey(Protocol):
@@ -92,21 +91,29 @@ _NO_SALT: Final = HmacKey(b"")
 class X25519Key:
     """A DHKEM(X25519, HKDF-SHA256) private key."""
 
-    key: X25519PrivateKey
+    scalar: KemSecret
     public: bytes
+
+    def exchange(self, public: bytes) -> bytes:
+        """Return the Diffie-Hellman secret, 32 bytes.  Raises ValueError if it would be zero."""
+        try:
+            # libsodium takes the point as bytes, which spares the key object of the other library.
+            return crypto_scalarmult(self.scalar.reveal(), public)
+        except (CryptoError, NaClValueError):
+            raise ValueError("not a usable X25519 point") from None
 
     def decapsulate(self, enc: bytes) -> bytes:
         """Return the shared secret (RFC 9180, section 4.1, Decap)."""
         try:
-            shared = self.key.exchange(X25519PublicKey.from_public_bytes(enc))
-        except ValueError:
+            shared = crypto_scalarmult(self.scalar.reveal(), enc)
+        except (CryptoError, NaClValueError):
             raise OpenFailed("encapsulated key is not a usable X25519 point") from None
         prk = _NO_SALT.digest(_X25519_EAE + shared)
         return hmac_sha256(prk, _X25519_SHARED + enc + self.public + b"\x01")
 
     def secret(self) -> KemSecret:
         """Return the scalar, 32 bytes."""
-        return KemSecret(self.key.private_bytes_raw())
+        return self.scalar
 
 
 class X25519Kem:
@@ -118,11 +125,12 @@ class X25519Kem:
 
     def generate(self) -> X25519Key:
         """Make a fresh private key."""
-        return self._wrap(X25519PrivateKey.generate())
+        return self.load(KemSecret(secrets.token_bytes(32)))
 
     def load(self, secret: KemSecret) -> X25519Key:
         """Take a scalar of 32 bytes."""
-        return self._wrap(X25519PrivateKey.from_private_bytes(secret.reveal()))
+        key = X25519PrivateKey.from_private_bytes(secret.reveal())
+        return X25519Key(secret, key.public_key().public_bytes_raw())
 
     def derive(self, ikm: bytes) -> X25519Key:
         """Derive a private key (RFC 9180, section 7.1.3)."""
@@ -132,13 +140,9 @@ class X25519Kem:
     def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
         """Return (shared secret, enc)."""
         mine = self.load(ephemeral) if ephemeral else self.generate()
-        shared = mine.key.exchange(X25519PublicKey.from_public_bytes(public))
+        shared = mine.exchange(public)
         prk = _NO_SALT.digest(_X25519_EAE + shared)
         return hmac_sha256(prk, _X25519_SHARED + mine.public + public + b"\x01"), mine.public
-
-    @staticmethod
-    def _wrap(key: X25519PrivateKey) -> X25519Key:
-        return X25519Key(key, key.public_key().public_bytes_raw())
 
 
 def _p256_shared(shared: bytes, enc: bytes, public: bytes) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Protocol
 
 from .errors import DateRejected, ReplayedRequest, ReplayStoreFull
@@ -72,6 +73,7 @@ def format_date(now: float) -> str:
     return format_datetime(datetime.fromtimestamp(int(now), UTC), usegmt=True)
 
 
+@lru_cache(maxsize=256)  # most requests of a second say the same
 def parse_date(text: str) -> float | None:
     """Return seconds since 1970 of an HTTP date; None if it is not one."""
     try:

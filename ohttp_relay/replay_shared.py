@@ -11,8 +11,6 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +19,8 @@ from .replay import KEY_SIZE
 
 _MAGIC: Final = b"OHTTPRC1"
 _HEADER: Final = struct.Struct("<8s16sQddQQQ")  # magic, seed, slots, window, started, current, counts
+_STATE: Final = struct.Struct("<dQQQ")  # the header's last four
+_COUNTS: Final = struct.Struct("<QQ")
 _DATA: Final = 4096
 _EMPTY: Final = bytes(KEY_SIZE)
 
@@ -41,7 +41,8 @@ class SharedReplayCache:
         size = _DATA + 2 * slots * KEY_SIZE
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with self._locked():
+        fcntl.lockf(self._handle, fcntl.LOCK_EX)
+        try:
             if os.fstat(self._handle).st_size == 0:
                 os.ftruncate(self._handle, size)
                 seed = os.urandom(16)  # slots must not be predictable, or a client could fill one row
@@ -49,6 +50,8 @@ class SharedReplayCache:
             magic, self._seed, stored_slots, stored_window = _HEADER.unpack(
                 os.pread(self._handle, _HEADER.size, 0)
             )[:4]
+        finally:
+            fcntl.lockf(self._handle, fcntl.LOCK_UN)
         if (magic, stored_slots, stored_window) != (_MAGIC, slots, window):
             os.close(self._handle)
             raise ConfigurationError("the replay file was made with other settings: remove it")
@@ -63,19 +66,25 @@ class SharedReplayCache:
     def seen(self, key: bytes, now: float) -> bool:
         """Remember `key` (16 bytes); tell whether it was known.  Raises ReplayStoreFull."""
         start = int.from_bytes(hashlib.blake2b(key, key=self._seed, digest_size=8).digest(), "little")
-        with self._locked():
-            current, counts = self._turn(now)
-            if self._slot(1 - current, key, start)[1]:
-                return True
-            offset, known = self._slot(current, key, start)
-            if known:
-                return True
-            if counts[current] >= self.capacity:
-                raise ReplayStoreFull("the replay store is full")
-            self._map[offset : offset + KEY_SIZE] = key
-            counts[current] += 1
-            struct.pack_into("<QQ", self._map, _HEADER.size - 16, *counts)
-            return False
+        fcntl.lockf(self._handle, fcntl.LOCK_EX)  # by process, so also right when opened before a fork
+        try:
+            return self._seen(key, now, start)
+        finally:
+            fcntl.lockf(self._handle, fcntl.LOCK_UN)
+
+    def _seen(self, key: bytes, now: float, start: int) -> bool:
+        current, counts = self._turn(now)
+        if counts[1 - current] and self._slot(1 - current, key, start)[1]:
+            return True
+        offset, known = self._slot(current, key, start)
+        if known:
+            return True
+        if counts[current] >= self.capacity:
+            raise ReplayStoreFull("the replay store is full")
+        self._map[offset : offset + KEY_SIZE] = key
+        counts[current] += 1
+        _COUNTS.pack_into(self._map, _HEADER.size - 16, *counts)
+        return False
 
     def _slot(self, table: int, key: bytes, start: int) -> tuple[int, bool]:
         """Return the offset where `key` is, or would be, and whether it is there."""
@@ -92,14 +101,14 @@ class SharedReplayCache:
             index = (index + 1) % slots
 
     def _turn(self, now: float) -> tuple[int, list[int]]:
-        started, current, *counts = struct.unpack_from("<dQQQ", self._map, _HEADER.size - 32)
+        started, current, *counts = _STATE.unpack_from(self._map, _HEADER.size - 32)
         age = now - started
         if age < self.window:
             return current, counts
         for table in (1 - current,) if age < 2 * self.window else (0, 1):
             self._clear(table, counts)
         current = 1 - current
-        struct.pack_into("<dQQQ", self._map, _HEADER.size - 32, now, current, *counts)
+        _STATE.pack_into(self._map, _HEADER.size - 32, now, current, *counts)
         return current, counts
 
     def _clear(self, table: int, counts: list[int]) -> None:
@@ -107,11 +116,3 @@ class SharedReplayCache:
             size = self._slots * KEY_SIZE
             self._map[_DATA + table * size : _DATA + (table + 1) * size] = bytes(size)
             counts[table] = 0
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fcntl.lockf(self._handle, fcntl.LOCK_EX)  # by process, so also right when opened before a fork
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._handle, fcntl.LOCK_UN)

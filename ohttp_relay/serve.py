@@ -49,7 +49,14 @@ def run(make_app: AppFactory, bind: Bind, make_admin: AppFactory | None = None) 
     host, port = sockets[0].getsockname()[:2]
     sys.stderr.write(f"listening on {'https' if bind.tls else 'http'}://{host}:{port}\n")
     sys.stderr.flush()
-    if bind.workers == 1:
+    run_on(make_app, bind, sockets, make_admin)
+
+
+def run_on(
+    make_app: AppFactory, bind: Bind, sockets: list[socket.socket], make_admin: AppFactory | None = None
+) -> None:
+    """Serve on sockets made by `open_sockets`, one worker each, until SIGTERM or SIGINT."""
+    if len(sockets) == 1:
         _run_worker(make_app, bind, sockets[0], make_admin)
     else:
         _supervise(make_app, bind, sockets, make_admin)

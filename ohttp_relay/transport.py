@@ -85,6 +85,11 @@ async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int |
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
+    if stream.is_eof():  # all there, as small bodies are
+        whole = stream.read_nowait()
+        if len(whole) > limit:
+            raise BodyTooLarge(f"body of more than {limit} bytes")
+        return whole
     chunks: list[bytes] = []
     total = 0
     async for chunk in stream.iter_any():

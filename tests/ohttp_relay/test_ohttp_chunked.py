@@ -460,7 +460,7 @@ async def test_a_chunked_request_is_not_answered_as_whole_nor_the_other_way_roun
     await world.start()
     config = world.keyring.public_configs()[0]
     capsule, _ = encapsulate_request(config, message(world).to_bytes())
-    assert (await raw(world, capsule))[0] == 400
+    assert (await raw(world, capsule))[0] in (400, 413)  # what follows the key is not chunks
     head, writer, _ = start_chunked_request(config)
     assert (await raw(world, head + writer.finish(message(world).to_bytes()), "message/ohttp-req"))[0] == 400
 
