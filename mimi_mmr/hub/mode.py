@@ -253,6 +253,8 @@ class HubMode:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
         expected = expected_changes(state.policy.policy, change, added)
         check_changes(dict(update.changes), expected, request.auth.content)
+        if update.rebuilt:
+            check_rebuilt(state.wrap, update, staged)
         if (update.epoch, staged.tree_hash) != (state.epoch + 1, signed_hash):
             raise TreeMismatch("epoch or tree hash of the Tree Wrap update is not the one that was signed")
         return staged
@@ -303,6 +305,20 @@ def expected_changes(
     expected = dict.fromkeys(change.removed, ChangeKind.BLANK)
     expected |= {leaf: ChangeKind.SET for leaf, member in added if policy.shows_identity(member.user)}
     return expected
+
+
+def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic) -> None:
+    """Refuse a tree sealed anew as a whole that is not the one there was, with the named changes.
+
+    Raises `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
+    """
+    rows = {place: row for place, row in staged.rows.items() if row is not None}
+    after = set(PublicTree.from_rows(tree.suite, tree.group_id, staged.header, rows).occupied)
+    changes = dict(update.changes)
+    wanted = set(tree.occupied) - changes.keys()
+    wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}
+    if wanted != after:
+        raise TreeMismatch(f"the rebuilt tree does not match the commit at leaf {min(wanted ^ after)}")
 
 
 def check_changes(found: dict[int, ChangeKind], expected: dict[int, ChangeKind], auth: CommitAuthTBS) -> None:
