@@ -158,9 +158,10 @@ class PseudonymousCredential(Struct):
             raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
         if self.expiry <= now:
             raise CredentialExpired("the pseudonymous credential has expired")
-        self._verify_pseudonym()
+        self.verify_pseudonym()
 
-    def _verify_pseudonym(self) -> None:
+    def verify_pseudonym(self) -> None:
+        """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
         domain = self.user_pseudonym.domain
         if self.user_pseudonym != self_certifying_pseudonym(domain, self.set_public_key):
             raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")

@@ -7,7 +7,7 @@ member signed it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mimi_mmr.certificates import TrustAnchors
@@ -44,7 +44,7 @@ from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
-from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.mls.wire import LeafNode, PublicCommit, Remove, parse_message
 from mimi_mmr.secret import IdentityLinkKey
 from mimi_mmr.uris import MimiUri
 from treewrap import (
@@ -238,13 +238,27 @@ class Room:
         credential = identity.credential
         user, client = credential.user_pseudonym, credential.client_pseudonym
         role = self.policy.policy.role(user)
-        if not shown:
-            return Whois(leaf, user, client, role, Standing.HIDDEN)
         try:
+            if not shown:
+                self._check_hidden(leaf, user, now)
+                return Whois(leaf, user, client, role, Standing.HIDDEN)
             member = self.resolve(leaf, trust, now)
         except MmrError as error:
             return Whois(leaf, user, client, role, Standing.UNVERIFIED, why=str(error))
         return Whois(leaf, user, client, role, Standing.VERIFIED, member)
+
+    def _check_hidden(self, leaf: int, user: MimiUri, now: float) -> None:
+        """A member without a link key in the tree: its pseudonym must hold, and the policy must hide its name."""
+        node = self._group.leaf(leaf)
+        try:
+            if node is not None:
+                check_leaf(node.identity, node.signature_key, now)
+        except IdentityError as error:
+            raise type(error)(f"leaf {leaf}: {error}") from None
+        if self.policy.policy.shows_identity(user):
+            raise IdentityError(
+                f"leaf {leaf}: its identity link key is missing, which the policy wants shown"
+            )
 
     # --- changing ------------------------------------------------------------------------------------
 
@@ -260,8 +274,18 @@ class Room:
             raise RemovedFromRoom("this client was removed from the room")
         signed = sign_policy(policy, self.own_leaf, self._key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
-        changes = self._changes(mls, add, remove, signed if policy or remove else None)
-        tree = self._stage_tree(mls, changes) if changes or add else None
+        try:
+            changes = self._changes(mls, add, remove, signed if policy or remove else None)
+            tree = self._stage_tree(mls, changes) if changes or add else None
+        except (MmrError, TreeWrapError) as error:
+            mls.reject()  # or nothing could be staged ever after
+            raise RoomError(f"the commit can't be made: {error}") from error
+        request = self._request(mls, tree, signed, changed=policy is not None)
+        return PendingCommit(request, self, mls, tree, signed)
+
+    def _request(
+        self, mls: StagedCommit, tree: StagedTree | None, policy: SignedPolicy, *, changed: bool
+    ) -> UpdateRequest:
         update = tree.update.to_bytes() if tree else None
         member_update = tree.member_update.to_bytes() if tree else None
         tbs = CommitAuthTBS(
@@ -273,13 +297,12 @@ class Room:
             digest(update),
             digest(member_update),
             tree.tree_hash if tree else self._tree.tree_hash,
-            signed.policy.hash,
+            policy.policy.hash,
         )
-        auth = sign_commit(tbs, self._key)
-        request = UpdateRequest(
-            auth, mls.commit, mls.welcome, update, member_update, signed if policy else None
+        sent = policy if changed else None
+        return UpdateRequest(
+            sign_commit(tbs, self._key), mls.commit, mls.welcome, update, member_update, sent
         )
-        return PendingCommit(request, self, mls, tree, signed)
 
     def _changes(
         self,
@@ -315,11 +338,13 @@ class Room:
         _authenticate(event.auth, self._group.leaf(auth.sender))
         event.check_parts()
         policy = self._follow_policy(event)
+        before = self._users_of(event)
         applied = self._group.process_commit(event.commit)
         if applied.removed_self:
             self.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
+        problems += self._check_rights(applied, before)
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
         self.policy = policy
@@ -340,8 +365,9 @@ class Room:
         if leaf is None or new.signer != sender:
             raise NotAllowed("the policy is signed by another leaf than the committer's")
         new.verify(leaf.signature_key)
-        user = LeafIdentity.from_bytes(leaf.identity).credential.user_pseudonym
-        old = self.policy.policy
+        credential = LeafIdentity.from_bytes(leaf.identity).credential
+        credential.verify_pseudonym()  # or a hub and a member together could make any leaf an admin's
+        user, old = credential.user_pseudonym, self.policy.policy
         same = (new.policy.room, new.policy.serial, new.policy.identities)
         if old.role(user) is not Role.ADMIN or same != (old.room, old.serial + 1, old.identities):
             raise NotAllowed("the policy was changed by somebody who may not, or not as it may be")
@@ -355,7 +381,7 @@ class Room:
         problems = []
         try:
             update = MemberUpdate.from_bytes(event.member_update)
-            problems += self._check_changes(update, applied, policy)
+            problems += self._check_changes(update, applied)
             staged = self._tree.follow(update, _epoch_secret(self._group))
         except TreeWrapError as error:
             computed = getattr(error, "staged", None)
@@ -370,18 +396,48 @@ class Room:
             problems.append("the policy in the Tree Wrap root is not the room's")
         return problems
 
-    def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
+    def _check_changes(self, update: MemberUpdate, applied: Applied) -> list[str]:
+        """Under the policy that was in force when the commit was made."""
         expected = dict.fromkeys(applied.removed, ChangeKind.BLANK)
-        participants = self.participants()
         for leaf in applied.added:
-            identity = participants.get(leaf)
-            if identity and policy.policy.shows_identity(identity.credential.user_pseudonym):
+            user = self._user(leaf)
+            if user and self.policy.policy.shows_identity(user):
                 expected[leaf] = ChangeKind.SET
         found = {leaf: kind for leaf, kind, _ in update.leaves}
         found.pop(applied.sender, None)
         expected.pop(applied.sender, None)
         wrong = [leaf for leaf in found.keys() | expected.keys() if found.get(leaf) != expected.get(leaf)]
         return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in sorted(wrong)]
+
+    def _user(self, leaf: int) -> MimiUri | None:
+        """The user pseudonym at a leaf; None if there is nobody, or a credential that does not parse."""
+        node = self._group.leaf(leaf)
+        try:
+            return LeafIdentity.from_bytes(node.identity).credential.user_pseudonym if node else None
+        except ParseError:
+            return None
+
+    def _users_of(self, event: CommitEvent) -> dict[int, MimiUri | None]:
+        """Who a commit is from, and whom it removes: the user pseudonyms before it."""
+        commit = parse_message(event.commit)
+        if not isinstance(commit, PublicCommit):
+            raise Desynchronised("expected a commit as an MLS PublicMessage")
+        removed = (proposal.leaf for proposal in commit.proposals if isinstance(proposal, Remove))
+        return {leaf: self._user(leaf) for leaf in (commit.sender, *removed)}
+
+    def _check_rights(self, applied: Applied, users: Mapping[int, MimiUri | None]) -> list[str]:
+        """What the hub should have refused, by the policy that members hold."""
+        policy, sender = self.policy.policy, users[applied.sender]
+        if sender is None:
+            return [f"leaf {applied.sender}: its credential is malformed"]
+        try:
+            if applied.added:
+                policy.allow_add(sender)
+            for leaf in applied.removed:
+                policy.allow_remove(sender, users[leaf] or sender)
+        except NotAllowed as error:
+            return [f"leaf {applied.sender} did what it may not do: {error}"]
+        return []
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
         problems = []
