@@ -7,12 +7,16 @@ so that a test can forge with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
+
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.credentials import DeviceIdentity, bind_device
+from mimi_mmr.errors import MmrError
 from mimi_mmr.hub.messages import (
     CommitAuthTBS,
     CommitEvent,
@@ -31,10 +35,12 @@ from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.queues import leaf_binding
-from mimi_mmr.room import Followed, PendingCommit, Room, Standing
+from mimi_mmr.room import EXPORTER_LABEL, Followed, PendingCommit, Room, Standing
 from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
+from treewrap import Change, EpochSecret
+from treewrap.staging import StagedCommit
 
 HUB = "a.example"
 DOMAINS = ("a.example", "b.example", "c.example")
@@ -215,6 +221,45 @@ class RoomBench:
         }
         content = replace(request.auth.content, **(parts | signed))
         return replace(request, auth=sign_commit(content, self.leaves[signer].key))
+
+    def with_changes(
+        self, sender: str, pending: PendingCommit, changes: Sequence[Change], *, epoch: int | None = None
+    ) -> UpdateRequest:
+        """The sender's commit with a sound Tree Wrap update that does something else, signed by the sender."""
+        staged = self.forge_tree(sender, pending, changes, epoch=epoch)
+        return self.resign(
+            pending.request,
+            sender,
+            tree_update=staged.update.to_bytes(),
+            member_update=staged.member_update.to_bytes(),
+            tree_hash=staged.tree_hash,
+        )
+
+    def forge_tree(
+        self, sender: str, pending: PendingCommit, changes: Sequence[Change], *, epoch: int | None = None
+    ) -> StagedCommit:
+        room = self.rooms[sender]
+        return room._tree.stage(
+            changes, epoch=epoch or room.epoch + 1, epoch_secret=self.epoch_secret(sender, pending)
+        )
+
+    def epoch_secret(self, sender: str, pending: PendingCommit) -> EpochSecret:
+        """The Tree Wrap secret of the epoch that a commit would begin: its committer has it."""
+        context = self.rooms[sender]._group.group_id
+        return EpochSecret(pending._mls.export_secret(EXPORTER_LABEL, context, 32))
+
+    @contextmanager
+    def refused_by_hub(self, error: type[MmrError], match: str | None = None) -> Iterator[None]:
+        """The hub refuses what happens inside, for this reason, and nothing of it leaves a trace."""
+        before = self.hub_fingerprint()
+        with pytest.raises(error, match=match) as refusal:
+            yield
+        assert type(refusal.value) is error
+        assert self.hub_fingerprint() == before
+
+    def hub_takes(self, request: UpdateRequest) -> AcceptedCommit:
+        """What the hub makes of a request as it came over the wire."""
+        return self.mode.update(self.state, UpdateRequest.from_bytes(request.to_bytes()), self.now)
 
     def hub_fingerprint(self) -> tuple[Any, ...]:
         """All that the hub holds of the room."""
