@@ -192,6 +192,7 @@ class Client:
         self._packages: dict[bytes, PublishedPackage] = {}
         self._waiting: dict[bytes, _Waiting] = {}
         self._stock: deque[PreparedKeyPackage] = deque()
+        self._looking = asyncio.Lock()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -525,17 +526,25 @@ class Client:
 
         Waits up to `wait` seconds, or until one of them was used.
         """
+        async with self._looking:
+            used = await self._look_into_all(wait)
+            return [await self._join(*found) for found in used]
+
+    async def _look_into_all(self, wait: float) -> list[tuple[_Waiting, FanoutMessage, int]]:
         looks = {
             asyncio.create_task(self._look(ref, waiting, wait)) for ref, waiting in self._waiting.items()
         }
         used: list[tuple[_Waiting, FanoutMessage, int]] = []
-        while looks and not used:
-            done, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
-            used += [found for look in done for found in look.result()]
-        for look in looks:  # nothing is lost: what they would have seen is still there for the next look
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
-        return [await self._join(*found) for found in used]
+        until = asyncio.FIRST_COMPLETED if wait else asyncio.ALL_COMPLETED
+        try:
+            while looks and not used:
+                done, looks = await asyncio.wait(looks, return_when=until)
+                used += [found for look in done for found in look.result()]
+        finally:
+            for look in looks:  # nothing is lost: what they would have seen is there for the next look
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+        return used
 
     async def _look(
         self, ref: bytes, waiting: _Waiting, wait: float

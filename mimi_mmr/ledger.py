@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from ahocorasick_rs import BytesAhoCorasick
+
 WINDOW = 16
 _SEPARATOR = b"\n\0\n"
 
@@ -134,14 +136,21 @@ def encodings(value: bytes) -> Iterator[tuple[str, bytes]]:
 def search(
     views: Sequence[View], facts: Sequence[Fact], allowed: Callable[[View, Fact], bool] = by_design
 ) -> list[Sighting]:
-    """Every fact in every view that holds it."""
-    needles = [(fact, list(dict.fromkeys(encodings(fact.value)))) for fact in facts]
+    """Every fact in every view that holds it, once, with the first encoding it was found in."""
+    meanings: dict[bytes, list[tuple[Fact, str]]] = {}
+    for fact in facts:
+        for encoding, form in encodings(fact.value):
+            meanings.setdefault(form, []).append((fact, encoding))
+    forms = list(meanings)
+    automaton = BytesAhoCorasick(forms)  # all forms in one pass, however many
     found = []
     for view in views:
-        for fact, forms in needles:
-            encoding = next((name for name, form in forms if form in view.content), None)
-            if encoding is not None:
-                found.append(Sighting(view, fact, encoding, allowed(view, fact)))
+        matches = automaton.find_matches_as_indexes(view.content, overlapping=True)
+        seen: dict[int, tuple[Fact, str]] = {}
+        for index in dict.fromkeys(match[0] for match in matches):
+            for fact, encoding in meanings[forms[index]]:
+                seen.setdefault(id(fact), (fact, encoding))
+        found += [Sighting(view, fact, encoding, allowed(view, fact)) for fact, encoding in seen.values()]
     return found
 
 
@@ -192,7 +201,11 @@ class Link:
 
 def windows(data: bytes, size: int = WINDOW) -> set[bytes]:
     """Every run of `size` bytes."""
-    return {data[start : start + size] for start in range(len(data) - size + 1)}
+    return set(_runs(data, size))
+
+
+def _runs(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(len(data) - size + 1))
 
 
 def links(traces: Sequence[Trace]) -> list[Link]:
@@ -200,17 +213,19 @@ def links(traces: Sequence[Trace]) -> list[Link]:
 
     What traces of different persons share as well (domains, capabilities, lifetimes of one slot) ties nobody; nor
     does a run that is no more than such a constant with a chance neighbour: half a window of it is too much.
+    One link for each person and pair of places.
     """
     common = _common(traces, WINDOW // 2)
-    cut = [(trace, windows(trace.data)) for trace in traces]
-    found = []
-    for index, (one, left) in enumerate(cut):
-        for other, right in cut[index + 1 :]:
-            if one.person == other.person and one.place != other.place:
-                shared = [run for run in left & right if windows(run, WINDOW // 2).isdisjoint(common)]
-                if shared:
-                    found.append(Link(one.person, (one.place, other.place), min(shared)))
-    return found
+    places: dict[tuple[str, bytes], str] = {}
+    found: dict[tuple[str, str, str], Link] = {}
+    for trace in traces:
+        for run in _runs(trace.data, WINDOW):
+            first = places.setdefault((trace.person, run), trace.place)
+            if first != trace.place and windows(run, WINDOW // 2).isdisjoint(common):
+                found.setdefault(
+                    (trace.person, first, trace.place), Link(trace.person, (first, trace.place), run)
+                )
+    return list(found.values())
 
 
 def _common(traces: Sequence[Trace], size: int) -> set[bytes]:
@@ -218,7 +233,7 @@ def _common(traces: Sequence[Trace], size: int) -> set[bytes]:
     owners: dict[bytes, str] = {}
     common: set[bytes] = set()
     for trace in traces:
-        for run in windows(trace.data, size):
+        for run in _runs(trace.data, size):
             if owners.setdefault(run, trace.person) != trace.person:
                 common.add(run)
     return common

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mimi_mmr.credentials import LeafIdentity
 from mimi_mmr.demo.people import Person
 from mimi_mmr.demo.processes import log_file
 from mimi_mmr.demo.world import ASSET_HOST, Party, World
 from mimi_mmr.keypackages import fetch_token
 from mimi_mmr.ledger import Fact, Kind, Trace, View, asset_host_view, provider_views
 from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.uris import MimiUri
 
 
 def facts_of(person: Person) -> Iterator[Fact]:
@@ -65,9 +68,14 @@ def traces(world: World, people: Sequence[Person]) -> list[Trace]:
 
     Provider domains are masked: everybody may learn at which provider a pseudonym is.
     """
+    owners = {
+        joined.leaf.identity.credential.client_pseudonym: person.name
+        for person in people
+        for joined in person.client.rooms.values()
+    }
     found: list[Trace] = []
     for party in world.providers.values():
-        found += [*_leaf_traces(party, people), *_account_traces(party, people)]
+        found += [*_leaf_traces(party, owners), *_account_traces(party, people)]
     return [Trace(trace.person, trace.place, _masked(world, trace.data)) for trace in found]
 
 
@@ -77,20 +85,17 @@ def _masked(world: World, data: bytes) -> bytes:
     return data
 
 
-def _leaf_traces(party: Party, people: Sequence[Person]) -> Iterator[Trace]:
-    for room, epoch, row in _rows(
-        party, "hub", "SELECT room, epoch_from, data FROM room_nodes WHERE tree = 0"
-    ):
-        data = row if epoch else _timeless(row)
-        for person in people:
-            own = (joined.leaf.identity.credential for joined in person.client.rooms.values())
-            if any(credential.client_pseudonym.name.encode() in data for credential in own):
-                yield Trace(person.name, f"room {room} at {party.name}", data)
+def _leaf_traces(party: Party, owners: Mapping[MimiUri, str]) -> Iterator[Trace]:
+    query = "SELECT room, epoch_from, data FROM room_nodes WHERE tree = 0 AND position % 2 = 0"
+    for room, epoch, row in _rows(party, "hub", query):
+        leaf = RatchetTree.from_rows({0: row}).leaves[0]
+        owner = owners.get(LeafIdentity.from_bytes(leaf.identity).credential.client_pseudonym)
+        if owner is not None:
+            yield Trace(owner, f"room {room} at {party.name}", row if epoch else _timeless(row, leaf))
 
 
-def _timeless(row: bytes) -> bytes:
+def _timeless(row: bytes, leaf: LeafNode) -> bytes:
     """A creator's first leaf without its lifetime: when a room was made is known to its hub, and not hidden."""
-    leaf = RatchetTree.from_rows({0: row}).leaves[0]
     start, end = leaf.lifetime or (0, 0)
     lifetime = start.to_bytes(8, "big") + end.to_bytes(8, "big")
     return row.replace(lifetime, bytes(len(lifetime)))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mimi_mmr.client import Client, Joined
 from mimi_mmr.contacts import Contact
 from mimi_mmr.demo.world import World, loopback
 from mimi_mmr.errors import RoomError
 from mimi_mmr.mls.engine import MlsEngine
+
+_T = TypeVar("_T")
 
 PATIENCE = 10.0
 LOOKS = 12
@@ -112,14 +115,14 @@ async def until(done: Callable[[], bool], look: Callable[[], Awaitable[object]])
         raise RoomError("something that should have come did not")
 
 
-async def together(work: Iterable[Awaitable[object]], at_once: int = 12) -> None:
-    """Do all, a few at a time."""
+async def together(act: Callable[[_T], Awaitable[object]], on: Iterable[_T], at_once: int = 12) -> None:
+    """Do the same with all, a few at a time."""
     places = asyncio.Semaphore(at_once)
 
-    async def one(item: Awaitable[object]) -> None:
+    async def one(item: _T) -> None:
         async with places:
-            await item
+            await act(item)
 
     async with asyncio.TaskGroup() as group:
-        for item in work:
+        for item in on:
             group.create_task(one(item))

@@ -12,6 +12,7 @@ from mimi_mmr.ledger import Kind, Link, Matrix, Verdict
 
 PARTY_WIDTH = 29
 CELL_WIDTH = 12
+SHOWN = 20
 _STYLE = {Verdict.ABSENT: "dim", Verdict.BY_DESIGN: "yellow", Verdict.SEEN: "bold red"}
 
 
@@ -23,14 +24,19 @@ def who_saw_what(console: Console, matrix: Matrix, links: Sequence[Link]) -> Non
     share = -(-len(kinds) // rounds)  # as wide as the terminal allows, and all tables alike
     for start in range(0, len(kinds), share):
         console.print(_table(matrix, kinds[start : start + share]))
-    for sighting in matrix.violations:
-        console.print(f"[bold red]not allowed:[/] {sighting}")
-    for link in links:
-        console.print(f"[bold red]linked:[/] {link}")
+    _listed(console, "not allowed", matrix.violations)
+    _listed(console, "linked", links)
     if not links:
         console.print(
             "No value of 16 bytes or more ties a person's leaves in two rooms, or a leaf to an account."
         )
+
+
+def _listed(console: Console, what: str, findings: Sequence[object]) -> None:
+    for finding in findings[:SHOWN]:
+        console.print(f"[bold red]{what}:[/] {finding}")
+    if len(findings) > SHOWN:
+        console.print(f"[bold red]{what}:[/] and {len(findings) - SHOWN} more")
 
 
 def _table(matrix: Matrix, kinds: Sequence[Kind]) -> Table:

@@ -67,7 +67,7 @@ def _open_ledger(story: Story, world: World, console: Console) -> int:
     with console.status("looking for every planted fact in every view"):
         views = all_views(world)
         found = matrix(views, facts, search(views, facts))
-        ties = links(traces(world, people))
+        ties = links(traces(world, [*people, *story.fillers]))
     size = sum(len(view.content) for view in views)
     who_saw_what(console, found, ties)
     console.print(f"{len(facts)} planted facts, {len(views)} views, {size / 1e6:.1f} MB searched.")

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from mimi_mmr.client import STOCK, Joined
-from mimi_mmr.contacts import Contact
+from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.demo.attack import Attempt, HoardingEngine, attack
 from mimi_mmr.demo.costs import Costs
 from mimi_mmr.demo.people import Person, caught_up, connect, invited, person, together, until, until_keyed
-from mimi_mmr.demo.world import PROVIDERS, World
+from mimi_mmr.demo.world import PROVIDERS, World, loopback
 from mimi_mmr.errors import MmrError, RoomError
 from mimi_mmr.hub.state import RoomState
 from mimi_mmr.ledger import Fact, Kind
@@ -22,7 +22,7 @@ from mimi_mmr.store.database import Database
 from mimi_mmr.store.hub import HubStore
 
 FILL_AT_ONCE = 50
-FILLER_NETWORK = 11
+FILLER_NETWORKS = dict(zip(PROVIDERS, (11, 12, 13), strict=True))
 
 Announce = Callable[[str], None]
 
@@ -66,7 +66,7 @@ class Story:
                 await someone.client.register()
         self.announce("Everybody makes KeyPackages, in the same second, each under a pseudonym of its own")
         with self.costs.of("make a KeyPackage", STOCK * len(self.people)):
-            await together(someone.client.prepare_key_packages(STOCK) for someone in self.people.values())
+            await together(lambda one: one.client.prepare_key_packages(STOCK), self.people.values())
 
     async def befriend(self) -> None:
         """Three connections, by contact code."""
@@ -171,10 +171,10 @@ class Story:
     async def fill(self, room: Joined, members: int) -> None:
         """More members: each registers, connects to Alice and joins for real."""
         mark = f"{self.rng.getrandbits(48):012x}"
-        for domain in PROVIDERS:
+        for domain, network in FILLER_NETWORKS.items():
             self.planted.append(Fact(Kind.NAME, "a member", domain, f"filler-{mark}-{domain[0]}".encode()))
-            address = f"127.{FILLER_NETWORK}.".encode()
-            self.planted.append(Fact(Kind.ADDRESS, "a member", domain, address))
+            if loopback(network, 1):
+                self.planted.append(Fact(Kind.ADDRESS, "a member", domain, f"127.{network}.0.".encode()))
         for start in range(0, members, FILL_AT_ONCE):
             batch = [
                 self._filler(mark, number) for number in range(start, min(start + FILL_AT_ONCE, members))
@@ -185,38 +185,50 @@ class Story:
     def _filler(self, mark: str, number: int) -> Person:
         domain = self.rng.choice(PROVIDERS)
         user, device = f"filler-{mark}-{domain[0]}{number}", f"device-{mark[::-1]}-{number}"
-        someone = person(self.world, user, user, device, domain, FILLER_NETWORK, number + 1)
+        someone = person(self.world, user, user, device, domain, FILLER_NETWORKS[domain], number % 250 + 1)
         self.fillers.append(someone)
         self.costs.people.append(someone)
         return someone
 
     async def _admit(self, room: Joined, batch: list[Person]) -> None:
         alice = self.people["Alice"].client
-        known = set(alice.contacts)
         with self.costs.of("register, connect and stock a member", len(batch)):
-            await alice.publish_connection_packages(len(batch))
-            await alice.prepare_key_packages(len(batch))
-            await together(self._apply(someone) for someone in batch)
-        contacts = [contact for user, contact in alice.contacts.items() if user not in known]
+            contacts = await self._befriend_all(batch)
         with self.costs.of(f"add ({len(batch)} users: claims, commits)"):
             await alice.add(room, contacts)
         with self.costs.of("join", len(batch)):
-            await together(invited(someone) for someone in batch)
+            await together(invited, batch)
 
-    async def _apply(self, someone: Person) -> None:
-        alice = self.people["Alice"]
-        await someone.client.register(packages=1)
-        await someone.client.prepare_key_packages(1)
-        outgoing = await someone.client.request_connection(alice.client.contact_code)
-        for incoming in await alice.client.connection_requests():
-            if incoming.device.user == someone.client.user:
-                theirs = await alice.client.accept(incoming)
-        contact = await someone.client.complete_connection(outgoing)
-        if contact is None:
-            raise RoomError("no response to a member's connection request")
-        await until(lambda: theirs.room is not None, alice.client.check_invitations)
-        await until_keyed(alice.client, theirs)
-        await someone.client.publish_key_packages(contact, 1)
+    async def _befriend_all(self, batch: list[Person]) -> list[Contact]:
+        """Everybody of the batch connects to Alice, step by step; gives Alice's contacts."""
+        alice = self.people["Alice"].client
+        await alice.publish_connection_packages(len(batch))
+        asked: list[tuple[Person, OutgoingRequest]] = []
+        accepted: list[Contact] = []
+        made: list[tuple[Person, Contact]] = []
+
+        async def ask(someone: Person) -> None:
+            asked.append((someone, await someone.client.request_connection(alice.contact_code)))
+
+        async def accept(incoming: IncomingRequest) -> None:
+            accepted.append(await alice.accept(incoming))
+
+        async def complete(pair: tuple[Person, OutgoingRequest]) -> None:
+            contact = await pair[0].client.complete_connection(pair[1])
+            if contact is None:
+                raise RoomError("no response to a member's connection request")
+            made.append((pair[0], contact))
+
+        await together(lambda someone: someone.client.register(packages=1), batch)
+        wanted = [(alice, len(batch)), *((someone.client, 1) for someone in batch)]
+        await together(lambda pair: pair[0].prepare_key_packages(pair[1]), wanted, at_once=len(wanted))
+        await together(ask, batch)
+        await together(accept, await alice.connection_requests())
+        await together(complete, asked)
+        await until(lambda: all(contact.room for contact in accepted), alice.check_invitations)
+        await together(lambda contact: until_keyed(alice, contact), accepted)
+        await together(lambda pair: pair[0].client.publish_key_packages(pair[1], 1), made)
+        return accepted
 
     # --- after ---------------------------------------------------------------------------------------
 
