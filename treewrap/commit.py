@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from treewrap.changes import Change, ChangeSet
+from treewrap.changes import Change, ChangeKind, ChangeSet
 from treewrap.errors import ChangeError, LinkError, StaleEpoch
-from treewrap.geometry import NodeRef, Plan, plan
+from treewrap.geometry import Plan, plan
 from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
 from treewrap.rules import expire_links, is_removal, next_extra, renew_rooms
@@ -99,11 +99,9 @@ def _tree_update(context: GroupContext, previous: bytes, changes: ChangeSet, out
         header=outcome.header,
         previous_tree_hash=previous,
         tree_hash=outcome.tree_hash,
-        changes=tuple(LeafChange(leaf, kind) for leaf, kind in changes.kinds()),
+        changes=tuple([LeafChange(leaf, kind) for leaf, kind in changes.kinds()]),
         repaired=changes.repaired,
-        nodes=()
-        if rebuilt
-        else tuple([SealedNode(NodeRef(node[0], node[1]), node[5]) for node in outcome.written]),
+        nodes=() if rebuilt else _sealed_nodes(outcome),
         vanished=() if rebuilt else outcome.vanished,
         seals=seal_root(
             context, outcome.extra.links, outcome.root_key, outcome.header.epoch, outcome.tree_hash
@@ -115,9 +113,7 @@ def _tree_update(context: GroupContext, previous: bytes, changes: ChangeSet, out
 
 
 def _sealed_nodes(outcome: Outcome) -> tuple[SealedNode, ...]:
-    return tuple(
-        [SealedNode(NodeRef(level, index), sealed) for level, index, _, _, _, sealed in outcome.written]
-    )
+    return tuple([SealedNode(level, index, sealed) for level, index, _, _, _, sealed in outcome.written])
 
 
 def _rows(outcome: Outcome) -> bytes:
@@ -135,17 +131,16 @@ def _member_update(
 
     leaves = []
     for leaf, kind in changes.kinds():
-        secret = changes.leaves.get(leaf)
+        secret = changes.leaves[leaf] if kind is ChangeKind.SET else None
         leaves.append(WrappedLeaf(leaf, kind, wrap(b"leaf", leaf, secret.reveal()) if secret else b""))
     rooms = (named_secret_to_bytes(name, secret) for name, secret in changes.rooms.items())
-    unconfirmed = MemberUpdate(
-        header=outcome.header,
-        leaves=tuple(leaves),
-        rooms=tuple(wrap(b"room", number, named) for number, named in enumerate(rooms)),
-        repaired=changes.repaired,
-        rebuilt=changes.rebuilt,
-        links=changes.links,
-        tree_hash=outcome.tree_hash,
-        tag=b"",
+    return MemberUpdate.confirmed_by(
+        keys.confirm,
+        outcome.header,
+        tuple(leaves),
+        tuple([wrap(b"room", number, named) for number, named in enumerate(rooms)]),
+        changes.repaired,
+        changes.rebuilt,
+        changes.links,
+        outcome.tree_hash,
     )
-    return unconfirmed.confirm(keys.confirm)

@@ -120,8 +120,9 @@ def _touch(
             row[index] = here, here
         for child, occupied in below:
             index, bit = child >> bits, 1 << (child & mask)
-            before, after = row.get(index) or (-1, -1)
-            if before < 0:
+            if index in row:
+                before, after = row[index]
+            else:
                 before = after = bitmap(level, index) if level <= height else 0
             row[index] = before, after | bit if occupied else after & ~bit
         if len(row) > 1:

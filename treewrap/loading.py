@@ -56,10 +56,11 @@ class _Loader:
         own_hashes: list[bytearray] = []
         for number in range(self._header.height, 0, -1):
             own_hashes.append(self._level(number, indices))
-            level = self._forest.levels[number - 1]
-            # The slots of one level, one after the other, are the keys of the next one.
-            self._keys = level.packed() if self._opening else b""
-            indices = array("I", level.children(self._context.bits)) if number > 1 else ()
+            if number > 1:
+                level = self._forest.levels[number - 1]
+                # The slots of one level, one after the other, are the keys of the next one.
+                self._keys = level.packed() if self._opening else b""
+                indices = array("I", level.children(self._context.bits))
         self._keys = b""
         tree_hash = self._context.tree_hash(self._header.to_bytes(), self._join_hashes(own_hashes[::-1]))
         return Loaded(self._forest, self._extra, tree_hash, wanted == self._opening)

@@ -178,11 +178,11 @@ class Level:
                     yield index, self.read(index)
 
     def _span(self, page: Page, place: int) -> tuple[int, int]:
-        at = place * self._bitmap_size
+        at, bitmaps = place * self._bitmap_size, page.bitmaps
         # The nodes before it are as long as they have bits set: one count over their bitmaps finds the place.
-        start = int.from_bytes(page.bitmaps[:at], "little").bit_count() * SLOT_SIZE
-        own = int.from_bytes(page.bitmaps[at : at + self._bitmap_size], "little")
-        return start, start + own.bit_count() * SLOT_SIZE
+        start = int.from_bytes(bitmaps[:at], "little").bit_count()
+        own = int.from_bytes(bitmaps[at : at + self._bitmap_size], "little").bit_count()
+        return start * SLOT_SIZE, (start + own) * SLOT_SIZE
 
 
 class Forest:

@@ -33,9 +33,10 @@ class State(NamedTuple):
 
 
 def seal_state(state: State, kind: bytes, key: bytes, rng: Rng) -> bytes:
-    """Encode a tree, `kind` "full" or "light", and seal it by AES-256-GCM under a random nonce of 12 bytes, which stands first.
+    """Encode a tree, `kind` "full" or "light", and seal it by AES-256-GCM.
 
-    One key is good for 2^32 states. Raises ValueError if the key is not of 32 bytes.
+    A random nonce of 12 bytes stands first. One key is good for 2^32 states. Raises ValueError if the key
+    is not of 32 bytes.
     """
     _check_key(key)
     nonce = rng(_NONCE_SIZE)

@@ -86,12 +86,12 @@ def _collect(context: GroupContext, forest: Forest, shape: Plan, update: TreeUpd
             if not after and not is_root:
                 above.setdefault(index >> bits, []).append((index & mask, b"", b""))
                 continue
-            ref, ciphertext = next(given)
+            ciphertext = next(given).ciphertext
             end = after.bit_count() * SLOT_SIZE
             extra = ciphertext[end:-TAG_SIZE]
             if len(ciphertext) != end + TAG_SIZE + (update.header.extra_length if is_root else 0):
                 raise UpdateRefused(
-                    f"size of {_name(ref)}: {len(ciphertext)} bytes for {after.bit_count()} slots"
+                    f"size of {_name(NodeRef(level, index))}: {len(ciphertext)} bytes for {after.bit_count()} slots"
                 )
             hashes = forest.content(level, index)[1] if before else bytearray()
             splice(hashes, bytearray(), before, edits.get(index, ()))

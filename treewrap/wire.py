@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -13,7 +13,7 @@ from treewrap.deferred import WRAP_SIZE
 from treewrap.geometry import LEAF_LIMIT, NodeRef
 from treewrap.links import LINKS_LIMIT, LinkChange, LinkSeal, link_change_to_bytes, read_link_change
 from treewrap.root import EXTRA_LIMIT, MAX_HEIGHT, RootHeader
-from treewrap.suite import HASH_SIZE, TAG_SIZE
+from treewrap.suite import HASH_SIZE, TAG_SIZE, pack_place
 
 NODE_LIMIT = 64 * 32 + EXTRA_LIMIT + TAG_SIZE
 VECTOR_MAX = VECTOR_LIMIT - 1
@@ -38,8 +38,14 @@ class WrappedLeaf(NamedTuple):
 class SealedNode(NamedTuple):
     """A node's place and its new ciphertext, tag included."""
 
-    ref: NodeRef
+    level: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     ciphertext: bytes
+
+    @property
+    def ref(self) -> NodeRef:
+        """Its place."""
+        return NodeRef(self.level, self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,13 @@ class TreeUpdate:
                 self.header.to_bytes(),
                 self.previous_tree_hash,
                 self.tree_hash,
-                vector(b"".join(bytes((kind,)) + leaf.to_bytes(4, "big") for leaf, kind in self.changes)),
+                vector(b"".join([pack_place(kind, leaf) for leaf, kind in self.changes])),
                 refs_to_bytes(self.repaired),
-                vector(b"".join(_place(ref) + vector(ciphertext) for ref, ciphertext in self.nodes)),
+                vector(
+                    b"".join(
+                        [pack_place(level, index) + vector(sealed) for level, index, sealed in self.nodes]
+                    )
+                ),
                 refs_to_bytes(self.vanished),
                 seals_to_bytes(self.seals),
                 vector(self.rebuilt),
@@ -125,38 +135,26 @@ class MemberUpdate:
         """The epoch that the update's commit begins."""
         return self.header.epoch
 
-    def changes_to_bytes(self) -> bytes:
-        """Encode the changes as sent."""
-        return b"".join(
-            (
-                vector(
-                    b"".join(
-                        bytes((kind,)) + leaf.to_bytes(4, "big") + wrap for leaf, kind, wrap in self.leaves
-                    )
-                ),
-                vector(b"".join(map(vector, self.rooms))),
-                refs_to_bytes(self.repaired),
-                bytes((self.rebuilt,)),
-                vector(b"".join(map(link_change_to_bytes, self.links))),
-            )
-        )
+    @classmethod
+    def confirmed_by(
+        cls,
+        tag: Callable[[bytes], bytes],
+        header: RootHeader,
+        leaves: tuple[WrappedLeaf, ...],
+        rooms: tuple[bytes, ...],
+        repaired: tuple[NodeRef, ...],
+        rebuilt: bool,
+        links: tuple[LinkChange, ...],
+        tree_hash: bytes,
+    ) -> MemberUpdate:
+        """Make one with the tag that `tag` gives over all the rest."""
+        content = _confirmed(header, leaves, rooms, repaired, rebuilt, links, tree_hash)
+        return cls(header, leaves, rooms, repaired, rebuilt, links, tree_hash, tag(content))
 
     def confirmed(self) -> bytes:
-        """Encode what the tag covers: the whole but for the tag."""
-        return self.header.to_bytes() + self.changes_to_bytes() + self.tree_hash
-
-    def confirm(self, tag: Callable[[bytes], bytes]) -> MemberUpdate:
-        """Put the tag in that `tag` makes of the rest."""
-        content = self.confirmed()
-        return MemberUpdate(
-            self.header,
-            self.leaves,
-            self.rooms,
-            self.repaired,
-            self.rebuilt,
-            self.links,
-            self.tree_hash,
-            tag(content),
+        """Encode what the tag covers: all but the tag."""
+        return _confirmed(
+            self.header, self.leaves, self.rooms, self.repaired, self.rebuilt, self.links, self.tree_hash
         )
 
     def to_bytes(self) -> bytes:
@@ -181,6 +179,28 @@ class MemberUpdate:
         return update
 
 
+def _confirmed(
+    header: RootHeader,
+    leaves: Iterable[WrappedLeaf],
+    rooms: Iterable[bytes],
+    repaired: Sequence[NodeRef],
+    rebuilt: bool,
+    links: Iterable[LinkChange],
+    tree_hash: bytes,
+) -> bytes:
+    return b"".join(
+        (
+            header.to_bytes(),
+            vector(b"".join([pack_place(kind, leaf) + wrapped for leaf, kind, wrapped in leaves])),
+            vector(b"".join(map(vector, rooms))),
+            refs_to_bytes(repaired),
+            bytes((rebuilt,)),
+            vector(b"".join(map(link_change_to_bytes, links))),
+            tree_hash,
+        )
+    )
+
+
 def seals_to_bytes(seals: Iterable[LinkSeal]) -> bytes:
     """Encode LinkSeal<V>."""
     return vector(b"".join(seal.to_bytes() for seal in seals))
@@ -200,13 +220,9 @@ def read_refs(reader: Reader, what: str) -> tuple[NodeRef, ...]:
     return _read_sorted(reader, what, _read_ref)
 
 
-def _place(ref: NodeRef) -> bytes:
-    return bytes((ref.level,)) + ref.index.to_bytes(4, "big")
-
-
 def refs_to_bytes(refs: Iterable[NodeRef]) -> bytes:
     """Encode NodeRef<V>."""
-    return vector(b"".join(map(_place, refs)))
+    return vector(b"".join(pack_place(*ref) for ref in refs))
 
 
 def _read_sealed_header(reader: Reader) -> RootHeader:
@@ -254,7 +270,7 @@ def _read_ref(reader: Reader) -> NodeRef:
 
 
 def _read_sealed_node(reader: Reader) -> SealedNode:
-    return SealedNode(_read_ref(reader), reader.vector("ciphertext", NODE_LIMIT))
+    return SealedNode(*_read_ref(reader), reader.vector("ciphertext", NODE_LIMIT))
 
 
 def _read_list(reader: Reader, what: str, read: Callable[[Reader], _T], limit: int) -> tuple[_T, ...]:
@@ -280,10 +296,7 @@ def _read_sorted(reader: Reader, what: str, read: Callable[[Reader], _S]) -> tup
 
 
 def _order(item: tuple[object, ...]) -> tuple[object, ...]:
-    if isinstance(item, NodeRef):
-        return item
-    first = item[0]
-    return first if isinstance(first, NodeRef) else (first,)
+    return item[:2] if isinstance(item, NodeRef | SealedNode) else item[:1]
 
 
 def _read_flag(reader: Reader, what: str) -> bool:

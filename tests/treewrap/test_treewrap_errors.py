@@ -201,9 +201,9 @@ def tampered(update: TreeUpdate) -> dict[str, TreeUpdate]:
     first, *rest = update.nodes
     return {
         "nodes: expected level 1, index 0, got level 2": replace(update, nodes=tuple(rest)),
-        "nodes: expected no more": replace(update, nodes=(*update.nodes, SealedNode(NodeRef(9, 9), b""))),
+        "nodes: expected no more": replace(update, nodes=(*update.nodes, SealedNode(9, 9, b""))),
         "size of level 1, index 0": replace(
-            update, nodes=(SealedNode(first.ref, first.ciphertext + b"1"), *rest)
+            update, nodes=(SealedNode(*first.ref, first.ciphertext + b"1"), *rest)
         ),
         "vanished nodes: expected no more": replace(update, vanished=(NodeRef(1, 1),)),
         "height: expected 3, got 4": replace(update, header=replace(update.header, height=4)),
@@ -223,7 +223,7 @@ def test_the_hub_refuses_an_update_that_is_not_what_its_changes_say(world: World
     for what, wrong in tampered(update).items():
         with pytest.raises(UpdateRefused, match=what):
             world.hub.stage(wrong)
-    damaged = SealedNode(update.nodes[0].ref, bytes(len(update.nodes[0].ciphertext)))
+    damaged = SealedNode(*update.nodes[0].ref, bytes(len(update.nodes[0].ciphertext)))
     with pytest.raises(TreeHashMismatch):
         world.hub.stage(replace(update, nodes=(damaged, *update.nodes[1:])))
     assert world.hub.to_bytes() == before
@@ -258,7 +258,8 @@ def test_a_follower_says_what_differs(world: World) -> None:
 def confirmed(update: MemberUpdate, world: World, secret: EpochSecret) -> MemberUpdate:
     """Sign off whatever a hostile member put together."""
     context = world.committer._context
-    return update.confirm(UpdateKeys(context, secret, update.header.salt).confirm)
+    tag = UpdateKeys(context, secret, update.header.salt).confirm(update.confirmed())
+    return replace(update, tag=tag)
 
 
 def test_a_wrong_wrap_blanks_its_leaf_for_everyone_and_the_tree_is_rebuilt(world: World) -> None:

@@ -76,7 +76,7 @@ SEALS = st.lists(SEAL, max_size=3, unique_by=lambda seal: seal.link_id).map(
 )
 KINDS = st.dictionaries(LEAF, st.sampled_from(ChangeKind), max_size=4)
 SEALED = st.dictionaries(REF, st.binary(max_size=200), max_size=3).map(
-    lambda nodes: tuple(SealedNode(ref, nodes[ref]) for ref in sorted(nodes))
+    lambda nodes: tuple(SealedNode(*ref, nodes[ref]) for ref in sorted(nodes))
 )
 TREE_UPDATE = st.builds(
     TreeUpdate,
