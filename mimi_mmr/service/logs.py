@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
 import sys
 
+import structlog
 
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="seconds")
-        line = {"time": when, "level": record.levelname.lower(), "logger": record.name}
-        return json.dumps(line | {"event": record.getMessage()})
+_QUIET = ("aiohttp", "asyncio", "sqlalchemy")  # libraries' own lines may name the peer's address, or a query
 
 
 def configure(level: str) -> None:
-    """Log to stderr from `level` on. Libraries' own logs stay off: aiohttp's name the peer's address."""
+    """Log to stderr from `level` on."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json())
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=render, foreign_pre_chain=shared))
     for name in ("mimi_mmr", "ohttp_relay"):
         logger = logging.getLogger(name)
         logger.setLevel(level.upper())
         logger.handlers = [handler]
         logger.propagate = False
-    for name in ("aiohttp", "asyncio", "sqlalchemy"):
+    for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,36 @@
+"""Every Python example of every README runs as it is printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READMES = sorted(
+    path for path in (ROOT / "README.md", *ROOT.glob("*/README.md")) if path.parent.name != "tests"
+)
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLES = [
+    pytest.param(code, id=f"{path.relative_to(ROOT)}:{number}")
+    for path in READMES
+    for number, code in enumerate(FENCE.findall(path.read_text()), start=1)
+]
+
+
+def test_each_package_has_an_example() -> None:
+    code = "".join(FENCE.findall((ROOT / "README.md").read_text()))
+    assert all(f"from {package}" in code for package in ("treewrap", "ohttp_relay", "mimi_mmr"))
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_example_runs_as_printed(code: str, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
