@@ -119,7 +119,9 @@ class RoomBench:
         leaf = self.leaves[creator] = self.world.leaf(self.person(creator))
         self.rooms[creator], request = Room.create(self.uri, leaf, identities, arity)
         self.created = request
-        self.state: RoomState = self.mode.create(request, self.now).state
+        new = self.mode.create(request, self.now)
+        self.state: RoomState = new.state
+        self.stored = [(new.state.epoch, request.tree_update, new.rows.wrap)]
         self.snapshots: list[Snapshot] = [to_snapshot(self.state)]
 
     @property
@@ -184,6 +186,8 @@ class RoomBench:
         """What the hub does with a commit that it takes."""
         accepted = self.mode.update(self.state, request, self.now)
         accepted.commit()
+        if request.tree_update:
+            self.stored.append((accepted.epoch, request.tree_update, accepted.rows.wrap))
         self.snapshots.append(to_snapshot(self.state))
         return accepted
 
