@@ -115,13 +115,13 @@ def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, Contex
 
     Raises TruncatedCapsule, UnknownKey, or OpenFailed for an impossible encapsulated key.
     """
-    if len(data) < HEADER_SIZE:
+    header = data[:HEADER_SIZE]
+    if len(header) < HEADER_SIZE:
         raise TruncatedCapsule(f"a request header has {HEADER_SIZE} bytes, got {len(data)}")
-    private, schedule = ring.prepare(data[:HEADER_SIZE], label)
-    end = HEADER_SIZE + enc_size(data)
-    if len(data) < end:
-        raise TruncatedCapsule(f"request header and encapsulated key have {end} bytes, got {len(data)}")
-    enc = data[HEADER_SIZE:end]
+    private, schedule, size = ring.prepare(header, label)
+    enc = data[HEADER_SIZE : HEADER_SIZE + size]
+    if len(enc) < size:
+        raise TruncatedCapsule(f"an encapsulated key has {size} bytes, got {len(enc)}")
     return enc, schedule.context(private.decapsulate(enc))
 
 

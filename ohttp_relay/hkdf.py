@@ -18,9 +18,7 @@ _VERSION = b"HPKE-v1"
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:
     """Return HMAC-SHA256, 32 bytes."""
-    if len(key) > _BLOCK:
-        key = sha256(key).digest()
-    block = key.ljust(_BLOCK, b"\0")
+    block = (key if len(key) <= _BLOCK else sha256(key).digest()).ljust(_BLOCK, b"\0")
     return sha256(block.translate(_OUTER) + sha256(block.translate(_INNER) + message).digest()).digest()
 
 

@@ -21,6 +21,7 @@ from .hkdf import HASH_SIZE, hmac_each, hmac_sha256, labeled, labeled_extract, l
 NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
 HKDF_SHA256: Final = 0x0001
+OPEN_FAILED: Final = "authentication failed: wrong key, or changed on its way"
 _MAX_SEQUENCE: Final = (1 << (8 * NONCE_SIZE)) - 1
 
 
@@ -91,7 +92,7 @@ def open_sealed(cipher: Cipher, nonce: bytes, data: bytes, aad: bytes) -> bytes:
     try:
         return cipher.decrypt(nonce, data, aad or None)
     except InvalidTag:
-        raise OpenFailed("authentication failed: wrong key, or changed on its way") from None
+        raise OpenFailed(OPEN_FAILED) from None
 
 
 class Sequence:
@@ -132,7 +133,10 @@ class Context:
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next plaintext.  Raises OpenFailed."""
-        return open_sealed(self._cipher, self._nonces.take(), ciphertext, aad)
+        try:
+            return self._cipher.decrypt(self._nonces.take(), ciphertext, aad or None)
+        except InvalidTag:
+            raise OpenFailed(OPEN_FAILED) from None
 
     def export(self, context: bytes, length: int) -> bytes:
         """Return a secret of `length` <= 32 bytes (RFC 9180, section 5.3)."""

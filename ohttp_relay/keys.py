@@ -79,7 +79,7 @@ class KeyRing:
             raise ConfigurationError("a key ring holds at least one key")
         self.overlap = overlap
         self._clock = clock
-        self._prepared: dict[tuple[bytes, bytes], tuple[PrivateKey, Schedule, float]] = {}
+        self._prepared: dict[tuple[bytes, bytes], tuple[PrivateKey, Schedule, int, float]] = {}
         self._source: tuple[Path, int] | None = None
 
     @classmethod
@@ -116,8 +116,8 @@ class KeyRing:
         """Return the advertised configurations as `application/ohttp-keys`."""
         return encode_key_list(self.public_configs())
 
-    def prepare(self, header: bytes, label: bytes) -> tuple[PrivateKey, Schedule]:
-        """Return the private key and key schedule for a request header of 7 bytes and its info label.
+    def prepare(self, header: bytes, label: bytes) -> tuple[PrivateKey, Schedule, int]:
+        """Return private key, key schedule and Nenc for a request header of 7 bytes and its info label.
 
         Raises UnknownKey if the header names no key held, another KEM than the key's, or a suite that
         the key does not advertise (RFC 9458, section 4.3).
@@ -125,12 +125,12 @@ class KeyRing:
         found = self._prepared.get((header, label))
         if found is None:
             found = self._prepared[header, label] = self._find(header, label)
-        private, schedule, expiry = found
+        private, schedule, enc_size, expiry = found
         if self._clock() >= expiry:
             raise UnknownKey("the key of this identifier has expired")
-        return private, schedule
+        return private, schedule, enc_size
 
-    def _find(self, header: bytes, label: bytes) -> tuple[PrivateKey, Schedule, float]:
+    def _find(self, header: bytes, label: bytes) -> tuple[PrivateKey, Schedule, int, float]:
         key_id, kem_id, kdf_id, aead_id = header[0], header[1:3], header[3:5], header[5:7]
         suite = Suite(int.from_bytes(kdf_id, "big"), int.from_bytes(aead_id, "big"))
         for key in self._keys:
@@ -138,7 +138,7 @@ class KeyRing:
                 if suite not in key.config.suites or not suite.supported:
                     raise UnknownKey("KDF and AEAD are not a pair that this key advertises")
                 schedule = Schedule(key.config.kem_id, suite, label + b"\x00" + header)
-                return key.private, schedule, self._expiry(key)
+                return key.private, schedule, KEMS[key.config.kem_id].enc_size, self._expiry(key)
         raise UnknownKey("no key of this identifier and KEM is held")
 
     def _expiry(self, key: GatewayKey) -> float:

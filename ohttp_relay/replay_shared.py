@@ -56,7 +56,9 @@ class SharedReplayCache:
             os.close(self._handle)
             raise ConfigurationError("the replay file was made with other settings: remove it")
         self._slots = slots
-        self._map = mmap.mmap(self._handle, size)
+        # Pages are taken now rather than by a fault for each request, which would cost more than the look-up.
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        self._map = mmap.mmap(self._handle, size, flags=flags)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from .errors import ConfigurationError, TargetRefused
+from .transport import is_loopback
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -121,7 +122,13 @@ class TargetPolicy:
             allowed = tuple(ipaddress.ip_network(text) for text in networks)
         except ValueError as error:
             raise ConfigurationError(f"not a network: {error}") from None
-        return cls(frozenset(Origin.parse(text) for text in origins), allowed)
+        parsed = frozenset(Origin.parse(text) for text in origins)
+        for origin in parsed:
+            if origin.scheme == "http" and not is_loopback(origin.host):
+                raise ConfigurationError(
+                    f"{origin} would cross the network in the clear (RFC 9458, section 6.3)"
+                )
+        return cls(parsed, allowed)
 
     def check_origin(self, scheme: str, authority: str) -> Origin:
         """Return the origin of a request's target.  Raises TargetRefused unless it is on the list."""
