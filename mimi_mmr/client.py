@@ -280,7 +280,11 @@ class Client:
         return IncomingRequest(number, request, device)
 
     async def accept(self, incoming: IncomingRequest) -> Contact:
-        """Say yes, with a KeyPackage for the connection room, which the requester will make."""
+        """Say yes, with a KeyPackage for the connection room, which the requester will make.
+
+        Raises `BindingRejected` if the user is a contact already, with another identity key.
+        """
+        self._check_known(incoming.device)
         contact = Contact(incoming.device, pinned=False)
         package = (await self._take_key_packages(1))[0]
         response = make_response(self.me, incoming.request.hash, [package.open])
@@ -322,6 +326,7 @@ class Client:
     def _open_response(
         self, outgoing: OutgoingRequest, message: bytes
     ) -> tuple[list[OpenKeyPackage], VerifiedDevice]:
+        self._check_known(outgoing.recipient)
         request_hash = outgoing.request.hash
         box = SealedBox.from_bytes(message)
         response = open_response(box, outgoing.response_key, request_hash)
@@ -329,6 +334,12 @@ class Client:
         packages = list(response.content.key_packages)
         self._check_packages(packages, device)
         return packages, device
+
+    def _check_known(self, device: VerifiedDevice) -> None:
+        """An identity key, once known, is not replaced in passing."""
+        known = self.contacts.get(device.user)
+        if known is not None and known.device.identity_key != device.identity_key:
+            raise BindingRejected("a contact of this name has another identity key")
 
     async def _introduce(self, contact: Contact, joined: Joined) -> None:
         """Send this side's connection key; from then on the contact can fetch KeyPackages."""
@@ -517,7 +528,7 @@ class Client:
             joined.lost = page.lost
             for queued in page.messages:
                 if queued.sequence > joined.acknowledged:
-                    self._process(joined, FanoutMessage.from_bytes(queued.message))
+                    self._process(joined, queued.message)
                     joined.acknowledged = queued.sequence
         return len(page.messages)
 
@@ -528,13 +539,27 @@ class Client:
         """
         async with self._looking:
             used = await self._look_into_all(wait)
-            return [await self._join(*found) for found in used]
+            found = [await self._try_to_join(*invitation) for invitation in used]
+            return [joined for joined in found if joined is not None]
 
-    async def _look_into_all(self, wait: float) -> list[tuple[_Waiting, FanoutMessage, int]]:
+    async def _try_to_join(self, ref: bytes, fanout: FanoutMessage, sequence: int) -> Joined | None:
+        """Join; an invitation that is no good is noted in `refused`, one that could not be followed now stays."""
+        waiting = self._waiting[ref]
+        try:
+            joined = await self._join(waiting, fanout, sequence)
+        except (PrivatePathFailed, PeerError):
+            raise
+        except MmrError as error:
+            self.refused.append(f"invitation: {error}")
+            joined = None
+        del self._waiting[ref]
+        return joined
+
+    async def _look_into_all(self, wait: float) -> list[tuple[bytes, FanoutMessage, int]]:
         looks = {
             asyncio.create_task(self._look(ref, waiting, wait)) for ref, waiting in self._waiting.items()
         }
-        used: list[tuple[_Waiting, FanoutMessage, int]] = []
+        used: list[tuple[bytes, FanoutMessage, int]] = []
         until = asyncio.FIRST_COMPLETED if wait else asyncio.ALL_COMPLETED
         try:
             while looks and not used:
@@ -548,13 +573,18 @@ class Client:
 
     async def _look(
         self, ref: bytes, waiting: _Waiting, wait: float
-    ) -> list[tuple[_Waiting, FanoutMessage, int]]:
+    ) -> list[tuple[bytes, FanoutMessage, int]]:
+        """A Welcome is acknowledged when it has been followed; anything else in this queue is not for us yet."""
         page = await self._collect(waiting.package.leaf.queue, waiting.acknowledged, wait)
         for queued in page.messages:
+            try:
+                fanout = FanoutMessage.from_bytes(queued.message)
+            except ParseError as error:
+                self.refused.append(f"an event that can't be read: {error}")
+            else:
+                if fanout.kind is EventKind.WELCOME:
+                    return [(ref, fanout, queued.sequence)]
             waiting.acknowledged = queued.sequence
-            fanout = FanoutMessage.from_bytes(queued.message)
-            if fanout.kind is EventKind.WELCOME and self._waiting.pop(ref, None) is not None:
-                return [(waiting, fanout, queued.sequence)]
         return []
 
     async def _join(self, waiting: _Waiting, fanout: FanoutMessage, sequence: int) -> Joined:
@@ -584,7 +614,13 @@ class Client:
         if found != [(contact.user, contact.device.identity_key)] or len(others) != 1:
             raise BindingRejected("the connection room is not one with the person who asked to connect")
 
-    def _process(self, joined: Joined, fanout: FanoutMessage) -> None:
+    def _process(self, joined: Joined, message: bytes) -> None:
+        """One event. What is wrong with it is noted as a problem: the next one must not wait behind it."""
+        try:
+            fanout = FanoutMessage.from_bytes(message)
+        except ParseError as error:
+            joined.problems.append(f"an event that can't be read: {error}")
+            return
         if fanout.room != joined.uri or fanout.sequence <= joined.last_sequence:
             return  # a repetition, or another room's: at least once is what the hub promises
         joined.last_sequence = fanout.sequence

@@ -43,11 +43,14 @@ from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
+from ohttp_relay.rotation import KeyKeeper
 from ohttp_relay.targets import TargetPolicy
 from ohttp_relay.transport import Seen
 
 KEYS_LIFETIME = 7 * 86400
-EXPIRE_EVERY = 3600.0
+HOUSEKEEPING_SECONDS = 3600.0
+KEY_RING = "ohttp-keys"
+KEY_RING_LIFETIME = 30 * 86400.0
 log = logging.getLogger(__name__)
 
 
@@ -87,7 +90,7 @@ class Provider:
         self._closers.append(self.peers.close)
         await self._open_services(trust, outgoing)
         self.peers.publish(self._own_keys(identity))
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._housekeeping = asyncio.create_task(self._keep_house(identity), name="housekeeping")
         self._ready = True
         return self._application(outgoing)
 
@@ -132,7 +135,7 @@ class Provider:
             self._recorder,
         )
         self._closers.append(self.assets.close)
-        self._keyring = _keyring(settings.data_dir / "ohttp-keys")
+        self._keyring = _keyring(settings.data_dir / KEY_RING)
         self.outbox.start()
         self._closers.append(self.outbox.close)
 
@@ -168,9 +171,12 @@ class Provider:
         else:
             await self.peers.send(domain, "notify", body)
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, identity: SigningKey) -> None:
+        keeper = KeyKeeper(self._keyring, self.settings.data_dir / KEY_RING, lifetime=KEY_RING_LIFETIME)
         while True:
-            await asyncio.sleep(EXPIRE_EVERY)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            keeper.tend()
+            self.peers.publish(self._own_keys(identity))  # signed anew: the document's expiry moves on
             await self._delivery_store.expire(self._clock())
 
     # --- endpoints -----------------------------------------------------------------------------------
