@@ -54,6 +54,8 @@ from mimi_mmr.errors import (
     MmrError,
     NotAllowed,
     ParseError,
+    PeerError,
+    PrivatePathFailed,
     RoomError,
     SealedBoxRejected,
     WrongEpoch,
