@@ -10,8 +10,9 @@ from treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
 from treewrap import Suite, WrapTree
 from treewrap.suite import seal as real_seal
 
-CI = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-CLOSURE = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+CI = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+CLOSURE = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 NIGHTLY = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -74,7 +75,7 @@ def test_g4_ten_thousand_times(suite: Suite, history: list[Step], data: st.DataO
     assert_learns_exactly_what_was_there(suite, history, data)
 
 
-@CI
+@FEW
 @given(SUITES, HISTORIES, st.data())
 def test_g2_a_joiner_opens_nothing_that_was_gone_before(
     suite: Suite, history: list[Step], data: st.DataObject
@@ -86,7 +87,7 @@ def test_g2_a_joiner_opens_nothing_that_was_gone_before(
     assert not known & before
 
 
-@CI
+@FEW
 @given(SUITES, HISTORIES, st.data())
 def test_g3_a_removed_member_opens_nothing_that_came_later(
     suite: Suite, history: list[Step], data: st.DataObject

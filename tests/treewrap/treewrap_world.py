@@ -36,6 +36,7 @@ class Step:
     leaves: dict[int, bool]
     evicted: tuple[int, ...] = ()
     room: bool = False
+    fill: int = 0
     idle: bool = False
     refused: bool = False
     retried: bool = False
@@ -47,6 +48,7 @@ STEPS = st.builds(
     leaves=st.dictionaries(LEAVES, st.sampled_from([True, True, True, False]), max_size=5),
     evicted=st.one_of(st.just(()), st.lists(st.integers(0, 100), max_size=6).map(tuple)),
     room=st.booleans(),
+    fill=st.sampled_from([0, 0, 0, 0, 0, 0, 0, 5, 18]),
     idle=st.sampled_from([False, False, False, True]),
     refused=st.sampled_from([False, False, True]),
     retried=st.sampled_from([False, False, True]),
@@ -93,7 +95,7 @@ class World:
         return len(self.epoch_secrets)
 
     def changes(self, step: Step) -> list[Change]:
-        leaves = dict(step.leaves)
+        leaves = dict.fromkeys(range(step.fill), True) | step.leaves
         occupied = sorted(self.model)
         for rank in step.evicted:
             if occupied:
@@ -194,9 +196,14 @@ class Attacker:
         fresh = set(self.known)
         while fresh:
             found: set[bytes] = set()
+            closed = []
             for aad, ciphertext in sealed:
-                for key in fresh:
-                    found.update(self._open(key, aad, ciphertext))
+                opened = next(filter(None, (self._open(key, aad, ciphertext) for key in fresh)), None)
+                if opened is None:
+                    closed.append((aad, ciphertext))
+                else:
+                    found |= opened
+            sealed = closed  # what was opened once has nothing more to give
             fresh = found - self.known
             self.known |= fresh
         return self.known
