@@ -57,7 +57,7 @@ class SealingPublicKey(Struct):
     def seal(self, purpose: str, context: bytes, plaintext: bytes) -> SealedBox:
         """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if it is no sound key."""
         try:
-            ciphertext = _SUITES[self.kem].encrypt(plaintext, self._loaded(), _info(purpose, context))
+            ciphertext = _SUITES[self.kem].encrypt(plaintext, self._loaded(), hpke_info(purpose, context))
         except (
             ValueError
         ):  # a point of low order, or a lattice vector out of range: nobody holds its private key
@@ -112,7 +112,7 @@ class SealingKey:
         if box.kem is not self.kem:
             raise SealedBoxRejected(f"sealed with KEM {box.kem.name}, this key is for {self.kem.name}")
         try:
-            return _SUITES[self.kem].decrypt(box.ciphertext, self._private, _info(purpose, context))
+            return _SUITES[self.kem].decrypt(box.ciphertext, self._private, hpke_info(purpose, context))
         except (InvalidTag, ValueError):
             raise SealedBoxRejected(f"does not open as {purpose} with this key") from None
 
@@ -124,7 +124,8 @@ def _raw(private: X25519PrivateKey) -> bytes:
     return private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _info(purpose: str, context: bytes) -> bytes:
+def hpke_info(purpose: str, context: bytes) -> bytes:
+    """What a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
     return vec(MMR + purpose.encode()) + vec(context)
 
 

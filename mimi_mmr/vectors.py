@@ -1,0 +1,226 @@
+"""Test vectors for other implementers: `python -m mimi_mmr.vectors FILE` writes them.
+
+Bytes are in hex. `structs` has one value of every wire struct, with its fields and its encoding; `derivations` has
+every labelled function that a peer must compute alike. Nothing in here is random: what is not a key pair's is
+SHA-256 of a counter. HPKE encapsulation is random by design, so of a sealed box there is the `info` alone.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+import mimi_mmr
+from mimi_mmr import labels, tls, uris
+from mimi_mmr.credentials import LINK_MULTIPLE, PseudonymousCredentialTBS
+from mimi_mmr.hub.messages import UpdateCode, UpdateRoomResponse
+from mimi_mmr.hub.policy import RoomPolicy
+from mimi_mmr.keypackages import fetch_token, shelf_id
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.queues import leaf_binding, queue_id
+from mimi_mmr.sealing import Kem, SealingPublicKey, hpke_info, pad
+from mimi_mmr.secret import AccessToken, ConnectionKey
+from mimi_mmr.uris import Kind, MimiUri
+
+DOMAIN = "b.example"
+
+
+class Stream:
+    """Bytes that anyone can make again: SHA-256 of a counter."""
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self._count = 0
+
+    def __call__(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        out = b""
+        while len(out) < size:
+            out += hashlib.sha256(b"mimi-mmr vectors" + self._count.to_bytes(4, "big")).digest()
+            self._count += 1
+        return out[:size]
+
+
+# --- structs -----------------------------------------------------------------------------------------
+
+
+def all_structs() -> list[type[tls.Struct]]:
+    """Every wire struct of the package, by name; but for those of RFC 9420, which has vectors of its own."""
+    for module in pkgutil.walk_packages(mimi_mmr.__path__, "mimi_mmr."):
+        if ".demo" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    return sorted({kind for kind in _below(tls.Struct) if _is_ours(kind)}, key=lambda kind: kind.__name__)
+
+
+def _is_ours(kind: type[tls.Struct]) -> bool:
+    module = kind.__module__
+    if not module.startswith("mimi_mmr.") or module.startswith("mimi_mmr.mls."):
+        return False
+    # a slotted dataclass replaces the class it was made from, which may still be around
+    return getattr(sys.modules[module], kind.__name__, None) is kind
+
+
+def _below(kind: type[tls.Struct]) -> Iterator[type[tls.Struct]]:
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _below(sub)
+
+
+def sample(kind: type[tls.Struct], draw: Stream) -> tls.Struct:
+    """A value of a struct, every optional part there, every vector with two items."""
+    special = _SPECIAL.get(kind)
+    if special is not None:
+        return special(draw)
+    return kind(**{name: _value(codec, draw) for name, codec in tls.layout(kind)})
+
+
+def _value(codec: tls.Codec, draw: Stream) -> Any:
+    match codec:
+        case tls.Uint(width):
+            return int.from_bytes(draw(width), "big")
+        case tls.Fixed(size):
+            return draw(size)
+        case tls.Opaque(limit, least):
+            return draw(max(least, min(limit, 20)))
+        case tls.Text():
+            return DOMAIN
+        case tls.Vector(item):
+            return (_value(item, draw), _value(item, draw))
+        case tls.Maybe(item):
+            return _value(item, draw)
+        case tls.Code(kind):
+            return list(kind)[1]
+        case tls.Boolean():
+            return True
+        case tls.Nested(kind):
+            return sample(kind, draw)
+        case uris.UriCodec(kind):
+            return uris.random_uri(DOMAIN, kind or Kind.ROOM, draw(16))
+    raise TypeError(f"no sample for {codec}")
+
+
+def _sealing_key(draw: Stream) -> SealingPublicKey:
+    return SealingPublicKey(Kem.X25519, draw(32))
+
+
+def _policy(draw: Stream) -> RoomPolicy:
+    fields = {name: _value(codec, draw) for name, codec in tls.layout(RoomPolicy)}
+    return RoomPolicy(**fields | {"version": 1})
+
+
+def _response(draw: Stream) -> UpdateRoomResponse:
+    return UpdateRoomResponse(UpdateCode.WRONG_EPOCH, "the room is in epoch 7", "wrong-epoch", 7)
+
+
+_SPECIAL: dict[type[tls.Struct], Callable[[Stream], tls.Struct]] = {
+    SealingPublicKey: _sealing_key,
+    RoomPolicy: _policy,
+    UpdateRoomResponse: _response,
+}
+
+
+def describe(value: Any) -> Any:
+    """A value as JSON: bytes in hex, structs as their fields."""
+    match value:
+        case bytes():
+            return value.hex()
+        case enum.IntEnum():
+            return value.value
+        case MimiUri():
+            return str(value)
+        case tuple():
+            return [describe(item) for item in value]
+        case tls.Struct():
+            return {name: describe(getattr(value, name)) for name in value.__dataclass_fields__}  # type: ignore[attr-defined]
+    return value
+
+
+# --- derivations -------------------------------------------------------------------------------------
+
+
+def derivations(draw: Stream) -> dict[str, Any]:
+    """Inputs and outputs of every labelled function."""
+    seed, content, token, upload = draw(32), draw(40), draw(32), draw(32)
+    signer, connection = SigningKey.from_seed(seed), ConnectionKey(draw(32))
+    return {
+        "sign_with_label": {
+            "seed": seed.hex(),
+            "public_key": signer.public.hex(),
+            "label": "RoomPolicyTBS",
+            "content": content.hex(),
+            "sign_content": labels.sign_content("RoomPolicyTBS", content).hex(),
+            "signature": signer.sign("RoomPolicyTBS", content).hex(),
+            "signature_with_mls_prefix": signer.sign("RoomPolicyTBS", content, prefix=labels.MLS).hex(),
+        },
+        "expand_with_label": {
+            "secret": connection.reveal().hex(),
+            "label": "identity link wrap",
+            "context": content.hex(),
+            "output": labels.expand_with_label(connection, "identity link wrap", content).hex(),
+        },
+        "fetch_token": {
+            "connection_key": connection.reveal().hex(),
+            "token": fetch_token(connection).reveal().hex(),
+            "upload_public_key": upload.hex(),
+            "shelf": shelf_id(fetch_token(connection), upload).hex(),
+        },
+        "user_pseudonym": {
+            "domain": DOMAIN,
+            "set_public_key": signer.public.hex(),
+            "pseudonym": str(uris.self_certifying_pseudonym(DOMAIN, signer.public)),
+        },
+        "queue": {
+            "token": token.hex(),
+            "queue_id": queue_id(AccessToken(token)).hex(),
+            "leaf_signature_key": signer.public.hex(),
+            "leaf_binding": leaf_binding(signer.public).hex(),
+        },
+        "key_package_ref": {"key_package": content.hex(), "ref": labels.key_package_ref(content).hex()},
+        "hpke_info": {
+            "purpose": "queue id",
+            "context": content.hex(),
+            "info": hpke_info("queue id", content).hex(),
+        },
+        "identity_link": _identity_link(draw),
+    }
+
+
+def _identity_link(draw: Stream) -> dict[str, str]:
+    tbs = sample(PseudonymousCredentialTBS, draw).to_bytes()
+    key, plaintext = draw(32), draw(300)
+    padded = pad(plaintext, LINK_MULTIPLE)
+    return {
+        "identity_link_key": key.hex(),
+        "tbs": tbs.hex(),
+        "tbe": plaintext.hex(),
+        "padded": padded.hex(),
+        "ciphertext": AESGCM(key).encrypt(bytes(12), padded, tbs).hex(),
+    }
+
+
+def vectors() -> dict[str, Any]:
+    """All of them."""
+    draw = Stream()
+    structs = {}
+    for kind in all_structs():
+        value = sample(kind, draw)
+        structs[kind.__name__] = {"fields": describe(value), "encoding": value.to_bytes().hex()}
+    return {"structs": structs, "derivations": derivations(draw)}
+
+
+def main() -> None:
+    """Write the file that the command line names."""
+    Path(sys.argv[1]).write_text(json.dumps(vectors(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

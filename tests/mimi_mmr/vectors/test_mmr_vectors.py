@@ -1,0 +1,30 @@
+"""The published vectors are what the code makes, and the code reads them back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mimi_mmr.vectors import all_structs, describe, vectors
+
+FILE = Path(__file__).parents[2] / "vectors" / "mimi_mmr.json"
+PUBLISHED = json.loads(FILE.read_text())
+STRUCTS = {kind.__name__: kind for kind in all_structs()}
+
+
+def test_the_file_is_what_the_command_makes() -> None:
+    assert json.loads(json.dumps(vectors())) == PUBLISHED
+
+
+def test_every_struct_has_a_vector() -> None:
+    assert set(PUBLISHED["structs"]) == set(STRUCTS)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED["structs"]))
+def test_the_encoding_is_read_as_the_fields(name: str) -> None:
+    vector = PUBLISHED["structs"][name]
+    value = STRUCTS[name].from_bytes(bytes.fromhex(vector["encoding"]))
+    assert json.loads(json.dumps(describe(value))) == vector["fields"]
+    assert value.to_bytes().hex() == vector["encoding"]
