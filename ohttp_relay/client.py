@@ -27,14 +27,14 @@ from .errors import BodyTooLarge, ConfigurationError, ExchangeFailed, KeyRejecte
 from .fields import Field, without_connection_fields
 from .hpke import Suite
 from .keyconfig import KeyConfig
-from .keysource import KeyCache, KeyCallable, KeySource, PinnedKeys, RelayKeys, as_key_source
+from .keysource import AgreeingKeys, KeyCache, KeyCallable, KeySource, PinnedKeys, RelayKeys, as_key_source
 from .padding import Padding, buckets, stream_buckets
 from .replay import format_date, parse_date
 from .response import OhttpResponse, receive_chunked
 from .targets import AUTO_HEADERS
 from .transport import check_url, media_type, open_session, read_limited
 
-__all__ = ["OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
+__all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
 _WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")

@@ -56,6 +56,10 @@ class NoUsableKey(OhttpError):
     """A key list offers nothing that this end supports."""
 
 
+class InconsistentKeys(OhttpError):
+    """Sources that must give the same key list do not: someone may be singled out (RFC 9458, section 7)."""
+
+
 class KeyFileError(OhttpError):
     """Stored keys are missing, damaged, or readable by others."""
 

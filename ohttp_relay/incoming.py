@@ -43,6 +43,8 @@ class Incoming:
                 head = await stream.readexactly(HEADER_SIZE)
                 ring_checked = chunked_header_size(head)
                 head += await stream.readexactly(ring_checked - HEADER_SIZE)
+        except TimeoutError:  # which is an OSError, but says something else
+            raise
         except (asyncio.IncompleteReadError, aiohttp.ClientError, OSError):
             raise TruncatedCapsule("the request ends before its first chunk") from None
         return cls(stream, ChunkedRequest(ring, head), limits, idle)

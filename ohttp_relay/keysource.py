@@ -15,7 +15,7 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
-from .errors import ExchangeFailed, NoUsableKey
+from .errors import ConfigurationError, ExchangeFailed, InconsistentKeys, NoUsableKey
 from .hpke import Suite
 from .keyconfig import MEDIA_TYPE, KeyConfig, choose_config, decode_key_list
 from .targets import AUTO_HEADERS
@@ -90,6 +90,26 @@ class PinnedKeys:
         if isinstance(self._keys, bytes):
             return KeyList(self._keys, float("inf"))
         return KeyList(await asyncio.to_thread(Path(self._keys).read_bytes))
+
+
+class AgreeingKeys:
+    """A key list that several sources must agree on, byte for byte.
+
+    Fetched through two relays of different operators, it cannot be one made for this client alone, nor one
+    that a relay put in the gateway's place (RFC 9458, section 7).
+    """
+
+    def __init__(self, *sources: KeySource) -> None:
+        if len(sources) < 2:
+            raise ConfigurationError("agreement takes two sources")
+        self._sources = sources
+
+    async def fetch(self, session: aiohttp.ClientSession) -> KeyList:
+        """Return the list.  Raises InconsistentKeys if the sources do not agree."""
+        lists = await asyncio.gather(*(source.fetch(session) for source in self._sources))
+        if len({found.data for found in lists}) > 1:
+            raise InconsistentKeys("the sources of the key list do not agree")
+        return KeyList(lists[0].data, min(found.lifetime for found in lists))
 
 
 class CallableKeys:
@@ -170,6 +190,7 @@ class KeyCache:
 
 
 __all__ = [
+    "AgreeingKeys",
     "CallableKeys",
     "KeyCache",
     "KeyList",

@@ -209,29 +209,23 @@ class Relay:
         url = self._gateways[request.match_info["name"]]
         headers = {"Content-Type": chunked.REQUEST_TYPE, "Incremental": "?1"}
         self._note("relay.forwarded", Seen(target=str(url), fields=header_pairs(headers.items())))
-        upload = self._upload(request)
+        upload: _Upload | None = None
         try:
-            async with self._client().post(
-                url, data=upload, headers=headers, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
-            ) as answer:
-                return await self._download(request, answer)
-        except TimeoutError:
-            return web.Response(status=504, text="the gateway did not answer in time")
-        except (aiohttp.ClientError, OSError):
-            return web.Response(status=502, text="the gateway gave no whole answer")
-
-    async def _upload(self, request: web.Request) -> AsyncGenerator[bytes, None]:
-        total = 0
-        while True:
-            async with asyncio.timeout(self.limits.idle_seconds):
-                piece = await request.content.readany()
-            if not piece:
-                return
-            total += len(piece)
-            if total > self.limits.stream:
-                raise BodyTooLarge(f"stream of more than {self.limits.stream} bytes")
-            self._note("relay.received.piece", Seen(body=piece))
-            yield piece
+            async with asyncio.timeout(None) as patience:
+                upload = _Upload(request.content, self.limits, patience, self._note)
+                pieces = upload.pieces()
+                async with self._client().post(
+                    url, data=pieces, headers=headers, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
+                ) as answer:
+                    upload.answered()
+                    return await self._download(request, answer)
+        except (aiohttp.ClientError, OSError) as error:
+            late = isinstance(error, TimeoutError)
+            blame = (
+                (504, "the gateway did not answer in time") if late else (502, "the gateway gave no answer")
+            )
+            status, text = (upload and upload.refusal) or blame
+            return web.Response(status=status, text=text)
 
     async def _download(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
@@ -281,6 +275,51 @@ class Relay:
     def _note(self, event: str, seen: Seen) -> None:
         if self._observe is not None:
             self._observe(event, seen)
+
+
+class _Upload:
+    """A client's chunked request on its way; once it is through, the gateway has so long to answer."""
+
+    def __init__(
+        self,
+        content: aiohttp.StreamReader,
+        limits: RelayLimits,
+        patience: asyncio.Timeout,
+        note: Callable[[str, Seen], None],
+    ) -> None:
+        self._content = content
+        self._limits = limits
+        self._patience = patience
+        self._note = note
+        self._answered = False
+        self.refusal: tuple[int, str] | None = None
+
+    def answered(self) -> None:
+        """Stop the clock: the answer has begun."""
+        self._answered = True
+        self._patience.reschedule(None)
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Give the request's bytes as they come."""
+        total = 0
+        while piece := await self._next():
+            total += len(piece)
+            if total > self._limits.stream:
+                self.refusal = 413, f"stream of more than {self._limits.stream} bytes"
+                raise BodyTooLarge(self.refusal[1])
+            self._note("relay.received.piece", Seen(body=piece))
+            yield piece
+        if not self._answered:
+            now = asyncio.get_running_loop().time()
+            self._patience.reschedule(now + self._limits.gateway_seconds)
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds):
+                return await self._content.readany()
+        except TimeoutError:
+            self.refusal = 408, "the request did not come in time"
+            raise
 
 
 def _pairs(answer: aiohttp.ClientResponse) -> tuple[Field, ...]:

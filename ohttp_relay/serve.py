@@ -98,6 +98,7 @@ async def serve(
         access_log=None,
         shutdown_timeout=bind.grace,
         keepalive_timeout=bind.idle,
+        lingering_time=2.0,
         handler_cancellation=True,
     )
     runners = [runner]

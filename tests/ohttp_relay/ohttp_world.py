@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import resource
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from ohttp_relay.client import OhttpClient, RelayKeys
 from ohttp_relay.gateway import DEFAULT_PATH, Gateway
@@ -85,3 +91,25 @@ class World:
     async def close(self) -> None:
         for part in self._closing:
             await part.close()
+
+
+async def crowd(url: str, count: int) -> None:
+    """Open idle connections to a server, then see that it still answers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    made: list[socket.socket] = []
+    try:
+        for at in range(count):
+            connection = socket.socket()
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.connect(("127.0.0.1", URL(url).port))
+            made.append(connection)
+            if at % 500 == 499:
+                await asyncio.sleep(0.05)  # the other end accepts in this very loop
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200
+    finally:
+        for connection in made:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

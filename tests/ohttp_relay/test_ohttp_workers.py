@@ -32,7 +32,7 @@ from ohttp_relay.replay import format_date
 from ohttp_relay.replay_shared import SharedReplayCache
 from ohttp_relay.rotation import KeyKeeper
 
-from ohttp_world import Target  # isort: skip
+from ohttp_world import Target, crowd  # isort: skip
 
 CAPSULE = {"Content-Type": "message/ohttp-req"}
 
@@ -359,3 +359,10 @@ async def test_relay_with_tls_mutual_tls_and_tokens(
                 async with session.post(url, data=b"x", headers=headers, ssl=mutual) as answer:
                     assert answer.status == status
         await relay.end()
+
+
+@pytest.mark.nightly
+async def test_ten_thousand_idle_connections_do_not_keep_others_out(setting: Setting) -> None:
+    async with command(*setting.arguments) as gateway:
+        await crowd(gateway.url + DEFAULT_PATH, 10_000)
+        await gateway.end()

@@ -1,0 +1,321 @@
+"""Slow, broken, greedy and dying peers: an error each time, never a hang, never a part taken as whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ohttp_relay.chunked import REQUEST_TYPE as CHUNKED
+from ohttp_relay.client import AgreeingKeys, PinnedKeys, RelayKeys
+from ohttp_relay.errors import (
+    BodyTooLarge,
+    CapsuleError,
+    ConfigurationError,
+    ExchangeFailed,
+    InconsistentKeys,
+    InvalidKeyList,
+    NoUsableKey,
+    RelayRefused,
+)
+from ohttp_relay.gateway import DEFAULT_PATH, GatewayLimits
+from ohttp_relay.keys import KeyRing
+from ohttp_relay.keysource import KeyCache, lifetime
+from ohttp_relay.relay import Relay, RelayLimits
+from ohttp_relay.serve import Bind, open_sockets, serve
+
+from ohttp_world import World, crowd  # isort: skip
+
+
+class Plain:
+    """An application served by this package's own runner on a plain loopback port."""
+
+    def __init__(self, app: web.Application, **settings: float) -> None:
+        bind = Bind("127.0.0.1", 0, **settings)  # type: ignore[arg-type]
+        (listener,) = open_sockets(bind)
+        self.port = listener.getsockname()[1]
+        self.stop = asyncio.Event()
+        self.task = asyncio.create_task(serve(app, bind, listener, stop=self.stop))
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self, data: bytes, *, eof: bool = False) -> bytes:
+        reader, writer = await self.connect()
+        writer.write(data)
+        if eof:
+            writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(65_536), 5)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        self.stop.set()
+        await self.task
+
+
+HEAD = f"POST {DEFAULT_PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: %s\r\n"
+
+
+def head(kind: str = "message/ohttp-req", **fields: str) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return (HEAD % kind + lines + "\r\n").encode()
+
+
+@pytest.fixture
+async def plain_gateway(world: World):
+    await world.start(gateway={"limits": GatewayLimits(idle_seconds=0.2)})
+    made = Plain(world.gateway.app(), idle=1.0, grace=0.5)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def plain_relay(world: World):
+    await world.start(relay={"limits": RelayLimits(idle_seconds=0.2)})
+    made = Plain(world.relay.app(), idle=1.0, grace=0.5)
+    yield made
+    await made.close()
+
+
+async def test_a_body_that_never_comes_is_given_up(plain_gateway: Plain) -> None:
+    assert b" 408 " in await plain_gateway.ask(head(Content_Length="100") + b"x")
+    chunked = head(CHUNKED, Transfer_Encoding="chunked")
+    assert b" 408 " in await plain_gateway.ask(chunked)
+    assert b" 408 " in await plain_gateway.ask(chunked + b"1\r\nx\r\n")
+
+
+async def test_the_relay_gives_up_slow_clients_too(plain_relay: Plain) -> None:
+    relay_head = head(Content_Length="100").replace(DEFAULT_PATH.encode(), b"/gw")
+    assert b" 408 " in await plain_relay.ask(relay_head + b"x")
+    chunked = head(CHUNKED, Transfer_Encoding="chunked").replace(DEFAULT_PATH.encode(), b"/gw")
+    assert b" 408 " in await plain_relay.ask(chunked + b"1\r\nx\r\n")
+
+
+async def test_a_connection_without_a_request_is_closed(plain_gateway: Plain) -> None:
+    assert await plain_gateway.ask(b"") == b""
+    assert b" 200 " not in await plain_gateway.ask(b"POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+
+async def test_half_closed_connections_end(plain_gateway: Plain) -> None:
+    for data in (
+        b"",
+        head(Content_Length="100") + b"x",
+        head(CHUNKED, Transfer_Encoding="chunked") + b"1\r\nx\r\n",
+    ):
+        assert b" 200 " not in await plain_gateway.ask(data, eof=True)
+
+
+async def test_floods_of_headers_are_refused(plain_gateway: Plain) -> None:
+    many = b"".join(b"X-%d: 1\r\n" % i for i in range(10_000))
+    for flood in (many, b"X-Long: " + b"x" * 100_000 + b"\r\n"):
+        request = head(Content_Length="0").replace(b"\r\n\r\n", b"\r\n" + flood + b"\r\n")
+        assert b" 400 " in await plain_gateway.ask(request)
+    assert b" 400 " in await plain_gateway.ask(b"\x16\x03\x01\0\x05hello\r\n\r\n")
+
+
+async def test_a_thousand_idle_connections_do_not_keep_others_out(world: World) -> None:
+    await world.start()
+    plain = Plain(world.gateway.app(), grace=0.5)
+    await crowd(f"http://127.0.0.1:{plain.port}{DEFAULT_PATH}", 1000)
+    await plain.close()
+
+
+# Gateways that fail behind a relay
+
+
+@pytest.fixture
+async def broken(world: World):
+    """A function that puts a client and relay before a gateway that answers as told."""
+    await world.start()
+
+    async def start(answer, *, chunked: bool = False, limits: RelayLimits | None = None):
+        app = web.Application()
+        app.router.add_post("/g", answer)
+        relay = Relay({"gw": await world.serve(app) + "/g"}, ssl_context=world.tls, limits=limits)
+        world.relay_url = await world.serve(relay.app()) + "/gw"
+        return world.client(chunked=chunked, key_source=PinnedKeys(world.keyring.public_list()))
+
+    return start
+
+
+async def cut(request: web.Request) -> web.StreamResponse:
+    await request.read()
+    kind = request.headers["Content-Type"].replace("req", "res")
+    answer = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": "1000"})
+    await answer.prepare(request)
+    await answer.write(bytes(100))
+    assert request.transport is not None
+    request.transport.abort()
+    return answer
+
+
+async def hang_up(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("answer", [cut, hang_up])
+async def test_a_gateway_that_dies_is_an_error_for_the_client(
+    world: World, broken, answer, chunked: bool
+) -> None:
+    client = await broken(answer, chunked=chunked)
+    with pytest.raises((ExchangeFailed, CapsuleError)):
+        async with client.get(world.origin) as response:
+            await response.read()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_gateway_that_never_answers_is_given_up(world: World, broken, chunked: bool) -> None:
+    stop = asyncio.Event()
+
+    async def never(_: web.Request) -> web.Response:
+        await stop.wait()
+        return web.Response()
+
+    client = await broken(never, chunked=chunked, limits=RelayLimits(gateway_seconds=0.2))
+    with pytest.raises(RelayRefused) as caught:
+        async with client.get(world.origin):
+            pass
+    assert caught.value.status == 504
+    stop.set()
+
+
+async def test_a_gateway_that_answers_too_much_is_cut_off(world: World, broken) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "message/ohttp-res"})
+        await answer.prepare(request)
+        while True:
+            await answer.write(bytes(1000))
+
+    client = await broken(endless, limits=RelayLimits(response=5000))
+    with pytest.raises(RelayRefused):
+        async with client.get(world.origin):
+            pass
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 401, 404, 500, 503])
+async def test_answers_that_are_no_capsules_are_errors(world: World, broken, status: int) -> None:
+    async def other(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Location": "https://evil.example/", "Retry-After": "1"})
+
+    client = await broken(other)
+    with pytest.raises(RelayRefused) as caught:
+        async with client.get(world.origin):
+            pass
+    assert caught.value.status == status
+
+
+# Key lists that are wrong
+
+
+async def keys_served(world: World, *bodies: bytes | int) -> list[str]:
+    urls = []
+    for body in bodies:
+
+        async def give(_: web.Request, body: bytes | int = body) -> web.Response:
+            if isinstance(body, int):
+                return web.Response(status=body)
+            headers = {"Cache-Control": "private, max-age=10"}
+            return web.Response(body=body, content_type="application/ohttp-keys", headers=headers)
+
+        app = web.Application()
+        app.router.add_get("/k", give)
+        urls.append(await world.serve(app) + "/k")
+    return urls
+
+
+async def test_bad_key_lists_are_errors(world: World) -> None:
+    await world.start()
+    good = world.keyring.public_list()
+    cases = [
+        (404, ExchangeFailed),
+        (b"", InvalidKeyList),
+        (good[:-1], InvalidKeyList),
+        (good + b"\0", InvalidKeyList),
+    ]
+    cases.append((b"\0\x05\1\x99\x99\0\0", NoUsableKey))
+    cases.append((bytes(70_000), BodyTooLarge))
+    for body, error in cases:
+        (url,) = await keys_served(world, body)
+        with pytest.raises(error):
+            async with world.client(key_source=RelayKeys(url)).get(world.origin):
+                pass
+
+
+async def test_sources_that_must_agree(world: World) -> None:
+    await world.start()
+    good, other = world.keyring.public_list(), KeyRing.generate().public_list()
+    one, two, three = await keys_served(world, good, good, other)
+    async with world.client(key_source=AgreeingKeys(RelayKeys(one), RelayKeys(two))).get(
+        world.origin
+    ) as response:
+        assert response.status == 200
+    with pytest.raises(InconsistentKeys):
+        async with world.client(key_source=AgreeingKeys(RelayKeys(one), RelayKeys(three))).get(world.origin):
+            pass
+    with pytest.raises(ConfigurationError):
+        AgreeingKeys(RelayKeys(one))
+
+
+async def test_a_list_that_does_not_verify_is_not_used(world: World) -> None:
+    class Forged(Exception):
+        pass
+
+    def verify(data: bytes) -> None:
+        if data != world.keyring.public_list():
+            raise Forged
+
+    await world.start()
+    good, other = await keys_served(world, world.keyring.public_list(), KeyRing.generate().public_list())
+    async with world.client(key_source=RelayKeys(good, verify=verify)).get(world.origin) as response:
+        assert response.status == 200
+    with pytest.raises(Forged):
+        async with world.client(key_source=RelayKeys(other, verify=verify)).get(world.origin):
+            pass
+
+
+async def test_a_pinned_file_is_read_again_when_due(tmp_path, world: World) -> None:
+    await world.start()
+    now = 0.0
+    file = tmp_path / "keys"
+    file.write_bytes(KeyRing.generate().public_list())
+    cache = KeyCache(PinnedKeys(file), clock=lambda: now)
+    async with aiohttp.ClientSession() as session:
+        first = await cache.current(session)
+        file.write_bytes(world.keyring.public_list())
+        assert await cache.current(session) == first
+        assert not await cache.refreshed(session, first[0])  # too soon
+        now = 31.0
+        assert await cache.refreshed(session, first[0])
+        second = await cache.current(session)
+        assert second != first
+        now = 40.0
+        cache.expire()  # too soon again: the list stays in use
+        assert await cache.current(session) == second
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 3600),
+        ("max-age=600", 600),
+        ("private, max-age=5", 60),
+        ("max-age=999999", 86400),
+        ("no-store", 3600),
+    ],
+)
+def test_lifetimes_of_key_lists(header: str | None, seconds: float) -> None:
+    assert lifetime(header) == seconds
+
+
+def test_key_sources_are_checked() -> None:
+    with pytest.raises(ConfigurationError):
+        RelayKeys("http://relay.example/keys")
