@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.connections import (
@@ -37,12 +35,9 @@ from mimi_mmr.credentials import DeviceIdentity, VerifiedDevice, bind_device, fi
 from mimi_mmr.endpoints import (
     AssetLocation,
     CertificateChain,
-    CollectRequest,
     Deposit,
     Inbox,
     PublishRequest,
-    QueueOrder,
-    QueuePage,
     RegisterRequest,
     RegisterTBS,
     ReplyDeposit,
@@ -90,26 +85,22 @@ from mimi_mmr.keypackages import (
     wrap,
 )
 from mimi_mmr.labels import SigningKey
-from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
+from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.wire import KeyPackage
-from mimi_mmr.private_path import PrivatePath
-from mimi_mmr.provider_keys import ProviderKeysTBS
+from mimi_mmr.private_path import PrivatePath, gather
 from mimi_mmr.queues import queue_id
 from mimi_mmr.room import PendingCommit, Room, Whois
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.secret import AccessToken
+from mimi_mmr.stock import KeyPackageStock, Queues
 from mimi_mmr.uris import Kind, MimiUri, random_uri
 
 PACKAGE_LIFETIME = 30 * 86400
 SET_LIFETIME = 30 * 86400
-PAGE = 64
 COMMIT_ATTEMPTS = 8
 ADD_BATCH = 100
-STOCK = 4
-AT_ONCE = 16
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +175,10 @@ class Client:
         self.contacts: dict[MimiUri, Contact] = {}
         self.rooms: dict[MimiUri, Joined] = {}
         self.refused: list[str] = []
-        self._engine: MlsEngine = engine or MlsRsEngine()
-        self._slot = key_package_slot
+        self._queues = Queues(self.path)
+        self._stock = KeyPackageStock(
+            engine or MlsRsEngine(), self.path, self._queues, key_package_slot, clock
+        )
         self._clock = clock
         self._token = AccessToken.generate()
         self._identity_key = SigningKey.generate()
@@ -193,7 +186,6 @@ class Client:
         self._me: DeviceIdentity | None = None
         self._packages: dict[bytes, PublishedPackage] = {}
         self._waiting: dict[bytes, _Waiting] = {}
-        self._stock: deque[PreparedKeyPackage] = deque()
         self._looking = asyncio.Lock()
 
     async def close(self) -> None:
@@ -252,7 +244,7 @@ class Client:
         package = ConnectionPackage.from_bytes(encoded)
         recipient = package.verify(user, pin, self.trust, self._clock())
         inbox, response_key = AccessToken.generate(), SealingKey.generate(Kem.X_WING)
-        await self._create_queue(inbox, accepts_deposits=True)
+        await self._queues.create(inbox, accepts_deposits=True)
         reply = ReplyInbox(self.user.domain, queue_id(inbox))
         request = make_request(self.me, package, reply, response_key.public, self._clock())
         deposit = Deposit(package.hash, seal_request(request, package))
@@ -288,7 +280,7 @@ class Client:
         """
         self._check_known(incoming.device)
         contact = Contact(incoming.device, pinned=False)
-        package = (await self._take_key_packages(1))[0]
+        package = (await self._stock.take(self.me, 1))[0]
         response = make_response(self.me, incoming.request.hash, [package.open])
         content = incoming.request.content
         sealed = seal_response(response, content.connection_response_key)
@@ -309,7 +301,7 @@ class Client:
 
     async def complete_connection(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
         """Look for the response; if it is there, make the connection room. None if it isn't yet."""
-        page = await self._collect(outgoing.inbox, 0, wait)
+        page = await self._queues.collect(outgoing.inbox, 0, wait)
         for queued in page.messages:
             try:
                 packages, device = self._open_response(outgoing, queued.message)
@@ -355,7 +347,7 @@ class Client:
         """Put `count` sets on the shelf of one contact, through another provider's relay."""
         token = fetch_token(contact.own_key)
         shelf = shelf_id(token, contact.upload_key.public)
-        for package in await self._take_key_packages(count):
+        for package in await self._stock.take(self.me, count):
             self._waiting[package.ref] = _Waiting(package)
             entries = KeyPackageSet((wrap(package.open, contact.own_key),))
             expiry = int(self._clock()) // 86400 * 86400 + SET_LIFETIME
@@ -364,34 +356,8 @@ class Client:
             await self.path.call(self.user.domain, "POST", "/v1/keyPackages", upload.to_bytes())
 
     async def prepare_key_packages(self, count: int) -> None:
-        """Have at least `count` KeyPackages in stock, each with a pseudonym and a queue of its own.
-
-        They are made at the next multiple of the slot, when everybody else makes theirs: a KeyPackage says in
-        which second it was made, and that must not tell one person's from another's.
-        """
-        missing = count - len(self._stock)
-        if missing <= 0:
-            return
-        keys = await self.path.provider(self.user.domain)
-        now = self._clock()
-        await asyncio.sleep(math.ceil(now / self._slot) * self._slot - now)
-        leaves = [self._prepare_leaf(keys) for _ in range(missing)]
-        made = [prepare_key_package(leaf) for leaf in leaves]
-        await _gather([self._create_queue(leaf.queue, accepts_deposits=False) for leaf in leaves])
-        self._stock.extend(made)
-
-    async def _take_key_packages(self, count: int) -> list[PreparedKeyPackage]:
-        if len(self._stock) < count:
-            await self.prepare_key_packages(max(count, STOCK))
-        return [self._stock.popleft() for _ in range(count)]
-
-    def _prepare_leaf(self, keys: ProviderKeysTBS) -> PreparedLeaf:
-        return prepare_leaf(self._engine, self.me, SigningKey.generate(), keys.queue_key, self._clock())
-
-    async def _make_leaf(self) -> PreparedLeaf:
-        leaf = self._prepare_leaf(await self.path.provider(self.user.domain))
-        await self._create_queue(leaf.queue, accepts_deposits=False)
-        return leaf
+        """Have at least `count` KeyPackages in stock; see `KeyPackageStock`."""
+        await self._stock.prepare(self.me, count)
 
     async def claim(self, contact: Contact, hub: str) -> list[OpenKeyPackage]:
         """Take a contact's KeyPackage set, through the hub of the room that it is for, which sees neither of us.
@@ -432,7 +398,7 @@ class Client:
 
     async def create_room(self, identities: Identities = Identities.EVERYONE, arity: int = 16) -> Joined:
         """A new minimal metadata room on one's own provider, with oneself as admin."""
-        leaf = await self._make_leaf()
+        leaf = await self._stock.leaf(self.me)
         uri = random_uri(self.user.domain, Kind.ROOM, secrets.token_bytes(16))
         room, request = Room.create(uri, leaf, identities, arity)
         await self.path.call(uri.domain, "POST", "/v1/rooms", request.to_bytes())
@@ -444,7 +410,7 @@ class Client:
         hub = joined.uri.domain
         for start in range(0, len(contacts), ADD_BATCH):
             claims = [self.claim(contact, hub) for contact in contacts[start : start + ADD_BATCH]]
-            packages = [package for taken in await _gather(claims) for package in taken]
+            packages = [package for taken in await gather(claims) for package in taken]
             await self._commit(joined, add=packages)
         await self._commit(joined)
 
@@ -525,7 +491,7 @@ class Client:
 
     async def sync(self, joined: Joined, wait: float = 0.0) -> int:
         """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
-        page = await self._collect(joined.leaf.queue, joined.acknowledged, wait)
+        page = await self._queues.collect(joined.leaf.queue, joined.acknowledged, wait)
         async with joined.lock:
             joined.lost = page.lost
             for queued in page.messages:
@@ -577,7 +543,7 @@ class Client:
         self, ref: bytes, waiting: _Waiting, wait: float
     ) -> list[tuple[bytes, FanoutMessage, int]]:
         """A Welcome is acknowledged when it has been followed; anything else in this queue is not for us yet."""
-        page = await self._collect(waiting.package.leaf.queue, waiting.acknowledged, wait)
+        page = await self._queues.collect(waiting.package.leaf.queue, waiting.acknowledged, wait)
         for queued in page.messages:
             try:
                 fanout = FanoutMessage.from_bytes(queued.message)
@@ -654,17 +620,6 @@ class Client:
     def _contact_of(self, joined: Joined) -> Contact | None:
         return next((contact for contact in self.contacts.values() if contact.room == joined.uri), None)
 
-    # --- queues --------------------------------------------------------------------------------------
-
-    async def _create_queue(self, token: AccessToken, *, accepts_deposits: bool) -> None:
-        order = QueueOrder(token.reveal(), accepts_deposits)
-        await self.path.call(self.user.domain, "POST", "/v1/queues", order.to_bytes())
-
-    async def _collect(self, token: AccessToken, acknowledged: int, wait: float) -> QueuePage:
-        request = CollectRequest(token.reveal(), acknowledged, PAGE, int(wait * 1000))
-        answer = await self.path.call(self.user.domain, "POST", "/v1/queues/collect", request.to_bytes())
-        return QueuePage.from_bytes(answer)
-
 
 def _raise_refusal(answer: UpdateRoomResponse) -> None:
     """Raise what the hub said, unless it accepted."""
@@ -673,18 +628,3 @@ def _raise_refusal(answer: UpdateRoomResponse) -> None:
     if answer.code is UpdateCode.WRONG_EPOCH:
         raise WrongEpoch(answer.number)
     raise from_code(answer.error_code, answer.error_description)
-
-
-async def _gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
-    """All results in order, a few at a time; every one is finished before the first error is raised."""
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def one(item: Awaitable[_T]) -> _T:
-        async with places:
-            return await item
-
-    done = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
-    for result in done:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in done if not isinstance(result, BaseException)]

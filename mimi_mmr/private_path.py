@@ -7,29 +7,33 @@ path fails, the caller gets `PrivatePathFailed`; there is no other way out of th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import aiohttp
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN, ProviderList
-from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed, from_code
+from mimi_mmr.errors import BodyTooLarge, MmrError, PeerError, PrivatePathFailed, from_code
 from mimi_mmr.provider_keys import ProviderKeysTBS
 from mimi_mmr.secret import AccessToken
 from ohttp_relay.client import OhttpClient
-from ohttp_relay.errors import OhttpError
+from ohttp_relay.errors import OhttpError, RelayRefused
 from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import read_limited
 
 MAX_ANSWER = 1 << 28
 REQUEST_SECONDS = 90.0
 PROVIDERS_LIFETIME = 3600.0
+AT_ONCE = 16
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -149,7 +153,8 @@ class PrivatePath:
     async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
         """A request to a provider that learns neither account nor address; raises what it answered.
 
-        Raises `PrivatePathFailed` when there is no such path; nothing was then sent in the clear.
+        Raises `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it takes no request of this size;
+        nothing was then sent in the clear.
         """
         return await self._exchange(domain, method, f"https://{domain}{path}", body)
 
@@ -164,6 +169,10 @@ class PrivatePath:
                 content = await answer.read()
                 self.traffic.count(len(body), len(content))
                 kind = answer.headers.get("content-type", "")
+        except RelayRefused as error:
+            if error.status == 413:
+                raise BodyTooLarge(f"the request is larger than the way to {domain} takes") from error
+            raise PrivatePathFailed(f"no private path to {domain}: status {error.status}") from error
         except OhttpError as error:
             raise PrivatePathFailed(f"no private path to {domain}: {type(error).__name__}") from error
         return _checked(answer.status, kind, content)
@@ -213,3 +222,18 @@ def _problem(content: bytes) -> MmrError:
     if not isinstance(kind, str) or not isinstance(title, str):
         return PeerError("answered with a malformed problem document")
     return from_code(kind.removeprefix(PROBLEM_URN), title[:512])
+
+
+async def gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
+    """All results in order, a few at a time; every one is finished before the first error is raised."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Awaitable[_T]) -> _T:
+        async with places:
+            return await item
+
+    done = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]

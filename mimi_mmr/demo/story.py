@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mimi_mmr.client import STOCK, Joined
+from mimi_mmr.client import Joined
 from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.demo.attack import Attempt, HoardingEngine, attack
 from mimi_mmr.demo.costs import Costs
@@ -17,6 +17,7 @@ from mimi_mmr.errors import MmrError, RoomError
 from mimi_mmr.hub.state import RoomState
 from mimi_mmr.ledger import Fact, Kind
 from mimi_mmr.room import Standing
+from mimi_mmr.stock import STOCK
 from mimi_mmr.store import tables
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.hub import HubStore
