@@ -34,6 +34,7 @@ from .telemetry import Metrics
 from .transport import Observer, Seen, hide_server
 
 PREFIX: Final = "/proxyDownload/"
+_NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}#')
 _KEPT: Final = ("content-type", "content-encoding", "etag", "last-modified", "cache-control")
 
 
@@ -59,16 +60,15 @@ def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
     encoded = path.removeprefix(prefix)
     if encoded == path or not encoded or any(character in encoded for character in "/?#"):
         raise InvalidMessage("expected one percent-encoded URL in the path")
-    text = unquote(encoded, errors="strict")
-    if not text.isascii() or not text.isprintable() or any(character in text for character in ' "<>\\^`{|}#'):
-        raise InvalidMessage("the path does not hold a URL")
-    url = URL(text, encoded=True)
-    if (
-        url.scheme != "https"
-        or not url.raw_host
-        or url.raw_user is not None
-        or not url.raw_path.startswith("/")
-    ):
+    try:
+        text = unquote(encoded, errors="strict")
+        if not text.isascii() or not text.isprintable() or _NOT_IN_URLS.intersection(text):
+            raise InvalidMessage("the path does not hold a URL")
+        url = URL(text, encoded=True)
+        known = url.scheme == "https" and url.raw_host and url.raw_user is None and url.port
+    except ValueError:
+        raise InvalidMessage("the path does not hold a URL") from None
+    if not known or not url.raw_path.startswith("/"):
         raise InvalidMessage("the path does not hold an https URL")
     return url
 
@@ -166,10 +166,8 @@ class DownloadProxy:
             return await self._download(url, wanted)
         except TargetRefused as error:
             return _plain(403, str(error))
-        except (InvalidMessage, ValueError) as error:
-            return _plain(
-                400, str(error) if isinstance(error, OhttpError) else "the path does not hold a URL"
-            )
+        except InvalidMessage as error:
+            return _plain(400, str(error))
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
             return _plain(504, "the asset host gave no whole answer")
 
