@@ -15,31 +15,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from mimi_mmr.account import Account
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.connections import (
     ConnectionKeyOffer,
-    ConnectionPackage,
-    ContactCode,
-    ReplyInbox,
-    make_connection_package,
-    make_request,
     make_response,
-    open_request,
     open_response,
-    seal_request,
     seal_response,
 )
-from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest, PublishedPackage
+from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.content import AssetReference, Content, ContentKind, seal_asset
-from mimi_mmr.credentials import DeviceIdentity, VerifiedDevice, bind_device, fingerprint, resolve
+from mimi_mmr.credentials import VerifiedDevice, resolve
 from mimi_mmr.endpoints import (
     AssetLocation,
-    CertificateChain,
-    Deposit,
-    Inbox,
-    PublishRequest,
-    RegisterRequest,
-    RegisterTBS,
     ReplyDeposit,
 )
 from mimi_mmr.errors import (
@@ -84,20 +72,16 @@ from mimi_mmr.keypackages import (
     unwrap,
     wrap,
 )
-from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.private_path import PrivatePath, gather
-from mimi_mmr.queues import queue_id
 from mimi_mmr.room import PendingCommit, Room, Whois
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey
-from mimi_mmr.secret import AccessToken
-from mimi_mmr.stock import KeyPackageStock, Queues
+from mimi_mmr.stock import KeyPackageStock
 from mimi_mmr.uris import Kind, MimiUri, random_uri
 
-PACKAGE_LIFETIME = 30 * 86400
 SET_LIFETIME = 30 * 86400
 COMMIT_ATTEMPTS = 8
 ADD_BATCH = 100
@@ -144,8 +128,8 @@ class _Waiting:
     acknowledged: int = 0
 
 
-class Client:
-    """One device of one user."""
+class Client(Account):
+    """One device of one user: its account, its contacts, its rooms."""
 
     def __init__(
         self,
@@ -166,112 +150,21 @@ class Client:
         KeyPackages say the second in which they were made; they are made at multiples of `key_package_slot`
         seconds, together with everybody else's.
         """
-        self.user = MimiUri(domain, Kind.USER, user)
-        self.device = MimiUri(domain, Kind.DEVICE, device)
-        self.trust = trust
-        self.path = PrivatePath(
+        path = PrivatePath(
             domain, url, trust, ssl_context=ssl_context, source_address=source_address, clock=clock
+        )
+        super().__init__(
+            MimiUri(domain, Kind.USER, user), MimiUri(domain, Kind.DEVICE, device), path, trust, clock
         )
         self.contacts: dict[MimiUri, Contact] = {}
         self.rooms: dict[MimiUri, Joined] = {}
-        self.refused: list[str] = []
-        self._queues = Queues(self.path)
         self._stock = KeyPackageStock(
             engine or MlsRsEngine(), self.path, self._queues, key_package_slot, clock
         )
-        self._clock = clock
-        self._token = AccessToken.generate()
-        self._identity_key = SigningKey.generate()
-        self._device_key = SigningKey.generate()
-        self._me: DeviceIdentity | None = None
-        self._packages: dict[bytes, PublishedPackage] = {}
         self._waiting: dict[bytes, _Waiting] = {}
         self._looking = asyncio.Lock()
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.path.close()
-
-    # --- account -------------------------------------------------------------------------------------
-
-    @property
-    def me(self) -> DeviceIdentity:
-        """This device's real credential; raises `RoomError` before `register`."""
-        if self._me is None:
-            raise RoomError("register first")
-        return self._me
-
-    @property
-    def contact_code(self) -> ContactCode:
-        """What to give to somebody who wants to connect."""
-        return ContactCode(self.user, fingerprint(self._identity_key.public))
-
-    async def register(self, packages: int = 4) -> None:
-        """Open the account, get the device certified, publish connection packages (and one last resort)."""
-        domain = self.user.domain
-        tbs = RegisterTBS(domain, self.user.name, self.device.name)
-        proof = self._device_key.sign("RegisterTBS", tbs.to_bytes())
-        request = RegisterRequest(tbs.user, tbs.device, self._device_key.public, proof, self._token.reveal())
-        answer = await self.path.account("POST", "/v1/account", request.to_bytes())
-        chain = CertificateChain.from_bytes(answer).certificates
-        credential = bind_device(self._identity_key, self.user, self.device, chain, self._device_key.public)
-        credential.verify(self.trust, self._clock())
-        self._me = DeviceIdentity(self.user, self.device, self._device_key, credential)
-        await self.path.provider(domain)
-        await self.publish_connection_packages(packages)
-
-    async def publish_connection_packages(self, count: int) -> None:
-        """Publish `count` one-time packages (alternating X25519 and the hybrid) and a hybrid last resort."""
-        kems = [Kem.X_WING if number % 2 else Kem.X25519 for number in range(count)]
-        made = [self._make_package(kem, last_resort=False) for kem in kems]
-        made.append(self._make_package(Kem.X_WING, last_resort=True))
-        body = PublishRequest(tuple(item.package for item in made)).to_bytes()
-        await self.path.account("POST", f"/v1/account/{self.user.name}/packages", body, self._token)
-        self._packages |= {item.package.hash: item for item in made}
-
-    def _make_package(self, kem: Kem, *, last_resort: bool) -> PublishedPackage:
-        key = SealingKey.generate(kem)
-        expiry = int(self._clock()) // 86400 * 86400 + PACKAGE_LIFETIME
-        package = make_connection_package(self.me, key.public, last_resort=last_resort, expiry=expiry)
-        return PublishedPackage(package, key)
-
     # --- connecting ----------------------------------------------------------------------------------
-
-    async def request_connection(self, to: ContactCode | MimiUri) -> OutgoingRequest:
-        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused."""
-        user, pin = (to.user, to.fingerprint) if isinstance(to, ContactCode) else (to, None)
-        encoded = await self.path.call(user.domain, "POST", f"/v1/connectionPackage/{user.name}")
-        package = ConnectionPackage.from_bytes(encoded)
-        recipient = package.verify(user, pin, self.trust, self._clock())
-        inbox, response_key = AccessToken.generate(), SealingKey.generate(Kem.X_WING)
-        await self._queues.create(inbox, accepts_deposits=True)
-        reply = ReplyInbox(self.user.domain, queue_id(inbox))
-        request = make_request(self.me, package, reply, response_key.public, self._clock())
-        deposit = Deposit(package.hash, seal_request(request, package))
-        path = f"/v1/connectionRequest/{user.name}"
-        await self.path.call(user.domain, "POST", path, deposit.to_bytes())
-        return OutgoingRequest(request, recipient, pin is not None, response_key, inbox)
-
-    async def connection_requests(self) -> list[IncomingRequest]:
-        """Who wants to connect. What does not open or verify is dropped, and noted in `refused`."""
-        path = f"/v1/account/{self.user.name}/requests"
-        inbox = Inbox.from_bytes(await self.path.account("GET", path, b"", self._token))
-        found = []
-        for waiting in inbox.deposits:
-            try:
-                found.append(self._open_request(waiting.number, waiting.deposit))
-            except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
-                self.refused.append(f"connection request: {error}")
-                await self._forget_request(waiting.number)
-        return found
-
-    def _open_request(self, number: int, deposit: Deposit) -> IncomingRequest:
-        published = self._packages.get(deposit.package_hash)
-        if published is None:
-            raise ConnectionRefused("sealed to a connection package that is not this device's")
-        request = open_request(deposit.request, published.key, deposit.package_hash)
-        device = request.verify(self.user, deposit.package_hash, self.trust, self._clock())
-        return IncomingRequest(number, request, device)
 
     async def accept(self, incoming: IncomingRequest) -> Contact:
         """Say yes, with a KeyPackage for the connection room, which the requester will make.
@@ -288,16 +181,8 @@ class Client:
         inbox = content.reply_inbox
         body = ReplyDeposit(inbox.queue, sealed).to_bytes()
         await self.path.call(inbox.domain, "POST", "/v1/replyInbox", body)
-        await self._forget_request(incoming.number)
+        await self._settle(incoming)
         return contact
-
-    async def refuse(self, incoming: IncomingRequest) -> None:
-        """Say nothing: the requester sees what it sees of somebody who is away."""
-        await self._forget_request(incoming.number)
-
-    async def _forget_request(self, number: int) -> None:
-        path = f"/v1/account/{self.user.name}/requests/{number}"
-        await self.path.account("DELETE", path, b"", self._token)
 
     async def complete_connection(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
         """Look for the response; if it is there, make the connection room. None if it isn't yet."""
