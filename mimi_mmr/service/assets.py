@@ -19,6 +19,7 @@ from mimi_mmr.errors import NotAllowed, PeerError
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
 from ohttp_relay.targets import AUTO_HEADERS
+from ohttp_relay.transport import hide_server
 
 ROLE = "assets"
 _NAME = re.compile(r"[0-9a-f]{32}\Z")
@@ -81,13 +82,15 @@ class AssetHost:
         app.add_routes(
             [web.put("/{name}", self.put), web.get("/{name}", self.get), web.get("/health", _healthy)][::-1]
         )
+        app.on_response_prepare.append(hide_server)
         return app
 
     async def put(self, request: web.Request) -> web.Response:
         """PUT /{name}."""
         name = request.match_info["name"]
         wanted = f"Bearer {self._token}"
-        if not secrets.compare_digest(request.headers.get("Authorization", "").encode(), wanted.encode()):
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if not secrets.compare_digest(given, wanted.encode()):
             return web.Response(status=401)
         if not _NAME.match(name) or (self._directory / name).exists():
             return web.Response(status=409)
