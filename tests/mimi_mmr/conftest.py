@@ -27,6 +27,22 @@ class LiveWorld:
     providers: dict[str, Provider]
     stack: AsyncExitStack
     clients: list[Client] = field(default_factory=list)
+    running: dict[str, AsyncExitStack] = field(default_factory=dict)
+
+    async def start(self, domain: str, **changes: object) -> Provider:
+        """A provider of this world, on its socket and its data, with `changes` to its settings."""
+        settings = load_settings(self.world.providers[domain].config).model_copy(update=changes)
+        stack = self.running[domain] = AsyncExitStack()
+        provider = self.providers[domain] = Provider(settings)
+        stack.push_async_callback(provider.close)
+        runner = await listen(await provider.start(), settings.listen, settings.tls)
+        stack.push_async_callback(runner.cleanup)
+        stack.callback(provider.stopping)
+        return provider
+
+    async def stop(self, domain: str) -> None:
+        """Stop a provider as a signal would."""
+        await self.running.pop(domain).aclose()
 
     def client(self, name: str, domain: str) -> Client:
         """A client that has not registered yet, with a loopback address of its own."""
@@ -91,17 +107,19 @@ async def live(tmp_path: Path) -> AsyncIterator[LiveWorld]:
     world = build_world(tmp_path)
     async with AsyncExitStack() as stack:
         stack.callback(world.close)
-        providers = {}
-        for name, party in world.providers.items():
-            settings = load_settings(party.config)
-            provider = providers[name] = Provider(settings)
-            stack.push_async_callback(provider.close)
-            runner = await listen(await provider.start(), settings.listen, settings.tls)
-            stack.push_async_callback(runner.cleanup)
+        here = LiveWorld(world, {}, stack)
+        for name in world.providers:
+            await here.start(name)
+            stack.push_async_callback(_stop_if_running, here, name)
         hosting = load_asset_host_settings(world.asset_host.config)
         host = AssetHost(
             hosting.data_dir, hosting.upload_token, hosting.max_asset_bytes, Recorder(hosting.record_dir)
         )
         runner = await listen(host.app(), hosting.listen, hosting.tls)
         stack.push_async_callback(runner.cleanup)
-        yield LiveWorld(world, providers, stack)
+        yield here
+
+
+async def _stop_if_running(live: LiveWorld, domain: str) -> None:
+    if domain in live.running:
+        await live.stop(domain)
