@@ -364,13 +364,13 @@ class Client(Account):
         return reference
 
     async def fetch_asset(self, joined: Joined, message: Message) -> bytes:
-        """Download through relay and gateway; only from the asset host of the sender's provider."""
+        """Download through relay, gateway and the hub's proxy; only from the host of the sender's provider."""
         reference = AssetReference.from_bytes(message.content.body)
         sender = joined.room.participants()[message.sender]
         provider = await self.path.provider(sender.credential.user_pseudonym.domain)
         if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
             raise NotAllowed("the asset is not on the asset host of its sender's provider")
-        return reference.open(await self.path.fetch(provider.domain, reference.url))
+        return reference.open(await self.path.download(joined.uri.domain, reference.url))
 
     # --- what comes in -------------------------------------------------------------------------------
 

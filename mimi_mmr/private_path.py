@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
@@ -158,9 +159,9 @@ class PrivatePath:
         """
         return await self._exchange(domain, method, f"https://{domain}{path}", body)
 
-    async def fetch(self, gateway: str, url: str) -> bytes:
-        """GET an asset through `gateway`'s gateway."""
-        return await self._exchange(gateway, "GET", url, b"")
+    async def download(self, hub: str, url: str) -> bytes:
+        """GET an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
+        return await self.call(hub, "GET", f"/proxyDownload/{quote(url, safe='')}")
 
     async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
         client = await self._client(domain)

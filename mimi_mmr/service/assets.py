@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
+from collections.abc import Container
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
 from mimi_mmr.endpoints import MAX_ASSET, AssetLocation
 from mimi_mmr.errors import NotAllowed, PeerError
+from mimi_mmr.service.peers import Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
 from ohttp_relay.targets import AUTO_HEADERS
@@ -63,6 +66,18 @@ class AssetService:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PeerError(f"the asset host does not answer ({type(error).__name__})") from None
         return Reply(201, AssetLocation(url).to_bytes())
+
+
+class AssetHosts(Container[str]):
+    """Where this hub's download proxy fetches from: its own asset host, and its peers' (-06, "Download Files")."""
+
+    def __init__(self, peers: Peers) -> None:
+        """As the providers' signed documents name them."""
+        self._peers = peers
+
+    def __contains__(self, host: object) -> bool:
+        """Whether `host` (with a port that is not 443) is one of them."""
+        return host in {urlsplit(origin).netloc for origin in self._peers.asset_origins()}
 
 
 class AssetHost:

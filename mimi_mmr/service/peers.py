@@ -100,6 +100,11 @@ class Peers:
                 log.warning("no keys of peer %s: %s", domain, error.code)
         return found
 
+    def asset_origins(self) -> set[str]:
+        """Asset hosts that this provider's and its peers' documents name, as far as they are known now."""
+        known = [self.own, *(document for _, document in self._known.values())]
+        return {document.keys.asset_origin for document in known} - {""}
+
     async def send(self, domain: str, endpoint: str, body: bytes) -> bytes:
         """POST a signed request; the answer's body. Raises `PeerError` for anything but success."""
         content = PeerRequestTBS(self.domain, domain, endpoint, int(self._clock()), body)

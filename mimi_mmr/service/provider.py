@@ -27,7 +27,7 @@ from mimi_mmr.labels import SigningKey
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
 from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.service.accounts import AccountService
-from mimi_mmr.service.assets import AssetService
+from mimi_mmr.service.assets import AssetHosts, AssetService
 from mimi_mmr.service.deliveries import DeliveryService
 from mimi_mmr.service.hub import HubService
 from mimi_mmr.service.outbox import OutboxWorker
@@ -39,11 +39,15 @@ from mimi_mmr.store.accounts import AccountStore
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.deliveries import DeliveryStore
 from mimi_mmr.store.hub import HubStore
+from ohttp_relay import bhttp
+from ohttp_relay.download import PREFIX as DOWNLOAD_PREFIX
+from ohttp_relay.download import DownloadProxy
 from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
 from ohttp_relay.rotation import KeyKeeper
+from ohttp_relay.streams import AnyResponse
 from ohttp_relay.targets import TargetPolicy
 from ohttp_relay.transport import Seen
 
@@ -220,10 +224,24 @@ class Provider:
         origins = [asset_host.origin] if asset_host else []
         networks = asset_host.networks if asset_host else ()
         router = self.oblivious_router()
+        downloads = DownloadProxy(
+            AssetHosts(self.peers),
+            cache_dir=self.settings.data_dir / "downloads",
+            networks=networks,
+            ssl_context=outgoing,
+            observe=self._observe if self._recorder.active else None,
+        )
+        self._closers.append(downloads.close)
+
+        async def answer(request: bhttp.Request) -> AnyResponse:
+            if request.path.startswith(DOWNLOAD_PREFIX):
+                return await downloads.handler(request)
+            return await router.oblivious(request)
+
         return Gateway(
             self._keyring,
             TargetPolicy.of(origins, networks),
-            {f"https://{self.settings.domain}": router.oblivious},
+            {f"https://{self.settings.domain}": answer},
             limits=GatewayLimits(request=self.settings.max_request_bytes),
             ssl_context=outgoing,
             observe=self._observe if self._recorder.active else None,
@@ -235,6 +253,7 @@ class Provider:
 
     def _observe(self, event: str, seen: Seen) -> None:
         role, _, _ = event.partition(".")
+        role = "assets" if role == "download" else role
         self._recorder.write(
             role,
             event,
@@ -272,6 +291,7 @@ class Provider:
             "update": f"{base}/update/{{roomId}}",
             "notify": f"{self.settings.base_url}/v1/notify",
             "submitMessage": f"{base}/submitMessage/{{roomId}}",
+            "proxyDownload": f"https://{self.settings.domain}{DOWNLOAD_PREFIX}{{downloadUrl}}",
             "obliviousGateway": f"{self.settings.base_url}{GATEWAY_PATH}",
         }
         return web.Response(body=json.dumps(document), content_type="application/json")
