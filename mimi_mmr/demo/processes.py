@@ -50,7 +50,8 @@ class Processes:
             raise MmrError(f"{party.name} has no output to wait for")
         line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
         if b"serves on" not in line:
-            raise MmrError(f"{party.name} did not start; see {log_file(party)}")
+            said = log_file(party).read_text().strip().splitlines()
+            raise MmrError(f"{party.name} did not start: {said[-1] if said else 'it said nothing'}")
 
     async def stop(self) -> None:
         """Ask every process to end, and wait until it has; one that does not is an error."""
