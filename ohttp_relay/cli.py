@@ -19,6 +19,7 @@ from .errors import ConfigurationError, KeyFileError, OhttpError
 from .gateway import UNDATED_WINDOW, Gateway
 from .kem import KemId
 from .keys import KeyRing
+from .ratelimit import RateLimit
 from .relay import Relay
 from .replay import ReplayGuard
 from .replay_shared import SharedReplayCache
@@ -134,6 +135,7 @@ def relay(
     up_cert: UpCertificate = None,
     up_key: UpKey = None,
     tokens: Annotated[Path | None, typer.Option(help="File of bearer tokens, one a line.")] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Requests of one client in a minute.")] = None,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
     """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list."""
@@ -148,6 +150,7 @@ def relay(
             ssl_context=upstream,
             allow_insecure_loopback=allow_insecure_loopback,
             metrics=metrics,
+            rate=RateLimit(per_minute) if per_minute else None,
         ).app()
 
     tls = _server_tls(cert, key, client_ca)

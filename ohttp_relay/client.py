@@ -23,7 +23,7 @@ from .bhttp import Limits, Request, Response
 from .bhttp_stream import content_piece, end_message, start_request
 from .capsule import encapsulate_request
 from .chunked import ChunkWriter, start_chunked_request
-from .errors import BodyTooLarge, ConfigurationError, ExchangeFailed, KeyRejected, RelayRefused
+from .errors import BodyTooLarge, ConfigurationError, ExchangeFailed, KeyRejected, RelayRefused, TargetRefused
 from .fields import Field, without_connection_fields
 from .hpke import Suite
 from .keyconfig import KeyConfig
@@ -31,7 +31,7 @@ from .keysource import AgreeingKeys, KeyCache, KeyCallable, KeySource, PinnedKey
 from .padding import Padding, buckets, stream_buckets
 from .replay import format_date, parse_date
 from .response import OhttpResponse, receive_chunked
-from .targets import AUTO_HEADERS
+from .targets import AUTO_HEADERS, Origin
 from .transport import check_url, media_type, open_session, read_limited
 
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
@@ -47,7 +47,8 @@ class OhttpClient:
 
     `key_source` gives the gateway's key list.  `max_response` is in bytes.  `kems` are the KEMs to use in
     order of preference (default: X-Wing, X25519, P-256).  With `chunked`, every exchange uses chunked OHTTP:
-    bodies stream both ways; the gateway must be known to support it, and there is no falling back.
+    bodies stream both ways; the gateway must be known to support it, and there is no falling back.  `targets`
+    are the origins that this gateway may be asked for (RFC 9458, section 6.1); None leaves it to the caller.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class OhttpClient:
         chunked: bool = False,
         kems: tuple[int, ...] = (),
         refresh_interval: float = 30.0,
+        targets: Iterable[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._relay = check_url(relay_url, allow_insecure_loopback=allow_insecure_loopback)
@@ -75,6 +77,7 @@ class OhttpClient:
         self._padding = padding
         self._max_response = max_response
         self._chunked = chunked
+        self._targets = None if targets is None else frozenset(Origin.parse(origin) for origin in targets)
         self._limits = Limits(content=1 << 62 if chunked else max_response)
         self._clock = clock
 
@@ -116,6 +119,8 @@ class OhttpClient:
         if body is not None and not self._chunked:
             raise ConfigurationError("a body that streams needs a chunked client")
         request = build_request(method, as_url(url), content, headers)
+        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
+            raise TargetRefused("this gateway is not to be asked for that origin")
         async with AsyncExitStack() as stack:
             yield await _Exchange(self, self._transport(), stack, body).dated(request)
 

@@ -23,6 +23,8 @@ from .capsule import REQUEST_TYPE
 from .errors import BodyTooLarge, ConfigurationError
 from .fields import Field
 from .keyconfig import MEDIA_TYPE as KEYS_TYPE
+from .problems import OHTTP_KEY, decode_problem
+from .ratelimit import RateLimit
 from .streams import abort
 from .targets import AUTO_HEADERS
 from .telemetry import Metrics
@@ -32,6 +34,7 @@ from .transport import (
     check_url,
     header_pairs,
     hide_server,
+    is_incremental,
     media_type,
     open_session,
     read_limited,
@@ -49,7 +52,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
     """Bytes of a whole request and response, of a key list, of a stream; seconds for the gateway to answer,
-    for a client to send its next bytes, and for which a key list is kept.
+    for a client to send its next bytes, for which a key list is kept, and for which it is kept at least.
     """  # noqa: D205
 
     request: int = 16 * 1024 * 1024
@@ -59,11 +62,13 @@ class RelayLimits:
     gateway_seconds: float = 60.0
     idle_seconds: float = 30.0
     keys_kept: float = 300.0
+    keys_doubted: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _KeptKeys:
     body: bytes
+    fetched: float
     until: float
 
 
@@ -86,6 +91,7 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
         observe: Observer | None = None,
         metrics: Metrics | None = None,
+        rate: RateLimit | None = None,
     ) -> None:
         if not gateways:
             raise ConfigurationError("a relay needs at least one gateway")
@@ -97,6 +103,7 @@ class Relay:
         self._session = session
         self._owned: aiohttp.ClientSession | None = None
         self._authenticate = authenticate
+        self._rate = rate
         self._ssl = ssl_context
         self._clock = clock
         self._observe = observe
@@ -136,10 +143,10 @@ class Relay:
         if refusal is not None:
             return refusal
         kind = media_type(request.headers.get("Content-Type"))
-        if kind == chunked.REQUEST_TYPE:
-            return await self._stream(request)
-        if kind != REQUEST_TYPE:
+        if kind not in (REQUEST_TYPE, chunked.REQUEST_TYPE):
             return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
+        if kind == chunked.REQUEST_TYPE or is_incremental(request.headers.get("Incremental")):
+            return await self._stream(request, kind)
         try:
             async with asyncio.timeout(self.limits.idle_seconds):
                 body = await read_limited(request.content, self.limits.request, request.content_length)
@@ -169,6 +176,9 @@ class Relay:
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if request.match_info["name"] not in self._gateways:
             return web.Response(status=404, text="no gateway of this name")
+        if self._rate is not None and not self._rate.allows(request.remote):
+            headers = {"Retry-After": str(self._rate.retry_after)}
+            return web.Response(status=429, text="too many requests", headers=headers)
         if self._authenticate is None:
             return None
         allowed = self._authenticate(request)
@@ -200,14 +210,16 @@ class Relay:
         except (aiohttp.ClientError, OSError):
             return web.Response(status=502, text="the gateway gave no whole answer")
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
+        if answer.status == 400 and decode_problem(answer.headers.get("Content-Type"), content) == OHTTP_KEY:
+            self._doubt(name)
         headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
         return web.Response(status=answer.status, body=content, headers=headers)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, kind: str) -> web.StreamResponse:
         """Forward a chunked request and its response piece by piece, both ways at once."""
         self._see("relay.received", request)
         url = self._gateways[request.match_info["name"]]
-        headers = {"Content-Type": chunked.REQUEST_TYPE, "Incremental": "?1"}
+        headers = {"Content-Type": kind, "Incremental": "?1"}
         self._note("relay.forwarded", Seen(target=str(url), fields=header_pairs(headers.items())))
         upload: _Upload | None = None
         try:
@@ -247,8 +259,16 @@ class Relay:
             kept = self._kept.get(name)
             if kept is None or kept.until <= self._clock():
                 body = await self._fetch_keys(self._gateways[name])
-                kept = self._kept[name] = _KeptKeys(body, self._clock() + self.limits.keys_kept)
+                now = self._clock()
+                kept = self._kept[name] = _KeptKeys(body, now, now + self.limits.keys_kept)
             return kept
+
+    def _doubt(self, name: str) -> None:
+        """Fetch a key list again at the next question, after the gateway refused a key; not too often."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            soon = kept.fetched + self.limits.keys_doubted
+            self._kept[name] = _KeptKeys(kept.body, kept.fetched, min(kept.until, max(soon, self._clock())))
 
     async def _fetch_keys(self, url: URL) -> bytes:
         async with (

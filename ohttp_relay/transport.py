@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from yarl import URL
 from .errors import BodyTooLarge, ConfigurationError
 from .fields import Field
 
+_INCREMENTAL = re.compile(r" *\?1 *(?:;.*)?")
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
@@ -103,6 +105,14 @@ async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int |
 def media_type(header: str | None) -> str:
     """Return the media type of a Content-Type value, without parameters, lower case."""
     return (header or "").partition(";")[0].strip().lower()
+
+
+def is_incremental(header: str | None) -> bool:
+    """Tell whether an Incremental field says true; other types, and parameters, mean nothing.
+
+    Source: draft-ietf-httpbis-incremental, section 3 (a Structured Fields boolean).
+    """
+    return _INCREMENTAL.fullmatch(header or "") is not None
 
 
 async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:

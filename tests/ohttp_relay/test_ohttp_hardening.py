@@ -19,12 +19,15 @@ from ohttp_relay.errors import (
     InvalidKeyList,
     NoUsableKey,
     RelayRefused,
+    TargetRefused,
 )
 from ohttp_relay.gateway import DEFAULT_PATH, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.keysource import KeyCache, lifetime
+from ohttp_relay.ratelimit import RateLimit
 from ohttp_relay.relay import Relay, RelayLimits
 from ohttp_relay.serve import Bind, open_sockets, serve
+from ohttp_relay.transport import is_incremental
 
 from ohttp_world import World, crowd  # isort: skip
 
@@ -211,6 +214,86 @@ async def test_answers_that_are_no_capsules_are_errors(world: World, broken, sta
         async with client.get(world.origin):
             pass
     assert caught.value.status == status
+
+
+# Limits by client, and by gateway
+
+
+async def test_a_client_that_asks_too_much_is_told_to_wait(world: World) -> None:
+    await world.start(relay={"rate": RateLimit(3, seconds=1000.0)})
+    client = world.client(key_source=PinnedKeys(world.keyring.public_list()))
+    for _ in range(3):
+        async with client.get(world.origin) as response:
+            assert response.status == 200
+    with pytest.raises(RelayRefused) as caught:
+        async with client.get(world.origin):
+            pass
+    assert caught.value.status == 429
+
+
+def test_rate_limits_keep_no_addresses_and_forget_at_the_windows_end() -> None:
+    now = 0.0
+    limit = RateLimit(2, seconds=10.0, clients=3, clock=lambda: now)
+    assert [limit.allows("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert [limit.allows(a) for a in ("2001:db8::1", "2001:db8::2", "2001:db8::3")] == [True, True, False]
+    assert limit.allows("192.0.2.2")
+    assert not limit.allows("192.0.2.3")  # more clients than are told apart
+    assert limit.retry_after == 11
+    kept = b"".join(limit._counts)
+    assert len(kept) == 24
+    assert b"\xc0\x00\x02" not in kept
+    key = limit._key
+    now = 10.0
+    assert limit.allows("192.0.2.1")
+    assert limit.allows(None)
+    assert limit._key != key
+
+
+async def test_a_gateway_is_asked_only_for_targets_it_may_serve(world: World) -> None:
+    await world.start()
+    client = world.client(targets=[world.origin])
+    async with client.get(world.origin) as response:
+        assert response.status == 200
+    with pytest.raises(TargetRefused):
+        async with client.get("https://other.example/"):
+            pass
+    assert len(world.events("relay.received")) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "streams"),
+    [
+        ("?1", True),
+        ("?1;a=b", True),
+        (" ?1 ", True),
+        ("?0", False),
+        ("1", False),
+        ("true", False),
+        (None, False),
+    ],
+)
+def test_the_incremental_field(field: str | None, streams: bool) -> None:
+    assert is_incremental(field) == streams
+
+
+async def test_a_whole_request_that_asks_for_it_is_streamed_too(world: World) -> None:
+    client = await world.start(client={"relay_headers": {"Incremental": "?1"}})
+    async with client.post(world.origin, data=b"x" * 100_000) as response:
+        assert await response.read() == b"echo:" + b"x" * 100_000
+    assert len(world.events("relay.received.piece")) >= 1
+    assert dict(world.events("gateway.received")[0].fields)["incremental"] == "?1"
+
+
+async def test_a_relay_fetches_keys_again_when_the_gateway_refuses_one(world: World) -> None:
+    client = await world.start(
+        relay={"limits": RelayLimits(keys_doubted=0.0)}, client={"refresh_interval": 0.0}
+    )
+    async with client.get(world.origin) as response:
+        assert response.status == 200
+    world.gateway.keyring = KeyRing.generate()  # as if the gateway had lost its keys
+    async with client.get(world.origin) as response:
+        assert response.status == 200
+    assert len(world.events("gateway.keys")) == 2
 
 
 # Key lists that are wrong

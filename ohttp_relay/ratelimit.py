@@ -1,0 +1,61 @@
+"""Limiting what one client may ask, without keeping whom: addresses are stored only as keyed hashes.
+
+The key is drawn anew for each window and never leaves memory, so what is counted in one window cannot be
+tied to the next, nor to an address by anyone who reads the memory of a later one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import time
+from collections.abc import Callable
+
+
+class RateLimit:
+    """At most `requests` of one client in each window of `seconds`; at most `clients` are told apart.
+
+    IPv6 clients are told apart by /64.  When there are more clients than that, new ones are refused until
+    the window ends, so that memory stays bounded (about 100 bytes a client).
+    """
+
+    def __init__(
+        self,
+        requests: int,
+        seconds: float = 60.0,
+        clients: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.requests = requests
+        self.seconds = seconds
+        self._clients = clients
+        self._clock = clock
+        self._end = float("-inf")
+        self._key = b""
+        self._counts: dict[bytes, int] = {}
+
+    def allows(self, address: str | None) -> bool:
+        """Count a request; tell whether it may pass."""
+        now = self._clock()
+        if now >= self._end:
+            self._end, self._key, self._counts = now + self.seconds, os.urandom(16), {}
+        name = hashlib.blake2b(_prefix(address), key=self._key, digest_size=8).digest()
+        count = self._counts.get(name, 0)
+        if count >= self.requests or (not count and len(self._counts) >= self._clients):
+            return False
+        self._counts[name] = count + 1
+        return True
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until the window ends, at least 1."""
+        return max(1, int(self._end - self._clock()) + 1)
+
+
+def _prefix(address: str | None) -> bytes:
+    try:
+        parsed = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return b""
+    return parsed.packed if parsed.version == 4 else parsed.packed[:8]
