@@ -160,7 +160,8 @@ class Account:
     async def _settle(self, incoming: IncomingRequest) -> None:
         """A request is dealt with: it goes, and with it the one-time key that it was sealed to."""
         package_hash = incoming.request.content.package_hash
-        if not self._packages[package_hash].package.content.last_resort:
+        published = self._packages.get(package_hash)  # None if another request was sealed to the same one
+        if published is not None and not published.package.content.last_resort:
             del self._packages[package_hash]
         await self._forget_request(incoming.number)
 

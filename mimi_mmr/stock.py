@@ -58,7 +58,7 @@ class KeyPackageStock:
 
     async def take(self, me: DeviceIdentity, count: int) -> list[PreparedKeyPackage]:
         """`count` of them, made now if there are not enough."""
-        if len(self._made) < count:
+        while len(self._made) < count:  # somebody else may take some while these are made
             await self.prepare(me, max(count, STOCK))
         return [self._made.popleft() for _ in range(count)]
 
