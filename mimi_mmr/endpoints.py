@@ -103,7 +103,7 @@ class QueuedMessage(Struct):
 
 @dataclass(frozen=True, slots=True)
 class QueuePage(Struct):
-    """What a collector gets. `lost` counts messages refused since the queue began because it was full."""
+    """What a collector gets. `lost` counts messages that were refused when the queue was full, or grew too old."""
 
     LIMIT: ClassVar[int] = 1 << 28
     lost: Annotated[int, U64]

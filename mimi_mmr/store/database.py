@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mimi_mmr.errors import ConfigError
 
 BUSY_TIMEOUT_MS = 15_000
+_INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Database:
@@ -71,7 +74,19 @@ class Database:
         await self._engine.dispose()
 
 
+async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row, unless there is one of its key; whether it was new.
+
+    Of several that try at once one is told so, after it; the others wait for its transaction.
+    """
+    insert = _INSERTS[connection.dialect.name](table).values(dict(values)).on_conflict_do_nothing()
+    return (await connection.execute(insert)).rowcount == 1
+
+
 def _sqlite(url: sa.URL) -> AsyncEngine:
+    directory = Path(url.database or ".").parent
+    if not directory.is_dir():
+        raise ConfigError(f"the database can't be opened: there is no directory {directory}")
     engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), poolclass=AsyncAdaptedQueuePool)
 
     @event.listens_for(engine.sync_engine, "connect")

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mimi_mmr.endpoints import QueuedMessage, QueuePage
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
-from mimi_mmr.keypackages import KeyPackageSet, SetUpload, Withdrawal
-from mimi_mmr.store.database import Database
+from mimi_mmr.keypackages import KeyPackageSet, SetUpload, SetUploadTBS, Withdrawal
+from mimi_mmr.store.database import Database, insert_new
 from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
 
 MAX_QUEUE_BYTES = 64 << 20
@@ -120,15 +120,21 @@ class DeliveryStore:
             count = sa.select(sa.func.count()).where(key_package_sets.c.shelf == content.shelf)
             if (await connection.scalar(count) or 0) >= MAX_SETS:
                 raise QueueFull(f"a shelf holds at most {MAX_SETS} KeyPackage sets")
-            values = {
-                "shelf": content.shelf,
-                "serial": content.serial,
-                "key_packages": content.key_packages.to_bytes(),
-                "last_resort": content.last_resort,
-                "uses": 0,
-                "expiry": content.expiry,
-            }
-            await connection.execute(sa.insert(key_package_sets).values(values))
+            await self._put_set(connection, content)
+
+    async def _put_set(self, connection: AsyncConnection, content: SetUploadTBS) -> None:
+        given = {
+            "key_packages": content.key_packages.to_bytes(),
+            "last_resort": content.last_resort,
+            "expiry": content.expiry,
+        }
+        key = {"shelf": content.shelf, "serial": content.serial, "uses": 0}
+        if await insert_new(connection, key_package_sets, key | given):
+            return
+        same = _same_set(content.shelf, content.serial)
+        row = (await connection.execute(sa.select(key_package_sets).where(same))).one()
+        if any(getattr(row, name) != value for name, value in given.items()):
+            raise NotAllowed("another set lies on the shelf under this serial")
 
     async def withdraw(self, order: Withdrawal) -> None:
         """Empty and close a shelf by a verified order; raises `NotAllowed` if the shelf has another key."""
@@ -139,10 +145,11 @@ class DeliveryStore:
             await connection.execute(sa.update(shelves).where(shelves.c.id == shelf).values(open=False))
 
     async def _own_shelf(self, connection: AsyncConnection, shelf: bytes, key: bytes) -> None:
-        row = (await connection.execute(sa.select(shelves).where(shelves.c.id == shelf))).one_or_none()
-        if row is None:
-            await connection.execute(sa.insert(shelves).values(id=shelf, upload_public_key=key, open=True))
-        elif not row.open or not hmac.compare_digest(row.upload_public_key, key):
+        """Lock the shelf, so that nothing is put on it while it is withdrawn."""
+        await insert_new(connection, shelves, {"id": shelf, "upload_public_key": key, "open": True})
+        query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
+        row = (await connection.execute(query)).one()
+        if not row.open or not hmac.compare_digest(row.upload_public_key, key):
             raise NotAllowed("the shelf is closed, or its sets are signed by another key")
 
     async def claim(self, shelf: bytes, now: float) -> tuple[KeyPackageSet, bool] | None:
@@ -172,12 +179,26 @@ class DeliveryStore:
             return await _first_time(connection, what, expiry)
 
     async def expire(self, now: float) -> None:
-        """Drop what is too old to keep."""
+        """Drop what is too old to keep; a message so dropped counts as lost."""
         async with self._database.write() as connection:
-            old = queue_messages.c.received < int(now) - MAX_QUEUE_AGE
-            await connection.execute(sa.delete(queue_messages).where(old))
+            await self._expire_messages(connection, queue_messages.c.received < int(now) - MAX_QUEUE_AGE)
             await connection.execute(sa.delete(key_package_sets).where(key_package_sets.c.expiry < int(now)))
             await connection.execute(sa.delete(transactions).where(transactions.c.expiry < int(now)))
+
+    async def _expire_messages(self, connection: AsyncConnection, old: sa.ColumnElement[bool]) -> None:
+        table = queue_messages.c
+        affected = await connection.scalars(
+            sa.select(table.queue).where(old).distinct().order_by(table.queue)
+        )
+        for queue in list(affected):
+            this = queues.c.id == queue
+            await connection.execute(sa.select(queues.c.id).where(this).with_for_update())
+            gone = sa.and_(table.queue == queue, old)
+            totals = sa.select(sa.func.count(), sa.func.sum(sa.func.length(table.message))).where(gone)
+            count, freed = (await connection.execute(totals)).one()
+            await connection.execute(sa.delete(queue_messages).where(gone))
+            change = {"lost": queues.c.lost + count, "size": queues.c.size - (freed or 0)}
+            await connection.execute(sa.update(queues).where(this).values(change))
 
 
 def _same_set(shelf: bytes, serial: bytes) -> sa.ColumnElement[bool]:
@@ -185,9 +206,5 @@ def _same_set(shelf: bytes, serial: bytes) -> sa.ColumnElement[bool]:
 
 
 async def _first_time(connection: AsyncConnection, what: bytes, expiry: float) -> bool:
-    digest = hashlib.sha256(what).digest()
-    known = await connection.scalar(sa.select(transactions.c.digest).where(transactions.c.digest == digest))
-    if known is not None:
-        return False
-    await connection.execute(sa.insert(transactions).values(digest=digest, expiry=int(expiry)))
-    return True
+    values = {"digest": hashlib.sha256(what).digest(), "expiry": int(expiry)}
+    return await insert_new(connection, transactions, values)
