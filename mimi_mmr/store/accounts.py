@@ -66,6 +66,8 @@ class AccountStore:
             for package in packages
         ]
         count = sa.select(sa.func.count()).where(connection_packages.c.uri == str(user))
+        if not rows:
+            return
         async with self._database.write() as connection:
             if (await connection.scalar(count) or 0) + len(rows) > MAX_PACKAGES:
                 raise QueueFull(f"an account holds at most {MAX_PACKAGES} connection packages")
@@ -83,6 +85,12 @@ class AccountStore:
             if not row.last_resort:
                 await connection.execute(sa.delete(table).where(table.c.id == row.id))
             return bytes(row.package)
+
+    async def expire(self, now: float) -> None:
+        """Drop packages that nobody is given any more, so that they don't fill their account."""
+        async with self._database.write() as connection:
+            table = connection_packages
+            await connection.execute(sa.delete(table).where(table.c.expiry <= now))
 
     async def deposit(self, user: MimiUri, request: bytes) -> None:
         """Keep a sealed request. An unknown user, or a full inbox, looks like any other to the depositor."""
