@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
 from mimi_mmr.hub.messages import (
@@ -51,7 +52,7 @@ class HubService:
         self._claim_locally = claim_locally
         self._clock = clock
         self._cache: OrderedDict[str, RoomState] = OrderedDict()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as one is held
 
     def mount(self, router: Router) -> None:
         """Add the endpoints."""
@@ -135,7 +136,10 @@ class HubService:
         return MimiUri(self._domain, Kind.ROOM, call.names["room"])
 
     def _lock(self, room: MimiUri) -> asyncio.Lock:
-        return self._locks.setdefault(str(room), asyncio.Lock())
+        lock = self._locks.get(str(room))
+        if lock is None:
+            lock = self._locks[str(room)] = asyncio.Lock()
+        return lock
 
     async def _state(self, room: MimiUri) -> RoomState:
         epoch = await self._store.epoch(room)
@@ -144,9 +148,7 @@ class HubService:
             state = await self._store.load(room)
         self._cache[str(room)] = state
         if len(self._cache) > CACHED_ROOMS:
-            old, _ = self._cache.popitem(last=False)
-            if not self._locks[old].locked():
-                del self._locks[old]
+            self._cache.popitem(last=False)
         return state
 
 

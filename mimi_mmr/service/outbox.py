@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mimi_mmr.errors import MmrError
-from mimi_mmr.store.hub import HubStore, OutboxItem
+from mimi_mmr.store.hub import HubStore
 
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 60.0
@@ -48,27 +48,36 @@ class OutboxWorker:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for domain in await self._store.destinations():
+            try:
+                waiting = await self._store.destinations()
+            except Exception as error:  # whatever it is, a hub that never delivers again is worse
+                log.error("outbox failed: %s", type(error).__name__)  # noqa: TRY400
+                await asyncio.sleep(FIRST_DELAY)
+                self._wake.set()
+                continue
+            for domain in waiting:
                 running = self._workers.get(domain)
                 if running is None or running.done():
                     self._workers[domain] = asyncio.create_task(self._drain(domain), name=f"outbox {domain}")
 
     async def _drain(self, domain: str) -> None:
         delay = FIRST_DELAY
-        while items := await self._store.pending(domain):
-            for item in items:
-                if not await self._deliver(item):
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, LONGEST_DELAY)
+        while True:
+            try:
+                if not await self._deliver_pending(domain):
                     break
                 delay = FIRST_DELAY
+            except Exception as error:
+                reason = error.code if isinstance(error, MmrError) else type(error).__name__
+                log.warning("fan-out to %s failed: %s", domain, reason)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
         self._wake.set()  # something may have come between the last look and the end of this task
 
-    async def _deliver(self, item: OutboxItem) -> bool:
-        try:
+    async def _deliver_pending(self, domain: str) -> int:
+        """Deliver what waits for a provider, in order, up to the first failure; how many there were."""
+        items = await self._store.pending(domain)
+        for item in items:
             await self._send(item.destination, item.body)
-        except MmrError as error:
-            log.warning("fan-out to %s failed: %s", item.destination, error.code)
-            return False
-        await self._store.delivered(item)
-        return True
+            await self._store.delivered(item)
+        return len(items)
