@@ -300,7 +300,7 @@ class Client(Account):
         await self._commit(joined)
 
     async def remove(self, joined: Joined, leaves: Sequence[int]) -> None:
-        """Remove members by leaf."""
+        """Remove members by leaf; whoever takes such a leaf meanwhile stays."""
         await self._commit(joined, remove=leaves)
 
     async def update(self, joined: Joined) -> None:
@@ -311,9 +311,14 @@ class Client(Account):
         self, joined: Joined, *, add: Sequence[OpenKeyPackage] = (), remove: Sequence[int] = ()
     ) -> None:
         """Commit; when another commit came first, follow that one and try again."""
+        meant = joined.room.participants()
         for _ in range(COMMIT_ATTEMPTS):
             async with joined.lock:
-                pending = joined.room.stage(add=add, remove=remove)
+                present = joined.room.participants()
+                still = [leaf for leaf in remove if present.get(leaf) == meant.get(leaf)]
+                if remove and not still:
+                    return  # somebody else has removed them
+                pending = joined.room.stage(add=add, remove=still)
                 try:
                     await self._update(joined, pending)
                 except WrongEpoch:
