@@ -40,6 +40,11 @@ class LiveWorld:
         stack.callback(provider.stopping)
         return provider
 
+    def stopping(self) -> None:
+        """End every long poll, so that no relay waits for one while it stops."""
+        for provider in self.providers.values():
+            provider.stopping()
+
     async def stop(self, domain: str) -> None:
         """Stop a provider as a signal would."""
         await self.running.pop(domain).aclose()
@@ -117,6 +122,7 @@ async def live(tmp_path: Path) -> AsyncIterator[LiveWorld]:
         )
         runner = await listen(host.app(), hosting.listen, hosting.tls)
         stack.push_async_callback(runner.cleanup)
+        stack.callback(here.stopping)
         yield here
 
 
