@@ -344,8 +344,20 @@ def test_a_welcome_to_another_room_or_epoch_than_signed_is_refused(dave: Joining
             joined(dave, replace(event, auth=replace(event.auth, content=content, signature=signature)))
 
 
-def test_a_swapped_welcome_is_refused(dave: Joining) -> None:
-    """One that the committer made too, for the same KeyPackage, but did not sign here."""
+def test_another_welcome_of_the_same_committer_is_refused(bench: RoomBench) -> None:
+    """Made for the same KeyPackage in a commit that was never accepted, with the tree that belongs to it."""
+    package = bench.package("dave")
+    unused = bench.stage("alice", add=[package])
+    welcome, tree = unused.request.welcome or b"", unused._mls.ratchet_tree
+    unused.reject()
+    pending = bench.stage("alice", add=[package])
+    bench.accept(pending.request)
+    event = WelcomeEvent(pending.request.auth, welcome)
+    with pytest.raises(WrongSigner, match="Welcome is not the one that its committer signed"):
+        bench.join("dave", event, replace(bench.snapshots[-1], ratchet_tree=tree))
+
+
+def test_a_welcome_that_is_cut_or_changed_is_refused(dave: Joining) -> None:
     event = dave[1]
     with pytest.raises((WrongSigner, EngineError)):
         joined(dave, replace(event, welcome=event.welcome[:-1] + bytes([event.welcome[-1] ^ 1])))

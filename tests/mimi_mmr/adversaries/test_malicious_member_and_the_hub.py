@@ -477,6 +477,20 @@ def test_a_policy_signed_by_an_admin_is_not_sent_by_somebody_else(bench: RoomBen
         bench.hub_takes(request)
 
 
+def test_an_admin_signs_its_policies_as_the_leaf_it_is(bench: RoomBench) -> None:
+    """Of two admins neither sends the other's policy, nor its own under the other's leaf."""
+    alice, bob = bench.pseudonym("alice"), bench.pseudonym("bob")
+    roles = (RoleAssignment(alice, Role.ADMIN), RoleAssignment(bob, Role.ADMIN))
+    bench.commit("alice", policy=next_policy(bench.state.policy, roles=roles))
+    new = next_policy(bench.state.policy)
+    request = bench.stage("bob", policy=new).request
+    for signer in ("alice", "bob"):
+        policy = sign_policy(new, bench.leaf_of("alice"), bench.leaves[signer].key)
+        with bench.refused_by_hub(NotAllowed, "in a commit of its own leaf"):
+            bench.hub_takes(bench.resign(request, "bob", policy=policy))
+    bench.hub_takes(request)
+
+
 def test_an_admins_policy_must_be_signed_by_the_admin(bench: RoomBench) -> None:
     forged = sign_policy(next_policy(bench.state.policy), bench.leaf_of("alice"), bench.leaves["bob"].key)
     pending = bench.stage("alice", policy=next_policy(bench.state.policy))

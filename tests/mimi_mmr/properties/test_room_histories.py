@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mimi_mmr.content import Content
-from mimi_mmr.errors import MmrError, WrongEpoch
+from mimi_mmr.errors import MmrError, RoomError, WrongEpoch
 from mimi_mmr.hub.policy import Identities, Role
 from mimi_mmr.hub.state import RoomState
+from mimi_mmr.keypackages import OpenKeyPackage
+from mimi_mmr.labels import SigningKey
 from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.room import Room
-from tests.mimi_mmr.bench import RoomBench, World, next_policy
+from tests.mimi_mmr.bench import ENGINE, RoomBench, World, next_policy
 from treewrap import PublicTree, Suite
 
 HISTORIES = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
@@ -173,6 +175,19 @@ def test_a_commit_that_can_not_be_made_leaves_nothing_behind() -> None:
         assert (room.epoch, room.tree_hash) == before
         bench.commit(name)
         bench.check_agreement()
+
+
+def test_a_commit_that_fails_half_way_leaves_nothing_behind() -> None:
+    """The MLS library is ready with it when it turns out that the newcomer's credential is none."""
+    bench = RoomBench(world=WORLD)
+    bench.commit("alice", add=["bob"])
+    nobody = ENGINE.client(b"nobody", SigningKey.generate()).key_package()
+    before = bench.rooms["bob"].epoch, bench.rooms["bob"].tree_hash
+    with pytest.raises(RoomError, match="the commit can't be made"):
+        bench.stage("bob", add=[OpenKeyPackage(nobody, bytes(32))])
+    assert (bench.rooms["bob"].epoch, bench.rooms["bob"].tree_hash) == before
+    bench.commit("bob", add=["cathy"])
+    bench.check_agreement()
 
 
 def test_a_tree_of_one_arity_is_the_room_for_its_life() -> None:
