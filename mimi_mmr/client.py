@@ -84,6 +84,7 @@ from mimi_mmr.uris import Kind, MimiUri, random_uri
 
 SET_LIFETIME = 30 * 86400
 COMMIT_ATTEMPTS = 8
+JOIN_ATTEMPTS = 5
 ADD_BATCH = 100
 
 
@@ -126,6 +127,7 @@ class _Waiting:
     package: PreparedKeyPackage
     contact: Contact | None = None
     acknowledged: int = 0
+    failures: int = 0
 
 
 class Client(Account):
@@ -371,7 +373,9 @@ class Client(Account):
     async def fetch_asset(self, joined: Joined, message: Message) -> bytes:
         """Download through relay, gateway and the hub's proxy; only from the host of the sender's provider."""
         reference = AssetReference.from_bytes(message.content.body)
-        sender = joined.room.participants()[message.sender]
+        sender = joined.room.participants().get(message.sender)
+        if sender is None:
+            raise NotAllowed("the asset's sender is no longer in the room: nobody vouches for its host")
         provider = await self.path.provider(sender.credential.user_pseudonym.domain)
         if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
             raise NotAllowed("the asset is not on the asset host of its sender's provider")
@@ -401,14 +405,18 @@ class Client(Account):
             return [joined for joined in found if joined is not None]
 
     async def _try_to_join(self, ref: bytes, fanout: FanoutMessage, sequence: int) -> Joined | None:
-        """Join; an invitation that is no good is noted in `refused`, one that could not be followed now stays."""
+        """Join; an invitation that is no good is noted in `refused`, one that could not be followed now stays.
+
+        It stays for a few attempts: a hub that never answers must not keep this client from other invitations.
+        """
         waiting = self._waiting[ref]
         try:
             joined = await self._join(waiting, fanout, sequence)
-        except (PrivatePathFailed, PeerError):
-            raise
         except MmrError as error:
             self.refused.append(f"invitation: {error}")
+            waiting.failures += 1
+            if isinstance(error, (PrivatePathFailed, PeerError)) and waiting.failures < JOIN_ATTEMPTS:
+                return None
             joined = None
         del self._waiting[ref]
         return joined

@@ -14,6 +14,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
@@ -22,7 +23,7 @@ import aiohttp
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN, ProviderList
-from mimi_mmr.errors import BodyTooLarge, MmrError, PeerError, PrivatePathFailed, from_code
+from mimi_mmr.errors import BodyTooLarge, IdentityError, MmrError, PeerError, PrivatePathFailed, from_code
 from mimi_mmr.provider_keys import ProviderKeysTBS
 from mimi_mmr.secret import AccessToken
 from ohttp_relay.client import OhttpClient
@@ -134,7 +135,7 @@ class PrivatePath:
     # --- providers -----------------------------------------------------------------------------------
 
     async def provider(self, domain: str) -> ProviderKeysTBS:
-        """A provider's keys, verified under its own CA; raises `PeerError` or a subclass of `IdentityError`."""
+        """A provider's keys, verified under its own CA; raises `PeerError` when there are none that verify."""
         now = self._clock()
         if domain not in self._known.providers or self._known.fetched + PROVIDERS_LIFETIME < now:
             await self._fetch_providers(now)
@@ -145,9 +146,12 @@ class PrivatePath:
 
     async def _fetch_providers(self, now: float) -> None:
         listed = ProviderList.from_bytes(await self.account("GET", "/v1/providers"))
-        documents = [document for document in listed.providers if document.keys.domain in self._trust.roots]
-        verified = (document.verify(document.keys.domain, self._trust, now) for document in documents)
-        self._known = _Known(now, {keys.domain: keys for keys in verified})
+        known: dict[str, ProviderKeysTBS] = {}
+        for document in listed.providers:
+            with suppress(IdentityError):  # one provider's bad document is no reason to do without the others
+                keys = document.verify(document.keys.domain, self._trust, now)
+                known[keys.domain] = keys
+        self._known = _Known(now, known)
 
     # --- obliviously ---------------------------------------------------------------------------------
 
