@@ -148,17 +148,19 @@ class GrowingFile:
         self.failed = False
         self.complete = False
         self._progress = asyncio.Condition()
-        self._file: BinaryIO = path.open("wb", buffering=0)
+        self._file: BinaryIO = path.open("wb")
         path.chmod(0o600)
 
     async def append(self, piece: bytes) -> None:
         """Add a piece and wake the readers."""
         self._file.write(piece)
+        self._file.flush()
         await self._advance(self.size + len(piece))
 
     async def finish(self, *, failed: bool = False) -> None:
         """End the content, whole or not."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was noticed when the piece was written
+            self._file.close()
         self.failed = failed
         self.complete = not failed
         await self._advance(self.size)

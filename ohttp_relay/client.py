@@ -37,6 +37,7 @@ from .transport import check_url, media_type, open_session, read_limited
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
+_PATIENCE: Final = 90.0  # seconds; longer than a relay's and a gateway's, so that theirs is the answer
 _WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")
 Headers = Mapping[str, str] | Iterable[Field]
 Body = bytes | AsyncIterable[bytes]
@@ -127,7 +128,7 @@ class OhttpClient:
     def _transport(self) -> aiohttp.ClientSession:
         session = self._session or self._owned
         if session is None:
-            session = self._owned = open_session(ssl_context=self._ssl)
+            session = self._owned = open_session(ssl_context=self._ssl, timeout=_PATIENCE)
         return session
 
 

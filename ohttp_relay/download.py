@@ -299,7 +299,7 @@ class DownloadProxy:
                 cache.add(stored, file.path)
                 file.path = cache.body(name)
                 failed = False
-            except OhttpError:
+            except (OhttpError, OSError):
                 pass  # the readers learn it from the file
             finally:
                 if failed:

@@ -157,6 +157,8 @@ class Gateway:
             return _plain(400, str(error), problems.OHTTP_KEY)
         except CapsuleError as error:
             return _plain(400, str(error))
+        except web.RequestPayloadError:
+            return _plain(400, "the request's framing is broken")
         except TimeoutError:
             return _plain(408, "the request did not come in time")
         return _plain(415, f"expected {capsule.REQUEST_TYPE} or {chunked.REQUEST_TYPE}")

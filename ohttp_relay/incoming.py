@@ -18,6 +18,7 @@ from .keys import KeyRing
 from .padding import stream_buckets
 from .streams import AnyResponse, StreamedResponse, abort
 
+BROKEN = aiohttp.ClientError, web.RequestPayloadError, OSError
 HEADERS = {"Content-Type": RESPONSE_TYPE, "Incremental": "?1"}
 
 
@@ -45,7 +46,7 @@ class Incoming:
                 head += await stream.readexactly(ring_checked - HEADER_SIZE)
         except TimeoutError:  # which is an OSError, but says something else
             raise
-        except (asyncio.IncompleteReadError, aiohttp.ClientError, OSError):
+        except (asyncio.IncompleteReadError, *BROKEN):
             raise TruncatedCapsule("the request ends before its first chunk") from None
         return cls(stream, ChunkedRequest(ring, head), limits, idle)
 
@@ -106,7 +107,7 @@ class Incoming:
         try:
             async with asyncio.timeout(self._idle):
                 data = await self._stream.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except BROKEN:
             raise TruncatedCapsule("the request did not come whole") from None
         for plaintext in self._opened.reader.feed(data):
             self._events += self._decoder.feed(plaintext)

@@ -103,14 +103,14 @@ class KeyRing:
         return tuple(key for key in self._keys if now < self._expiry(key))
 
     def public_configs(self) -> tuple[KeyConfig, ...]:
-        """Return what is advertised now: the newest active key of each KEM."""
+        """Return what is advertised now: the newest active key of each KEM, or the first to become so."""
         now = self._clock()
         newest: dict[int, GatewayKey] = {}
-        for key in self._keys:
-            other = newest.get(key.config.kem_id)
-            if key.active_from <= now and (other is None or key.active_from > other.active_from):
+        for key in sorted(self._keys, key=lambda key: key.active_from):
+            if key.active_from <= now or key.config.kem_id not in newest:
                 newest[key.config.kem_id] = key
-        return tuple(key.config for key in newest.values())
+        order = dict.fromkeys(key.config.kem_id for key in self._keys)
+        return tuple(newest[kem].config for kem in order)
 
     def public_list(self) -> bytes:
         """Return the advertised configurations as `application/ohttp-keys`."""

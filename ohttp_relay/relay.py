@@ -154,6 +154,8 @@ class Relay:
             return web.Response(status=413, text=str(error))
         except TimeoutError:
             return web.Response(status=408, text="the request did not come in time")
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="the request's framing is broken")
         if not body:
             return web.Response(status=400, text="the request has no content")
         self._see("relay.received", request, body)
@@ -282,7 +284,7 @@ class Relay:
     def _client(self) -> aiohttp.ClientSession:
         session = self._session or self._owned
         if session is None:
-            session = self._owned = open_session(ssl_context=self._ssl)
+            session = self._owned = open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
         return session
 
     # Observation
@@ -339,6 +341,9 @@ class _Upload:
                 return await self._content.readany()
         except TimeoutError:
             self.refusal = 408, "the request did not come in time"
+            raise
+        except web.RequestPayloadError:
+            self.refusal = 400, "the request's framing is broken"
             raise
 
 

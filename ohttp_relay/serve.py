@@ -21,6 +21,7 @@ from .errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 _RESTARTS_TO_GIVE_UP: Final = 10
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 AppFactory = Callable[[], web.Application]
 
 
@@ -119,7 +120,7 @@ async def serve(
 def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, stop.set)
     return stop
 
@@ -156,20 +157,27 @@ def _supervise(
     workers: dict[int, int] = {}
 
     def start(index: int) -> None:
+        # A signal must find the worker either not yet there or with handlers of its own, not with ours.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         child = os.fork()
         if child:
             workers[child] = index
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return
         status = 1
-        with contextlib.suppress(KeyboardInterrupt):
-            for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            for number in _ENDING:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             os.close(held)
             for other in sockets[:index] + sockets[index + 1 :]:
                 other.close()
             _run_worker(make_app, bind, sockets[index], make_admin if index == 0 else None, watched)
             status = 0
-        os._exit(status)
+        except Exception as error:  # said once here; the supervisor only learns the status
+            log.error("a worker failed: %s", type(error).__name__)  # noqa: TRY400
+        finally:
+            os._exit(status)  # whatever happens, a worker never runs on as a supervisor
 
     def end(*_: object) -> None:
         nonlocal ending
@@ -180,18 +188,23 @@ def _supervise(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, end)
     for index in range(len(sockets)):
         start(index)
     restarts = 0
     while workers:
         child, _ = os.wait()
-        index = workers.pop(child, -1)
-        if not ending and index >= 0:
-            restarts += 1
-            log.error("a worker died")
-            if restarts > _RESTARTS_TO_GIVE_UP:
-                end()
-            else:
-                start(index)
+        index = workers.pop(child)
+        if ending:
+            continue
+        restarts += 1
+        log.error("a worker died")
+        if restarts > _RESTARTS_TO_GIVE_UP:
+            end()
+        else:
+            start(index)
+        if ending:  # told so meanwhile: the newest worker was not
+            end()
+    if restarts > _RESTARTS_TO_GIVE_UP:
+        raise ConfigurationError("the workers keep dying")

@@ -341,6 +341,13 @@ def test_rotation_overlaps_and_then_erases() -> None:
         decapsulate_request(ring, capsule)
 
 
+def test_a_ring_whose_keys_are_all_of_the_future_still_serves_a_list() -> None:
+    clock = Clock()
+    ring = KeyRing.generate([KemId.P256, KemId.X25519], clock=clock)
+    clock.now -= 500  # a clock set back
+    assert [config.kem_id for config in ring.public_configs()] == [KemId.P256, KemId.X25519]
+
+
 def test_identifiers_are_not_reused_while_held_and_run_out_with_an_error() -> None:
     ring = KeyRing.generate(clock=Clock())
     with pytest.raises(ConfigurationError, match="256"):

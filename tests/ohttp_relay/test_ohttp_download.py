@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ohttp_relay.cache import DiskCache, StoredObject, object_name
+from ohttp_relay.cache import DiskCache, GrowingFile, StoredObject, object_name
 from ohttp_relay.download import DownloadLimits, DownloadProxy, parse_download_url
 from ohttp_relay.errors import InvalidMessage
 from ohttp_relay.freshness import judge
@@ -262,6 +262,20 @@ async def test_slow_and_endless_asset_hosts_are_cut_off(downloads: Downloads, ca
     stop.set()
     downloads.world.target.answer = downloads.asset
     assert (await downloads.get())[0] == 502  # longer than the limit, and says so
+
+
+async def test_a_full_disk_is_an_error_and_not_a_short_object(
+    downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: GrowingFile, piece: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    await downloads.start()
+    monkeypatch.setattr(GrowingFile, "append", full)
+    with pytest.raises(aiohttp.ClientError):
+        await downloads.get()
+    monkeypatch.undo()
+    assert (await downloads.get())[2] == ASSET
 
 
 async def test_a_client_that_goes_away_does_not_spoil_the_object(downloads: Downloads) -> None:

@@ -100,6 +100,14 @@ async def test_the_relay_gives_up_slow_clients_too(plain_relay: Plain) -> None:
     assert b" 408 " in await plain_relay.ask(chunked + b"1\r\nx\r\n")
 
 
+async def test_broken_framing_is_refused(plain_gateway: Plain, plain_relay: Plain) -> None:
+    for plain, path in ((plain_gateway, DEFAULT_PATH), (plain_relay, "/gw")):
+        for kind in ("message/ohttp-req", CHUNKED):
+            start = head(kind, Transfer_Encoding="chunked").replace(DEFAULT_PATH.encode(), path.encode())
+            for body in (b"zz\r\n", b"1\r\nxx\r\n0\r\n\r\n"):
+                assert b" 400 " in await plain.ask(start + body)
+
+
 async def test_a_connection_without_a_request_is_closed(plain_gateway: Plain) -> None:
     assert await plain_gateway.ask(b"") == b""
     assert b" 200 " not in await plain_gateway.ask(b"POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
