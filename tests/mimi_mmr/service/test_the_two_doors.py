@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from mimi_mmr.endpoints import QueueOrder
-from mimi_mmr.errors import BodyTooLarge, PeerError
+from mimi_mmr.errors import BodyTooLarge, MmrError, PeerError
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.service.doors import frames, obliviously, straight
 
@@ -109,7 +109,9 @@ async def test_a_target_that_is_not_listed_is_refused_inside_the_capsule(live: L
         async with through.get(url) as answer:
             assert answer.status == 403, url
         with pytest.raises(PeerError, match="not on the allow-list"):
-            await bob.path.fetch(gateway, url)
+            await bob.path._exchange(gateway, "GET", url, b"")
+        with pytest.raises(MmrError):
+            await bob.path.download(gateway, url)
 
 
 async def test_a_listed_target_is_fetched(live: LiveWorld) -> None:
