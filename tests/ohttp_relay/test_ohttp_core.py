@@ -246,6 +246,7 @@ def test_a_bare_configuration_is_read() -> None:
         X.to_bytes()[:-1],
         UNKNOWN,
     ],
+    ids=lambda data: f"{len(data)} bytes",  # not by content: the keys are fresh in every process
 )
 def test_a_list_with_an_encoding_error_is_discarded_whole(data: bytes) -> None:
     with pytest.raises(InvalidKeyList):
