@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -25,12 +26,16 @@ CONFIGURED = ("mimi_mmr", "ohttp_relay", "aiohttp", "asyncio", "sqlalchemy")
 
 
 @pytest.fixture
-def configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Logging as `mimi-mmr serve` has it at its most talkative; as it was, afterwards."""
+def logged() -> Iterator[io.StringIO]:
+    """What is logged as `mimi-mmr serve` logs at its most talkative; logging is as it was, afterwards."""
     loggers = [logging.getLogger(name) for name in CONFIGURED]
     before = [(logger.level, logger.handlers, logger.propagate) for logger in loggers]
     logs.configure("debug")
-    yield
+    stream = io.StringIO()
+    for handler in logging.getLogger("mimi_mmr").handlers:
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(stream)
+    yield stream
     for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers, logger.propagate = handlers, propagate
@@ -51,10 +56,7 @@ def said(text: str) -> list[dict[str, str]]:
 
 
 async def test_no_log_line_names_anybody_or_anything(
-    configured: None,
-    live: LiveWorld,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    logged: io.StringIO, live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "FIRST_DELAY", 0.01)
     alice = await live.person(f"alice-{MARK}", "a.example")
@@ -113,7 +115,7 @@ async def test_no_log_line_names_anybody_or_anything(
         await bob.sync(at_bob, wait=5)
     assert provider.hub is not hub.hub
 
-    text = capsys.readouterr().err
+    text = logged.getvalue()
     events = {line["event"].partition(":")[0] for line in said(text)}
     assert {"fan-out to b.example failed", "no keys of peer b.example", "endpoint failed"} <= events
     view = View("any", Role.HUB, text.encode())
