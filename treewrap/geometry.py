@@ -118,12 +118,12 @@ def _touch(
         for index in extra.get(level, ()):
             here = bitmap(level, index)
             row[index] = here, here
+        there = level <= height
         for child, occupied in below:
             index, bit = child >> bits, 1 << (child & mask)
-            if index in row:
-                before, after = row[index]
-            else:
-                before = after = bitmap(level, index) if level <= height else 0
+            found = row.get(index)
+            before = found[0] if found else bitmap(level, index) if there else 0
+            after = found[1] if found else before
             row[index] = before, after | bit if occupied else after & ~bit
         if len(row) > 1:
             row = dict(sorted(row.items()))

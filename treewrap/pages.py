@@ -226,7 +226,13 @@ class Forest:
 
     def bitmap(self, level: int, index: int) -> int:
         """Read a node's bitmap; 0 if it is not there."""
-        return self.levels[level - 1].bitmap(index) if level <= len(self.levels) else 0
+        if level > len(self.levels):
+            return 0
+        page = self.levels[level - 1].pages.get(index >> PAGE_BITS)
+        if page is None:
+            return 0
+        at, size = (index & PAGE_MASK) * self._bitmap_size, self._bitmap_size
+        return int.from_bytes(page.bitmaps[at : at + size], "little")
 
     def read(self, ref: NodeRef) -> Node:
         """Take a copy of a node, which must be there."""

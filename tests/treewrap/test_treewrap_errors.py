@@ -110,6 +110,20 @@ def test_a_rolled_back_root_is_named(world: World) -> None:
         WrapTree.open(served(world, {(3, 0): forged}), world.tree_secret(), world.hub.tree_hash)
 
 
+def test_a_node_from_the_future_is_named(world: World) -> None:
+    row = rows_of(world)[1, 2]
+    future = {(1, 2): (2).to_bytes(8, "big") + row[8:]}
+    with pytest.raises(ParseError, match=r"level 1, index 2.*epoch 2 does not fit"):
+        WrapTree.open(served(world, future), world.tree_secret(), world.hub.tree_hash)
+
+
+def test_a_node_that_no_slot_can_have_is_named(world: World) -> None:
+    row = rows_of(world)[1, 2]
+    for bitmap in (0, 16):
+        with pytest.raises(ParseError, match=r"level 1, index 2"):
+            PublicTree.from_bytes(served(world, {(1, 2): row[:8] + bytes([bitmap]) + row[9:]}))
+
+
 def test_swapped_nodes_are_named(world: World) -> None:
     rows = rows_of(world)
     swapped = {(1, 1): rows[1, 2], (1, 2): rows[1, 1]}
@@ -330,6 +344,16 @@ def test_a_removal_renews_the_room_secrets(world: World) -> None:
     assert world.follower.room_secret("topic") == world.committer.room_secret("topic")
     with pytest.raises(KeyError):
         world.follower.room_secret("other")
+
+
+def test_a_room_secret_that_a_removal_does_not_renew_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A committer that keeps what the removed member knows ends it instead, for everyone."""
+    world.run(Step({}, room=True))
+    monkeypatch.setattr("treewrap.commit.renew_rooms", lambda changes, extra, rng: changes)
+    world.run(Step({3: False}))
+    assert world.committer.room_secrets() == world.follower.room_secrets() == []
 
 
 def test_the_root_alone_gets_a_new_key(world: World) -> None:

@@ -162,7 +162,8 @@ def test_a_node_that_is_not_this_trees_is_named(world: World) -> None:
         place = f"level {node.ref.level}, index {node.ref.index}"
         flipped = node._replace(row=node.row[:-1] + bytes([node.row[-1] ^ 1]))
         shorter = node._replace(row=node.row[:-1])
-        for wrong in (flipped, shorter):
+        other_hashes = node._replace(hashes=node.hashes[::-1])
+        for wrong in (flipped, shorter, other_hashes) if node.hashes else (flipped, shorter):
             nodes = (*good.nodes[:at], wrong, *good.nodes[at + 1 :])
             with pytest.raises(NodeError, match=place):
                 light.read(replace(good, nodes=nodes).to_bytes())
