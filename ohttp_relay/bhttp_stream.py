@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from .bhttp import (
+from .bhttp import Request, encode_request_control
+from .bhttp_parts import (
     DEFAULT_LIMITS,
     KNOWN_REQUEST,
     KNOWN_RESPONSE,
@@ -17,9 +18,7 @@ from .bhttp import (
     STREAMED_RESPONSE,
     Informational,
     Limits,
-    Request,
     check_target,
-    encode_request_control,
     encode_section,
     encode_status,
 )

@@ -23,15 +23,16 @@ from yarl import URL
 
 from .bhttp import Request, Response
 from .cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
-from .errors import ConfigurationError, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
+from .errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from .fetch import from_library
 from .fields import Field, Fields, get_field
 from .freshness import Freshness, judge
+from .mount import Service
 from .ranges import Unsatisfiable, parse_range
 from .streams import AnyResponse, OwnedStream, StreamedResponse, send
-from .targets import AUTO_HEADERS, CheckedConnector, TargetPolicy, open_target_session
+from .targets import AUTO_HEADERS, TargetPolicy, open_target_session
 from .telemetry import Metrics
-from .transport import Observer, Seen, hide_server
+from .transport import Observer, Seen
 
 PREFIX: Final = "/proxyDownload/"
 _NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}#')
@@ -83,7 +84,7 @@ class _Fetching:
     task: asyncio.Task[None] | None = None
 
 
-class DownloadProxy:
+class DownloadProxy(Service):
     """Downloads assets of `asset_hosts` (`host` or `host:port`), through a disk cache if there is one.
 
     `asset_hosts` is asked at each request, so it may change.  `networks` are the non-public networks that
@@ -103,18 +104,13 @@ class DownloadProxy:
         observe: Observer | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        if session is not None and not isinstance(session.connector, CheckedConnector):
-            raise ConfigurationError("downloads go over a session made by open_target_session")
+        super().__init__(session, self._open_session, checked=True, observe=observe, metrics=metrics)
         self.limits = limits or DownloadLimits()
         self._hosts = asset_hosts
         self._cache = DiskCache(cache_dir, self.limits.cache) if cache_dir is not None else None
         self._policy = TargetPolicy.of((), networks)
-        self._session = session
-        self._owned: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
         self._clock = clock
-        self._observe = observe
-        self._middlewares = [metrics.middleware] if metrics is not None else []
         self._fetching: dict[str, _Fetching] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -132,11 +128,7 @@ class DownloadProxy:
 
     def app(self, prefix: str = PREFIX) -> web.Application:
         """Return an application that serves the proxy alone and closes it at the end."""
-        app = web.Application(middlewares=self._middlewares)
-        app.add_routes(self.routes(prefix))
-        app.on_response_prepare.append(hide_server)
-        app.on_cleanup.append(self._cleanup)
-        return app
+        return self._application(self.routes(prefix))
 
     async def handler(self, request: Request) -> AnyResponse:
         """Serve a request in process, as a gateway's local target."""
@@ -150,12 +142,7 @@ class DownloadProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._owned is not None:
-            await self._owned.close()
-            self._owned = None
-
-    async def _cleanup(self, _: web.Application) -> None:
-        await self.close()
+        await super().close()
 
     # One download
 
@@ -216,9 +203,8 @@ class DownloadProxy:
             raise
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
-        if self._observe is not None:
-            self._observe("download.fetched", Seen(method="GET", target=str(url)))
-        return self._client().get(
+        self._note("download.fetched", Seen(method="GET", target=str(url)))
+        return self.session.get(
             url,
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
@@ -319,13 +305,9 @@ class DownloadProxy:
 
         return _ranged(fields, size, wanted, read)
 
-    def _client(self) -> aiohttp.ClientSession:
-        session = self._session or self._owned
-        if session is None:
-            session = self._owned = open_target_session(
-                self._policy, ssl_context=self._ssl, timeout=self.limits.read_seconds
-            )
-        return session
+    def _open_session(self) -> aiohttp.ClientSession:
+        seconds = self.limits.read_seconds
+        return open_target_session(self._policy, ssl_context=self._ssl, timeout=seconds)
 
 
 Reader = Callable[[int, int | None], AsyncIterator[bytes]]

@@ -34,12 +34,13 @@ from .fetch import Fetcher
 from .incoming import Incoming, send_chunked
 from .keys import MEDIA_TYPE as KEYS_TYPE
 from .keys import KeyRing
+from .mount import Service
 from .padding import Padding, buckets
 from .replay import ReplayGuard
 from .streams import Handler
-from .targets import CheckedConnector, Origin, TargetPolicy, open_target_session
+from .targets import Origin, TargetPolicy, open_target_session
 from .telemetry import Metrics
-from .transport import Observer, Seen, header_pairs, hide_server, media_type, read_limited
+from .transport import Observer, Seen, media_type, read_limited
 
 __all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
 
@@ -61,7 +62,7 @@ class GatewayLimits:
     fields: int = 256
 
 
-class Gateway:
+class Gateway(Service):
     """Opens requests, checks them, has them answered, seals the answers.
 
     `targets` is the allow-list: origins such as `https://a.example`, or a TargetPolicy.  `local` maps
@@ -89,13 +90,9 @@ class Gateway:
         handlers = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
         if not self.policy.origins and not handlers:
             raise ConfigurationError("a gateway needs an allow-list of targets")
-        if session is not None and not isinstance(session.connector, CheckedConnector):
-            raise ConfigurationError("a gateway fetches over a session made by open_target_session")
+        super().__init__(session, self._open_session, checked=True, observe=observe, metrics=metrics)
         self._padding = padding
         self._ssl = ssl_context
-        self._observe = observe
-        self._session = session
-        self._owned: aiohttp.ClientSession | None = None
         self._answerer = Answerer(
             handlers,
             dict(local or {}),
@@ -108,7 +105,6 @@ class Gateway:
             observe,
             metrics.refused if metrics is not None else None,
         )
-        self._middlewares = [metrics.middleware] if metrics is not None else []
         self._whole_limits = Limits(fields=self.limits.fields, content=self.limits.request)
         self._stream_limits = Limits(fields=self.limits.fields, content=self.limits.stream)
 
@@ -120,20 +116,7 @@ class Gateway:
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
         """Return an application that serves the gateway alone and closes it at the end."""
-        app = web.Application(middlewares=self._middlewares)
-        app.add_routes(self.routes(path))
-        app.on_response_prepare.append(hide_server)
-        app.on_cleanup.append(self._cleanup)
-        return app
-
-    async def close(self) -> None:
-        """Close the session that the gateway opened itself."""
-        if self._owned is not None:
-            await self._owned.close()
-            self._owned = None
-
-    async def _cleanup(self, _: web.Application) -> None:
-        await self.close()
+        return self._application(self.routes(path))
 
     # Requests
 
@@ -210,17 +193,10 @@ class Gateway:
         return await send_chunked(request, incoming, response, self._encode)
 
     def _fetcher(self) -> Fetcher:
-        session = self._session or self._owned
-        if session is None:
-            session = self._owned = open_target_session(self.policy, ssl_context=self._ssl)
-        return Fetcher(self.policy, session, timeout=self.limits.target_seconds)
+        return Fetcher(self.policy, self.session, timeout=self.limits.target_seconds)
 
-    # Observation
-
-    def _see(self, event: str, request: web.Request, body: bytes = b"") -> None:
-        if self._observe is not None:
-            pairs = header_pairs(request.headers.items())
-            self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
+    def _open_session(self) -> aiohttp.ClientSession:
+        return open_target_session(self.policy, ssl_context=self._ssl)
 
 
 def _plain(status: int, title: str, kind: str = problems.BLANK) -> web.Response:

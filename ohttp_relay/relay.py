@@ -22,7 +22,9 @@ from . import chunked
 from .capsule import REQUEST_TYPE
 from .errors import BodyTooLarge, ConfigurationError
 from .fields import Field
+from .keptkeys import KeyShelf
 from .keyconfig import MEDIA_TYPE as KEYS_TYPE
+from .mount import Service
 from .problems import OHTTP_KEY, decode_problem
 from .ratelimit import RateLimit
 from .streams import abort
@@ -33,7 +35,6 @@ from .transport import (
     Seen,
     check_url,
     header_pairs,
-    hide_server,
     is_incremental,
     media_type,
     open_session,
@@ -65,14 +66,7 @@ class RelayLimits:
     keys_doubted: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _KeptKeys:
-    body: bytes
-    fetched: float
-    until: float
-
-
-class Relay:
+class Relay(Service):
     """Forwards encapsulated requests to configured gateways: `POST /{name}`; key lists: `GET /{name}`.
 
     Every client gets the same stored key list for as long as it is kept, which is this design's
@@ -100,16 +94,12 @@ class Relay:
             for name, url in gateways.items()
         }
         self.limits = limits or RelayLimits()
-        self._session = session
-        self._owned: aiohttp.ClientSession | None = None
+        super().__init__(session, self._open_session, checked=False, observe=observe, metrics=metrics)
         self._authenticate = authenticate
         self._rate = rate
         self._ssl = ssl_context
-        self._clock = clock
-        self._observe = observe
-        self._middlewares = [metrics.middleware] if metrics is not None else []
-        self._kept: dict[str, _KeptKeys] = {}
-        self._fetching: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in self._gateways}
+        kept, doubted = self.limits.keys_kept, self.limits.keys_doubted
+        self._keys = KeyShelf(self._fetch_keys, clock, kept=kept, doubted=doubted)
 
     # Mounting
 
@@ -120,20 +110,7 @@ class Relay:
 
     def app(self, prefix: str = "") -> web.Application:
         """Return an application that serves the relay alone and closes it at the end."""
-        app = web.Application(middlewares=self._middlewares)
-        app.add_routes(self.routes(prefix))
-        app.on_response_prepare.append(hide_server)
-        app.on_cleanup.append(self._cleanup)
-        return app
-
-    async def close(self) -> None:
-        """Close the session that the relay opened itself."""
-        if self._owned is not None:
-            await self._owned.close()
-            self._owned = None
-
-    async def _cleanup(self, _: web.Application) -> None:
-        await self.close()
+        return self._application(self.routes(prefix))
 
     # Requests
 
@@ -169,11 +146,11 @@ class Relay:
         self._see("relay.keys", request)
         name = request.match_info["name"]
         try:
-            kept = await self._keys(name)
+            body, seconds = await self._keys.get(name)
         except (aiohttp.ClientError, OSError, TimeoutError, BodyTooLarge, ValueError):
             return web.Response(status=502, text="the gateway gave no key list")
-        headers = {"Cache-Control": f"max-age={max(0, int(kept.until - self._clock()))}"}
-        return web.Response(body=kept.body, content_type=KEYS_TYPE, headers=headers)
+        headers = {"Cache-Control": f"max-age={seconds}"}
+        return web.Response(body=body, content_type=KEYS_TYPE, headers=headers)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if request.match_info["name"] not in self._gateways:
@@ -196,7 +173,7 @@ class Relay:
         try:
             async with (
                 asyncio.timeout(self.limits.gateway_seconds),
-                self._client().post(
+                self.session.post(
                     url,
                     data=body,
                     headers={"Content-Type": REQUEST_TYPE},
@@ -213,7 +190,7 @@ class Relay:
             return web.Response(status=502, text="the gateway gave no whole answer")
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
         if answer.status == 400 and decode_problem(answer.headers.get("Content-Type"), content) == OHTTP_KEY:
-            self._doubt(name)
+            self._keys.doubt(name)
         headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
         return web.Response(status=answer.status, body=content, headers=headers)
 
@@ -228,7 +205,7 @@ class Relay:
             async with asyncio.timeout(None) as patience:
                 upload = _Upload(request.content, self.limits, patience, self._note)
                 pieces = upload.pieces()
-                async with self._client().post(
+                async with self.session.post(
                     url, data=pieces, headers=headers, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
                 ) as answer:
                     upload.answered()
@@ -256,47 +233,18 @@ class Relay:
             abort(request)  # the head is out: only a broken connection still says that this is not whole
         return response
 
-    async def _keys(self, name: str) -> _KeptKeys:
-        async with self._fetching[name]:  # one fetch for all who wait
-            kept = self._kept.get(name)
-            if kept is None or kept.until <= self._clock():
-                body = await self._fetch_keys(self._gateways[name])
-                now = self._clock()
-                kept = self._kept[name] = _KeptKeys(body, now, now + self.limits.keys_kept)
-            return kept
-
-    def _doubt(self, name: str) -> None:
-        """Fetch a key list again at the next question, after the gateway refused a key; not too often."""
-        kept = self._kept.get(name)
-        if kept is not None:
-            soon = kept.fetched + self.limits.keys_doubted
-            self._kept[name] = _KeptKeys(kept.body, kept.fetched, min(kept.until, max(soon, self._clock())))
-
-    async def _fetch_keys(self, url: URL) -> bytes:
+    async def _fetch_keys(self, name: str) -> bytes:
+        url = self._gateways[name]
         async with (
             asyncio.timeout(self.limits.gateway_seconds),
-            self._client().get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
+            self.session.get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
         ):
             if answer.status != 200 or media_type(answer.headers.get("Content-Type")) != KEYS_TYPE:
                 raise ValueError("not a key list")
             return await read_limited(answer.content, self.limits.key_list, answer.content_length)
 
-    def _client(self) -> aiohttp.ClientSession:
-        session = self._session or self._owned
-        if session is None:
-            session = self._owned = open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
-        return session
-
-    # Observation
-
-    def _see(self, event: str, request: web.Request, body: bytes = b"") -> None:
-        if self._observe is not None:
-            pairs = header_pairs(request.headers.items())
-            self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
-
-    def _note(self, event: str, seen: Seen) -> None:
-        if self._observe is not None:
-            self._observe(event, seen)
+    def _open_session(self) -> aiohttp.ClientSession:
+        return open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
 
 
 class _Upload:

@@ -47,6 +47,16 @@ class Target:
         return app
 
 
+async def break_off(request: web.Request) -> web.StreamResponse:
+    """Answer with a part of what was announced, then hang up."""
+    answer = web.StreamResponse(headers={"Content-Length": "1000"})
+    await answer.prepare(request)
+    await answer.write(b"partial")
+    assert request.transport is not None
+    request.transport.abort()
+    return answer
+
+
 class World:
     def __init__(self, serve: Callable[[web.Application], Awaitable[str]], tls: ssl.SSLContext) -> None:
         self.serve = serve

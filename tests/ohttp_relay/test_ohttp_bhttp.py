@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohttp_relay.bhttp import Informational, Limits, Request, Response, encode_section
+from ohttp_relay.bhttp import Informational, Limits, Request, Response
+from ohttp_relay.bhttp_parts import encode_section
 from ohttp_relay.errors import BodyTooLarge, InvalidMessage, ParseError, TruncatedMessage
 from ohttp_relay.fields import join_cookies, without_connection_fields
 from ohttp_relay.padding import buckets

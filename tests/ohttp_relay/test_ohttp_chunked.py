@@ -60,7 +60,7 @@ from ohttp_relay.replay import format_date
 from ohttp_relay.streams import StreamedResponse
 from ohttp_relay.targets import TargetPolicy
 
-from ohttp_world import LOOPBACK, World  # isort: skip
+from ohttp_world import LOOPBACK, World, break_off  # isort: skip
 from test_ohttp_bhttp import requests, responses, streamed  # isort: skip
 
 RING = KeyRing.generate()
@@ -376,16 +376,8 @@ async def test_what_was_sent_arrives_before_the_stream_ends(world: World) -> Non
 
 
 async def test_a_target_that_dies_inside_its_answer_is_an_error_for_the_reader(world: World) -> None:
-    async def die(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Length": "1000"})
-        await answer.prepare(request)
-        await answer.write(b"partial")
-        assert request.transport is not None
-        request.transport.abort()
-        return answer
-
     client = await world.start(client={"chunked": True})
-    world.target.answer = die
+    world.target.answer = break_off
     with pytest.raises((ExchangeFailed, TruncatedCapsule)):
         async with client.get(world.origin) as response:
             await response.read()

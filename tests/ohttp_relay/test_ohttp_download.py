@@ -18,7 +18,7 @@ from ohttp_relay.errors import InvalidMessage
 from ohttp_relay.freshness import judge
 from ohttp_relay.ranges import ByteRange, Unsatisfiable, parse_range
 
-from ohttp_world import LOOPBACK, World  # isort: skip
+from ohttp_world import LOOPBACK, World, break_off  # isort: skip
 
 ASSET = os.urandom(300_000)
 
@@ -219,16 +219,8 @@ async def _raise(error: Exception) -> web.StreamResponse:
 
 
 async def test_an_asset_that_breaks_off_is_never_taken_as_whole(downloads: Downloads) -> None:
-    async def breaks(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Length": "1000"})
-        await answer.prepare(request)
-        await answer.write(b"partial")
-        assert request.transport is not None
-        request.transport.abort()
-        return answer
-
     await downloads.start()
-    downloads.world.target.answer = breaks
+    downloads.world.target.answer = break_off
     with pytest.raises(aiohttp.ClientError):
         await downloads.get()
     downloads.world.target.answer = downloads.asset

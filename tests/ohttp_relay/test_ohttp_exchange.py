@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 from aiohttp import web
-from ohttp_world import World
+from ohttp_world import World, break_off
 
 from ohttp_relay import bhttp, problems
 from ohttp_relay.capsule import encapsulate_request
@@ -276,16 +276,8 @@ async def test_a_dead_target_gets_an_encapsulated_504(world: World) -> None:
 
 
 async def test_a_target_that_dies_inside_its_answer_gets_an_encapsulated_504(world: World) -> None:
-    async def die(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Length": "1000"})
-        await answer.prepare(request)
-        await answer.write(b"partial")
-        assert request.transport is not None
-        request.transport.abort()
-        return answer
-
     client = await world.start()
-    world.target.answer = die
+    world.target.answer = break_off
     async with client.get(world.origin) as response:
         assert response.status == 504
         assert b"partial" not in await response.read()

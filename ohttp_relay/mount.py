@@ -1,0 +1,71 @@
+"""What relay, gateway and download proxy share: a session, a place in an application, observation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import aiohttp
+from aiohttp import web
+
+from .errors import ConfigurationError
+from .targets import CheckedConnector
+from .telemetry import Metrics
+from .transport import Observer, Seen, header_pairs, hide_server
+
+
+class Service:
+    """Holds a session, its own if none is given; makes an application of routes; tells an observer."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None,
+        open_own: Callable[[], aiohttp.ClientSession],
+        *,
+        checked: bool,
+        observe: Observer | None,
+        metrics: Metrics | None,
+    ) -> None:
+        """`checked`: a session given must be one that checks addresses.  Raises ConfigurationError."""
+        if checked and session is not None and not isinstance(session.connector, CheckedConnector):
+            raise ConfigurationError("targets are fetched over a session made by open_target_session")
+        self._session = session
+        self._open_own = open_own
+        self._owned: aiohttp.ClientSession | None = None
+        self._observe = observe
+        self._metrics = metrics
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session in use, opened at its first use."""
+        if self._session is not None:
+            return self._session
+        if self._owned is None:
+            self._owned = self._open_own()
+        return self._owned
+
+    async def close(self) -> None:
+        """Close the session if it is this service's own."""
+        if self._owned is not None:
+            await self._owned.close()
+            self._owned = None
+
+    def _application(self, routes: Iterable[web.RouteDef]) -> web.Application:
+        """Return an application that serves this alone and closes it at the end."""
+        app = web.Application(middlewares=[self._metrics.middleware] if self._metrics is not None else [])
+        app.add_routes(routes)
+        app.on_response_prepare.append(hide_server)
+        app.on_cleanup.append(self._cleanup)
+        return app
+
+    async def _cleanup(self, _: web.Application) -> None:
+        await self.close()
+
+    def _see(self, event: str, request: web.Request, body: bytes = b"") -> None:
+        """Tell what came in on a socket."""
+        if self._observe is not None:
+            pairs = header_pairs(request.headers.items())
+            self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
+
+    def _note(self, event: str, seen: Seen) -> None:
+        if self._observe is not None:
+            self._observe(event, seen)
