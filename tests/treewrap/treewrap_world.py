@@ -196,14 +196,11 @@ class Attacker:
         fresh = set(self.known)
         while fresh:
             found: set[bytes] = set()
-            closed = []
-            for aad, ciphertext in sealed:
-                opened = next(filter(None, (self._open(key, aad, ciphertext) for key in fresh)), None)
-                if opened is None:
-                    closed.append((aad, ciphertext))
-                else:
-                    found |= opened
-            sealed = closed  # what was opened once has nothing more to give
+            for key in fresh:
+                cipher = AESGCM(key)
+                opened = {at for at, item in enumerate(sealed) if self._open(cipher, *item, found)}
+                if opened:  # what was opened once has nothing more to give
+                    sealed = [item for at, item in enumerate(sealed) if at not in opened]
             fresh = found - self.known
             self.known |= fresh
         return self.known
@@ -235,14 +232,14 @@ class Attacker:
             sealed.append((context + struct.pack(">IQ", at, published.epoch), wrap))
         return sealed
 
-    def _open(self, key: bytes, aad: bytes, ciphertext: bytes) -> set[bytes]:
+    def _open(self, cipher: AESGCM, aad: bytes, ciphertext: bytes, found: set[bytes]) -> bool:
         try:
-            plaintext = AESGCM(key).decrypt(bytes(12), ciphertext, aad)
+            plaintext = cipher.decrypt(bytes(12), ciphertext, aad)
         except InvalidTag:
-            return set()
+            return False
         whole = len(plaintext) // 32 * 32
-        parts = {plaintext[at : at + 32] for at in range(0, whole, 32)}
+        found.update(plaintext[at : at + 32] for at in range(0, whole, 32))
         name = plaintext.find(b"\x05topic")
         if name >= 0:
-            parts.add(plaintext[name + 6 : name + 38])
-        return parts
+            found.add(plaintext[name + 6 : name + 38])
+        return True
