@@ -8,7 +8,7 @@ from typing import NamedTuple
 from treewrap.changes import Change, ChangeKind, ChangeSet
 from treewrap.errors import ChangeError, LinkError, StaleEpoch
 from treewrap.geometry import Plan, plan
-from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes
+from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes, link_changes_to_bytes
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
 from treewrap.rules import expire_links, is_removal, next_extra, renew_rooms
 from treewrap.seals import check_public_key, seal_root
@@ -141,6 +141,6 @@ def _member_update(
         tuple([wrap(b"room", number, named) for number, named in enumerate(rooms)]),
         changes.repaired,
         changes.rebuilt,
-        changes.links,
+        wrap(b"links", 0, link_changes_to_bytes(changes.links)) if changes.links else b"",
         outcome.tree_hash,
     )

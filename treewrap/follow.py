@@ -19,7 +19,13 @@ from treewrap.errors import (
     WrapError,
     WrongEpochSecret,
 )
-from treewrap.links import LinkChange, Verifier, apply_link_changes, check_link_changes
+from treewrap.links import (
+    LinkChange,
+    Verifier,
+    apply_link_changes,
+    check_link_changes,
+    link_changes_from_bytes,
+)
 from treewrap.root import read_named_secret
 from treewrap.rules import is_removal, next_extra
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
@@ -54,7 +60,7 @@ def follow(
     try:
         shape = before.plan(changes)
         removal = is_removal(changes.leaves, shape, before.context.bits)
-        links, link_errors = _sound_links(before, update, removal, verify, now)
+        links, link_errors = _sound_links(before, changes, removal, verify, now)
         changes = changes._replace(links=links)
         extra = next_extra(before.extra, changes, removal=removal)
     except ChangeError as error:
@@ -77,7 +83,9 @@ def _which_differs(update: MemberUpdate, outcome: Outcome, keys: UpdateKeys) -> 
 
 
 def _nothing_opens(update: MemberUpdate, errors: list[FollowError]) -> bool:
-    wraps = len(update.rooms) + sum(kind is ChangeKind.SET for _, kind, _ in update.leaves)
+    wraps = (
+        len(update.rooms) + bool(update.links) + sum(kind is ChangeKind.SET for _, kind, _ in update.leaves)
+    )
     return 0 < wraps == len(errors)
 
 
@@ -105,8 +113,21 @@ def _unwrap(
         except ParseError:
             errors.append(WrapError(f"room secret at position {number}: its wrap does not open"))
     rejected = tuple(leaf for leaf, kind, _ in update.leaves if kind is ChangeKind.REJECT)
-    changes = ChangeSet(leaves, rejected, rooms, update.repaired, update.rebuilt, update.links)
-    return changes, errors
+    links, link_errors = _unwrap_links(context, update, keys)
+    changes = ChangeSet(leaves, rejected, rooms, update.repaired, update.rebuilt, links)
+    return changes, errors + link_errors
+
+
+def _unwrap_links(
+    context: GroupContext, update: MemberUpdate, keys: UpdateKeys
+) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
+    if not update.links:
+        return (), []
+    plaintext = unseal(keys.wrap(b"links", 0), update.links, context.leaf_aad(0, update.epoch))
+    try:
+        return link_changes_from_bytes(plaintext or b""), []
+    except ParseError:
+        return (), [LinkError("link changes: their wrap does not open")]
 
 
 def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
@@ -117,12 +138,12 @@ def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
 
 
 def _sound_links(
-    before: Before, update: MemberUpdate, removal: bool, verify: Verifier | None, now: int | None
+    before: Before, changes: ChangeSet, removal: bool, verify: Verifier | None, now: int | None
 ) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
     """Keep the link changes that are signed and fit the links there are; the others are errors."""
     sound: tuple[LinkChange, ...] = ()
     errors: list[FollowError] = []
-    for change in update.links:
+    for change in changes.links:
         try:
             check_link_changes([change], before.context.group_id, verify, now)
             apply_link_changes(before.extra.links, (*sound, change), removal=removal)

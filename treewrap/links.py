@@ -17,6 +17,7 @@ LINK_LIFETIME = 7 * 24 * 3600
 PUBLIC_KEY_LIMIT = 1216
 SIGNATURE_LIMIT = 128
 SEAL_LIMIT = 1216 + 48
+LINK_CHANGES_SIZE = 1 << 17
 
 _E = TypeVar("_E", bound=IntEnum)
 Verifier = Callable[[int, bytes, bytes], bool]
@@ -169,6 +170,22 @@ def link_change_to_bytes(change: LinkChange) -> bytes:
             return bytes((_Action.EXPIRE,)) + link_id
         case UseLink(link_id):
             return bytes((_Action.USE,)) + link_id
+
+
+def link_changes_to_bytes(changes: Iterable[LinkChange]) -> bytes:
+    """Encode LinkChange<V>, what an update carries in sealed form."""
+    return vector(b"".join(map(link_change_to_bytes, changes)))
+
+
+def link_changes_from_bytes(content: bytes) -> tuple[LinkChange, ...]:
+    """Read LinkChange<V>. Raises ParseError."""
+    reader = Reader(content)
+    items = reader.items("link changes", LINK_CHANGES_SIZE)
+    changes: list[LinkChange] = []
+    while items.more():
+        changes.append(read_link_change(items))
+    reader.end("link changes")
+    return tuple(changes)
 
 
 def read_link_change(reader: Reader) -> LinkChange:

@@ -107,7 +107,9 @@ class GroupContext:
         # KDFLabel of a node key up to the length of its context, which is the same for all nodes.
         self.node_label = _kdf_label(b"node") + varint(len(self.group) + SALT_SIZE + PLACE_SIZE)
         wrap_size = varint(len(self.group) + SALT_SIZE + _U32.size)
-        self.wrap_label = {label: _kdf_label(label) + wrap_size for label in (b"leaf", b"room", b"deferred")}
+        self.wrap_label = {
+            label: _kdf_label(label) + wrap_size for label in (b"leaf", b"room", b"links", b"deferred")
+        }
 
     def node_head(self, epoch: int, bitmap: int) -> bytes:
         """Encode epoch and bitmap: how a stored node begins."""
@@ -184,7 +186,7 @@ class UpdateKeys:
         return self._hmac.digest(self._node + place + b"\x01")
 
     def wrap(self, label: bytes, number: int) -> bytes:
-        """Derive the key of a wrapped secret: label "leaf", "room" or "deferred"."""
+        """Derive the key of a wrapped secret: label "leaf", "room", "links" or "deferred"."""
         return self._hmac.digest(self._wrap[label] + self._group_salt + _U32.pack(number) + b"\x01")
 
     def confirm(self, content: bytes) -> bytes:

@@ -38,15 +38,29 @@ def verify_update(context: GroupContext, forest: Forest, height: int, update: Tr
 
 
 def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) -> Accepted:
-    """Check a whole new tree by itself. Raises ParseError, TreeHashMismatch."""
+    """Check a whole new tree by itself. It may have lost leaves, but not gained any that no change sets.
+
+    Raises ParseError, TreeHashMismatch, UpdateRefused.
+    """
     reader = Reader(update.rebuilt)
     loaded = load_rows(reader, context, update.header, None)
     reader.end("rebuilt tree")
     if loaded.tree_hash != update.tree_hash:
         raise TreeHashMismatch(expected=update.tree_hash, computed=loaded.tree_hash)
+    smuggled = set(loaded.forest.leaves(context.bits)) - _occupied_after(forest, context.bits, update)
+    if smuggled:
+        raise UpdateRefused(f"rebuilt tree: leaf {min(smuggled)} is occupied, and no change says so")
     written: list[Written] = [(level, index, *node) for (level, index), node in loaded.forest.top_down()]
     gone = set(forest.nodes()) - set(loaded.forest.nodes())
     return Accepted(update.header, written, tuple(sorted(gone)), loaded.extra, loaded.tree_hash)
+
+
+def _occupied_after(forest: Forest, bits: int, update: TreeUpdate) -> set[int]:
+    kinds = dict(update.changes)
+    blanked = {leaf for leaf, kind in kinds.items() if kind is ChangeKind.BLANK}
+    return set(forest.leaves(bits)) - blanked | {
+        leaf for leaf, kind in kinds.items() if kind is ChangeKind.SET
+    }
 
 
 def _shape(context: GroupContext, forest: Forest, height: int, update: TreeUpdate) -> Plan:

@@ -11,7 +11,7 @@ from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeKind
 from treewrap.codec import VECTOR_LIMIT, Reader, vector
 from treewrap.deferred import WRAP_SIZE
 from treewrap.geometry import LEAF_LIMIT, NodeRef
-from treewrap.links import LINKS_LIMIT, LinkChange, LinkSeal, link_change_to_bytes, read_link_change
+from treewrap.links import LINK_CHANGES_SIZE, LINKS_LIMIT, LinkSeal
 from treewrap.root import EXTRA_LIMIT, MAX_HEIGHT, RootHeader
 from treewrap.suite import HASH_SIZE, TAG_SIZE, pack_place
 
@@ -117,6 +117,8 @@ class TreeUpdate:
 class MemberUpdate:
     """What the other members get: they compute the nodes themselves.
 
+    Secrets are wrapped one by one; `rooms` and `links` hide the names and links, too, from whoever carries it.
+
     Authenticated by `tag`, as from a member of the new epoch; that it is from the commit's sender, the
     sender's leaf signature over these bytes must say.
     """
@@ -126,7 +128,7 @@ class MemberUpdate:
     rooms: tuple[bytes, ...]
     repaired: tuple[NodeRef, ...]
     rebuilt: bool
-    links: tuple[LinkChange, ...]
+    links: bytes
     tree_hash: bytes
     tag: bytes
 
@@ -144,7 +146,7 @@ class MemberUpdate:
         rooms: tuple[bytes, ...],
         repaired: tuple[NodeRef, ...],
         rebuilt: bool,
-        links: tuple[LinkChange, ...],
+        links: bytes,
         tree_hash: bytes,
     ) -> MemberUpdate:
         """Make one with the tag that `tag` gives over all the rest."""
@@ -171,7 +173,7 @@ class MemberUpdate:
             _read_list(reader, "room secrets", _read_wrapped_room, ROOM_SECRETS_LIMIT),
             read_refs(reader, "repaired nodes"),
             _read_flag(reader, "rebuilt"),
-            _read_list(reader, "link changes", read_link_change, 2 * LINKS_LIMIT),
+            reader.vector("link changes", LINK_CHANGES_SIZE + TAG_SIZE),
             reader.take(HASH_SIZE, "tree hash"),
             reader.take(HASH_SIZE, "confirmation tag"),
         )
@@ -185,7 +187,7 @@ def _confirmed(
     rooms: Iterable[bytes],
     repaired: Sequence[NodeRef],
     rebuilt: bool,
-    links: Iterable[LinkChange],
+    links: bytes,
     tree_hash: bytes,
 ) -> bytes:
     return b"".join(
@@ -195,7 +197,7 @@ def _confirmed(
             vector(b"".join(map(vector, rooms))),
             refs_to_bytes(repaired),
             bytes((rebuilt,)),
-            vector(b"".join(map(link_change_to_bytes, links))),
+            vector(links),
             tree_hash,
         )
     )

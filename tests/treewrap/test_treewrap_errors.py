@@ -317,6 +317,12 @@ def test_a_rebuilt_tree_is_checked_whole(world: World) -> None:
         world.hub.stage(replace(update, rebuilt=update.rebuilt[:-1] + bytes([update.rebuilt[-1] ^ 1])))
 
 
+def test_a_rebuilt_tree_can_not_gain_a_leaf_unseen(world: World) -> None:
+    staged = world.stage([Rebuild(), Set(90, LeafSecret.generate())], EpochSecret.generate())
+    with pytest.raises(UpdateRefused, match="leaf 90 is occupied"):
+        world.hub.stage(replace(staged.update, changes=()))
+
+
 def test_a_damaged_row_is_found_and_repaired(world: World) -> None:
     damaged = rows_of(world)
     damaged[1, 2] = damaged[1, 2][:-1] + bytes([damaged[1, 2][-1] ^ 1])

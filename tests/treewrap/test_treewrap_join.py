@@ -36,10 +36,12 @@ from treewrap import (
     UseLink,
     WrapError,
     WrapTree,
+    WrongEpochSecret,
     open_link,
     open_link_light,
 )
-from treewrap.suite import GroupContext, UpdateKeys
+from treewrap.links import link_changes_to_bytes
+from treewrap.suite import GroupContext, UpdateKeys, seal
 from treewrap.wire import WrappedLeaf
 
 CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -283,8 +285,8 @@ def test_a_link_holder_learns_exactly_what_was_there_while_the_link_lived(
         commit(world, *changes)
         now_there = {secret.reveal() for secret in world.model.values()}
         (present if live else gone).update(now_there)
-        for seal in world.hub.seals:
-            opened.add(key.open(seal, context, world.hub.epoch, world.hub.tree_hash).reveal())
+        for sealed in world.hub.seals:
+            opened.add(key.open(sealed, context, world.hub.epoch, world.hub.tree_hash).reveal())
         rows = [(tuple(ref), node) for ref, node in world.hub._forest.top_down()]
         extra = world.hub._extra
         world.published[-1].rows += [
@@ -421,12 +423,39 @@ def test_a_deferred_leaf_is_answered_however_the_commits_race(suite: Suite, even
 def test_a_member_that_counts_a_use_of_no_link_is_found_out(world: World) -> None:
     secret = EpochSecret.generate()
     staged = world.committer.stage([], epoch=1, epoch_secret=secret)
-    wrong = replace(staged.member_update, links=(UseLink(bytes(16)), ExpireLink(bytes(16))))
-    keys = UpdateKeys(GroupContext(world.suite, GROUP), secret, wrong.header.salt)
+    context = GroupContext(world.suite, GROUP)
+    keys = UpdateKeys(context, secret, staged.member_update.header.salt)
+    hostile = link_changes_to_bytes((UseLink(bytes(16)), ExpireLink(bytes(16))))
+    links = seal(keys.wrap(b"links", 0), hostile, context.leaf_aad(0, 1))
+    wrong = replace(staged.member_update, links=links)
     with pytest.raises(LinkError, match="not live") as caught:
         world.follower.follow(replace(wrong, tag=keys.confirm(wrong.confirmed())), secret)
     assert caught.value.staged is not None
     assert caught.value.staged.tree_hash == staged.tree_hash
+
+
+def test_links_that_do_not_open_are_left_out(world: World) -> None:
+    secret = EpochSecret.generate()
+    staged = world.committer.stage([], epoch=1, epoch_secret=secret)
+    keys = UpdateKeys(GroupContext(world.suite, GROUP), secret, staged.member_update.header.salt)
+    wrong = replace(staged.member_update, links=bytes(40))
+    with pytest.raises(LinkError, match="does not open") as caught:
+        world.follower.follow(replace(wrong, tag=keys.confirm(wrong.confirmed())), secret)
+    assert caught.value.staged is not None
+    assert caught.value.staged.tree_hash == staged.tree_hash
+    with pytest.raises(WrongEpochSecret):
+        world.follower.follow(wrong, EpochSecret.generate())
+
+
+@pytest.mark.parametrize("kem", Kem)
+def test_who_carries_an_update_does_not_see_the_link(world: World, kem: Kem) -> None:
+    link = make_link(LinkKey.generate(kem))
+    staged = world.committer.stage(
+        [AddLink(link)], epoch=1, epoch_secret=EpochSecret.generate(), verify=verify
+    )
+    carried = staged.update.to_bytes() + staged.member_update.to_bytes()
+    assert link.public_key not in carried
+    assert link.signature not in carried
 
 
 def test_wrapped_leaves_do_not_show_in_errors(world: World) -> None:

@@ -35,7 +35,12 @@ from treewrap import (
     UseLink,
 )
 from treewrap.codec import Reader, varint
-from treewrap.links import link_change_to_bytes, read_link_change
+from treewrap.links import (
+    link_change_to_bytes,
+    link_changes_from_bytes,
+    link_changes_to_bytes,
+    read_link_change,
+)
 from treewrap.root import RootExtra, RootHeader
 from treewrap.wire import SealedNode, WrappedLeaf
 
@@ -73,6 +78,7 @@ LINK_CHANGE = st.one_of(
     st.builds(ExpireLink, sized(16)),
     st.builds(UseLink, sized(16)),
 )
+LINK_CHANGES = st.lists(LINK_CHANGE, max_size=3).map(tuple)
 SEAL = st.builds(LinkSeal, sized(16), st.binary(max_size=1264))
 SEALS = st.lists(SEAL, max_size=3, unique_by=lambda seal: seal.link_id).map(
     lambda seals: tuple(sorted(seals, key=lambda seal: seal.link_id))
@@ -105,7 +111,7 @@ MEMBER_UPDATE = st.builds(
     st.lists(st.binary(max_size=113), max_size=3).map(tuple),
     REFS,
     st.booleans(),
-    st.lists(LINK_CHANGE, max_size=3).map(tuple),
+    st.binary(max_size=300),
     sized(32),
     sized(32),
 )
@@ -138,6 +144,7 @@ STRUCTS = [
     pytest.param(HEADER, RootHeader.to_bytes, whole(RootHeader.read), id="RootHeader"),
     pytest.param(EXTRA, RootExtra.to_bytes, RootExtra.from_bytes, id="RootExtra"),
     pytest.param(LINK_CHANGE, link_change_to_bytes, whole(read_link_change), id="LinkChange"),
+    pytest.param(LINK_CHANGES, link_changes_to_bytes, link_changes_from_bytes, id="LinkChanges"),
     pytest.param(SEAL, LinkSeal.to_bytes, whole(LinkSeal.read), id="LinkSeal"),
 ]
 
