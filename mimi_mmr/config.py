@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from mimi_mmr.errors import ConfigError, InvalidUri
 from mimi_mmr.uris import check_domain
@@ -39,6 +41,29 @@ def _file(value: Path) -> Path:
     return value
 
 
+def _private(value: Path) -> Path:
+    """A key: the service's user and group may read it, others may not."""
+    if _file(value).stat().st_mode & 0o007:
+        raise ValueError("readable by others; expected mode 640 or less")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8") from None
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("expected an IP address") from None
+    return value
+
+
 def _listen(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -46,11 +71,16 @@ def _listen(value: str) -> str:
     return value
 
 
+ASSETS_PREFIX = "MIMI_MMR_ASSETS_"
+
 _S = TypeVar("_S", bound=BaseSettings)
 
 Domain = Annotated[str, AfterValidator(_domain)]
 HttpsOrigin = Annotated[str, AfterValidator(_https)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
+KeyFile = Annotated[Path, AfterValidator(_private)]
+Network = Annotated[str, AfterValidator(_network)]
+Address = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, AfterValidator(_listen)]
 
 
@@ -62,7 +92,7 @@ class Tls(_Table):
     """The server's certificate chain and key (PEM), and what other servers' must lead to."""
 
     certificate: ExistingFile
-    key: ExistingFile
+    key: KeyFile
     ca: ExistingFile | None = Field(None, description="trust for other servers; the system's if not given")
 
 
@@ -79,7 +109,7 @@ class AssetHost(_Table):
 
     origin: HttpsOrigin
     upload_token: str = Field(min_length=16)
-    networks: tuple[str, ...] = Field((), description="non-public networks that it may be in")
+    networks: tuple[Network, ...] = Field((), description="non-public networks that it may be in")
 
 
 class _FromFileAndEnvironment(BaseSettings):
@@ -112,7 +142,9 @@ class Settings(_FromFileAndEnvironment):
     database: Databases = Databases()
     peers: dict[Domain, HttpsOrigin] = {}
     asset_host: AssetHost | None = None
-    source_address: str | None = Field(None, description="local address for connections to other providers")
+    source_address: Address | None = Field(
+        None, description="local address for connections to other providers"
+    )
     max_queue_bytes: int = Field(64 << 20, ge=1 << 16)
     max_request_bytes: int = Field(16 << 20, ge=1 << 16)
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
@@ -128,7 +160,7 @@ class AssetHostSettings(_FromFileAndEnvironment):
     """Everything `mimi-mmr asset-host` can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MIMI_MMR_ASSETS_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=ASSETS_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     tls: Tls
@@ -142,7 +174,7 @@ class AssetHostSettings(_FromFileAndEnvironment):
 
 def load_settings(path: Path | None) -> Settings:
     """A provider's settings; raises `ConfigError` naming every bad one."""
-    settings = _load(Settings, path)
+    settings = _load(Settings, path, beside=ASSETS_PREFIX)
     if settings.domain in settings.peers:
         raise ConfigError(
             f"peers: {settings.domain} is this provider; a gateway must not be relayed to itself"
@@ -162,12 +194,27 @@ def load_asset_host_settings(path: Path | None) -> AssetHostSettings:
     return _load(AssetHostSettings, path)
 
 
-def _load(kind: type[_S], path: Path | None) -> _S:
+def _load(kind: type[_S], path: Path | None, beside: str | None = None) -> _S:
     values = _read(path) if path is not None else {}
+    prefix = kind.model_config.get("env_prefix", "")
+    _check_environment(kind, prefix, beside)
     try:
         return kind(**values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, kind.model_config.get("env_prefix", ""))) from None
+        raise ConfigError(_explain(error, prefix)) from None
+    except SettingsError as error:  # a table in one variable; its words name the field, not the value
+        field = re.search(r'"(\w+)"', str(error))
+        name = f"{prefix}{field[1] if field else ''}".upper()
+        raise ConfigError(f"{name}: expected JSON, for a whole table in one variable") from None
+
+
+def _check_environment(kind: type[BaseSettings], prefix: str, beside: str | None) -> None:
+    """Refuse a variable that no setting has; variables below `beside` are another command's."""
+    for name in sorted(os.environ):
+        if not name.startswith(prefix) or (beside is not None and name.startswith(beside)):
+            continue
+        if name.removeprefix(prefix).partition("__")[0].lower() not in kind.model_fields:
+            raise ConfigError(f"{name}: no such setting")
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -175,6 +222,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not TOML: not UTF-8") from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from mimi_mmr.endpoints import MAX_ASSET, AssetLocation
-from mimi_mmr.errors import NotAllowed, PeerError
+from mimi_mmr.errors import ConfigError, NotAllowed, PeerError
 from mimi_mmr.service.peers import Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
@@ -89,7 +89,10 @@ class AssetHost:
         self._token = upload_token
         self._max_bytes = max_bytes
         self._recorder = recorder
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"data_dir: {directory}: {error.strerror}") from None
 
     def app(self) -> web.Application:
         """The application."""

@@ -74,11 +74,12 @@ class Provider:
     async def start(self) -> web.Application:
         """Open databases and keys, start the workers, and give the application to serve."""
         settings = self.settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
         self._ca = _authority(settings, self._clock())
-        trust = TrustAnchors.from_directory(settings.trust_dir)
-        if settings.domain not in trust.roots:
-            raise ConfigError(f"trust_dir: no {settings.domain}.pem; run `mimi-mmr ca` to make the CA")
+        trust = _trust(settings, self._ca)
         identity = SigningKey.from_seed(_secret_file(settings.data_dir / "provider.key", 32))
         outgoing = self._outgoing_tls()
         self.peers = Peers(
@@ -118,7 +119,7 @@ class Provider:
     async def _open_services(self, trust: TrustAnchors, outgoing: ssl.SSLContext | None) -> None:
         settings, domain = self.settings, self.settings.domain
         self.hub_store = HubStore(await self._database("hub", tables.hub), domain)
-        accounts = AccountStore(await self._database("accounts", tables.accounts))
+        self._account_store = AccountStore(await self._database("accounts", tables.accounts))
         database = await self._database("deliveries", tables.deliveries)
         self._delivery_store = DeliveryStore(database, settings.max_queue_bytes)
         self._queue_key = _sealing_key(settings.data_dir / "queue.key")
@@ -130,7 +131,7 @@ class Provider:
         self.hub = HubService(
             domain, self.hub_store, self.outbox, self.peers, self.deliveries.claim, self._clock
         )
-        self.accounts = AccountService(domain, accounts, self._ca, trust, self._clock)
+        self.accounts = AccountService(domain, self._account_store, self._ca, trust, self._clock)
         asset_host = settings.asset_host
         self.assets = AssetService(
             asset_host.origin if asset_host else None,
@@ -153,7 +154,10 @@ class Provider:
 
     def _outgoing_tls(self) -> ssl.SSLContext | None:
         ca = self.settings.tls.ca
-        return ssl.create_default_context(cafile=ca) if ca else None
+        try:
+            return ssl.create_default_context(cafile=ca) if ca else None
+        except (OSError, ssl.SSLError):
+            raise ConfigError(f"tls.ca: {ca}: expected certificates in PEM") from None
 
     def _own_keys(self, identity: SigningKey) -> ProviderKeys:
         now = self._clock()
@@ -179,9 +183,16 @@ class Provider:
         keeper = KeyKeeper(self._keyring, self.settings.data_dir / KEY_RING, lifetime=KEY_RING_LIFETIME)
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            keeper.tend()
-            self.peers.publish(self._own_keys(identity))  # signed anew: the document's expiry moves on
-            await self._delivery_store.expire(self._clock())
+            try:
+                await self._tidy(keeper, identity)
+            except Exception as error:  # what failed now is tried again next time
+                log.error("housekeeping failed: %s", type(error).__name__)  # noqa: TRY400
+
+    async def _tidy(self, keeper: KeyKeeper, identity: SigningKey) -> None:
+        keeper.tend()
+        self.peers.publish(self._own_keys(identity))  # signed anew: the document's expiry moves on
+        await self._delivery_store.expire(self._clock())
+        await self._account_store.expire(self._clock())
 
     # --- endpoints -----------------------------------------------------------------------------------
 
@@ -354,10 +365,30 @@ def _authority(settings: Settings, now: float) -> CertificateAuthority:
     path = settings.data_dir / "ca.pem"
     if not path.exists():
         make_authority(settings.domain, path, settings.trust_dir, now)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: readable by others; expected mode 600")
     try:
         return CertificateAuthority.load(settings.domain, path.read_bytes())
     except MmrError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _trust(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
+    """The roots in `trust_dir`, of every peer and of this provider itself."""
+    try:
+        trust = TrustAnchors.from_directory(settings.trust_dir)
+    except (MmrError, OSError) as error:
+        raise ConfigError(f"trust_dir: {error}") from None
+    for peer in settings.peers:
+        if peer not in trust.roots:
+            raise ConfigError(f"trust_dir: no {peer}.pem, without which nothing of this peer can be verified")
+    if settings.domain not in trust.roots:
+        raise ConfigError(f"trust_dir: no {settings.domain}.pem; run `mimi-mmr ca` to make the CA")
+    if ca.root not in trust.roots[settings.domain]:
+        raise ConfigError(
+            f"trust_dir: {settings.domain}.pem is not the root of {settings.data_dir / 'ca.pem'}"
+        )
+    return trust
 
 
 def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:

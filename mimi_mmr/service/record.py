@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from mimi_mmr.errors import ConfigError
+
 
 class Recorder:
     """Appends frames to `<directory>/<role>.frames.jsonl`; without a directory it does nothing."""
@@ -21,7 +23,10 @@ class Recorder:
         self._directory = directory
         self._lock = threading.Lock()
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"record_dir: {directory}: {error.strerror}") from None
 
     @property
     def active(self) -> bool:

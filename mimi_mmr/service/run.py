@@ -35,17 +35,22 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError):
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError):
         raise ConfigError("tls: certificate and key are not a matching PEM pair") from None
     return context
 
 
+def _no_password() -> str:
+    """Instead of OpenSSL's prompt on the terminal."""
+    raise ValueError("the key is encrypted")
+
+
 async def listen(app: web.Application, where: str, tls: Tls) -> web.AppRunner:
     """Serve `app`; raises `ConfigError` when the address can't be used."""
+    context = server_tls(tls)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
-    context = server_tls(tls)
     try:
         descriptor = activated_socket(where)
         if descriptor is not None:
@@ -53,7 +58,7 @@ async def listen(app: web.Application, where: str, tls: Tls) -> web.AppRunner:
             site: web.BaseSite = web.SockSite(runner, opened, ssl_context=context)
         else:
             host, _, port = where.rpartition(":")
-            site = web.TCPSite(runner, host, int(port), ssl_context=context)
+            site = web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context)
         await site.start()
     except OSError as error:
         await runner.cleanup()
