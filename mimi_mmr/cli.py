@@ -7,12 +7,12 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from mimi_mmr.config import load_asset_host_settings, load_settings
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.service import logs
 from mimi_mmr.service.assets import AssetHost
 from mimi_mmr.service.provider import Provider, make_authority
@@ -72,7 +72,11 @@ def demo(
     """Three providers, four people, one room: the main job, and who saw what of it."""
     from mimi_mmr.demo.run import run_demo  # heavy, and of no use to a server
 
-    raise typer.Exit(run_demo(members, keep, seed))
+    try:
+        status = run_demo(members, keep, seed)
+    except ConfigError as error:
+        _fail(str(error))
+    raise typer.Exit(status)
 
 
 async def _serve(config: Path | None) -> None:
@@ -103,11 +107,11 @@ async def _serve_assets(config: Path | None) -> None:
 def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         run(work)
-    except (MmrError, OhttpError) as error:
+    except (MmrError, OhttpError, OSError) as error:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     sys.stderr.write(f"mimi-mmr: {message}\n")
     raise typer.Exit(EXIT_CONFIG)
 

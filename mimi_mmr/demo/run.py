@@ -15,23 +15,26 @@ from mimi_mmr.demo.processes import Processes
 from mimi_mmr.demo.report import what_it_cost, who_saw_what
 from mimi_mmr.demo.story import Story, tell
 from mimi_mmr.demo.world import World, build_world
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.ledger import Fact, links, matrix, search
 from mimi_mmr.service.run import run
+from ohttp_relay.errors import OhttpError
+from treewrap import TreeWrapError
 
 EXIT_SEEN = 1
 EXIT_FAILED = 3
 
 
 def run_demo(members: int, keep: Path | None, seed: int | None, console: Console | None = None) -> int:
-    """The exit status: 0 if all went well and nothing was seen that must not be."""
+    """The exit status: 0 if all went well and nothing was seen that must not be; raises `ConfigError`."""
     console = console or Console(highlight=False)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
+    directory = _directory(keep) if keep else None
     with tempfile.TemporaryDirectory(prefix="mimi-mmr-") as temporary:
-        root = _directory(keep) if keep else Path(temporary)
+        root = directory or Path(temporary)
         try:
             status = _run(root, members, seed, console)
-        except (MmrError, ExceptionGroup) as error:
+        except (MmrError, OhttpError, TreeWrapError, OSError, ExceptionGroup) as error:
             console.print(f"[bold red]the demonstration failed:[/] {_explain(error)} (seed {seed})")
             status = EXIT_FAILED
     if keep:
@@ -81,9 +84,12 @@ def _open_ledger(story: Story, world: World, console: Console) -> int:
 
 def _directory(keep: Path) -> Path:
     keep = keep.resolve()
-    if keep.exists() and any(keep.iterdir()):
-        raise SystemExit(f"mimi-mmr: --keep {keep}: not empty; a run's views must be its own")
-    keep.mkdir(parents=True, exist_ok=True)
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--keep {keep}: {error.strerror}") from None
+    if any(keep.iterdir()):
+        raise ConfigError(f"--keep {keep}: not empty; a run's views must be its own")
     return keep
 
 
