@@ -319,7 +319,7 @@ def test_a_rebuilt_tree_is_checked_whole(world: World) -> None:
 
 def test_a_rebuilt_tree_can_not_gain_a_leaf_unseen(world: World) -> None:
     staged = world.stage([Rebuild(), Set(90, LeafSecret.generate())], EpochSecret.generate())
-    with pytest.raises(UpdateRefused, match="leaf 90 is occupied"):
+    with pytest.raises(UpdateRefused, match="leaf 90: no change sets it"):
         world.hub.stage(replace(staged.update, changes=()))
 
 
