@@ -175,6 +175,20 @@ def gateway_app(ring: KeyRing, folder: Path, origins: list[str]) -> Callable[[],
     return make
 
 
+def usage(pid: int) -> tuple[float, float]:
+    """Return (bytes resident, processor seconds used) of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    used = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+    return float(pages * os.sysconf("SC_PAGE_SIZE")), used
+
+
+def spent(pid: int) -> float:
+    """Return processor seconds used by a server and its workers."""
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(usage(process)[1] for process in (pid, *map(int, workers)))
+
+
 # Load
 
 
@@ -276,16 +290,20 @@ def gateways(seconds: float, workers: int, folder: Path) -> Figures:
     ring = KeyRing.generate()
     count = int(seconds * 14_000)
     figures: Figures = {}
-    with served(echo_app, workers) as (origin, _):
+    with served(echo_app, workers) as (origin, pid):
         drive(origin, "/", forever(bytes(1200)), "message/ohttp-req", 0.3)
+        before = spent(pid)
         bare = drive(origin, "/", forever(bytes(1200)), "message/ohttp-req", seconds)
         figures[f"bare_echo_rps_{workers}_workers"] = bare.rate
-        with served(gateway_app(ring, folder, [origin]), workers) as (gateway, _):
+        figures[f"bare_echo_cpu_us_{workers}_workers"] = (spent(pid) - before) / len(bare.times) * 1e6
+        with served(gateway_app(ring, folder, [origin]), workers) as (gateway, pid):
             drive(gateway, DEFAULT_PATH, iter(capsules(ring, LOCAL, 500)), "message/ohttp-req", 0.3)
+            before = spent(pid)
             local = drive(
                 gateway, DEFAULT_PATH, iter(capsules(ring, LOCAL, count)), "message/ohttp-req", seconds
             )
             figures[f"gateway_echo_rps_{workers}_workers"] = local.rate
+            figures[f"gateway_echo_cpu_us_{workers}_workers"] = (spent(pid) - before) / len(local.times) * 1e6
             figures[f"gateway_echo_p50_ms_{workers}_workers"] = statistics.median(local.times) * 1e3
             fetched = iter(capsules(ring, origin, count // 2))
             figures[f"gateway_fetch_rps_{workers}_workers"] = drive(
@@ -346,14 +364,6 @@ async def stream_locally(request: Request) -> StreamedResponse:
             yield piece[: size - at]
 
     return StreamedResponse(200, (("content-type", "application/octet-stream"),), pieces())
-
-
-def usage(pid: int) -> tuple[float, float]:
-    """Return (bytes resident, processor seconds used) of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    used = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
-    return float(pages * os.sysconf("SC_PAGE_SIZE")), used
 
 
 def streaming(size: int, folder: Path) -> Figures:

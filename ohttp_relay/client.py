@@ -32,7 +32,7 @@ from .padding import Padding, buckets, stream_buckets
 from .replay import format_date, parse_date
 from .response import OhttpResponse, receive_chunked
 from .targets import AUTO_HEADERS, Origin
-from .transport import check_url, media_type, open_session, read_limited
+from .transport import check_url, media_type, open_session, payload, read_limited
 
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
 
@@ -201,7 +201,7 @@ class _Exchange:
     async def _post(self, data: Body, headers: dict[str, str]) -> aiohttp.ClientResponse:
         return await self.session.post(
             self.client._relay,
-            data=data,
+            data=payload(data) if isinstance(data, bytes) else data,
             headers={**self.client._relay_headers, **headers},
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,

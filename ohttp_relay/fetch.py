@@ -15,6 +15,7 @@ from .errors import InvalidMessage, TargetRefused, TargetUnreachable
 from .fields import Field, join_cookies, without_connection_fields
 from .streams import OwnedStream, StreamedResponse
 from .targets import AUTO_HEADERS, TargetPolicy
+from .transport import payload
 
 # Framing of the new hop is the HTTP library's; Expect must never be forwarded (RFC 9458, section 5.1).
 _NOT_FORWARDED = frozenset({"host", "content-length", "expect"})
@@ -78,7 +79,7 @@ class Fetcher:
         context = self._session.request(
             request.method,
             URL(f"{request.scheme}://{request.host}{request.path}", encoded=True),
-            data=body or request.content or None,
+            data=body or payload(request.content) or None,
             headers=to_library(forwarded_fields(request)),
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,

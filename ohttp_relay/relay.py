@@ -40,6 +40,7 @@ from .transport import (
     open_session,
     read_limited,
 )
+from .upload import Upload
 
 Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
 """Decides whether a client may use the relay; nothing it looks at is forwarded."""
@@ -52,10 +53,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Bytes of a whole request and response, of a key list, of a stream; seconds for the gateway to answer,
+    """Bytes that are read before they are sent on (more is passed on as it comes); most bytes of a request
+    and response that are not chunked, of a key list, of a chunked stream; seconds for the gateway to answer,
     for a client to send its next bytes, for which a key list is kept, and for which it is kept at least.
     """  # noqa: D205
 
+    buffered: int = 64 * 1024
     request: int = 16 * 1024 * 1024
     response: int = 80 * 1024 * 1024
     key_list: int = 64 * 1024
@@ -122,21 +125,13 @@ class Relay(Service):
         kind = media_type(request.headers.get("Content-Type"))
         if kind not in (REQUEST_TYPE, chunked.REQUEST_TYPE):
             return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
-        if kind == chunked.REQUEST_TYPE or is_incremental(request.headers.get("Incremental")):
-            return await self._stream(request, kind)
-        try:
-            async with asyncio.timeout(self.limits.idle_seconds):
-                body = await read_limited(request.content, self.limits.request, request.content_length)
-        except BodyTooLarge as error:
-            return web.Response(status=413, text=str(error))
-        except TimeoutError:
-            return web.Response(status=408, text="the request did not come in time")
-        except web.RequestPayloadError:
-            return web.Response(status=400, text="the request's framing is broken")
-        if not body:
-            return web.Response(status=400, text="the request has no content")
-        self._see("relay.received", request, body)
-        return await self._forward(request.match_info["name"], body)
+        length = request.content_length
+        streams = kind == chunked.REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
+        if not streams and length is not None and length > self.limits.request:
+            return web.Response(status=413, text=f"at most {self.limits.request} bytes are accepted")
+        if streams or length is None or length > self.limits.buffered:
+            return await self._stream(request, kind, incremental=streams)
+        return await self._whole(request, kind)
 
     async def handle_keys(self, request: web.Request) -> web.Response:
         """Serve a gateway's key list, from memory while it is kept."""
@@ -165,71 +160,98 @@ class Relay(Service):
             return None
         return web.Response(status=401, text="this relay serves its own users")
 
-    async def _forward(self, name: str, body: bytes) -> web.StreamResponse:
-        url = self._gateways[name]
-        self._note(
-            "relay.forwarded", Seen(target=str(url), fields=(("content-type", REQUEST_TYPE),), body=body)
-        )
+    async def _whole(self, request: web.Request, kind: str) -> web.StreamResponse:
+        """Forward a small request, read first: it costs the gateway nothing until it is all there."""
         try:
-            async with (
-                asyncio.timeout(self.limits.gateway_seconds),
-                self.session.post(
-                    url,
-                    data=body,
-                    headers={"Content-Type": REQUEST_TYPE},
-                    skip_auto_headers=AUTO_HEADERS,
-                    allow_redirects=False,
-                ) as answer,
-            ):
-                content = await read_limited(answer.content, self.limits.response, answer.content_length)
-        except BodyTooLarge:
-            return web.Response(status=502, text="the gateway's answer is too large")
+            async with asyncio.timeout(self.limits.idle_seconds):
+                body = await read_limited(request.content, self.limits.buffered, request.content_length)
         except TimeoutError:
-            return web.Response(status=504, text="the gateway did not answer in time")
-        except (aiohttp.ClientError, OSError):
-            return web.Response(status=502, text="the gateway gave no whole answer")
-        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
-        if answer.status == 400 and decode_problem(answer.headers.get("Content-Type"), content) == OHTTP_KEY:
-            self._keys.doubt(name)
-        headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
-        return web.Response(status=answer.status, body=content, headers=headers)
+            return web.Response(status=408, text="the request did not come in time")
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="the request's framing is broken")
+        if not body:
+            return web.Response(status=400, text="the request has no content")
+        self._see("relay.received", request, body)
+        try:
+            async with asyncio.timeout(self.limits.gateway_seconds) as patience:
+                return await self._send(request, body, {"Content-Type": kind}, patience)
+        except (aiohttp.ClientError, OSError) as error:
+            return _blame(error)
 
-    async def _stream(self, request: web.Request, kind: str) -> web.StreamResponse:
-        """Forward a chunked request and its response piece by piece, both ways at once."""
+    async def _stream(self, request: web.Request, kind: str, *, incremental: bool) -> web.StreamResponse:
+        """Forward a request piece by piece; its answer may come meanwhile."""
         self._see("relay.received", request)
-        url = self._gateways[request.match_info["name"]]
-        headers = {"Content-Type": kind, "Incremental": "?1"}
-        self._note("relay.forwarded", Seen(target=str(url), fields=header_pairs(headers.items())))
-        upload: _Upload | None = None
+        headers = {"Content-Type": kind, **({"Incremental": "?1"} if incremental else {})}
+        upload: Upload | None = None
+        limits = self.limits
         try:
             async with asyncio.timeout(None) as patience:
-                upload = _Upload(request.content, self.limits, patience, self._note)
-                pieces = upload.pieces()
-                async with self.session.post(
-                    url, data=pieces, headers=headers, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
-                ) as answer:
-                    upload.answered()
-                    return await self._download(request, answer)
+                most = limits.stream if kind == chunked.REQUEST_TYPE else limits.request
+                upload = Upload(request.content, most, limits.idle_seconds, limits.gateway_seconds, patience)
+                pieces = upload.pieces(lambda piece: self._note("relay.received.piece", Seen(body=piece)))
+                return await self._send(request, pieces, headers, patience, upload)
         except (aiohttp.ClientError, OSError) as error:
-            late = isinstance(error, TimeoutError)
-            blame = (
-                (504, "the gateway did not answer in time") if late else (502, "the gateway gave no answer")
-            )
-            status, text = (upload and upload.refusal) or blame
-            return web.Response(status=status, text=text)
+            if upload is not None and upload.refusal is not None:
+                return web.Response(status=upload.refusal[0], text=upload.refusal[1])
+            return _blame(error)
 
-    async def _download(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
+    async def _send(
+        self,
+        request: web.Request,
+        data: bytes | AsyncGenerator[bytes, None],
+        headers: dict[str, str],
+        patience: asyncio.Timeout,
+        upload: Upload | None = None,
+    ) -> web.StreamResponse:
+        name = request.match_info["name"]
+        body = data if isinstance(data, bytes) else b""
+        fields = header_pairs(headers.items())
+        self._note("relay.forwarded", Seen(target=str(self._gateways[name]), fields=fields, body=body))
+        async with self.session.post(
+            self._gateways[name],
+            data=data,
+            headers=headers,
+            skip_auto_headers=AUTO_HEADERS,
+            allow_redirects=False,
+        ) as answer:
+            if upload is not None:
+                upload.answered()
+            patience.reschedule(None)  # the answer has begun; from here on each piece has its own time
+            return await self._return(request, answer)
+
+    async def _return(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        """Hand the gateway's answer back: at once if it is small, else piece by piece."""
         headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
+        length = answer.content_length
+        if length is None or length > self.limits.buffered:
+            return await self._return_pieces(request, answer, headers)
+        content = await answer.read()
+        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
+        if answer.status == 400 and decode_problem(answer.headers.get("Content-Type"), content) == OHTTP_KEY:
+            self._keys.doubt(request.match_info["name"])
+        return web.Response(status=answer.status, body=content, headers=headers)
+
+    async def _return_pieces(
+        self, request: web.Request, answer: aiohttp.ClientResponse, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
+        whole = media_type(answer.headers.get("Content-Type")) != chunked.RESPONSE_TYPE
+        left = self.limits.response if whole else self.limits.stream
+        if answer.content_length is not None and answer.content_length > left:
+            return web.Response(status=502, text="the gateway's answer is too large")
         response = web.StreamResponse(status=answer.status, headers=headers)
         response.content_length = answer.content_length
         try:
             await response.prepare(request)
             async for piece in answer.content.iter_any():
+                left -= len(piece)
+                if left < 0:
+                    abort(request)
+                    break
                 self._note("relay.answered.piece", Seen(body=piece))
                 await response.write(piece)
             await response.write_eof()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (aiohttp.ClientError, OSError):
             abort(request)  # the head is out: only a broken connection still says that this is not whole
         return response
 
@@ -247,52 +269,10 @@ class Relay(Service):
         return open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
 
 
-class _Upload:
-    """A client's chunked request on its way; once it is through, the gateway has so long to answer."""
-
-    def __init__(
-        self,
-        content: aiohttp.StreamReader,
-        limits: RelayLimits,
-        patience: asyncio.Timeout,
-        note: Callable[[str, Seen], None],
-    ) -> None:
-        self._content = content
-        self._limits = limits
-        self._patience = patience
-        self._note = note
-        self._answered = False
-        self.refusal: tuple[int, str] | None = None
-
-    def answered(self) -> None:
-        """Stop the clock: the answer has begun."""
-        self._answered = True
-        self._patience.reschedule(None)
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Give the request's bytes as they come."""
-        total = 0
-        while piece := await self._next():
-            total += len(piece)
-            if total > self._limits.stream:
-                self.refusal = 413, f"stream of more than {self._limits.stream} bytes"
-                raise BodyTooLarge(self.refusal[1])
-            self._note("relay.received.piece", Seen(body=piece))
-            yield piece
-        if not self._answered:
-            now = asyncio.get_running_loop().time()
-            self._patience.reschedule(now + self._limits.gateway_seconds)
-
-    async def _next(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.idle_seconds):
-                return await self._content.readany()
-        except TimeoutError:
-            self.refusal = 408, "the request did not come in time"
-            raise
-        except web.RequestPayloadError:
-            self.refusal = 400, "the request's framing is broken"
-            raise
+def _blame(error: Exception) -> web.Response:
+    if isinstance(error, TimeoutError):
+        return web.Response(status=504, text="the gateway did not answer in time")
+    return web.Response(status=502, text="the gateway gave no whole answer")
 
 
 def _pairs(answer: aiohttp.ClientResponse) -> tuple[Field, ...]:

@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 
 import aiohttp
 from aiohttp import web
@@ -100,6 +101,11 @@ async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int |
             raise BodyTooLarge(f"body of more than {limit} bytes")
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def payload(data: bytes) -> bytes | BytesIO:
+    """Return a body as the HTTP library wants it: beyond a megabyte, something to read in pieces."""
+    return data if len(data) < 1 << 20 else BytesIO(data)
 
 
 def media_type(header: str | None) -> str:
