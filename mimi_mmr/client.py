@@ -392,7 +392,18 @@ class Client(Account):
                 if queued.sequence > joined.acknowledged:
                     self._process(joined, queued.message)
                     joined.acknowledged = queued.sequence
+            if page.messages and joined.room.diverged and not joined.room.removed:
+                await self._reconcile(joined)
         return len(page.messages)
+
+    async def _reconcile(self, joined: Joined) -> None:
+        """A committer gave the hub another tree than the members: take the hub's over, if it is sound."""
+        try:
+            joined.room.adopt(await self._snapshot(joined.uri, joined.room.epoch, joined.leaf))
+        except MmrError as error:
+            joined.problems.append(
+                f"the hub's tree is not this member's, and stays so until a commit: {error}"
+            )
 
     async def check_invitations(self, wait: float = 0.0) -> list[Joined]:
         """Look into the queues of KeyPackages that are out, and join what they were used for.
@@ -457,11 +468,9 @@ class Client(Account):
         leaf = waiting.package.leaf
         event = WelcomeEvent.from_bytes(fanout.event)
         epoch = event.auth.content.epoch + 1
-        tbs = SnapshotTBS(fanout.room, epoch, leaf.key.public, int(self._clock()))
-        request = sign_snapshot(tbs, leaf.key).to_bytes()
-        answer = await self.path.call(fanout.room.domain, "POST", f"/v1/snapshot/{fanout.room.name}", request)
-        room = Room.join(leaf, event, Snapshot.from_bytes(answer))
+        room = Room.join(leaf, event, await self._snapshot(fanout.room, epoch, leaf))
         joined = Joined(room, leaf, sequence, fanout.sequence)
+        joined.problems += [f"leaf {at}: {problem}" for at, problem in room.problems.items()]
         if waiting.contact is not None:
             self._check_connection_room(joined, waiting.contact)
             waiting.contact.room = joined.uri
@@ -470,6 +479,13 @@ class Client(Account):
         self.rooms[joined.uri] = joined
         await self.sync(joined)
         return joined
+
+    async def _snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:
+        tbs = SnapshotTBS(room, epoch, leaf.key.public, int(self._clock()))
+        request = sign_snapshot(tbs, leaf.key).to_bytes()
+        return Snapshot.from_bytes(
+            await self.path.call(room.domain, "POST", f"/v1/snapshot/{room.name}", request)
+        )
 
     def _check_connection_room(self, joined: Joined, contact: Contact) -> None:
         """A connection room holds the two who connect, and nobody else."""

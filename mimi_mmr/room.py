@@ -54,6 +54,7 @@ from treewrap import (
     EpochSecret,
     LeafSecret,
     MemberUpdate,
+    Rebuild,
     RoomSecret,
     Set,
     SetRoomSecret,
@@ -114,6 +115,7 @@ class PendingCommit:
         self._mls.accept()
         if self._tree is not None:
             self._tree.commit()
+        self._room._hub_hash = self.request.auth.content.tree_hash
         self._room.policy = self._policy
 
     def reject(self) -> None:
@@ -131,7 +133,8 @@ class Room:
     policy: SignedPolicy
     _group: MlsGroup
     _tree: WrapTree
-    _key: SigningKey
+    _leaf: PreparedLeaf
+    _hub_hash: bytes
     problems: dict[int, str] = field(default_factory=dict)
     removed: bool = False
 
@@ -155,7 +158,7 @@ class Room:
         signature = leaf.key.sign("CreateRoomTBS", content.to_bytes())
         request = CreateRoomRequest(content, signature, arity, ratchet, update, policy)
         staged.commit()
-        return cls(uri, policy, group, tree, leaf.key), request
+        return cls(uri, policy, group, tree, leaf, tree.tree_hash), request
 
     @classmethod
     def join(cls, leaf: PreparedLeaf, event: WelcomeEvent, snapshot: Snapshot) -> Room:
@@ -170,12 +173,13 @@ class Room:
         _authenticate(event.auth, group.leaf(auth.sender))
         if digest(event.welcome) != auth.welcome_hash:
             raise WrongSigner("the Welcome is not the one that its committer signed")
-        tree = _open_tree(snapshot, group, auth)
+        tree = _open_tree(snapshot, group, auth.tree_hash)
         if snapshot.policy.policy.hash != auth.policy_hash:
             raise Desynchronised("the hub's policy is not the one that the committer signed")
-        room = cls(auth.room, snapshot.policy, group, tree, leaf.key)
+        room = cls(auth.room, snapshot.policy, group, tree, leaf, auth.tree_hash)
         room._check_policy_secret()
-        room._check_own_secret(leaf.ilk)
+        if room._own_change():
+            room.problems[room.own_leaf] = "whoever added this client set a wrong identity link key"
         return room
 
     # --- reading -------------------------------------------------------------------------------------
@@ -196,9 +200,14 @@ class Room:
         return self._tree.tree_hash
 
     @property
+    def diverged(self) -> bool:
+        """Whether the hub keeps another tree than this member computed: a committer cheated; see `adopt`."""
+        return self._tree.tree_hash != self._hub_hash
+
+    @property
     def signing_key(self) -> SigningKey:
         """This leaf's signature key, for requests to the hub."""
-        return self._key
+        return self._leaf.key
 
     def participants(self) -> dict[int, LeafIdentity]:
         """Leaf -> pseudonymous identity, of every member whose credential parses."""
@@ -272,10 +281,10 @@ class Room:
         """A commit that adds, or removes, or only heals; raises `EngineError` or `RoomError`."""
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
-        signed = sign_policy(policy, self.own_leaf, self._key) if policy else self.policy
+        signed = sign_policy(policy, self.own_leaf, self._leaf.key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
         try:
-            changes = self._changes(mls, add, remove, signed if policy or remove else None)
+            changes = self._changes(mls, add, remove, signed if policy or remove or self.diverged else None)
             tree = self._stage_tree(mls, changes) if changes or add else None
         except (MmrError, TreeWrapError) as error:
             mls.reject()  # or nothing could be staged ever after
@@ -301,7 +310,7 @@ class Room:
         )
         sent = policy if changed else None
         return UpdateRequest(
-            sign_commit(tbs, self._key), mls.commit, mls.welcome, update, member_update, sent
+            sign_commit(tbs, self._leaf.key), mls.commit, mls.welcome, update, member_update, sent
         )
 
     def _changes(
@@ -317,7 +326,18 @@ class Room:
                 changes.append(Set(leaf, LeafSecret(package.identity_link_key)))
         if policy is not None:
             changes.append(_policy_secret(policy))  # a removal replaces every room secret: keep this one
-        return changes
+        if self.diverged:
+            changes.append(Rebuild())
+        return changes + self._own_change()
+
+    def _own_change(self) -> list[Change]:
+        """Set one's own leaf (again), where the policy shows it and whoever added it set it wrong or not."""
+        secret = LeafSecret(self._leaf.ilk.reveal())
+        if not self.policy.policy.shows_identity(self._leaf.identity.credential.user_pseudonym):
+            return []
+        if self.own_leaf in set(self._tree.leaves()) and self._tree.secret(self.own_leaf) == secret:
+            return []
+        return [Set(self.own_leaf, secret)]
 
     def _stage_tree(self, mls: StagedCommit, changes: Iterable[Change]) -> StagedTree:
         exported = mls.export_secret(EXPORTER_LABEL, self._group.group_id, 32)
@@ -344,6 +364,7 @@ class Room:
             self.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
+        self._hub_hash = auth.tree_hash
         problems += self._check_rights(applied, before)
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
@@ -351,6 +372,25 @@ class Room:
         for leaf in applied.removed:
             self.problems.pop(leaf, None)
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take over the hub's tree after a committer gave this member other changes than the hub.
+
+        Only if that committer signed it and it shows every other member as this one knows them. Raises
+        `Desynchronised`, with nothing changed; the next commit then seals this member's tree anew.
+        """
+        if snapshot.epoch != self.epoch:
+            raise Desynchronised(
+                f"expected the tree of epoch {self.epoch}, got that of epoch {snapshot.epoch}"
+            )
+        tree = _open_tree(snapshot, self._group, self._hub_hash)
+        shown = set(tree.leaves())
+        for leaf in set(self._tree.leaves()) - {self.own_leaf}:
+            if leaf not in shown or tree.secret(leaf) != self._tree.secret(leaf):
+                raise Desynchronised(f"leaf {leaf} is not in the hub's tree as this member knows it")
+        if _policy_hash(tree) != self.policy.policy.hash:
+            raise Desynchronised("the policy in the hub's tree is not the room's")
+        self._tree = tree
 
     def _follow_policy(self, event: CommitEvent) -> SignedPolicy:
         signed = event.policy or self.policy
@@ -392,7 +432,7 @@ class Room:
         staged.commit()
         if self._tree.tree_hash != event.auth.content.tree_hash:
             problems.append("the committer's tree hash is not the one that follows from its changes")
-        if self._policy_hash() != policy.policy.hash:
+        if _policy_hash(self._tree) != policy.policy.hash:
             problems.append("the policy in the Tree Wrap root is not the room's")
         return problems
 
@@ -459,7 +499,7 @@ class Room:
             raise RemovedFromRoom("this client was removed from the room")
         message = self._group.encrypt(content.padded())
         tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, digest(message))
-        return sign_submit(tbs, message, self._key)
+        return sign_submit(tbs, message, self._leaf.key)
 
     def decrypt(self, message: bytes) -> tuple[int, Content]:
         """Sender's leaf and content; raises `EngineError`, `ParseError`."""
@@ -468,25 +508,20 @@ class Room:
 
     # --- checks --------------------------------------------------------------------------------------
 
-    def _policy_hash(self) -> bytes:
-        try:
-            return self._tree.room_secret(POLICY_SECRET).reveal()
-        except (KeyError, TreeWrapError):
-            return b""
-
     def _check_policy_secret(self) -> None:
-        if self._policy_hash() != self.policy.policy.hash:
+        if _policy_hash(self._tree) != self.policy.policy.hash:
             raise Desynchronised("the policy in the Tree Wrap root is not the one that the hub serves")
-
-    def _check_own_secret(self, ilk: IdentityLinkKey) -> None:
-        if self.own_leaf not in set(self._tree.leaves()):
-            return
-        if self._tree.secret(self.own_leaf) != LeafSecret(ilk.reveal()):
-            self.problems[self.own_leaf] = "whoever added this client set a wrong identity link key"
 
 
 def _epoch_secret(group: MlsGroup) -> EpochSecret:
     return EpochSecret(group.export_secret(EXPORTER_LABEL, group.group_id, 32))
+
+
+def _policy_hash(tree: WrapTree) -> bytes:
+    try:
+        return tree.room_secret(POLICY_SECRET).reveal()
+    except (KeyError, TreeWrapError):
+        return b""
 
 
 def _policy_secret(policy: SignedPolicy) -> SetRoomSecret:
@@ -499,8 +534,8 @@ def _authenticate(auth: CommitAuth, leaf: LeafNode | None) -> None:
     auth.verify(leaf.signature_key)
 
 
-def _open_tree(snapshot: Snapshot, group: MlsGroup, auth: CommitAuthTBS) -> WrapTree:
+def _open_tree(snapshot: Snapshot, group: MlsGroup, tree_hash: bytes) -> WrapTree:
     try:
-        return WrapTree.open(snapshot.public_tree, _epoch_secret(group), auth.tree_hash, epoch=group.epoch)
+        return WrapTree.open(snapshot.public_tree, _epoch_secret(group), tree_hash, epoch=group.epoch)
     except TreeWrapError as error:
         raise Desynchronised(f"the hub's Tree Wrap tree: {error}") from None

@@ -254,7 +254,8 @@ class HubMode:
         expected = expected_changes(state.policy.policy, change, added)
         check_changes(dict(update.changes), expected, request.auth.content)
         if update.rebuilt:
-            check_rebuilt(state.wrap, update, staged)
+            role = state.policy.policy.role(state.members[request.auth.content.sender].user)
+            check_rebuilt(state.wrap, update, staged, may_drop=role is Role.ADMIN)
         if (update.epoch, staged.tree_hash) != (state.epoch + 1, signed_hash):
             raise TreeMismatch("epoch or tree hash of the Tree Wrap update is not the one that was signed")
         return staged
@@ -307,17 +308,18 @@ def expected_changes(
     return expected
 
 
-def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic) -> None:
+def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *, may_drop: bool) -> None:
     """Refuse a tree sealed anew as a whole that is not the one there was, with the named changes.
 
-    Raises `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
+    An admin may leave out leaves, those whose secret the members never got; their owners set them again. Raises
+    `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
     """
     rows = {place: row for place, row in staged.rows.items() if row is not None}
     after = set(PublicTree.from_rows(tree.suite, tree.group_id, staged.header, rows).occupied)
     changes = dict(update.changes)
     wanted = set(tree.occupied) - changes.keys()
     wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}
-    if wanted != after:
+    if after - wanted or (wanted - after and not may_drop):
         raise TreeMismatch(f"the rebuilt tree does not match the commit at leaf {min(wanted ^ after)}")
 
 

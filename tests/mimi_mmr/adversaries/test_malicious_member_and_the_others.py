@@ -7,12 +7,12 @@ import hmac
 import pytest
 
 from mimi_mmr.content import Content
-from mimi_mmr.errors import LinkRejected
+from mimi_mmr.errors import Desynchronised, LinkRejected
 from mimi_mmr.hub.messages import CommitEvent, EventKind, UpdateRequest, WelcomeEvent
 from mimi_mmr.room import PendingCommit, Standing
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
-from treewrap import Blank, LeafSecret, MemberUpdate, Set
+from treewrap import Blank, EpochSecret, LeafSecret, MemberUpdate, Set
 
 EVIL = LeafSecret(b"\x66" * 32)
 
@@ -139,3 +139,46 @@ def test_events_of_the_committer_go_to_everybody_but_it(bench: RoomBench) -> Non
     assert done.followed.keys() == {"alice", "cathy"}
     welcome = WelcomeEvent.from_bytes(done.event(EventKind.WELCOME))
     assert welcome.auth == CommitEvent.from_bytes(done.event(EventKind.COMMIT)).auth
+
+
+def test_members_take_over_the_hubs_tree_if_it_shows_everybody_as_before(bench: RoomBench) -> None:
+    """Bob gives the members another update than the hub: nobody is stuck, and Dave is known after all."""
+    pending = bench.stage("bob", add=["dave"])
+    spread(bench, pending, garbled(bench, pending))
+    for name in ("alice", "cathy"):
+        room = bench.rooms[name]
+        assert room.diverged
+        with pytest.raises(Desynchronised, match="epoch"):
+            room.adopt(bench.snapshots[0])
+        room.adopt(bench.snapshots[-1])
+        assert not room.diverged
+    bench.commit("cathy")
+    bench.check_agreement()
+
+
+def test_a_tree_that_shows_somebody_otherwise_is_sealed_anew_by_the_next_commit(bench: RoomBench) -> None:
+    """Bob has his own tree sealed anew, with another key at Alice's leaf: the others keep theirs, and say so."""
+    bob = bench.rooms["bob"]
+    bob._tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
+    pending = bench.stage("bob")
+    problems = spread(bench, pending, pending.request)
+    for name in ("alice", "cathy"):
+        assert problems[name]
+        assert bench.rooms[name].diverged
+        assert bench.names(name) == {0: "alice", 1: "bob", 2: "cathy"}
+    with pytest.raises(Desynchronised, match="leaf 0"):
+        bench.rooms["cathy"].adopt(bench.snapshots[-1])
+    bench.commit("cathy")
+    for name in ("alice", "cathy"):
+        assert not bench.rooms[name].diverged
+    bench.commit("alice", add=["dave"])
+    assert bench.names("dave") == {0: "alice", 1: "bob", 2: "cathy", 3: "dave"}
+
+
+def test_a_member_whose_link_key_was_set_wrong_sets_it_right_with_its_next_commit(bench: RoomBench) -> None:
+    pending = bench.stage("bob", add=["dave"])
+    spread(bench, pending, bench.with_changes("bob", pending, [Set(3, EVIL)]))
+    assert bench.names("alice")[3] == "?"
+    bench.commit("dave")
+    assert bench.names("alice")[3] == "dave"
+    bench.check_agreement()
