@@ -8,7 +8,14 @@ from typing import NamedTuple
 from treewrap.changes import Change, ChangeKind, ChangeSet
 from treewrap.errors import ChangeError, LinkError, StaleEpoch
 from treewrap.geometry import Plan, plan
-from treewrap.links import AddLink, Verifier, check_link_changes, link_change_to_bytes, link_changes_to_bytes
+from treewrap.links import (
+    AddLink,
+    LinkChange,
+    Verifier,
+    check_link_changes,
+    link_change_to_bytes,
+    link_changes_to_bytes,
+)
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
 from treewrap.rules import expire_links, is_removal, next_extra, renew_rooms
 from treewrap.seals import check_public_key, seal_root
@@ -30,7 +37,9 @@ class Before(NamedTuple):
     source: NodeSource
 
     def check_epoch(self, epoch: int) -> None:
-        """Make sure that an epoch is newer than the tree's. Raises StaleEpoch."""
+        """Make sure that an epoch is one, and newer than the tree's. Raises ChangeError, StaleEpoch."""
+        if not 0 <= epoch < 1 << 64:
+            raise ChangeError(f"epoch: expected 0 to 2^64 - 1, got {epoch}")
         if self.header.height and epoch <= self.header.epoch:
             raise StaleEpoch("update", tree=self.header.epoch, offered=epoch)
 
@@ -60,7 +69,8 @@ def stage(
     changes = ChangeSet.collect(wanted)
     context = before.context
     check_link_changes(changes.links, context.group_id, verify, now)
-    _check_new_links(changes)
+    for change in changes.links:
+        check_new_link(change, changes)
     shape = before.plan(changes)
     removal = is_removal(changes.leaves, shape, context.bits)
     changes = renew_rooms(changes, before.extra, rng) if removal else expire_links(changes, before.extra, now)
@@ -73,12 +83,12 @@ def stage(
     return StagedCommit(before.holder, outcome, before.version, update, member_update)
 
 
-def _check_new_links(changes: ChangeSet) -> None:
-    for change in changes.links:
-        if isinstance(change, AddLink):
-            check_public_key(change.link)
-            if changes.leaves.get(change.link.creator, ()) is None:
-                raise LinkError(f"link {change.link.id.hex()}: its creator leaves with this commit")
+def check_new_link(change: LinkChange, changes: ChangeSet) -> None:
+    """Make sure that a new link can be sealed to, and that its creator stays. Raises LinkError."""
+    if isinstance(change, AddLink):
+        check_public_key(change.link)
+        if changes.leaves.get(change.link.creator, ()) is None:
+            raise LinkError(f"link {change.link.id.hex()}: its creator leaves with this commit")
 
 
 def _canonical(epoch: int, changes: ChangeSet) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from treewrap.changes import ChangeKind, ChangeSet
 from treewrap.codec import Reader
-from treewrap.commit import Before
+from treewrap.commit import Before, check_new_link
 from treewrap.errors import (
     ChangeError,
     ConfirmationError,
@@ -146,6 +146,7 @@ def _sound_links(
     for change in changes.links:
         try:
             check_link_changes([change], before.context.group_id, verify, now)
+            check_new_link(change, changes)
             apply_link_changes(before.extra.links, (*sound, change), removal=removal)
             sound += (change,)
         except LinkError as error:

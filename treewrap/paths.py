@@ -83,7 +83,7 @@ class Paths:
             if len(nodes) > 1 and _top_down(nodes[-2].ref) >= _top_down(ref):
                 raise items.fail("nodes: not in order from the root down")
         reader.end("paths")
-        if not nodes or nodes[0].ref != (header.height, 0):
+        if not nodes or not header.height or nodes[0].ref != (header.height, 0):
             raise reader.fail("nodes: the root must come first")
         return cls(header, tuple(nodes))
 

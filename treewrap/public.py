@@ -180,6 +180,8 @@ class PublicTree:
             query = PathQuery.from_bytes(query)
         if query.tree_hash != self._tree_hash:
             raise StaleTree(f"query: for tree {query.tree_hash.hex()}, this is {self._tree_hash.hex()}")
+        if not self.height:
+            raise StaleTree("query: nothing was ever sealed in this tree")
         nodes = []
         for ref in select(self._forest, self.suite.id, query):
             extra = self._extra if ref.level == self.height else b""

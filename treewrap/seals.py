@@ -77,8 +77,11 @@ class LinkKey:
 
 
 def check_public_key(link: Link) -> None:
-    """Make sure that a link's key can be sealed to. Raises LinkError."""
-    _public_key(link)
+    """Make sure that a link's key can be sealed to: one that can't would stop every later commit.
+
+    Raises LinkError.
+    """
+    _seal(link, bytes(_X25519_SIZE), b"")
 
 
 def seal_root(
@@ -88,9 +91,7 @@ def seal_root(
     return tuple(
         LinkSeal(
             live.link.id,
-            _SUITES[live.link.kem].encrypt(
-                root_key.reveal(), _public_key(live.link), _info(context, live.link.id, epoch, tree_hash)
-            ),
+            _seal(live.link, root_key.reveal(), _info(context, live.link.id, epoch, tree_hash)),
         )
         for live in links
     )
@@ -100,14 +101,18 @@ def _info(context: GroupContext, link_id: bytes, epoch: int, tree_hash: bytes) -
     return vector(PREFIX + b"seal") + context.group + link_id + epoch.to_bytes(8, "big") + tree_hash
 
 
-def _public_key(link: Link) -> X25519PublicKey | hpke.MLKEM768X25519PublicKey:
-    content = link.public_key
+def _seal(link: Link, plaintext: bytes, info: bytes) -> bytes:
     try:
-        if link.kem is Kem.X25519:
-            return X25519PublicKey.from_public_bytes(content)
-        mlkem, x25519 = content[:_MLKEM_PUBLIC_SIZE], content[_MLKEM_PUBLIC_SIZE:]
-        return hpke.MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(mlkem), X25519PublicKey.from_public_bytes(x25519)
-        )
+        return _SUITES[link.kem].encrypt(plaintext, _public_key(link), info)
     except ValueError as error:
         raise LinkError(f"link {link.id.hex()}: public key: {error}") from None
+
+
+def _public_key(link: Link) -> X25519PublicKey | hpke.MLKEM768X25519PublicKey:
+    content = link.public_key
+    if link.kem is Kem.X25519:
+        return X25519PublicKey.from_public_bytes(content)
+    mlkem, x25519 = content[:_MLKEM_PUBLIC_SIZE], content[_MLKEM_PUBLIC_SIZE:]
+    return hpke.MLKEM768X25519PublicKey(
+        MLKEM768PublicKey.from_public_bytes(mlkem), X25519PublicKey.from_public_bytes(x25519)
+    )

@@ -49,7 +49,9 @@ def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) ->
         raise TreeHashMismatch(expected=update.tree_hash, computed=loaded.tree_hash)
     smuggled = set(loaded.forest.leaves(context.bits)) - _occupied_after(forest, context.bits, update)
     if smuggled:
-        raise UpdateRefused(f"the rebuilt tree does not match the commit at leaf {min(smuggled)}: no change sets it")
+        raise UpdateRefused(
+            f"the rebuilt tree does not match the commit at leaf {min(smuggled)}: no change sets it"
+        )
     written: list[Written] = [(level, index, *node) for (level, index), node in loaded.forest.top_down()]
     gone = set(forest.nodes()) - set(loaded.forest.nodes())
     return Accepted(update.header, written, tuple(sorted(gone)), loaded.extra, loaded.tree_hash)

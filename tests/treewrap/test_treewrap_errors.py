@@ -19,6 +19,7 @@ from treewrap import (
     NodeError,
     NodeRef,
     ParseError,
+    PathQuery,
     PublicTree,
     Rebuild,
     Reject,
@@ -211,6 +212,13 @@ def test_an_epoch_that_is_not_newer(world: World) -> None:
         world.committer.follow(staged.member_update, EpochSecret.generate())
 
 
+@pytest.mark.parametrize("epoch", [-1, 1 << 64])
+def test_an_epoch_that_is_none(world: World, epoch: int) -> None:
+    for tree in (world.committer, WrapTree.create(FOUR, GROUP)):
+        with pytest.raises(ChangeError, match="epoch: expected 0 to"):
+            tree.stage([], epoch=epoch, epoch_secret=EpochSecret.generate())
+
+
 def tampered(update: TreeUpdate) -> dict[str, TreeUpdate]:
     first, *rest = update.nodes
     return {
@@ -381,5 +389,7 @@ def test_nothing_was_ever_sealed() -> None:
     assert tree.tree_hash == hub.tree_hash
     assert (tree.epoch, tree.height, tree.leaves(), hub.occupied) == (-1, 0, [], [])
     assert PublicTree.from_bytes(hub.to_bytes()).to_bytes() == hub.to_bytes() == tree.public().to_bytes()
+    with pytest.raises(StaleTree, match="nothing was ever sealed"):
+        hub.paths(PathQuery(hub.tree_hash))
     with pytest.raises(ParseError, match="nothing was ever sealed"):
         WrapTree.open(hub, EpochSecret.generate(), hub.tree_hash)

@@ -174,9 +174,14 @@ def test_links_that_nobody_may_add(world: World) -> None:
         commit(world, AddLink(good), AddLink(good))
     with pytest.raises(LinkError, match="at most 32"):
         commit(world, *(AddLink(make_link(key, number)) for number in range(33)))
-    short = replace(good, public_key=bytes(31))
-    with pytest.raises(LinkError, match="public key"):
-        commit(world, AddLink(replace(short, signature=sign(0, short.content(GROUP)))))
+    for kem, public_key in [
+        (Kem.X25519, bytes(31)),
+        (Kem.X25519, bytes(32)),
+        (Kem.MLKEM768_X25519, bytes(1216)),
+    ]:
+        bad = replace(good, kem=kem, public_key=public_key)
+        with pytest.raises(LinkError, match="public key"):
+            commit(world, AddLink(replace(bad, signature=sign(0, bad.content(GROUP)))))
     with pytest.raises(LinkError, match="expected 32 or 96"):
         LinkKey.from_bytes(bytes(33))
 
@@ -193,6 +198,24 @@ def test_a_committer_that_adds_an_unsigned_link_is_found_out(world: World) -> No
     assert caught.value.staged is not None
     caught.value.staged.commit()
     assert world.follower.links() == ()
+
+
+def test_a_link_that_could_not_be_sealed_to_never_gets_into_the_root(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stop every later commit."""
+    secret = EpochSecret.generate()
+    bad = replace(make_link(LinkKey.generate(Kem.X25519)), public_key=bytes(32))
+    bad = replace(bad, signature=sign(0, bad.content(GROUP)))
+    with monkeypatch.context() as hostile:
+        hostile.setattr("treewrap.commit.check_new_link", lambda *_: None)
+        hostile.setattr("treewrap.commit.seal_root", lambda *_: ())
+        staged = world.committer.stage([AddLink(bad)], epoch=1, epoch_secret=secret, verify=verify)
+    with pytest.raises(LinkError, match="public key") as caught:
+        world.follower.follow(staged.member_update, secret, verify=verify, now=NOW)
+    assert caught.value.staged is not None
+    caught.value.staged.commit()
+    world.follower.stage([], epoch=2, epoch_secret=EpochSecret.generate())
 
 
 def test_a_hub_that_mixes_two_moments_is_found_out(world: World) -> None:
