@@ -11,16 +11,18 @@ from __future__ import annotations
 import base64
 import enum
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from ahocorasick_rs import BytesAhoCorasick
 
 WINDOW = 16
 _SEPARATOR = b"\n\0\n"
+_ESCAPE = re.compile("%[0-9A-F]{2}")
 
 
 class Kind(enum.StrEnum):
@@ -127,10 +129,17 @@ def encodings(value: bytes) -> Iterator[tuple[str, bytes]]:
         if len(inner) >= 6:
             yield "base64", base64.b64encode(inner)
             yield "base64url", base64.urlsafe_b64encode(inner)
-    quoted = quote(value, safe="").encode()
-    if quoted != value:
-        yield "url", quoted
-        yield "url", quoted.lower()
+    for form in _url_encodings(value):
+        if form != value:
+            yield "url", form
+
+
+def _url_encodings(value: bytes) -> Iterator[bytes]:
+    """Percent-encoded: as little as must be, with "/" left alone, as a form, and every byte; either case of hex."""
+    whole = "".join(f"%{byte:02X}" for byte in value)
+    for text in (quote(value, safe=""), quote(value), quote_plus(value), whole):
+        yield text.encode()
+        yield _ESCAPE.sub(lambda escape: escape[0].lower(), text).encode()
 
 
 def search(
