@@ -103,7 +103,11 @@ class Message:
 
 @dataclass(slots=True)
 class Joined:
-    """A room that this client is in: its state, its queue, and what came and was not read."""
+    """A room that this client is in: its state, its queue, and what came and was not read.
+
+    `problems` says what was wrong with what came. Once a commit could not be followed the room is `desynchronised`:
+    what comes later can't be read, and somebody has to add this client anew.
+    """
 
     room: Room
     leaf: PreparedLeaf
@@ -112,6 +116,7 @@ class Joined:
     lost: int = 0
     messages: deque[Message] = field(default_factory=deque)
     problems: list[str] = field(default_factory=list)
+    desynchronised: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -513,6 +518,7 @@ class Client(Account):
             elif fanout.kind is EventKind.APPLICATION:
                 self._receive(joined, ApplicationEvent.from_bytes(fanout.event).message)
         except MmrError as error:
+            joined.desynchronised |= fanout.kind is EventKind.COMMIT and not joined.room.removed
             joined.problems.append(f"event {fanout.sequence}: {error}")
 
     def _receive(self, joined: Joined, message: bytes) -> None:

@@ -146,6 +146,7 @@ class Settings(_FromFileAndEnvironment):
         None, description="local address for connections to other providers"
     )
     max_queue_bytes: int = Field(64 << 20, ge=1 << 16)
+    max_queues: int = Field(1_000_000, ge=1)
     max_request_bytes: int = Field(16 << 20, ge=1 << 16)
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     record_dir: Path | None = Field(None, description="record every frame, for tests and audits")

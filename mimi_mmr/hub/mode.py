@@ -27,6 +27,7 @@ from mimi_mmr.hub.messages import (
     EventKind,
     SnapshotRequest,
     SubmitMessageRequest,
+    SubmitTBS,
     UpdateRequest,
     WelcomeEvent,
 )
@@ -140,8 +141,7 @@ class HubMode:
     def update(self, state: RoomState, request: UpdateRequest, now: float) -> AcceptedCommit:
         """Check a commit against the room; raises a subclass of `HubRefusal` or `IdentityError`."""
         auth = request.auth.content
-        sender = self._authenticate(state, auth.room, auth.epoch, auth.sender)
-        request.verify(sender.signature_key)
+        sender = self._authenticate(state, request, auth)
         commit = self._commit_message(state, request)
         change = state.ratchet.apply(commit, state.group_id)
         self._check_path(change, sender)
@@ -155,14 +155,22 @@ class HubMode:
         events = tuple(self._events(state, request, added))
         return AcceptedCommit(state, state.epoch + 1, rows, policy, events, change, wrap, added)
 
-    def _authenticate(self, state: RoomState, room: MimiUri, epoch: int, leaf: int) -> Member:
-        if room != state.room:
+    def _authenticate(
+        self,
+        state: RoomState,
+        request: UpdateRequest | SubmitMessageRequest,
+        content: CommitAuthTBS | SubmitTBS,
+    ) -> Member:
+        """The member who signed; only such a one is told the room's epoch."""
+        if content.room != state.room:
             raise WrongSigner("the request was signed for another room")
-        if epoch != state.epoch:
+        sender = state.members.get(content.sender)
+        if sender is None:
+            raise UnknownSender(f"no member at leaf {content.sender}")
+        request.verify(sender.signature_key)
+        if content.epoch != state.epoch:
             raise WrongEpoch(state.epoch)
-        if leaf not in state.members:
-            raise UnknownSender(f"no member at leaf {leaf}")
-        return state.members[leaf]
+        return sender
 
     def _commit_message(self, state: RoomState, request: UpdateRequest) -> PublicCommit:
         message = parse_message(request.commit)
@@ -276,8 +284,7 @@ class HubMode:
     def submit(self, state: RoomState, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
         """Check an application message; raises a subclass of `HubRefusal`."""
         content = request.content
-        sender = self._authenticate(state, content.room, content.epoch, content.sender)
-        request.verify(sender.signature_key)
+        self._authenticate(state, request, content)
         message = parse_message(request.app_message)
         if not isinstance(message, PrivateHeader) or message.content_type is not ContentType.APPLICATION:
             raise InvalidCommit("expected an application message as an MLS PrivateMessage")

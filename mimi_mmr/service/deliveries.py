@@ -190,9 +190,10 @@ class DeliveryService:
         seen = b"claim" + request.claim.ciphertext
         if not await self._store.first_time(seen, now, now + 2 * CLAIM_LIFETIME):
             raise NoKeyPackages("this claim was made before; a new one is needed for each fetch")
-        shelf = shelf_id(FetchToken(claim.token), claim.upload_public_key)
-        taken = await self._store.claim(shelf, now)
         answer = KeyMaterialAnswer(ClaimStatus.NOTHING, False, None)
+        seal_answer(answer, claim.response_key)  # an unsound key is refused before anything is taken for it
+        shelf = shelf_id(FetchToken(claim.token), claim.upload_public_key)
+        taken = await self._store.claim(shelf, claim.upload_public_key, now)
         if taken is not None:
             answer = KeyMaterialAnswer(ClaimStatus.TAKEN, taken[1], taken[0])
         return seal_answer(answer, claim.response_key).to_bytes()

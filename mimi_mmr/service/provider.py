@@ -121,7 +121,7 @@ class Provider:
         self.hub_store = HubStore(await self._database("hub", tables.hub), domain)
         self._account_store = AccountStore(await self._database("accounts", tables.accounts))
         database = await self._database("deliveries", tables.deliveries)
-        self._delivery_store = DeliveryStore(database, settings.max_queue_bytes)
+        self._delivery_store = DeliveryStore(database, settings.max_queue_bytes, settings.max_queues)
         self._queue_key = _sealing_key(settings.data_dir / "queue.key")
         self._key_material_key = _sealing_key(settings.data_dir / "key-material.key")
         self.deliveries = DeliveryService(

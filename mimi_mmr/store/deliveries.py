@@ -17,6 +17,7 @@ from mimi_mmr.store.database import Database, insert_new
 from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
 
 MAX_QUEUE_BYTES = 64 << 20
+MAX_QUEUES = 1_000_000
 MAX_QUEUE_AGE = 30 * 86400
 MAX_SETS = 200
 TRANSACTION_LIFETIME = 7 * 86400
@@ -25,9 +26,12 @@ TRANSACTION_LIFETIME = 7 * 86400
 class DeliveryStore:
     """Queues and shelves of one provider."""
 
-    def __init__(self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+    def __init__(
+        self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES, max_queues: int = MAX_QUEUES
+    ) -> None:
         """Over the deliveries' own database."""
         self._database = database
+        self._max_queues = max_queues
         self._max_queue_bytes = max_queue_bytes
 
     async def close(self) -> None:
@@ -37,10 +41,13 @@ class DeliveryStore:
     # --- queues --------------------------------------------------------------------------------------
 
     async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
-        """A new, empty queue; creating it again changes nothing."""
+        """A new, empty queue; creating it again changes nothing. Raises `QueueFull` above the provider's bound."""
         values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
         try:
             async with self._database.write() as connection:
+                count = await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
+                if count >= self._max_queues:
+                    raise QueueFull(f"this provider keeps at most {self._max_queues} queues")
                 await connection.execute(sa.insert(queues).values(values))
         except sa.exc.IntegrityError:
             return  # made before: a retry after a lost answer
@@ -152,10 +159,16 @@ class DeliveryStore:
         if not row.open or not hmac.compare_digest(row.upload_public_key, key):
             raise NotAllowed("the shelf is closed, or its sets are signed by another key")
 
-    async def claim(self, shelf: bytes, now: float) -> tuple[KeyPackageSet, bool] | None:
-        """Take a whole set, once; or a last resort, chosen at random and counted; or None."""
+    async def claim(
+        self, shelf: bytes, upload_public_key: bytes, now: float
+    ) -> tuple[KeyPackageSet, bool] | None:
+        """Take a whole set, once; or a last resort, chosen at random and counted; or None.
+
+        Only of a shelf that is kept by the key which the claim names.
+        """
         table = key_package_sets
-        valid = sa.and_(table.c.shelf == shelf, table.c.expiry > now)
+        keeper = sa.select(shelves.c.id).where(shelves.c.upload_public_key == upload_public_key)
+        valid = sa.and_(table.c.shelf == shelf, table.c.shelf.in_(keeper), table.c.expiry > now)
         async with self._database.write() as connection:
             single = sa.select(table).where(valid, table.c.last_resort.is_(False)).limit(1)
             row = (await connection.execute(single.with_for_update(skip_locked=True))).one_or_none()
