@@ -462,15 +462,16 @@ def plot(rows: Sequence[Row], directory: Path) -> None:
         raise SystemExit("plots need matplotlib: pip install matplotlib") from None
     directory.mkdir(parents=True, exist_ok=True)
     for name in list(COLUMNS)[3:]:
-        figure, axes = pyplot.subplots()
+        figure, axes = pyplot.subplots(layout="constrained", figsize=(9, 5))
         for label in dict.fromkeys(row.scheme for row in rows):
             points = [(row.n, asdict(row)[name]) for row in rows if row.scheme == label]
             drawn = [(n, value) for n, value in points if value]
             if drawn:
                 axes.loglog(*zip(*drawn, strict=True), marker="o", label=label)
-        axes.set(xlabel="members", ylabel=name.replace("_", " "))
-        axes.legend()
-        figure.savefig(directory / f"{name}.png")
+        axes.set(xlabel="members", ylabel=COLUMNS[name])
+        if axes.lines:
+            figure.legend(loc="outside right upper")
+            figure.savefig(directory / f"{name}.png")
         pyplot.close(figure)
 
 
