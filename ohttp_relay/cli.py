@@ -134,13 +134,15 @@ def relay(
     ca: Trust = None,
     up_cert: UpCertificate = None,
     up_key: UpKey = None,
+    keys: Annotated[list[str] | None, typer.Option(help="NAME=URL of a key list that is elsewhere.")] = None,
     tokens: Annotated[Path | None, typer.Option(help="File of bearer tokens, one a line.")] = None,
     per_minute: Annotated[int | None, typer.Option(help="Requests of one client in a minute.")] = None,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
     """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list."""
     gateways, upstream, authenticate = _named(gateway), _client_tls(ca, up_cert, up_key), _tokens(tokens)
-    for url in gateways.values():  # a bad setting shows before any worker starts
+    lists = _named(keys or [])
+    for url in [*gateways.values(), *lists.values()]:  # a bad setting shows before any worker starts
         check_url(url, allow_insecure_loopback=allow_insecure_loopback)
 
     def make(metrics: Metrics) -> web.Application:
@@ -151,6 +153,7 @@ def relay(
             allow_insecure_loopback=allow_insecure_loopback,
             metrics=metrics,
             rate=RateLimit(per_minute) if per_minute else None,
+            key_urls=lists,
         ).app()
 
     tls = _server_tls(cert, key, client_ca)

@@ -17,7 +17,7 @@ from yarl import URL
 
 from .errors import ConfigurationError, ExchangeFailed, InconsistentKeys, NoUsableKey
 from .hpke import Suite
-from .keyconfig import MEDIA_TYPE, KeyConfig, choose_config, decode_key_list
+from .keyconfig import KeyConfig, choose_config, decode_key_list
 from .targets import AUTO_HEADERS
 from .transport import check_url, read_limited
 
@@ -72,8 +72,6 @@ class RelayKeys:
                 data = await read_limited(answer.content, _KEY_LIST_LIMIT, answer.content_length)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ExchangeFailed(f"no key list: {type(error).__name__}") from error
-        if answer.content_type != MEDIA_TYPE:
-            raise ExchangeFailed(f"expected {MEDIA_TYPE}, got {answer.content_type}")
         if self._verify is not None:
             self._verify(data)
         return KeyList(data, lifetime(answer.headers.get("Cache-Control")))

@@ -20,10 +20,11 @@ from yarl import URL
 
 from . import chunked
 from .capsule import REQUEST_TYPE
-from .errors import BodyTooLarge, ConfigurationError
+from .errors import BodyTooLarge, ConfigurationError, InvalidKeyList
 from .fields import Field
 from .keptkeys import KeyShelf
 from .keyconfig import MEDIA_TYPE as KEYS_TYPE
+from .keyconfig import decode_key_list
 from .mount import Service
 from .problems import OHTTP_KEY, decode_problem
 from .ratelimit import RateLimit
@@ -89,12 +90,18 @@ class Relay(Service):
         observe: Observer | None = None,
         metrics: Metrics | None = None,
         rate: RateLimit | None = None,
+        key_urls: Mapping[str, str | URL] | None = None,
     ) -> None:
-        if not gateways:
-            raise ConfigurationError("a relay needs at least one gateway")
+        if not gateways or not set(key_urls or ()) <= set(gateways):
+            raise ConfigurationError("a relay needs at least one gateway, and key lists of known ones only")
         self._gateways = {
             name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
             for name, url in gateways.items()
+        }
+        # A gateway's list is at its own URL (RFC 9540, section 5) unless another is named.
+        self._key_urls = self._gateways | {
+            name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+            for name, url in (key_urls or {}).items()
         }
         self.limits = limits or RelayLimits()
         super().__init__(session, self._open_session, checked=False, observe=observe, metrics=metrics)
@@ -142,7 +149,7 @@ class Relay(Service):
         name = request.match_info["name"]
         try:
             body, seconds = await self._keys.get(name)
-        except (aiohttp.ClientError, OSError, TimeoutError, BodyTooLarge, ValueError):
+        except (aiohttp.ClientError, OSError, BodyTooLarge, InvalidKeyList):
             return web.Response(status=502, text="the gateway gave no key list")
         headers = {"Cache-Control": f"max-age={seconds}"}
         return web.Response(body=body, content_type=KEYS_TYPE, headers=headers)
@@ -256,14 +263,16 @@ class Relay(Service):
         return response
 
     async def _fetch_keys(self, name: str) -> bytes:
-        url = self._gateways[name]
+        url = self._key_urls[name]
         async with (
             asyncio.timeout(self.limits.gateway_seconds),
             self.session.get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
         ):
-            if answer.status != 200 or media_type(answer.headers.get("Content-Type")) != KEYS_TYPE:
-                raise ValueError("not a key list")
-            return await read_limited(answer.content, self.limits.key_list, answer.content_length)
+            if answer.status != 200:
+                raise InvalidKeyList(f"expected a key list, got status {answer.status}")
+            body = await read_limited(answer.content, self.limits.key_list, answer.content_length)
+        decode_key_list(body)  # some gateways call it something else, so what it is decides
+        return body
 
     def _open_session(self) -> aiohttp.ClientSession:
         return open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)

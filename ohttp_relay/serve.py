@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -48,8 +47,8 @@ def run(make_app: AppFactory, bind: Bind, make_admin: AppFactory | None = None) 
     """
     sockets = open_sockets(bind)
     host, port = sockets[0].getsockname()[:2]
-    sys.stderr.write(f"listening on {'https' if bind.tls else 'http'}://{host}:{port}\n")
-    sys.stderr.flush()
+    scheme = "https" if bind.tls else "http"
+    log.info("listening on %s://%s:%d with %d workers", scheme, host, port, bind.workers)
     run_on(make_app, bind, sockets, make_admin)
 
 

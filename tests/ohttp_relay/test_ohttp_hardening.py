@@ -377,6 +377,35 @@ async def test_bad_key_lists_are_errors(world: World) -> None:
                 pass
 
 
+async def test_gateways_whose_key_list_is_elsewhere_bare_and_called_something_else(world: World) -> None:
+    await world.start()
+    config = world.keyring.public_configs()[0].to_bytes()
+
+    async def bare(_: web.Request) -> web.Response:
+        return web.Response(body=config, content_type="application/octet-stream")
+
+    app = web.Application()
+    app.router.add_get("/ohttp-keys", bare)
+    lists = {"gw": await world.serve(app) + "/ohttp-keys"}
+    relay = Relay({"gw": world.gateway_url}, ssl_context=world.tls, key_urls=lists)
+    world.relay_url = await world.serve(relay.app()) + "/gw"
+    async with world.client().get(world.origin) as response:
+        assert response.status == 200
+    with pytest.raises(ConfigurationError):
+        Relay({"gw": world.gateway_url}, key_urls={"other": lists["gw"]})
+
+
+async def test_what_is_no_key_list_does_not_pass_the_relay(world: World) -> None:
+    await world.start()
+    lists = await keys_served(world, b"<html>", 404, world.keyring.public_list()[:-1])
+    for url in lists:
+        relay = Relay({"gw": world.gateway_url}, ssl_context=world.tls, key_urls={"gw": url})
+        world.relay_url = await world.serve(relay.app()) + "/gw"
+        with pytest.raises(ExchangeFailed, match="502"):
+            async with world.client().get(world.origin):
+                pass
+
+
 async def test_sources_that_must_agree(world: World) -> None:
     await world.start()
     good, other = world.keyring.public_list(), KeyRing.generate().public_list()

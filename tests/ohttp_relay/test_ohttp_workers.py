@@ -210,10 +210,10 @@ async def command(*arguments: str) -> AsyncIterator[Process]:
         sys.executable, "-m", "ohttp_relay", *arguments, "--port", "0", stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    first = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+    first = json.loads(await asyncio.wait_for(process.stderr.readline(), 20))["event"]
     assert first.startswith("listening on "), first
     try:
-        yield Process(process, first.split()[-1])
+        yield Process(process, first.split()[2])
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
