@@ -327,6 +327,67 @@ async def test_outer_answers_carry_only_the_fields_they_need(world: World) -> No
     assert set(headers) == {"Content-Type", "Content-Length", "Date"}
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304), ("GET", 599)])
+async def test_answers_without_content_are_framed_like_all_others(
+    world: World, chunked: bool, method: str, status: int
+) -> None:
+    async def bare(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"ETag": '"1"'})
+
+    client = await world.start(client={"chunked": chunked})
+    world.target.answer = bare
+    async with client.request(method, world.origin) as response:
+        assert (response.status, await response.read()) == (status, b"")
+        assert response.headers["etag"] == '"1"'
+
+
+async def test_connect_is_refused(world: World) -> None:
+    await world.start()
+    response = await exchange(world, bhttp.Request("CONNECT", "", world.origin.removeprefix("https://"), ""))
+    assert response.status == 403
+
+
+async def test_the_host_field_decides_if_there_is_no_authority(world: World) -> None:
+    await world.start()
+    host = world.origin.removeprefix("https://")
+    response = await exchange(world, bhttp.Request("GET", "https", "", "/", (("host", host),)))
+    assert response.status == 200
+    response = await exchange(world, bhttp.Request("GET", "https", host, "/", (("host", "other.example"),)))
+    assert response.status == 200
+    assert [dict(seen.fields)["host"] for seen in world.target.requests] == [host, host]
+    assert (await exchange(world, bhttp.Request("GET", "https", "", "/"))).status == 403
+
+
+async def test_fields_of_the_answer_inside_do_not_come_out(world: World) -> None:
+    async def marked(_: web.Request) -> web.Response:
+        return web.Response(headers={"Set-Cookie": "a=1", "X-Inner": "1", "Cache-Control": "max-age=9"})
+
+    await world.start()
+    world.target.answer = marked
+    capsule, _ = encapsulate_request(world.keyring.public_configs()[0], get(world).to_bytes())
+    for url in (world.gateway_url, world.relay_url):
+        capsule, _ = encapsulate_request(world.keyring.public_configs()[0], get(world).to_bytes())
+        _, headers, _ = await post(url, capsule, world)
+        assert set(headers) == {"Content-Type", "Content-Length", "Date"}
+
+
+async def test_connections_are_kept_from_one_request_to_the_next(world: World) -> None:
+    peers = set()
+
+    async def whose(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        return web.Response()
+
+    client = await world.start()
+    world.target.answer = whose
+    for _ in range(5):
+        async with client.get(world.origin) as response:
+            assert response.status == 200
+    assert len(peers) == 1
+
+
 # Replay and date
 
 

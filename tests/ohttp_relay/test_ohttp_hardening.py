@@ -177,13 +177,21 @@ async def hang_up(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("answer", [cut, hang_up])
-async def test_a_gateway_that_dies_is_an_error_for_the_client(
+async def test_a_gateway_that_dies_is_an_error_for_the_client_and_nobody_tries_again(
     world: World, broken, answer, chunked: bool
 ) -> None:
-    client = await broken(answer, chunked=chunked)
+    asked = 0
+
+    async def count(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return await answer(request)
+
+    client = await broken(count, chunked=chunked)
     with pytest.raises((ExchangeFailed, CapsuleError)):
         async with client.get(world.origin) as response:
             await response.read()
+    assert asked == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])
