@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
 
-from treewrap import Suite, WrapTree
+from treewrap import NodeError, ParseError, Suite, WrapTree
 from treewrap.suite import seal as real_seal
 
 CI = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -104,6 +104,28 @@ def test_g3_a_removed_member_opens_nothing_that_came_later(
 def test_g5_whoever_holds_no_epoch_secret_opens_nothing(suite: Suite, history: list[Step]) -> None:
     world = run(suite, history)
     assert Attacker(suite).learn(world, range(0)) == set()
+
+
+@CI
+@given(SUITES, HISTORIES, st.data())
+def test_g5_whoever_opens_a_spoiled_node_names_it(
+    suite: Suite, history: list[Step], data: st.DataObject
+) -> None:
+    """Swapped, rolled back, never accepted, truncated, or damaged: whatever stands in its place."""
+    world = run(suite, history)
+    places = [ref for ref, _ in world.hub._forest.top_down()]
+    rows = dict(zip(places, list(world.hub.chunks())[1:], strict=True))
+    spoiled = data.draw(st.sampled_from(places))
+    good = rows[spoiled]
+    others = [row for published in world.published for _, row in published.rows if row != good]
+    flipped = bytearray(good)
+    flipped[data.draw(st.integers(0, len(good) - 1))] ^= data.draw(st.integers(1, 255))
+    rows[spoiled] = data.draw(st.sampled_from([*others, bytes(flipped), good[:-1], good + b"\0"]))
+    served = world.hub.header + b"".join(rows.values())
+    with pytest.raises((NodeError, ParseError)) as caught:
+        WrapTree.open(served, world.tree_secret(), world.hub.tree_hash)
+    if spoiled != places[0] and len(rows[spoiled]) == len(good):
+        assert f"(level {spoiled.level}, index {spoiled.index})" in str(caught.value)
 
 
 @CI
