@@ -197,15 +197,21 @@ class TrustAnchors:
                 policy.build_server_verifier(x509.DNSName(domain)).verify(leaf, rest)
             else:
                 policy.build_client_verifier().verify(leaf, rest)
-        except VerificationError as error:
+        except (VerificationError, ValueError, x509.InvalidVersion) as error:
             raise CertificateRejected(f"the chain does not lead to the CA of {domain}: {error}") from None
 
 
 def _load(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    # The library has errors of many kinds for what a hostile certificate may hold (an unknown version, a doubled
+    # extension, an unknown algorithm), and some are found at the first look only: they all mean the same here.
     try:
         leaf, *rest = [x509.load_der_x509_certificate(der) for der in chain]
-    except ValueError:
-        raise CertificateRejected("expected a chain of DER certificates, the device's first") from None
+        _ = (leaf.version, leaf.extensions, leaf.public_key())
+    except Exception as error:
+        reason = type(error).__name__
+        raise CertificateRejected(
+            f"expected a chain of DER certificates, the device's first ({reason})"
+        ) from None
     return leaf, rest
 
 

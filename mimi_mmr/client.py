@@ -13,7 +13,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mimi_mmr.account import Account
 from mimi_mmr.certificates import TrustAnchors
@@ -77,22 +77,24 @@ from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.private_path import PrivatePath, gather
-from mimi_mmr.room import PendingCommit, Room, Whois
+from mimi_mmr.room import PendingCommit, Room, Standing, Whois
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.stock import KeyPackageStock
 from mimi_mmr.uris import Kind, MimiUri, random_uri
 
 SET_LIFETIME = 30 * 86400
 COMMIT_ATTEMPTS = 8
-JOIN_ATTEMPTS = 5
+UPDATE_ATTEMPTS = 4
+RETRY_SECONDS = 0.5
 ADD_BATCH = 100
+CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is needed
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that came in a room: from which leaf, and what."""
+    """A message that came in a room: what, and from whom, as the room knew its sender when it came."""
 
-    sender: int
+    sender: Whois
     content: Content
 
     @property
@@ -132,7 +134,6 @@ class _Waiting:
     package: PreparedKeyPackage
     contact: Contact | None = None
     acknowledged: int = 0
-    failures: int = 0
 
 
 class Client(Account):
@@ -169,6 +170,7 @@ class Client(Account):
             engine or MlsRsEngine(), self.path, self._queues, key_package_slot, clock
         )
         self._waiting: dict[bytes, _Waiting] = {}
+        self._introductions: deque[tuple[Contact, Joined]] = deque()
         self._looking = asyncio.Lock()
 
     # --- connecting ----------------------------------------------------------------------------------
@@ -229,6 +231,9 @@ class Client(Account):
 
     async def _introduce(self, contact: Contact, joined: Joined) -> None:
         """Send this side's connection key; from then on the contact can fetch KeyPackages."""
+        self._check_known(contact.device)
+        known = self.contacts.get(contact.user)
+        contact.pinned = contact.pinned or (known is not None and known.pinned)
         self.contacts[contact.user] = contact
         content = Content(ContentKind.CONNECTION_KEY, contact.offer().to_bytes())
         await self.send(joined, content)
@@ -340,8 +345,16 @@ class Client(Account):
         raise RoomError(f"{COMMIT_ATTEMPTS} commits in a row lost to others'")
 
     async def _update(self, joined: Joined, pending: PendingCommit) -> None:
-        path = f"/v1/update/{joined.uri.name}"
-        answer = await self.path.call(joined.uri.domain, "POST", path, pending.request.to_bytes())
+        """Send a commit. When the answer is lost the very same is sent again: the hub knows it if it took it."""
+        path, body = f"/v1/update/{joined.uri.name}", pending.request.to_bytes()
+        for attempt in range(UPDATE_ATTEMPTS):
+            try:
+                answer = await self.path.call(joined.uri.domain, "POST", path, body)
+                break
+            except (PrivatePathFailed, PeerError):
+                if attempt == UPDATE_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS * 2**attempt)
         _raise_refusal(UpdateRoomResponse.from_bytes(answer))
 
     async def send(self, joined: Joined, content: Content | str) -> None:
@@ -361,8 +374,20 @@ class Client(Account):
         raise RoomError(f"the room moved on {COMMIT_ATTEMPTS} times while a message was being sent")
 
     def who(self, joined: Joined) -> list[Whois]:
-        """Every member, resolved as far as policy and credentials allow."""
-        return joined.room.who(self.trust, self._clock())
+        """Every member, resolved as far as policy and credentials allow.
+
+        A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
+        """
+        return [self._pinned(entry) for entry in joined.room.who(self.trust, self._clock())]
+
+    def _pinned(self, entry: Whois) -> Whois:
+        try:
+            if entry.member is not None:
+                self._check_known(entry.member.device)
+        except BindingRejected as error:
+            why = f"leaf {entry.leaf}: {error}"
+            return replace(entry, standing=Standing.UNVERIFIED, member=None, why=why)
+        return entry
 
     # --- assets --------------------------------------------------------------------------------------
 
@@ -378,10 +403,7 @@ class Client(Account):
     async def fetch_asset(self, joined: Joined, message: Message) -> bytes:
         """Download through relay, gateway and the hub's proxy; only from the host of the sender's provider."""
         reference = AssetReference.from_bytes(message.content.body)
-        sender = joined.room.participants().get(message.sender)
-        if sender is None:
-            raise NotAllowed("the asset's sender is no longer in the room: nobody vouches for its host")
-        provider = await self.path.provider(sender.credential.user_pseudonym.domain)
+        provider = await self.path.provider(message.sender.user.domain)
         if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
             raise NotAllowed("the asset is not on the asset host of its sender's provider")
         return reference.open(await self.path.download(joined.uri.domain, reference.url))
@@ -416,26 +438,43 @@ class Client(Account):
         Waits up to `wait` seconds, or until one of them was used.
         """
         async with self._looking:
+            await self._introduce_all()
             used = await self._look_into_all(wait)
             found = [await self._try_to_join(*invitation) for invitation in used]
             return [joined for joined in found if joined is not None]
 
     async def _try_to_join(self, ref: bytes, fanout: FanoutMessage, sequence: int) -> Joined | None:
-        """Join; an invitation that is no good is noted in `refused`, one that could not be followed now stays.
+        """Join. What can't be reached now is tried again at the next look; what is no good is passed over.
 
-        It stays for a few attempts: a hub that never answers must not keep this client from other invitations.
+        The KeyPackage stays out in both cases: a worthless Welcome must not cost us the one that is meant.
         """
         waiting = self._waiting[ref]
         try:
             joined = await self._join(waiting, fanout, sequence)
+        except (PrivatePathFailed, PeerError) as error:
+            self.refused.append(f"invitation, to be tried again: {error}")
+            return None
         except MmrError as error:
             self.refused.append(f"invitation: {error}")
-            waiting.failures += 1
-            if isinstance(error, (PrivatePathFailed, PeerError)) and waiting.failures < JOIN_ATTEMPTS:
-                return None
-            joined = None
+            waiting.acknowledged = sequence
+            return None
         del self._waiting[ref]
+        if waiting.contact is not None:
+            self._introductions.append((waiting.contact, joined))
+        await self._introduce_all()
+        await self.sync(joined)
         return joined
+
+    async def _introduce_all(self) -> None:
+        """Send connection keys that are due; one that can't be sent now stays due."""
+        while self._introductions:
+            contact, joined = self._introductions[0]
+            try:
+                await self._introduce(contact, joined)
+            except (PrivatePathFailed, PeerError) as error:
+                self.refused.append(f"introduction, to be tried again: {error}")
+                return
+            self._introductions.popleft()
 
     async def _look_into_all(self, wait: float) -> list[tuple[bytes, FanoutMessage, int]]:
         looks = {
@@ -477,16 +516,14 @@ class Client(Account):
         joined = Joined(room, leaf, sequence, fanout.sequence)
         joined.problems += [f"leaf {at}: {problem}" for at, problem in room.problems.items()]
         if waiting.contact is not None:
+            self._check_known(waiting.contact.device)
             self._check_connection_room(joined, waiting.contact)
             waiting.contact.room = joined.uri
-            self.rooms[joined.uri] = joined
-            await self._introduce(waiting.contact, joined)
         self.rooms[joined.uri] = joined
-        await self.sync(joined)
         return joined
 
     async def _snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:
-        tbs = SnapshotTBS(room, epoch, leaf.key.public, int(self._clock()))
+        tbs = SnapshotTBS(room, epoch, leaf.key.public, int(self._clock()) // CLOCK_STEP * CLOCK_STEP)
         request = sign_snapshot(tbs, leaf.key).to_bytes()
         return Snapshot.from_bytes(
             await self.path.call(room.domain, "POST", f"/v1/snapshot/{room.name}", request)
@@ -510,29 +547,30 @@ class Client(Account):
             return
         if fanout.room != joined.uri or fanout.sequence <= joined.last_sequence:
             return  # a repetition, or another room's: at least once is what the hub promises
-        joined.last_sequence = fanout.sequence
         try:
             if fanout.kind is EventKind.COMMIT:
                 followed = joined.room.follow(CommitEvent.from_bytes(fanout.event), self._clock())
                 joined.problems += followed.problems
             elif fanout.kind is EventKind.APPLICATION:
                 self._receive(joined, ApplicationEvent.from_bytes(fanout.event).message)
+            joined.last_sequence = fanout.sequence  # only now: anybody could have said a number
         except MmrError as error:
             joined.desynchronised |= fanout.kind is EventKind.COMMIT and not joined.room.removed
             joined.problems.append(f"event {fanout.sequence}: {error}")
 
     def _receive(self, joined: Joined, message: bytes) -> None:
-        sender, content = joined.room.decrypt(message)
+        leaf, content = joined.room.decrypt(message)
+        sender = self._pinned(joined.room.whois(leaf, self.trust, self._clock()))
         if content.kind is ContentKind.CONNECTION_KEY:
             self._take_offer(joined, sender, ConnectionKeyOffer.from_bytes(content.body))
         else:
             joined.messages.append(Message(sender, content))
 
-    def _take_offer(self, joined: Joined, sender: int, offer: ConnectionKeyOffer) -> None:
+    def _take_offer(self, joined: Joined, sender: Whois, offer: ConnectionKeyOffer) -> None:
         """A connection key counts only in the room with the contact, from the contact."""
         contact = self._contact_of(joined)
-        member = joined.room.resolve(sender, self.trust, self._clock())
-        if contact is None or member.device.identity_key != contact.device.identity_key:
+        key = sender.member.device.identity_key if sender.member else None
+        if contact is None or key != contact.device.identity_key:
             raise ConnectionRefused("a connection key from somebody who is not the contact of this room")
         if contact.theirs is None or offer.key_version > contact.theirs.key_version:
             contact.theirs = offer

@@ -19,7 +19,7 @@ from mimi_mmr.credentials import DeviceIdentity, RealCredential, VerifiedDevice,
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, CredentialExpired, InvalidUri
 from mimi_mmr.keypackages import MAX_CLIENTS, OpenKeyPackage
 from mimi_mmr.labels import verify
-from mimi_mmr.sealing import SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
+from mimi_mmr.sealing import Kem, SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
 from mimi_mmr.secret import ConnectionKey
 from mimi_mmr.tls import BOOL, U8, U64, Fixed, Nested, Struct, Text, Vector
 from mimi_mmr.uris import USER, Kind, MimiUri
@@ -28,6 +28,7 @@ VERSION = 1
 REQUEST_SIZE = 4096
 RESPONSE_MULTIPLE = 8192
 REQUEST_LIFETIME = 14 * 86400
+_ENCAPSULATION = {Kem.X25519: 32, Kem.X_WING: 1120}
 _REQUEST = "connection request"
 _RESPONSE = "connection response"
 
@@ -197,6 +198,11 @@ def seal_request(request: ConnectionRequest, package: ConnectionPackage) -> Seal
     """Seal a request to the package it names, at the fixed size."""
     padded = pad_to(request.to_bytes(), REQUEST_SIZE)
     return package.content.public_key.seal(_REQUEST, request.content.package_hash, padded)
+
+
+def request_size(kem: Kem) -> int:
+    """What every sealed request to a package of this KEM weighs: encapsulation, padded request, tag."""
+    return _ENCAPSULATION[kem] + REQUEST_SIZE + 16
 
 
 def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> ConnectionRequest:

@@ -233,21 +233,28 @@ class RemovedFromRoom(RoomError):
     code = "removed"
 
 
-CODES: dict[str, type[MmrError]] = {}
-
-
-def _collect(cls: type[MmrError]) -> None:
-    CODES[cls.code] = cls
-    for sub in cls.__subclasses__():
-        _collect(sub)
-
-
-_collect(MmrError)
+# What a server may tell a client of; anything else a peer says is its own word, and a `PeerError`.
+_REPORTED = (
+    BodyTooLarge,
+    NoKeyPackages,
+    Unauthorized,
+    QueueFull,
+    UnknownQueue,
+    HubRefusal,
+    NotAllowed,
+    UnknownSender,
+    WrongSigner,
+    InvalidCommit,
+    TreeMismatch,
+    UnknownRoom,
+    CredentialExpired,
+    PseudonymProofRejected,
+    LinkRejected,
+    SealedBoxRejected,
+)
+CODES: dict[str, type[MmrError]] = {cls.code: cls for cls in _REPORTED}
 
 
 def from_code(code: str, message: str) -> MmrError:
-    """The error that a peer reported, as the class it has here; unknown codes become `PeerError`."""
-    cls = CODES.get(code, PeerError)
-    error = PeerError.__new__(PeerError) if cls in (ParseError, WrongEpoch) else cls.__new__(cls)
-    Exception.__init__(error, message)
-    return error
+    """The error that a server reported, as the class it has here; codes that none may report are `PeerError`."""
+    return CODES.get(code, PeerError)(message)

@@ -32,6 +32,7 @@ from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import read_limited
 
 MAX_ANSWER = 1 << 28
+MAX_PROBLEM = 1 << 16
 REQUEST_SECONDS = 90.0
 PROVIDERS_LIFETIME = 3600.0
 AT_ONCE = 16
@@ -219,10 +220,12 @@ def _checked(status: int, content_type: str, content: bytes) -> bytes:
 
 
 def _problem(content: bytes) -> MmrError:
+    if len(content) > MAX_PROBLEM:
+        return PeerError("answered with a problem document above its limit")
     try:
         document = json.loads(content)
         kind, title = document["type"], document["title"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError("answered with a malformed problem document")
     if not isinstance(kind, str) or not isinstance(title, str):
         return PeerError("answered with a malformed problem document")

@@ -227,6 +227,13 @@ class Room:
             for leaf, identity in sorted(self.participants().items())
         ]
 
+    def whois(self, leaf: int, trust: TrustAnchors, now: float) -> Whois:
+        """One member; raises `RoomError` if there is none at this leaf, or its credential is malformed."""
+        identity = self.participants().get(leaf)
+        if identity is None:
+            raise RoomError(f"no member at leaf {leaf} whose credential can be read")
+        return self._whois(leaf, identity, leaf in set(self._tree.leaves()), trust, now)
+
     def resolve(self, leaf: int, trust: TrustAnchors, now: float) -> ResolvedMember:
         """The person behind a leaf; raises a subclass of `IdentityError` that names the leaf, or `RoomError`."""
         node = self._group.leaf(leaf)

@@ -6,7 +6,7 @@ is a staged value that the caller stores in one transaction and then commits to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from mimi_mmr.errors import (
@@ -44,9 +44,9 @@ from mimi_mmr.mls.wire import (
     parse_message,
 )
 from mimi_mmr.uris import Kind, MimiUri
-from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
+from treewrap import ChangeKind, MemberUpdate, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
 
-SNAPSHOT_CLOCK_SKEW = 300
+SNAPSHOT_CLOCK_SKEW = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class AcceptedCommit:
     epoch: int
     rows: TreeRows
     policy: SignedPolicy
+    commit_hash: bytes
     events: tuple[Outgoing, ...]
     _change: TreeChange
     _wrap: StagedPublic | None
@@ -80,14 +81,16 @@ class AcceptedCommit:
         self.state.members.update(self._added)
         self.state.epoch = self.epoch
         self.state.policy = self.policy
+        self.state.commit_hash = self.commit_hash
 
 
 class HubMode:
     """The rules of minimal metadata rooms, for the hub of one provider domain."""
 
-    def __init__(self, domain: str) -> None:
-        """Rules for rooms at `domain`."""
+    def __init__(self, domain: str, reachable: Container[str] | None = None) -> None:
+        """Rules for rooms at `domain`, with members at `reachable` provider domains (any, if None)."""
         self.domain = domain
+        self._reachable = reachable
 
     # --- create --------------------------------------------------------------------------------------
 
@@ -106,7 +109,7 @@ class HubMode:
         creator = Member.of(leaf, identity)
         self._check_first_policy(request.policy, room, creator)
         wrap, rows = self._first_tree(request, creator)
-        state = RoomState(room, 0, ratchet, wrap, request.policy, {0: creator})
+        state = RoomState(room, 0, ratchet, wrap, request.policy, b"", {0: creator})
         node = ratchet.node_bytes(0)
         return NewRoom(state, TreeRows({0: node}, rows.wrap, rows.wrap_header))
 
@@ -153,7 +156,20 @@ class HubMode:
         wrap = self._stage_tree(state, request, change, added)
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
         events = tuple(self._events(state, request, added))
-        return AcceptedCommit(state, state.epoch + 1, rows, policy, events, change, wrap, added)
+        return AcceptedCommit(
+            state, state.epoch + 1, rows, policy, auth.commit_hash, events, change, wrap, added
+        )
+
+    def is_repetition(self, state: RoomState, request: UpdateRequest) -> bool:
+        """Whether this is the very commit that began the current epoch, sent again: its answer was lost."""
+        auth = request.auth.content
+        sender = state.members.get(auth.sender)
+        if (auth.room, auth.epoch + 1, auth.commit_hash) != (state.room, state.epoch, state.commit_hash):
+            return False
+        if sender is None:
+            return False
+        request.verify(sender.signature_key)
+        return True
 
     def _authenticate(
         self,
@@ -224,10 +240,13 @@ class HubMode:
     def _new_member(self, index: int, leaf: LeafNode, now: float) -> Member:
         try:
             check_lifetime(leaf, now)
-            return Member.of(leaf, check_leaf(leaf.identity, leaf.signature_key, now))
+            identity = check_leaf(leaf.identity, leaf.signature_key, now)
         except (IdentityError, ParseError) as error:
             error.args = (f"leaf {index}: {error}",)
             raise
+        if self._reachable is not None and identity.queue.domain not in self._reachable:
+            raise NotAllowed(f"leaf {index}: its provider {identity.queue.domain} is no peer of this hub")
+        return Member.of(leaf, identity)
 
     def _check_welcome(self, request: UpdateRequest, change: TreeChange) -> None:
         wanted = {package.ref for _, package in change.added}
@@ -259,6 +278,7 @@ class HubMode:
             staged = state.wrap.stage(update)
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
+        check_member_update(request.member_update, update)
         expected = expected_changes(state.policy.policy, change, added)
         check_changes(dict(update.changes), expected, request.auth.content)
         if update.rebuilt:
@@ -313,6 +333,20 @@ def expected_changes(
     expected = dict.fromkeys(change.removed, ChangeKind.BLANK)
     expected |= {leaf: ChangeKind.SET for leaf, member in added if policy.shows_identity(member.user)}
     return expected
+
+
+def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
+    """Refuse a member update that is not the tree update's, as far as a hub can read it: `TreeMismatch`."""
+    if sent is None:
+        raise TreeMismatch("a Tree Wrap update comes with the members' update")
+    try:
+        members = MemberUpdate.from_bytes(sent)
+    except TreeWrapError as error:
+        raise TreeMismatch(f"the members' update is malformed: {error}") from None
+    told = (members.header, [(leaf, kind) for leaf, kind, _ in members.leaves], members.tree_hash)
+    wanted = (update.header, list(update.changes), update.tree_hash)
+    if told != wanted or (members.repaired, members.rebuilt) != (update.repaired, bool(update.rebuilt)):
+        raise TreeMismatch("the members' update tells other changes than the hub's")
 
 
 def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *, may_drop: bool) -> None:

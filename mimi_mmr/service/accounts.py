@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.connections import request_size
 from mimi_mmr.endpoints import (
     CertificateChain,
     Deposit,
@@ -118,5 +119,7 @@ class AccountService:
     async def deposit(self, call: Call) -> Reply:
         """POST /v1/connectionRequest/{user}: the same answer whoever it is for, and whatever becomes of it."""
         deposit = Deposit.from_bytes(call.body)
+        if len(deposit.request.ciphertext) != request_size(deposit.request.kem):
+            raise NotAllowed("a sealed connection request has one size")
         await self._store.deposit(self._user(call.names["user"]), deposit.to_bytes())
         return Reply(202)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from mimi_mmr.endpoints import CollectRequest, QueueOrder, QueuePage, ReplyDeposit
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
-from mimi_mmr.hub.messages import NotifyRequest
+from mimi_mmr.hub.messages import FanoutMessage, NotifyRequest
 from mimi_mmr.keypackages import (
     CLAIM_LIFETIME,
     ClaimStatus,
@@ -149,6 +149,8 @@ class DeliveryService:
         request = NotifyRequest.from_bytes(body)
         if request.hub != hub:
             raise NotAllowed("the notification names another hub than its sender")
+        if FanoutMessage.from_bytes(request.message).room.domain != hub:
+            raise NotAllowed("the notification is for a room of another hub")
         queues = []
         for delivery in request.deliveries:
             try:

@@ -45,7 +45,7 @@ class HubService:
     ) -> None:
         """Serve rooms at `domain`; `claim_locally` answers key-material requests for this very provider."""
         self._domain = domain
-        self._mode = HubMode(domain)
+        self._mode = HubMode(domain, {domain, *peers.urls})
         self._store = store
         self._outbox = outbox
         self._peers = peers
@@ -84,6 +84,8 @@ class HubService:
     async def _update(self, room: MimiUri, request: UpdateRequest) -> None:
         async with self._lock(room):
             state = await self._state(room)
+            if self._mode.is_repetition(state, request):
+                return
             accepted = self._mode.update(state, request, self._clock())
             try:
                 await self._store.advance(accepted, self._clock())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import time
@@ -23,6 +24,9 @@ CLOCK_SKEW = 300
 KEYS_PATH = "/.well-known/mimi-mmr-provider"
 MAX_ANSWER = 1 << 22
 REFRESH_SECONDS = 600.0
+DOCUMENT_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+CONNECTIONS_PER_PEER = 16
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +56,11 @@ class Peers:
         self._own: ProviderKeys | None = None
         self._known: dict[str, tuple[float, ProviderKeys]] = {}
         self._signers: dict[str, bytes] = {}
+        self._silent: dict[str, float] = {}
         local = (source_address, 0) if source_address else None
-        connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local)
+        connector = aiohttp.TCPConnector(
+            ssl=ssl_context or True, local_addr=local, limit_per_host=CONNECTIONS_PER_PEER, limit=0
+        )
         timeout = aiohttp.ClientTimeout(total=30)
         jar = aiohttp.DummyCookieJar()
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
@@ -91,14 +98,24 @@ class Peers:
         return document
 
     async def documents(self) -> list[ProviderKeys]:
-        """Every known provider's signed keys; one that can't be had now is left out, and logged."""
-        found = [self.own]
-        for domain in sorted(self.urls):
-            try:
-                found.append(await self.document(domain))
-            except MmrError as error:
-                log.warning("no keys of peer %s: %s", domain, error.code)
-        return found
+        """Every known provider's signed keys; one that can't be had in time is left out, and logged."""
+        found = await asyncio.gather(*(self._document_or_none(domain) for domain in sorted(self.urls)))
+        return [self.own, *(document for document in found if document is not None)]
+
+    async def _document_or_none(self, domain: str) -> ProviderKeys | None:
+        """What is known if it is still valid, rather than nothing; a silent peer is not asked again at once."""
+        now = self._clock()
+        _, known = self._known.get(domain, (0.0, None))
+        usable = known if known is not None and known.keys.expiry > now else None
+        if self._silent.get(domain, 0.0) > now:
+            return usable
+        try:
+            return await asyncio.wait_for(self.document(domain), DOCUMENT_SECONDS)
+        except (MmrError, TimeoutError) as error:
+            self._silent[domain] = now + SILENT_SECONDS
+            reason = error.code if isinstance(error, MmrError) else "no answer"
+            log.warning("no keys of peer %s: %s", domain, reason)
+            return usable
 
     def asset_origins(self) -> set[str]:
         """Asset hosts that this provider's and its peers' documents name, as far as they are known now."""

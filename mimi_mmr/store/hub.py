@@ -60,7 +60,7 @@ class HubStore:
                     "arity": state.wrap.suite.arity,
                 }
                 await connection.execute(sa.insert(rooms).values(values))
-                await _write_epoch(connection, state.room, state.epoch, new.rows, state.policy)
+                await _write_epoch(connection, state.room, state.epoch, new.rows, state.policy, b"")
         except sa.exc.IntegrityError:
             raise NotAllowed("a room of this URI exists") from None
 
@@ -79,7 +79,9 @@ class HubStore:
         room, before = accepted.state.room, accepted.state.epoch
         async with self._database.write() as connection:
             await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
-            await _write_epoch(connection, room, accepted.epoch, accepted.rows, accepted.policy)
+            await _write_epoch(
+                connection, room, accepted.epoch, accepted.rows, accepted.policy, accepted.commit_hash
+            )
 
     async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
         """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""
@@ -169,7 +171,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
         else:
             wrap[node.level, node.position] = node.data
     public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
-    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy)
+    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.commit_hash)
 
 
 def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
@@ -180,13 +182,19 @@ def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes
 
 
 async def _write_epoch(
-    connection: AsyncConnection, room: MimiUri, epoch: int, rows: TreeRows, policy: SignedPolicy
+    connection: AsyncConnection,
+    room: MimiUri,
+    epoch: int,
+    rows: TreeRows,
+    policy: SignedPolicy,
+    commit: bytes,
 ) -> None:
     header = {
         "room": str(room),
         "epoch": epoch,
         "wrap_header": rows.wrap_header,
         "policy": policy.to_bytes(),
+        "commit_hash": commit,
     }
     await connection.execute(sa.insert(room_epochs).values(header))
     changed: dict[tuple[int, int, int], bytes | None] = {
