@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ PAGE_BITS = 6
 PAGE_NODES = 1 << PAGE_BITS
 PAGE_MASK = PAGE_NODES - 1
 EPOCH_SIZE = 8
+_UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Node(NamedTuple):
@@ -61,11 +63,12 @@ class Page:
 class Level:
     """All nodes of one level, by index."""
 
-    __slots__ = ("_bitmap_size", "_hashed", "_tags", "pages")
+    __slots__ = ("_bitmap_size", "_hashed", "_tags", "_unpack", "pages")
 
     def __init__(self, bitmap_size: int, *, hashed: bool, tags: bool) -> None:
         self._bitmap_size = bitmap_size
         self._hashed = hashed
+        self._unpack = struct.Struct(f"<{PAGE_NODES}{_UNSIGNED[bitmap_size]}").unpack
         self._tags = tags
         self.pages: dict[int, Page] = {}
 
@@ -140,27 +143,29 @@ class Level:
         """Give what all slots hold, one after the other."""
         return b"".join([page.packed for _, page in sorted(self.pages.items())])
 
+    def filled(self) -> Iterator[tuple[int, int]]:
+        """List index and bitmap of all nodes that are there, in order."""
+        for number, page in sorted(self.pages.items()):
+            first = number << PAGE_BITS
+            for place, bitmap in enumerate(self._unpack(page.bitmaps)):
+                if bitmap:
+                    yield first + place, bitmap
+
     def children(self, bits: int) -> Iterator[int]:
         """List the indices one level below, in order."""
         arity = 1 << bits
-        full, size = (1 << arity) - 1, self._bitmap_size
-        for number, page in sorted(self.pages.items()):
-            for place in range(PAGE_NODES):
-                bitmap = int.from_bytes(page.bitmaps[place * size : (place + 1) * size], "little")
-                first = (number << PAGE_BITS | place) << bits
-                if bitmap == full:
-                    yield from range(first, first + arity)
-                elif bitmap:
-                    yield from [first | slot for slot in slots(bitmap)]
+        full = (1 << arity) - 1
+        for index, bitmap in self.filled():
+            first = index << bits
+            if bitmap == full:
+                yield from range(first, first + arity)
+            else:
+                yield from [first | slot for slot in slots(bitmap)]
 
     def counts(self) -> Iterator[int]:
         """List how many slots each node has, in order of the nodes."""
-        size = self._bitmap_size
-        for _, page in sorted(self.pages.items()):
-            for at in range(0, PAGE_NODES * size, size):
-                count = int.from_bytes(page.bitmaps[at : at + size], "little").bit_count()
-                if count:
-                    yield count
+        for _, bitmap in self.filled():
+            yield bitmap.bit_count()
 
     def set_hashes(self, hashes: bytes) -> None:
         """Put the hashes of all nodes one level below in their places, given in their order."""
@@ -172,10 +177,8 @@ class Level:
 
     def __iter__(self) -> Iterator[tuple[int, Node]]:
         """List index and node of all that are there, in order."""
-        for number in sorted(self.pages):
-            for index in range(number << PAGE_BITS, (number + 1) << PAGE_BITS):
-                if self.bitmap(index):
-                    yield index, self.read(index)
+        for index, _ in self.filled():
+            yield index, self.read(index)
 
     def _span(self, page: Page, place: int) -> tuple[int, int]:
         at, bitmaps = place * self._bitmap_size, page.bitmaps
