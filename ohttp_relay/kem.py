@@ -273,7 +273,7 @@ class XWingKem:
         return XWingKey(secret, lattice, curve, public)
 
     def derive(self, ikm: bytes) -> XWingKey:
-        """Derive a private key: SHAKE256 of the input (draft-ietf-hpke-pq)."""
+        """Derive a private key: SHAKE256 of the input (draft-connolly-cfrg-xwing-kem, "Use in HPKE")."""
         return self.load(KemSecret(hashlib.shake_256(ikm).digest(32)))
 
     def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
