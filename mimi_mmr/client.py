@@ -12,7 +12,7 @@ import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mimi_mmr.account import Account
@@ -134,6 +134,7 @@ class _Waiting:
     package: PreparedKeyPackage
     contact: Contact | None = None
     acknowledged: int = 0
+    failures: int = 0
 
 
 class Client(Account):
@@ -439,9 +440,16 @@ class Client(Account):
         """
         async with self._looking:
             await self._introduce_all()
-            used = await self._look_into_all(wait)
-            found = [await self._try_to_join(*invitation) for invitation in used]
-            return [joined for joined in found if joined is not None]
+            joined = await self._join_all(await self._look_into(self._waiting, 0.0))
+            if joined or not wait:
+                return joined
+            # whose hub can't be reached is asked again at the next look, and keeps nobody waiting
+            quiet = {ref: waiting for ref, waiting in self._waiting.items() if not waiting.failures}
+            return await self._join_all(await self._look_into(quiet, wait))
+
+    async def _join_all(self, used: Sequence[tuple[bytes, FanoutMessage, int]]) -> list[Joined]:
+        found = [await self._try_to_join(*invitation) for invitation in used]
+        return [joined for joined in found if joined is not None]
 
     async def _try_to_join(self, ref: bytes, fanout: FanoutMessage, sequence: int) -> Joined | None:
         """Join. What can't be reached now is tried again at the next look; what is no good is passed over.
@@ -453,6 +461,7 @@ class Client(Account):
             joined = await self._join(waiting, fanout, sequence)
         except (PrivatePathFailed, PeerError) as error:
             self.refused.append(f"invitation, to be tried again: {error}")
+            waiting.failures += 1
             return None
         except MmrError as error:
             self.refused.append(f"invitation: {error}")
@@ -476,10 +485,10 @@ class Client(Account):
                 return
             self._introductions.popleft()
 
-    async def _look_into_all(self, wait: float) -> list[tuple[bytes, FanoutMessage, int]]:
-        looks = {
-            asyncio.create_task(self._look(ref, waiting, wait)) for ref, waiting in self._waiting.items()
-        }
+    async def _look_into(
+        self, queues: Mapping[bytes, _Waiting], wait: float
+    ) -> list[tuple[bytes, FanoutMessage, int]]:
+        looks = {asyncio.create_task(self._look(ref, waiting, wait)) for ref, waiting in queues.items()}
         used: list[tuple[bytes, FanoutMessage, int]] = []
         until = asyncio.FIRST_COMPLETED if wait else asyncio.ALL_COMPLETED
         try:

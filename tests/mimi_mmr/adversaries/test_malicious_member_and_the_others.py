@@ -7,7 +7,7 @@ import hmac
 import pytest
 
 from mimi_mmr.content import Content
-from mimi_mmr.errors import Desynchronised, LinkRejected
+from mimi_mmr.errors import Desynchronised, LinkRejected, TreeMismatch
 from mimi_mmr.hub.messages import CommitEvent, EventKind, UpdateRequest, WelcomeEvent
 from mimi_mmr.room import PendingCommit, Standing
 from tests.mimi_mmr.bench import RoomBench
@@ -106,11 +106,22 @@ def test_a_member_update_that_is_not_the_hubs_is_told(bench: RoomBench) -> None:
     dave = Set(3, LeafSecret(bench.leaves["dave"].ilk.reveal()))
     other = bench.forge_tree("bob", pending, [dave, Blank(0)])
     request = bench.resign(pending.request, "bob", member_update=other.member_update.to_bytes())
-    problems = spread(bench, pending, request)
-    for name in ("alice", "cathy"):
-        assert any("leaf 0: the Tree Wrap update does not match" in problem for problem in problems[name])
-        assert any("tree hash" in problem for problem in problems[name])
+    with bench.refused_by_hub(TreeMismatch, "other changes than the hub's"):
+        bench.hub_takes(request)
+    event = CommitEvent(request.auth, request.commit, request.member_update, request.policy)
+    for name in ("alice", "cathy"):  # from a hub that is in league with Bob
+        problems = bench.rooms[name].follow(event, bench.now).problems
+        assert any("leaf 0: the Tree Wrap update does not match" in problem for problem in problems)
+        assert any("tree hash" in problem for problem in problems)
         assert bench.names(name)[0] == "?"
+
+
+@pytest.mark.parametrize("told", [None, b"", b"x"])
+def test_the_hub_takes_no_tree_update_without_the_members(bench: RoomBench, told: bytes | None) -> None:
+    pending = bench.stage("bob", add=["dave"])
+    request = bench.resign(pending.request, "bob", member_update=told)
+    with bench.refused_by_hub(TreeMismatch):
+        bench.hub_takes(request)
 
 
 def test_a_member_who_hides_its_own_name_is_not_taken_for_hidden_by_policy(bench: RoomBench) -> None:

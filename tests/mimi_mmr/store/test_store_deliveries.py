@@ -197,7 +197,7 @@ def upload_of(
 
 
 async def claim(store: DeliveryStore, now: float = NOW, shelf: bytes = SHELF) -> tuple[bytes, bool] | None:
-    taken = await store.claim(shelf, now)
+    taken = await store.claim(shelf, KEY.public, now)
     return None if taken is None else (taken[0].entries[0].key_package, taken[1])
 
 
@@ -266,6 +266,7 @@ async def test_a_shelf_is_its_first_keys(deliveries: DeliveryStore) -> None:
     await deliveries.upload(upload_of(1))
     with pytest.raises(NotAllowed, match="another key"):
         await deliveries.upload(upload_of(2, key=SigningKey.generate()))
+    assert await deliveries.claim(SHELF, SigningKey.generate().public, NOW) is None
     foreign = sign_withdrawal(ShelfOrderTBS(SHELF, int(NOW)), SigningKey.generate())
     with pytest.raises(NotAllowed, match="another key"):
         await deliveries.withdraw(foreign)

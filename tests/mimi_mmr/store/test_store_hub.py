@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -284,16 +285,8 @@ async def test_a_transaction_that_fails_leaves_nothing(hub: HubStore, bench: Roo
     """The events are written first; what fails after them takes them along."""
     database: Database = hub._database
     accepted = accepted_by(await hub.load(bench.uri), bench, "bob")
-    broken = AcceptedCommit(
-        accepted.state,
-        accepted.epoch,
-        type(accepted.rows)({0: object()}, {}, accepted.rows.wrap_header),  # type: ignore[dict-item]
-        accepted.policy,
-        accepted.events,
-        accepted._change,
-        accepted._wrap,
-        accepted._added,
-    )
+    rows = type(accepted.rows)({0: object()}, {}, accepted.rows.wrap_header)  # type: ignore[dict-item]
+    broken = replace(accepted, rows=rows)
     with pytest.raises(Exception, match="object"):
         await hub.advance(broken, bench.now)
     assert await hub.epoch(bench.uri) == 2
