@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from .errors import TargetUnreachable
 from .fields import Field
 
 PIECE: Final = 256 * 1024
+_RESCAN: Final = 32  # additions after which a worker looks what the others did
+_ABANDONED: Final = 3600.0  # seconds without a write; a download that is alive writes every few
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,20 @@ class DiskCache:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._total = 0
+        self._added = 0
         self._scan()
 
     def _scan(self) -> None:
-        entries = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in entries:
+        """Learn what is stored, by whichever worker, the least recently used first."""
+        self._sizes.clear()
+        self._total = 0
+        for path in sorted(self._folder.glob("*.json"), key=_changed):
             stored = self._read(path.stem)
             if stored is not None:
                 self._remember(stored)
         for path in self._folder.iterdir():
-            if path.suffix == ".part" or (path.suffix == ".body" and path.stem not in self._sizes):
-                path.unlink(missing_ok=True)  # left behind by a process that died
+            if path.suffix in (".part", ".body") and path.stem not in self._sizes and _abandoned(path):
+                path.unlink(missing_ok=True)
 
     def find(self, name: str) -> StoredObject | None:
         """Return the object of that name, complete, or None."""
@@ -76,6 +82,8 @@ class DiskCache:
         if name not in self._sizes:
             self._remember(stored)  # another worker's
         self._sizes.move_to_end(name)
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / f"{name}.json")  # other workers, and the next start, go by this
         return stored
 
     def body(self, name: str) -> Path:
@@ -90,6 +98,9 @@ class DiskCache:
         """Take the complete content at `part` as the object's; make room."""
         part.replace(self.body(stored.name))
         self.update(stored)
+        self._added += 1
+        if self._added % _RESCAN == 0:
+            self._scan()
         self._evict()
 
     def update(self, stored: StoredObject) -> None:
@@ -137,6 +148,19 @@ class DiskCache:
 
 
 _META: Final = ("name", "size", "stored_at", "lifetime", "age")
+
+
+def _changed(path: Path) -> float:
+    """Return when a file was last written or used; the far future if another worker just removed it."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _abandoned(path: Path) -> bool:
+    """Tell whether a file without metadata was left by a process that died: other workers' are in use."""
+    return time.time() - _changed(path) > _ABANDONED
 
 
 class GrowingFile:

@@ -329,9 +329,13 @@ def test_the_cache_is_bounded_and_forgets_the_least_used(tmp_path: Path) -> None
     assert cache.find("a") == stored("a", 100)
     assert cache.total == 200
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
-    cache.part("d").write_bytes(b"left behind")
+    left, used = cache.part("d"), cache.part("e")
+    for part in (left, used):
+        part.write_bytes(b"x")
+    os.utime(left, (0, 0))  # by a process that died long ago; the other may be another worker's
     cache.body("a").write_bytes(b"short")
     again = DiskCache(tmp_path / "c", capacity=250)
+    assert (left.exists(), used.exists()) == (False, True)
     assert again.find("a") is None
     assert again.find("c") == stored("c", 100)
     assert again.total == 100
@@ -340,6 +344,18 @@ def test_the_cache_is_bounded_and_forgets_the_least_used(tmp_path: Path) -> None
         ".json",
     ]
     assert len(object_name("https://a.example/")) == 64
+
+
+def test_workers_keep_within_the_capacity_together(tmp_path: Path) -> None:
+    caches = [DiskCache(tmp_path / "c", capacity=1000) for _ in range(2)]
+    for number in range(128):
+        cache = caches[number % 2]
+        part = cache.part(f"n{number}")
+        part.write_bytes(bytes(100))
+        cache.add(stored(f"n{number}", 100), part)
+    bodies = list((tmp_path / "c").glob("*.body"))
+    assert len(bodies) <= 20 + 10  # the capacity, and what one worker adds between two looks
+    assert DiskCache(tmp_path / "c", capacity=1000).total == 100 * len(bodies)
 
 
 @pytest.mark.parametrize(
