@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client
-from mimi_mmr.endpoints import PeerRequest, PeerRequestTBS, ReplyDeposit
-from mimi_mmr.errors import UnknownQueue
-from mimi_mmr.hub.messages import Delivery, NotifyRequest
+from mimi_mmr.endpoints import PeerRequest, PeerRequestTBS, QueuePage, ReplyDeposit
+from mimi_mmr.errors import PeerError, UnknownQueue
+from mimi_mmr.hub.messages import Delivery, EventKind, FanoutMessage, NotifyRequest
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.queues import leaf_binding, queue_id, seal_queue_id
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.service.deliveries import Arrivals
+from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.service.doors import straight
 
@@ -42,11 +43,16 @@ async def a_queue(client: Client) -> tuple[AccessToken, Delivery]:
 
 
 def notification(hub: str, *deliveries: Delivery, message: bytes = b"hello") -> bytes:
-    return NotifyRequest(hub, secrets.token_bytes(16), deliveries, message).to_bytes()
+    event = FanoutMessage(MimiUri(hub, Kind.ROOM, "room"), 1, 0, EventKind.APPLICATION, message)
+    return NotifyRequest(hub, secrets.token_bytes(16), deliveries, event.to_bytes()).to_bytes()
+
+
+def heard(page: QueuePage) -> list[bytes]:
+    return [FanoutMessage.from_bytes(queued.message).event for queued in page.messages]
 
 
 async def waiting(client: Client, token: AccessToken) -> list[bytes]:
-    return [queued.message for queued in (await client._queues.collect(token, 0, 0)).messages]
+    return heard(await client._queues.collect(token, 0, 0))
 
 
 async def test_a_peers_request_is_refused_unless_all_of_it_is_right(live: LiveWorld) -> None:
@@ -94,6 +100,17 @@ async def test_a_hub_can_not_speak_for_another(live: LiveWorld) -> None:
     assert await waiting(alice, token) == []
 
 
+async def test_a_hub_can_deliver_events_of_its_own_rooms_only(live: LiveWorld) -> None:
+    alice = await live.person("alice", "a.example")
+    token, delivery = await a_queue(alice)
+    elsewhere = FanoutMessage(MimiUri("c.example", Kind.ROOM, "room"), 1, 0, EventKind.APPLICATION, b"x")
+    for message in (elsewhere.to_bytes(), b"", b"rubbish"):
+        body = NotifyRequest("b.example", secrets.token_bytes(16), (delivery,), message).to_bytes()
+        with pytest.raises(PeerError):
+            await live.providers["b.example"].peers.send("a.example", "notify", body)
+    assert await waiting(alice, token) == []
+
+
 async def test_a_repeated_notification_is_delivered_once(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
@@ -118,13 +135,13 @@ async def test_a_queue_address_that_was_copied_to_another_leaf_reaches_nobody(li
 async def test_a_full_queue_says_how_many_were_lost(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     await live.stop("a.example")
-    await live.start("a.example", max_queue_bytes=100)
+    await live.start("a.example", max_queue_bytes=200)
     token, delivery = await a_queue(alice)
     for number in range(4):
         body = notification("b.example", delivery, message=bytes([number]) * 40)
         await live.providers["b.example"].peers.send("a.example", "notify", body)
     page = await alice._queues.collect(token, 0, 0)
-    assert [queued.message[0] for queued in page.messages] == [0, 1]
+    assert [event[0] for event in heard(page)] == [0, 1]
     assert page.lost == 2
     await alice._queues.collect(token, page.messages[-1].sequence, 0)
     await live.providers["b.example"].peers.send("a.example", "notify", notification("b.example", delivery))
@@ -171,7 +188,7 @@ async def test_a_long_poll_returns_when_something_arrives(
         await live.providers["b.example"].peers.send(
             "a.example", "notify", notification("b.example", delivery)
         )
-        assert [queued.message for queued in (await poll).messages] == [b"hello"]
+        assert heard(await poll) == [b"hello"]
 
 
 async def test_a_long_poll_ends_with_an_answer_when_the_provider_stops(
