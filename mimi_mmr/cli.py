@@ -11,7 +11,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mimi_mmr.config import load_asset_host_settings, load_settings
+from mimi_mmr.config import (
+    ASSETS_PREFIX,
+    PREFIX,
+    AssetHostSettings,
+    Settings,
+    load_asset_host_settings,
+    load_settings,
+    settings_table,
+)
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.service import logs
 from mimi_mmr.service.assets import AssetHost
@@ -41,6 +49,15 @@ def serve(config: ConfigFile = None) -> None:
 def asset_host(config: ConfigFile = None) -> None:
     """Run an asset host."""
     _run(_serve_assets(config))
+
+
+@app.command()
+def settings() -> None:
+    """Every setting of `serve` and of `asset-host`, with its default."""
+    typer.echo(f"`mimi-mmr serve`, with variables `{PREFIX}…`:\n\n{settings_table(Settings)}\n")
+    typer.echo(
+        f"`mimi-mmr asset-host`, with variables `{ASSETS_PREFIX}…`:\n\n{settings_table(AssetHostSettings)}"
+    )
 
 
 @app.command()
@@ -112,7 +129,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"mimi-mmr: {message}\n")
+    sys.stderr.writelines(f"mimi-mmr: {line}\n" for line in message.splitlines() or [""])
     raise typer.Exit(EXIT_CONFIG)
 
 

@@ -121,11 +121,13 @@ class Tls(_Table):
 class Databases(_Table):
     """A URL for each role (`sqlite:///…`, `postgresql://…`); they must differ. Default: files in `data_dir`."""
 
-    hub: str | None = Field(
-        default=None, description="URL of the hub's database; default: `hub.sqlite` in `data_dir`"
+    hub: str | None = Field(default=None, description="URL; without one, `hub.sqlite` in `data_dir`")
+    accounts: str | None = Field(
+        default=None, description="URL; without one, `accounts.sqlite` in `data_dir`"
     )
-    accounts: str | None = Field(default=None, description="the accounts' database")
-    deliveries: str | None = Field(default=None, description="the database of queues and shelves")
+    deliveries: str | None = Field(
+        default=None, description="URL; without one, `deliveries.sqlite` in `data_dir`"
+    )
 
 
 class AssetHost(_Table):
@@ -375,23 +377,23 @@ def _beside(url: str, base: Path) -> str:
 
 
 class Setting(NamedTuple):
-    """One setting as a line of a table; `default` is "" for one that must be given."""
+    """One setting as a line of a table, with its default or what stands for it."""
 
     name: str
     default: str
     description: str
 
 
-def every(kind: type[BaseModel], above: str = "") -> Iterator[Setting]:
+def every(kind: type[BaseModel], above: str = "", missing: str = "must be given") -> Iterator[Setting]:
     """Every setting, a table's after one another."""
     for name, field in kind.model_fields.items():
         table = _table(field.annotation)
         if table is not None:
-            yield from every(table, f"{above}{name}.")
-        elif field.is_required():
-            yield Setting(above + name, "", field.description or "")
+            needed = missing if field.is_required() else f"must be given in `[{name}]`"
+            yield from every(table, f"{above}{name}.", needed)
         else:
-            yield Setting(above + name, _shown(field.default), field.description or "")
+            default = missing if field.is_required() else _shown(field.default)
+            yield Setting(above + name, default, field.description or "")
 
 
 def _table(annotation: Any) -> type[BaseModel] | None:
@@ -405,8 +407,8 @@ def _shown(value: object) -> str:
     if value is None or value in ({}, ()):
         return "none"
     if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
-        return f"{value} ({value >> 20} MiB)"
-    return str(value)
+        return f"`{value}` ({value >> 20} MiB)"
+    return f"`{value}`"
 
 
 def variable(kind: type[BaseSettings], name: str) -> str:
@@ -418,7 +420,7 @@ def settings_table(kind: type[BaseSettings]) -> str:
     """Every setting with its default, as a table in Markdown."""
     lines = ["| setting | default | what it is |", "| --- | --- | --- |"]
     for name, default, description in every(kind):
-        lines.append(f"| `{name}` | {f'`{default}`' if default else 'must be given'} | {description} |")
+        lines.append(f"| `{name}` | {default} | {description} |")
     return "\n".join(lines)
 
 

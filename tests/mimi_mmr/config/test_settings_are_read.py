@@ -298,3 +298,5 @@ def test_a_socket_is_taken_from_the_parent_that_says_so(
         monkeypatch.setenv("LISTEN_PID", to)
         assert activated_socket(load_settings(place.config).listen) == expected
     assert activated_socket("fd:7") == 7
+    monkeypatch.setenv("MIMI_MMR_LISTEN", "127.0.0.1:8443")  # said, even if it is the default: it wins
+    assert load_settings(place.config).listen == "127.0.0.1:8443"
