@@ -6,11 +6,9 @@ encapsulated response, and the outer status is 200.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -147,9 +145,10 @@ class Gateway(Service):
         return _plain(415, f"expected {capsule.REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
 
     async def _handle_whole(self, request: web.Request) -> web.Response:
-        timeout = None if request.content.is_eof() else asyncio.timeout(self.limits.idle_seconds)
-        async with timeout or nullcontext():
-            body = await read_limited(request.content, self.limits.request, request.content_length)
+        limits = self.limits
+        body = await read_limited(
+            request.content, limits.request, request.content_length, limits.idle_seconds
+        )
         self._see("gateway.received", request, body)
         opened = decapsulate_request(self.keyring, body)
         return web.Response(body=await self.answer(opened), content_type=capsule.RESPONSE_TYPE)
@@ -187,10 +186,22 @@ class Gateway(Service):
         if self._observe is not None:
             target = head.origin + head.path
             self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
-        response = await self._answerer.streamed(head, incoming.enc, await incoming.body())
+        body = self._watched(await incoming.body())
+        response = await self._answerer.streamed(head, incoming.enc, body)
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
         return await send_chunked(request, incoming, response, self._encode)
+
+    def _watched(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None] | None:
+        if body is None or self._observe is None:
+            return body
+
+        async def watched() -> AsyncGenerator[bytes, None]:
+            async for piece in body:
+                self._note("gateway.decapsulated.piece", Seen(body=piece))
+                yield piece
+
+        return watched()
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(self.policy, self.session, timeout=self.limits.target_seconds)

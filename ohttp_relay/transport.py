@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import ssl
@@ -33,7 +34,12 @@ class Seen:
 
 
 Observer = Callable[[str, Seen], None]
-"""Called with an event name (`relay.received`, `gateway.decapsulated`, ...) and what was seen."""
+"""Called with an event name and what was seen, for a record of exactly what each party saw.
+
+`relay.keys`, `relay.received`, `relay.forwarded`, `relay.answered`; `gateway.keys`, `gateway.received`,
+`gateway.decapsulated`, `gateway.fetched`; `download.fetched`.  A body that passes in pieces comes after its
+event as `relay.received.piece`, `relay.answered.piece`, `gateway.decapsulated.piece`.
+"""
 
 
 def header_pairs(headers: Iterable[tuple[str, str]]) -> tuple[Field, ...]:
@@ -81,10 +87,12 @@ def open_session(
     )
 
 
-async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int | None = None) -> bytes:
+async def read_limited(
+    stream: aiohttp.StreamReader, limit: int, declared: int | None = None, idle: float | None = None
+) -> bytes:
     """Read a body of at most `limit` bytes; stop reading at the first byte too many.
 
-    Raises BodyTooLarge.
+    Raises BodyTooLarge, and TimeoutError if `idle` seconds pass without a byte.
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
@@ -95,7 +103,11 @@ async def read_limited(stream: aiohttp.StreamReader, limit: int, declared: int |
         return whole
     chunks: list[bytes] = []
     total = 0
-    async for chunk in stream.iter_any():
+    while True:
+        async with asyncio.timeout(idle):
+            chunk = await stream.readany()
+        if not chunk:
+            break
         total += len(chunk)
         if total > limit:
             raise BodyTooLarge(f"body of more than {limit} bytes")

@@ -339,6 +339,7 @@ async def test_large_bodies_stream_both_ways(world: World) -> None:
     async with client.post(world.origin, data=body_of(*pieces)) as response:
         assert await response.read() == b"echo:" + b"".join(pieces)
     assert world.target.requests[0].body == b"".join(pieces)
+    assert b"".join(seen.body for seen in world.events("gateway.decapsulated.piece")) == b"".join(pieces)
 
 
 async def test_what_was_sent_arrives_before_the_stream_ends(world: World) -> None:
