@@ -134,6 +134,10 @@ class Reader:
 
     def text(self, what: str) -> str:
         """Read a length and as many octets."""
+        data, start = self._data, self._offset + 1
+        if start <= len(data) and (length := data[start - 1]) < 0x40 and start + length <= len(data):
+            self._offset = start + length  # a short text, as nearly all are
+            return data[start : start + length].decode("latin-1")
         return self.take(self.varint(what), what).decode("latin-1")
 
     def request_control(self) -> tuple[str, str, str, str]:

@@ -7,7 +7,6 @@ a request outside the window is refused for its Date, so remembering one window'
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,7 +109,7 @@ class ReplayGuard:
         if store is None:
             raise DateRejected("a Date field is required")
         answer = store.seen(replay_key(enc), now)
-        if await answer if inspect.isawaitable(answer) else answer:
+        if answer if isinstance(answer, bool) else await answer:
             raise ReplayedRequest("this request was received before")
 
     def _dated(self, date: str, now: float) -> ReplayStore:
