@@ -119,6 +119,7 @@ class Joined:
     messages: deque[Message] = field(default_factory=deque)
     problems: list[str] = field(default_factory=list)
     desynchronised: bool = False
+    unanswered: PendingCommit | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -327,23 +328,41 @@ class Client(Account):
         meant = joined.room.participants()
         for _ in range(COMMIT_ATTEMPTS):
             async with joined.lock:
+                await self._settle_commit(joined)
                 present = joined.room.participants()
                 still = [leaf for leaf in remove if present.get(leaf) == meant.get(leaf)]
                 if remove and not still:
                     return  # somebody else has removed them
-                pending = joined.room.stage(add=add, remove=still)
-                try:
-                    await self._update(joined, pending)
-                except WrongEpoch:
-                    pending.reject()
-                except BaseException:
-                    pending.reject()
-                    raise
-                else:
-                    pending.accept()
+                joined.unanswered = joined.room.stage(add=add, remove=still)
+                if await self._settle_commit(joined):
                     return
             await self.sync(joined, wait=5.0)
         raise RoomError(f"{COMMIT_ATTEMPTS} commits in a row lost to others'")
+
+    async def _settle_commit(self, joined: Joined) -> bool:
+        """Have the hub's answer to a commit that is on its way; whether it was accepted, or there was none.
+
+        While there is no answer the commit stays on its way, and is sent again before anything else is done: the
+        hub may have accepted it.
+        """
+        pending = joined.unanswered
+        if pending is None:
+            return True
+        try:
+            await self._update(joined, pending)
+        except (PrivatePathFailed, PeerError):
+            raise
+        except WrongEpoch:
+            joined.unanswered = None
+            pending.reject()
+            return False
+        except MmrError:
+            joined.unanswered = None
+            pending.reject()
+            raise
+        joined.unanswered = None
+        pending.accept()
+        return True
 
     async def _update(self, joined: Joined, pending: PendingCommit) -> None:
         """Send a commit. When the answer is lost the very same is sent again: the hub knows it if it took it."""
@@ -364,6 +383,7 @@ class Client(Account):
         path = f"/v1/submitMessage/{joined.uri.name}"
         for _ in range(COMMIT_ATTEMPTS):
             async with joined.lock:
+                await self._settle_commit(joined)
                 request = joined.room.encrypt(content)
                 answer = await self.path.call(joined.uri.domain, "POST", path, request.to_bytes())
             try:
@@ -415,6 +435,7 @@ class Client(Account):
         """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
         page = await self._queues.collect(joined.leaf.queue, joined.acknowledged, wait)
         async with joined.lock:
+            await self._settle_commit(joined)
             joined.lost = page.lost
             for queued in page.messages:
                 if queued.sequence > joined.acknowledged:

@@ -81,7 +81,6 @@ class AcceptedCommit:
         self.state.members.update(self._added)
         self.state.epoch = self.epoch
         self.state.policy = self.policy
-        self.state.commit_hash = self.commit_hash
 
 
 class HubMode:
@@ -109,7 +108,7 @@ class HubMode:
         creator = Member.of(leaf, identity)
         self._check_first_policy(request.policy, room, creator)
         wrap, rows = self._first_tree(request, creator)
-        state = RoomState(room, 0, ratchet, wrap, request.policy, b"", {0: creator})
+        state = RoomState(room, 0, ratchet, wrap, request.policy, {0: creator})
         node = ratchet.node_bytes(0)
         return NewRoom(state, TreeRows({0: node}, rows.wrap, rows.wrap_header))
 
@@ -159,17 +158,6 @@ class HubMode:
         return AcceptedCommit(
             state, state.epoch + 1, rows, policy, auth.commit_hash, events, change, wrap, added
         )
-
-    def is_repetition(self, state: RoomState, request: UpdateRequest) -> bool:
-        """Whether this is the very commit that began the current epoch, sent again: its answer was lost."""
-        auth = request.auth.content
-        sender = state.members.get(auth.sender)
-        if (auth.room, auth.epoch + 1, auth.commit_hash) != (state.room, state.epoch, state.commit_hash):
-            return False
-        if sender is None:
-            return False
-        request.verify(sender.signature_key)
-        return True
 
     def _authenticate(
         self,

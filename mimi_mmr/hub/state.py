@@ -44,14 +44,13 @@ class Member:
 
 @dataclass(slots=True)
 class RoomState:
-    """One room, in the epoch it is in; `commit_hash` is of the commit that began it."""
+    """One room, in the epoch it is in."""
 
     room: MimiUri
     epoch: int
     ratchet: RatchetTree
     wrap: PublicTree
     policy: SignedPolicy
-    commit_hash: bytes = b""
     members: dict[int, Member] = field(default_factory=dict)
 
     @property
@@ -61,19 +60,13 @@ class RoomState:
 
     @classmethod
     def load(
-        cls,
-        room: MimiUri,
-        epoch: int,
-        ratchet: RatchetTree,
-        wrap: PublicTree,
-        policy: SignedPolicy,
-        commit_hash: bytes = b"",
+        cls, room: MimiUri, epoch: int, ratchet: RatchetTree, wrap: PublicTree, policy: SignedPolicy
     ) -> RoomState:
         """The state of stored parts; what was checked on its way in is not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
-        return cls(room, epoch, ratchet, wrap, policy, commit_hash, members)
+        return cls(room, epoch, ratchet, wrap, policy, members)
 
 
 def group_id(room: MimiUri) -> bytes:

@@ -84,9 +84,13 @@ class HubService:
     async def _update(self, room: MimiUri, request: UpdateRequest) -> None:
         async with self._lock(room):
             state = await self._state(room)
-            if self._mode.is_repetition(state, request):
-                return
-            accepted = self._mode.update(state, request, self._clock())
+            try:
+                accepted = self._mode.update(state, request, self._clock())
+            except WrongEpoch:
+                auth = request.auth.content
+                if await self._store.began_with(room, auth.epoch + 1, auth.commit_hash):
+                    return  # the very commit that was accepted, sent again because its answer was lost
+                raise
             try:
                 await self._store.advance(accepted, self._clock())
             except WrongEpoch:

@@ -83,6 +83,13 @@ class HubStore:
                 connection, room, accepted.epoch, accepted.rows, accepted.policy, accepted.commit_hash
             )
 
+    async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
+        """Whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
+        epochs = room_epochs.c
+        wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
+        async with self._database.read() as connection:
+            return await connection.scalar(sa.select(epochs.epoch).where(*wanted)) is not None
+
     async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
         """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""
         async with self._database.write() as connection:
@@ -171,7 +178,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
         else:
             wrap[node.level, node.position] = node.data
     public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
-    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.commit_hash)
+    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy)
 
 
 def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
