@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,14 @@ from mimi_mmr.ledger import Fact, Kind, Role, View, database_content, search
 TABLES = ("Who saw what", "What it cost", "Nobody saw what they must not see.")
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "mimi_mmr", "demo", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def told(members: int = 0, keep: Path | None = None) -> tuple[int, str]:
@@ -62,14 +68,14 @@ def assert_no_hub_knows_anybody(root: Path, people: int) -> None:
 
 
 def test_two_demonstrations_at_once_end_well_and_print_both_tables() -> None:
-    both = [start("--seed", "1"), start("--seed", "1")]
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, out + err
-        assert err == ""
-        for words in TABLES:
-            assert words in out
-        assert "Dave's link stays shut" in " ".join(out.split())
+    with started("--seed", "1") as one, started("--seed", "1") as other:
+        for process in (one, other):
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, out + err
+            assert err == ""
+            for words in TABLES:
+                assert words in out
+            assert "Dave's link stays shut" in " ".join(out.split())
 
 
 def test_a_fuller_room_ends_as_well_and_no_hub_knows_anybody(tmp_path: Path) -> None:
@@ -83,8 +89,8 @@ def test_a_fuller_room_ends_as_well_and_no_hub_knows_anybody(tmp_path: Path) -> 
 @pytest.mark.nightly
 def test_a_room_of_two_hundred_more_ends_as_well(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    process = start("--members", "200", "--keep", str(kept))
-    out, err = process.communicate(timeout=900)
+    with started("--members", "200", "--keep", str(kept)) as process:
+        out, err = process.communicate(timeout=900)
     assert process.returncode == 0, out + err
     assert_no_hub_knows_anybody(kept, 4 + 200)
 
