@@ -23,7 +23,8 @@ from mimi_mmr.config import (
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.service import logs
 from mimi_mmr.service.assets import AssetHost
-from mimi_mmr.service.provider import Provider, make_authority
+from mimi_mmr.service.files import make_authority
+from mimi_mmr.service.provider import Provider
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.run import announce, listen, run, until_signalled
 from mimi_mmr.uris import check_domain
@@ -71,8 +72,11 @@ def ca(
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         trust_dir.mkdir(parents=True, exist_ok=True)
         make_authority(check_domain(domain), data_dir / "ca.pem", trust_dir, time.time())
-    except FileExistsError:
-        _fail(f"{data_dir / 'ca.pem'} exists; a new CA would orphan every device that the old one certified")
+    except FileExistsError as error:
+        _fail(
+            f"{error.filename} exists; a new CA would orphan every device that the old one certified"
+            " (move it away if that is meant)"
+        )
     except (MmrError, OSError) as error:
         _fail(str(error))
     typer.echo(f"{trust_dir / domain}.pem")

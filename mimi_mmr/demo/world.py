@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
-from mimi_mmr.service.provider import make_authority
+from mimi_mmr.service.files import make_authority
 
 PROVIDERS = ("a.example", "b.example", "c.example")
 ASSET_HOST = "storage.a.example"

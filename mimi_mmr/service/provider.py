@@ -9,26 +9,32 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import ssl
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import sqlalchemy as sa
 from aiohttp import web
 
-from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.config import Settings
 from mimi_mmr.endpoints import PeerRequest, ProviderList
-from mimi_mmr.errors import ConfigError, MmrError
+from mimi_mmr.errors import ConfigError
 from mimi_mmr.keypackages import KeyMaterialRequest
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
-from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.service.accounts import AccountService
 from mimi_mmr.service.assets import AssetHosts, AssetService
 from mimi_mmr.service.deliveries import DeliveryService
+from mimi_mmr.service.files import (
+    authority,
+    key_ring,
+    place_of,
+    prepare_database,
+    sealing_key,
+    secret_file,
+    trust_anchors,
+)
 from mimi_mmr.service.hub import HubService
 from mimi_mmr.service.outbox import OutboxWorker
 from mimi_mmr.service.peers import KEYS_PATH, Peers
@@ -44,7 +50,6 @@ from ohttp_relay.download import PREFIX as DOWNLOAD_PREFIX
 from ohttp_relay.download import DownloadProxy
 from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
-from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
 from ohttp_relay.rotation import KeyKeeper
 from ohttp_relay.streams import AnyResponse
@@ -78,9 +83,9 @@ class Provider:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
-        self._ca = _authority(settings, self._clock())
-        trust = _trust(settings, self._ca)
-        identity = SigningKey.from_seed(_secret_file(settings.data_dir / "provider.key", 32))
+        self._ca = authority(settings)
+        trust = trust_anchors(settings, self._ca)
+        identity = SigningKey.from_seed(secret_file(settings.data_dir / "provider.key", 32))
         outgoing = self._outgoing_tls()
         self.peers = Peers(
             settings.domain,
@@ -93,6 +98,8 @@ class Provider:
             clock=self._clock,
         )
         self._closers.append(self.peers.close)
+        if not settings.peers:
+            log.warning("no peers: clients need a second provider, as a relay, and can't use this one alone")
         await self._open_services(trust, outgoing)
         self.peers.publish(self._own_keys(identity))
         self._housekeeping = asyncio.create_task(self._keep_house(identity), name="housekeeping")
@@ -122,8 +129,8 @@ class Provider:
         self._account_store = AccountStore(await self._database("accounts", tables.accounts))
         database = await self._database("deliveries", tables.deliveries)
         self._delivery_store = DeliveryStore(database, settings.max_queue_bytes, settings.max_queues)
-        self._queue_key = _sealing_key(settings.data_dir / "queue.key")
-        self._key_material_key = _sealing_key(settings.data_dir / "key-material.key")
+        self._queue_key = sealing_key(settings.data_dir / "queue.key")
+        self._key_material_key = sealing_key(settings.data_dir / "key-material.key")
         self.deliveries = DeliveryService(
             domain, self._delivery_store, self._queue_key, self._key_material_key, self._recorder, self._clock
         )
@@ -140,15 +147,17 @@ class Provider:
             self._recorder,
         )
         self._closers.append(self.assets.close)
-        self._keyring = _keyring(settings.data_dir / KEY_RING)
+        self._keyring = key_ring(settings.data_dir / KEY_RING)
         self.outbox.start()
         self._closers.append(self.outbox.close)
 
     async def _database(self, role: str, metadata: sa.MetaData) -> Database:
+        url = self.settings.database_url(role)
         try:
-            database = await Database.open(self.settings.database_url(role), metadata)
+            prepare_database(url)
+            database = await Database.open(url, metadata)
         except ConfigError as error:
-            raise ConfigError(f"database.{role}: {error}") from None
+            raise ConfigError(f"database.{role}: {error}{place_of(url)}") from None
         self._closers.append(database.close)
         return database
 
@@ -333,69 +342,3 @@ def _role_of(path: str) -> str:
 
 async def _anonymous_server(_: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers.pop("Server", None)
-
-
-def _secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
-    """Read a key of `size` bytes, made on first use; readable by the provider alone."""
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(make() if make else os.urandom(size))
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path}: readable by others; expected mode 600")
-    data = path.read_bytes()
-    if len(data) != size:
-        raise ConfigError(f"{path}: expected {size} bytes")
-    return data
-
-
-def _sealing_key(path: Path) -> SealingKey:
-    return SealingKey(Kem.X_WING, _secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
-
-
-def _keyring(directory: Path) -> KeyRing:
-    if directory.exists():
-        return KeyRing.load(directory)
-    ring = KeyRing.generate()
-    ring.save(directory)
-    return ring
-
-
-def _authority(settings: Settings, now: float) -> CertificateAuthority:
-    path = settings.data_dir / "ca.pem"
-    if not path.exists():
-        make_authority(settings.domain, path, settings.trust_dir, now)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path}: readable by others; expected mode 600")
-    try:
-        return CertificateAuthority.load(settings.domain, path.read_bytes())
-    except MmrError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _trust(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
-    """The roots in `trust_dir`, of every peer and of this provider itself."""
-    try:
-        trust = TrustAnchors.from_directory(settings.trust_dir)
-    except (MmrError, OSError) as error:
-        raise ConfigError(f"trust_dir: {error}") from None
-    for peer in settings.peers:
-        if peer not in trust.roots:
-            raise ConfigError(f"trust_dir: no {peer}.pem, without which nothing of this peer can be verified")
-    if settings.domain not in trust.roots:
-        raise ConfigError(f"trust_dir: no {settings.domain}.pem; run `mimi-mmr ca` to make the CA")
-    if ca.root not in trust.roots[settings.domain]:
-        raise ConfigError(
-            f"trust_dir: {settings.domain}.pem is not the root of {settings.data_dir / 'ca.pem'}"
-        )
-    return trust
-
-
-def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
-    """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`."""
-    authority = CertificateAuthority.create(domain, now)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(authority.to_pem())
-    (trust_dir / f"{domain}.pem").write_bytes(authority.root_pem())
-    return authority

@@ -22,7 +22,7 @@ from mimi_mmr.cli import app
 from mimi_mmr.client import Client
 from mimi_mmr.demo.processes import Processes
 from mimi_mmr.demo.world import World, build_world
-from mimi_mmr.service.provider import make_authority
+from mimi_mmr.service.files import make_authority
 from tests.mimi_mmr.config.settings_world import SECRET, Place, clean_environment
 
 PATIENCE = 60.0
@@ -118,7 +118,7 @@ BAD_PLACES = {
     "a key that others may read": (loose_key, r"provider\.key"),
     "a key of the wrong size": (short_key, r"queue\.key"),
     "a CA that is not the one that others trust": (other_ca, "trust_dir"),
-    "a peer whose CA is not there": (no_peers_ca, r"trust_dir: no c\.example\.pem"),
+    "a peer whose CA is not there": (no_peers_ca, r"peers\.c\.example: no .*c\.example\.pem; ask"),
     "a CA that is none": (bad_anchor, "trust_dir"),
     "an unknown setting": (lambda place: place.put_first("colour = 1"), "colour"),
 }
