@@ -33,6 +33,7 @@ from mimi_mmr.endpoints import (
 from mimi_mmr.errors import (
     BindingRejected,
     ConnectionRefused,
+    EngineError,
     IdentityError,
     MmrError,
     NotAllowed,
@@ -49,6 +50,7 @@ from mimi_mmr.hub.messages import (
     CommitEvent,
     EventKind,
     FanoutMessage,
+    RepairKind,
     Snapshot,
     SnapshotTBS,
     UpdateCode,
@@ -107,8 +109,9 @@ class Message:
 class Joined:
     """A room that this client is in: its state, its queue, and what came and was not read.
 
-    `problems` says what was wrong with what came. Once a commit could not be followed the room is `desynchronised`:
-    what comes later can't be read, and somebody has to add this client anew.
+    `problems` says what was wrong with what came. After a commit that the hub accepted and this member could not
+    process (`unprocessed`, reported to the hub) an admin has to reopen the room. Once an event was missed the room
+    is `desynchronised`: what comes later can't be read, and somebody has to add this client anew.
     """
 
     room: Room
@@ -119,6 +122,7 @@ class Joined:
     messages: deque[Message] = field(default_factory=deque)
     problems: list[str] = field(default_factory=list)
     desynchronised: bool = False
+    unprocessed: bytes | None = None
     unanswered: PendingCommit | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -443,7 +447,30 @@ class Client(Account):
                     joined.acknowledged = queued.sequence
             if page.messages and joined.room.diverged and not joined.room.removed:
                 await self._reconcile(joined)
+        if page.messages and joined.unprocessed is not None:
+            await self._report(joined, RepairKind.CANNOT_PROCESS)
         return len(page.messages)
+
+    async def reopen(self, joined: Joined) -> None:
+        """As an admin, have the hub undo the last commit, which members can't process; then heal.
+
+        Raises `RoomError` if this member could process it, and what the hub says.
+        """
+        if joined.unprocessed is None:
+            raise RoomError("there is no commit that this member could not process")
+        await self._report(joined, RepairKind.REOPEN)
+        joined.unprocessed = None
+        await self._commit(joined)
+
+    async def _report(self, joined: Joined, kind: RepairKind) -> None:
+        report = joined.room.report(joined.unprocessed or b"", kind)
+        path = f"/v1/report/{joined.uri.name}"
+        try:
+            await self.path.call(joined.uri.domain, "POST", path, report.to_bytes())
+        except MmrError as error:
+            if kind is RepairKind.REOPEN:
+                raise
+            joined.problems.append(f"the hub did not take the report of a commit: {error}")
 
     async def _reconcile(self, joined: Joined) -> None:
         """A committer gave the hub another tree than the members: take the hub's over, if it is sound."""
@@ -584,6 +611,10 @@ class Client(Account):
             elif fanout.kind is EventKind.APPLICATION:
                 self._receive(joined, ApplicationEvent.from_bytes(fanout.event).message)
             joined.last_sequence = fanout.sequence  # only now: anybody could have said a number
+        except EngineError as error:
+            joined.problems.append(f"event {fanout.sequence}: {error}")
+            if fanout.kind is EventKind.COMMIT and not joined.room.removed:
+                joined.unprocessed = CommitEvent.from_bytes(fanout.event).commit
         except MmrError as error:
             joined.desynchronised |= fanout.kind is EventKind.COMMIT and not joined.room.removed
             joined.problems.append(f"event {fanout.sequence}: {error}")

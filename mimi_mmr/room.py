@@ -27,8 +27,11 @@ from mimi_mmr.hub.messages import (
     CommitAuth,
     CommitAuthTBS,
     CommitEvent,
+    CommitReport,
+    CommitReportTBS,
     CreateRoomRequest,
     CreateRoomTBS,
+    RepairKind,
     Snapshot,
     SubmitMessageRequest,
     SubmitTBS,
@@ -36,6 +39,7 @@ from mimi_mmr.hub.messages import (
     WelcomeEvent,
     digest,
     sign_commit,
+    sign_report,
     sign_submit,
 )
 from mimi_mmr.hub.policy import Identities, Role, RoomPolicy, SignedPolicy, default_policy, sign_policy
@@ -497,6 +501,11 @@ class Room:
                 self.problems[index] = str(error)
                 problems.append(f"leaf {index}: {error}")
         return problems
+
+    def report(self, commit: bytes, kind: RepairKind) -> CommitReport:
+        """Tell the hub that a commit of this epoch can't be processed; or, as an admin, have it undone."""
+        content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
+        return sign_report(content, self._leaf.key)
 
     # --- messages ------------------------------------------------------------------------------------
 

@@ -182,6 +182,44 @@ class UpdateRoomResponse(Struct):
         return cls(code, description, reason, number)
 
 
+# --- a commit that nobody can process ----------------------------------------------------------------
+
+
+class RepairKind(enum.IntEnum):
+    """What a member says about the commit that began the room's current epoch."""
+
+    CANNOT_PROCESS = 1
+    REOPEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReportTBS(Struct):
+    """Names a commit by the epoch it ended and its hash. A hub can't tell whether members can process one."""
+
+    room: Annotated[MimiUri, ROOM]
+    epoch: Annotated[int, U64]
+    sender: Annotated[int, U32]
+    commit_hash: Annotated[bytes, Fixed(32)]
+    kind: Annotated[RepairKind, Code(RepairKind)]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReport(Struct):
+    """Signed by a leaf of the epoch before: "I cannot process it", or, from an admin, "go back to before it"."""
+
+    content: CommitReportTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, signature_key: bytes) -> None:
+        """Raises `WrongSigner`."""
+        _verified(signature_key, "CommitReportTBS", self.content, self.signature)
+
+
+def sign_report(content: CommitReportTBS, key: SigningKey) -> CommitReport:
+    """Sign as a leaf."""
+    return CommitReport(content, key.sign("CommitReportTBS", content.to_bytes()))
+
+
 # --- application messages ----------------------------------------------------------------------------
 
 

@@ -23,8 +23,10 @@ from mimi_mmr.hub.messages import (
     ApplicationEvent,
     CommitAuthTBS,
     CommitEvent,
+    CommitReport,
     CreateRoomRequest,
     EventKind,
+    RepairKind,
     SnapshotRequest,
     SubmitMessageRequest,
     SubmitTBS,
@@ -286,6 +288,27 @@ class HubMode:
         if request.welcome is not None:
             welcome = WelcomeEvent(request.auth, request.welcome)
             yield from outgoing((member for _, member in added), EventKind.WELCOME, welcome.to_bytes())
+
+    # --- a commit that nobody can process ------------------------------------------------------------
+
+    def check_report(self, before: RoomState, current_epoch: int, report: CommitReport) -> None:
+        """Whether a report may be taken, given the room as it was `before` the commit that it names.
+
+        Raises a subclass of `HubRefusal`: only the last commit can be reported, by a member of the epoch before,
+        and only an admin of that epoch can have it undone.
+        """
+        content = report.content
+        if content.room != before.room:
+            raise WrongSigner("the report was signed for another room")
+        sender = before.members.get(content.sender)
+        if sender is None:
+            raise UnknownSender(f"no member at leaf {content.sender}")
+        report.verify(sender.signature_key)
+        if content.epoch + 1 != current_epoch:
+            raise WrongEpoch(current_epoch)
+        reopens = content.kind is RepairKind.REOPEN
+        if reopens and before.policy.policy.role(sender.user) is not Role.ADMIN:
+            raise NotAllowed("only an admin reopens a room")
 
     # --- submit and read -----------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from weakref import WeakValueDictionary
 
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
 from mimi_mmr.hub.messages import (
+    CommitReport,
     CreateRoomRequest,
+    RepairKind,
     SnapshotRequest,
     SubmitMessageRequest,
     UpdateCode,
@@ -60,6 +62,7 @@ class HubService:
         router.add("POST", "/v1/update/{room}", self.update, role=ROLE, limit=UpdateRequest.LIMIT)
         limit = SubmitMessageRequest.LIMIT
         router.add("POST", "/v1/submitMessage/{room}", self.submit, role=ROLE, limit=limit)
+        router.add("POST", "/v1/report/{room}", self.report, role=ROLE)
         router.add("POST", "/v1/snapshot/{room}", self.snapshot, role=ROLE)
         router.add("POST", "/v1/keyMaterial/{provider}", self.key_material, role=ROLE)
 
@@ -115,6 +118,23 @@ class HubService:
             events = self._mode.submit(state, request)
             await self._store.submit(room, state.epoch, events, self._clock())
         self._outbox.wake()
+
+    async def report(self, call: Call) -> Reply:
+        """POST /v1/report/{roomId}: a member can't process the last commit, or an admin has it undone."""
+        room, report = self._room(call), CommitReport.from_bytes(call.body)
+        content = report.content
+        async with self._lock(room):
+            epoch = await self._store.epoch(room)
+            before = await self._store.snapshot(room, content.epoch)
+            self._mode.check_report(before, epoch, report)
+            if not await self._store.began_with(room, epoch, content.commit_hash):
+                raise HubRefusal("the report names another commit than the one that began this epoch")
+            if content.kind is RepairKind.CANNOT_PROCESS:
+                await self._store.report(room, epoch, content.sender)
+            else:
+                await self._store.reopen(room, epoch)
+                self._cache.pop(str(room), None)
+        return Reply(200)
 
     async def snapshot(self, call: Call) -> Reply:
         """POST /v1/snapshot/{roomId}: both trees and the policy as of the epoch that a Welcome is for."""

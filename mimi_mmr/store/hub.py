@@ -16,7 +16,7 @@ from mimi_mmr.hub.policy import SignedPolicy
 from mimi_mmr.hub.state import Outgoing, RoomState, TreeRows, group_id
 from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.store.database import Database
-from mimi_mmr.store.tables import outbox, room_epochs, room_nodes, rooms
+from mimi_mmr.store.tables import commit_reports, outbox, room_epochs, room_nodes, rooms
 from mimi_mmr.uris import MimiUri
 from treewrap import PublicTree, Suite
 
@@ -89,6 +89,37 @@ class HubStore:
         wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
         async with self._database.read() as connection:
             return await connection.scalar(sa.select(epochs.epoch).where(*wanted)) is not None
+
+    async def report(self, room: MimiUri, epoch: int, leaf: int) -> None:
+        """Keep that a member can't process the commit which began `epoch`; again is no more than once."""
+        values = {"room": str(room), "epoch": epoch, "leaf": leaf}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(sa.insert(commit_reports).values(values))
+        except sa.exc.IntegrityError:
+            return
+
+    async def reopen(self, room: MimiUri, epoch: int) -> None:
+        """Undo the commit that began `epoch`, the current one, if a member reported it.
+
+        Raises `WrongEpoch`, or `NotAllowed` if nobody did.
+        """
+        name, reports, nodes = str(room), commit_reports.c, room_nodes.c
+        async with self._database.write() as connection:
+            reported = sa.select(reports.leaf).where(reports.room == name, reports.epoch == epoch).limit(1)
+            if await connection.scalar(reported) is None:
+                raise NotAllowed("no member has reported the last commit")
+            back = sa.update(rooms).where(rooms.c.id == name, rooms.c.epoch == epoch).values(epoch=epoch - 1)
+            if (await connection.execute(back)).rowcount != 1:
+                raise WrongEpoch(await _epoch(connection, room))
+            await connection.execute(
+                sa.delete(room_nodes).where(nodes.room == name, nodes.epoch_from == epoch)
+            )
+            ended = sa.update(room_nodes).where(nodes.room == name, nodes.epoch_to == epoch)
+            await connection.execute(ended.values(epoch_to=None))
+            for table in (room_epochs, commit_reports):
+                gone = sa.and_(table.c.room == name, table.c.epoch == epoch)
+                await connection.execute(sa.delete(table).where(gone))
 
     async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
         """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""

@@ -47,6 +47,15 @@ room_epochs = sa.Table(
     sa.Column("commit_hash", sa.LargeBinary, nullable=False),
 )
 
+# Members who said that they can't process the commit which began an epoch.
+commit_reports = sa.Table(
+    "commit_reports",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, primary_key=True),
+    sa.Column("leaf", sa.BigInteger, primary_key=True),
+)
+
 outbox = sa.Table(
     "outbox",
     hub,

@@ -1,4 +1,4 @@
-"""Hostile provider, relay or stranger against people: what was pinned stays, who spoke is known, nobody is shut out.
+"""Hostile provider, relay, member or stranger against people: pins stay, who spoke is known, nobody is shut out.
 
 Over real providers, since it is the client's own care that is proved here.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,8 +22,10 @@ from mimi_mmr.client import Client, Joined
 from mimi_mmr.contacts import Contact
 from mimi_mmr.credentials import DeviceIdentity, RealCredential
 from mimi_mmr.endpoints import Deposit
-from mimi_mmr.errors import NotAllowed, PeerError, PrivatePathFailed
-from mimi_mmr.room import Standing
+from mimi_mmr.errors import NotAllowed, PeerError, PrivatePathFailed, RoomError
+from mimi_mmr.hub.messages import digest, sign_commit
+from mimi_mmr.mls.wire import PublicCommit, parse_message
+from mimi_mmr.room import PendingCommit, Room, Standing
 from mimi_mmr.sealing import Kem, SealedBox
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.store.tables import connection_packages
@@ -117,6 +122,53 @@ async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) 
     assert room.messages.popleft().text == "here I am"
     assert (at_bob.problems, at_bob.desynchronised, at_bob.unanswered) == ([], False, None)
     assert room.room.tree_hash == at_bob.room.tree_hash
+
+
+def spoiled(room: Room) -> Callable[..., PendingCommit]:
+    """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
+    stage = partial(Room.stage, room)
+
+    def bad(**wanted: Any) -> PendingCommit:
+        pending = stage(**wanted)
+        message = parse_message(pending.request.commit)
+        assert isinstance(message, PublicCommit)
+        tag = message.confirmation_tag
+        commit = pending.request.commit.replace(tag, bytes([tag[0] ^ 1]) + tag[1:])
+        content = replace(pending.request.auth.content, commit_hash=digest(commit))
+        request = replace(pending.request, commit=commit, auth=sign_commit(content, room.signing_key))
+        return replace(pending, request=request)
+
+    return bad
+
+
+async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    cathy = await live.person("cathy", "c.example")
+    to_bob, _ = await connect(alice, bob)
+    to_cathy, _ = await connect(alice, cathy)
+    room, (at_bob, at_cathy) = await room_of(alice, {bob: to_bob, cathy: to_cathy})
+    with pytest.raises(RoomError, match="no commit that this member could not process"):
+        await alice.reopen(room)
+    with monkeypatch.context() as patched:
+        bad = spoiled(at_bob.room)
+        patched.setattr(Room, "stage", lambda _, **wanted: bad(**wanted))
+        await bob.update(at_bob)
+    for client, joined in ((alice, room), (cathy, at_cathy)):
+        while joined.unprocessed is None:
+            await client.sync(joined, wait=5)
+        assert joined.room.epoch == 2
+    with pytest.raises(NotAllowed, match="only an admin"):
+        await cathy.reopen(at_cathy)
+    await alice.reopen(room)
+    await until_epoch(cathy, at_cathy, 3)
+    await alice.send(room, "on we go")
+    while not at_cathy.messages:
+        await cathy.sync(at_cathy, wait=5)
+    assert at_cathy.messages.popleft().text == "on we go"
+    assert room.room.tree_hash == at_cathy.room.tree_hash
+    await alice.remove(room, [at_bob.room.own_leaf])
 
 
 async def test_a_message_is_shown_under_the_name_of_who_sent_it(live: LiveWorld) -> None:
