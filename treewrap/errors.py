@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from treewrap.staging import Staged
+from typing import Protocol, Self
 
 
 class TreeWrapError(Exception):
@@ -23,6 +20,16 @@ class ParseError(TreeWrapError):
 
 class ChangeError(TreeWrapError):
     """The changes asked for make no sense together, or not for this tree: fix the call."""
+
+
+class Salvaged(Protocol):
+    """A tree to go on with: what the sound changes of an update lead to."""
+
+    def commit(self) -> None:
+        """Make it the tree's state."""
+
+    def drop(self) -> None:
+        """Forget it."""
 
 
 class StagedError(TreeWrapError):
@@ -65,11 +72,11 @@ class FollowError(TreeWrapError):
     Every member computes the same one: commit it, stage a `Rebuild`, since the hub's copy is the wrong one.
     """
 
-    def __init__(self, what: str, staged: Staged | None = None) -> None:
+    def __init__(self, what: str, staged: Salvaged | None = None) -> None:
         super().__init__(what)
         self.staged = staged
 
-    def with_staged(self, staged: Staged) -> Self:
+    def with_staged(self, staged: Salvaged) -> Self:
         """Attach the tree that the sound changes lead to."""
         self.staged = staged
         return self
@@ -86,7 +93,7 @@ class LinkError(FollowError):
 class TreeHashMismatch(FollowError):
     """The tree computed is not the tree named."""
 
-    def __init__(self, *, expected: bytes, computed: bytes, staged: Staged | None = None) -> None:
+    def __init__(self, *, expected: bytes, computed: bytes, staged: Salvaged | None = None) -> None:
         super().__init__(f"tree hash: expected {expected.hex()}, computed {computed.hex()}", staged)
         self.expected = expected
         self.computed = computed
