@@ -48,7 +48,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[test,check,bench]'
+	$(PIP) -e '.[test,check]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
