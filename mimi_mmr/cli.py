@@ -110,6 +110,7 @@ async def _serve(config: Path | None) -> None:
         stack.push_async_callback(runner.cleanup)
         await until_signalled(lambda: announce(runner, settings.domain))
         provider.stopping()
+        await provider.finished()
 
 
 async def _serve_assets(config: Path | None) -> None:
@@ -121,6 +122,8 @@ async def _serve_assets(config: Path | None) -> None:
     runner = await listen(host.app(), settings.listen, settings.tls)
     try:
         await until_signalled(lambda: announce(runner, "asset host"))
+        host.drain.stop()
+        await host.drain.finished()
     finally:
         await runner.cleanup()
 

@@ -21,6 +21,7 @@ from mimi_mmr.errors import ConfigError, NotAllowed, PeerError
 from mimi_mmr.service.peers import Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
+from mimi_mmr.service.run import HEALTH, Drain, health
 from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import hide_server
 
@@ -89,6 +90,7 @@ class AssetHost:
         self._token = upload_token
         self._max_bytes = max_bytes
         self._recorder = recorder
+        self.drain = Drain()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -96,9 +98,11 @@ class AssetHost:
 
     def app(self) -> web.Application:
         """The application."""
-        app = web.Application(client_max_size=self._max_bytes)
+        app = web.Application(client_max_size=self._max_bytes, middlewares=[self.drain.watch])
         app.add_routes(
-            [web.put("/{name}", self.put), web.get("/{name}", self.get), web.get("/health", _healthy)][::-1]
+            [web.put("/{name}", self.put), web.get("/{name}", self.get), web.get(HEALTH, health(self.drain))][
+                ::-1
+            ]
         )
         app.on_response_prepare.append(hide_server)
         return app
@@ -134,7 +138,3 @@ class AssetHost:
         peer = request.remote or ""
         method, path = request.method, request.path
         self._recorder.write(ROLE, "in", peer=peer, method=method, path=path, headers=headers, body=body)
-
-
-async def _healthy(_: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})

@@ -11,7 +11,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
 from aiohttp import web
@@ -40,6 +40,7 @@ from mimi_mmr.service.outbox import OutboxWorker
 from mimi_mmr.service.peers import KEYS_PATH, Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
+from mimi_mmr.service.run import HEALTH, Drain, health, mark_begun
 from mimi_mmr.store import tables
 from mimi_mmr.store.accounts import AccountStore
 from mimi_mmr.store.database import Database
@@ -59,6 +60,7 @@ from ohttp_relay.transport import Seen
 KEYS_LIFETIME = 7 * 86400
 HOUSEKEEPING_SECONDS = 3600.0
 KEY_RING = "ohttp-keys"
+RELAY = "/relay"
 KEY_RING_LIFETIME = 30 * 86400.0
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Provider:
         self._clock = clock
         self._recorder = Recorder(settings.record_dir)
         self._closers: list[Callable[[], object]] = []
-        self._ready = False
+        self._drain = Drain(relayed=RELAY)
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -103,17 +105,19 @@ class Provider:
         await self._open_services(trust, outgoing)
         self.peers.publish(self._own_keys(identity))
         self._housekeeping = asyncio.create_task(self._keep_house(identity), name="housekeeping")
-        self._ready = True
         return self._application(outgoing)
 
     def stopping(self) -> None:
-        """Tell health checks that no more requests should come, end long polls; the rest is finished."""
-        self._ready = False
+        """Refuse what comes from now on, tell health checks, end long polls; the rest is finished."""
+        self._drain.stop()
         self.deliveries.stopping()
+
+    async def finished(self) -> None:
+        """After `stopping`: until no request is in flight, or their time is over."""
+        await self._drain.finished()
 
     async def close(self) -> None:
         """Stop workers, then close what they used; safe to call after a failed start."""
-        self._ready = False
         housekeeping = getattr(self, "_housekeeping", None)
         if housekeeping is not None:
             housekeeping.cancel()
@@ -214,11 +218,12 @@ class Provider:
         if self.settings.peers:
             relay = self._relay(outgoing)
             self._closers.append(relay.close)
-            app.add_routes(relay.routes("/relay"))
-        app.router.add_get("/health", self._health)
+            app.add_routes(relay.routes(RELAY))
+        app.router.add_get(HEALTH, health(self._drain))
         app.router.add_get("/.well-known/mimi-protocol-directory", self._directory)
         app.add_routes(direct.aiohttp_routes())
         app.on_response_prepare.append(_anonymous_server)
+        app.on_response_prepare.append(mark_begun)
         return app
 
     def _direct_router(self) -> Router:
@@ -286,7 +291,9 @@ class Provider:
         )
 
     @web.middleware
-    async def _watch(self, request: web.Request, handler: Callable[..., object]) -> web.StreamResponse:
+    async def _watch(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         """Record who connects, for the ledger; nothing else in this package looks at an address."""
         if self._recorder.active:
             self._recorder.write(
@@ -297,11 +304,7 @@ class Provider:
                 path=request.path,
                 headers=request.headers.items(),
             )
-        return await handler(request)  # type: ignore[misc, no-any-return]
-
-    async def _health(self, _: web.Request) -> web.Response:
-        status = 200 if self._ready else 503
-        return web.json_response({"status": "ok" if self._ready else "stopping"}, status=status)
+        return await self._drain.watch(request, handler)
 
     async def _directory(self, _: web.Request) -> web.Response:
         """-06, "Directory"; -06's other endpoints are not for users of these rooms, and answer 404."""
@@ -333,7 +336,7 @@ class Provider:
 
 
 def _role_of(path: str) -> str:
-    if path.startswith("/relay/"):
+    if path.startswith(f"{RELAY}/"):
         return "relay"
     if path == GATEWAY_PATH:
         return "gateway"
