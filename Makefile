@@ -37,20 +37,25 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python found; install Python 3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is too old; Python 3.11 or later is needed (make PYTHON=…)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), once; this takes a minute…"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(PIP) -e .
+	@echo "installing . …"
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[test]'
+	@echo "installing .[test] …"
+	@$(PIP) -e '.[test]'
 	@touch $@
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[test,check]'
+	@echo "installing .[test,check] …"
+	@$(PIP) -e '.[test,check]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[bench]'
+	@echo "installing .[bench] …"
+	@$(PIP) -e '.[bench]'
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Self
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.connections import (
@@ -67,6 +68,12 @@ class Account:
         self._device_key = SigningKey.generate()
         self._me: DeviceIdentity | None = None
         self._packages: dict[bytes, PublishedPackage] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -54,18 +54,24 @@ class Processes:
             raise MmrError(f"{party.name} did not start: {said[-1] if said else 'it said nothing'}")
 
     async def stop(self) -> None:
-        """Ask every process to end, and wait until it has; one that does not is an error."""
-        for process in self._running.values():
-            if process.returncode is None:
-                process.terminate()
-        for name, process in self._running.items():
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-                raise MmrError(f"{name} did not stop within {STOP_SECONDS:.0f} s") from None
+        """Ask every process to end, and wait until all have; one that does not is ended, and an error."""
+        running = {name: process for name, process in self._running.items() if process.returncode is None}
+        for process in running.values():
+            process.terminate()
+        waiting = {name: asyncio.create_task(process.wait()) for name, process in running.items()}
+        late = []
+        try:
+            if waiting:
+                await asyncio.wait(waiting.values(), timeout=STOP_SECONDS)
+        finally:  # also if this wait is cancelled: nobody is left running
+            for name, process in running.items():
+                if process.returncode is None:
+                    late.append(name)
+                    process.kill()
+        await asyncio.gather(*waiting.values())
         self._running.clear()
+        if late:
+            raise MmrError(f"{', '.join(late)} did not stop within {STOP_SECONDS:.0f} s")
 
 
 def log_file(party: Party) -> Path:

@@ -13,6 +13,7 @@ from mimi_mmr.ledger import Kind, Link, Matrix, Verdict
 PARTY_WIDTH = 29
 CELL_WIDTH = 12
 SHOWN = 20
+WHO_SAW_WHAT = "Who saw what (read from databases, logs and received frames)"
 _STYLE = {Verdict.ABSENT: "dim", Verdict.BY_DESIGN: "yellow", Verdict.SEEN: "bold red"}
 
 
@@ -22,8 +23,9 @@ def who_saw_what(console: Console, matrix: Matrix, links: Sequence[Link]) -> Non
     fit = max(1, (console.width - PARTY_WIDTH) // CELL_WIDTH)
     rounds = -(-len(kinds) // fit)
     share = -(-len(kinds) // rounds)  # as wide as the terminal allows, and all tables alike
-    for start in range(0, len(kinds), share):
-        console.print(_table(matrix, kinds[start : start + share]))
+    for number, start in enumerate(range(0, len(kinds), share), start=1):
+        title = WHO_SAW_WHAT if rounds == 1 else f"{WHO_SAW_WHAT}, {number} of {rounds}"
+        console.print(_table(title, matrix, kinds[start : start + share]))
     _listed(console, "not allowed", matrix.violations)
     _listed(console, "linked", links)
     if not links:
@@ -39,8 +41,8 @@ def _listed(console: Console, what: str, findings: Sequence[object]) -> None:
         console.print(f"[bold red]{what}:[/] and {len(findings) - SHOWN} more")
 
 
-def _table(matrix: Matrix, kinds: Sequence[Kind]) -> Table:
-    table = Table(title="Who saw what (read from databases, logs and received frames)", title_justify="left")
+def _table(title: str, matrix: Matrix, kinds: Sequence[Kind]) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("party, role", no_wrap=True)
     for kind in kinds:
         table.add_column(kind.value, justify="center")

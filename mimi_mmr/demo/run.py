@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
+import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from treewrap import TreeWrapError
 
 EXIT_SEEN = 1
 EXIT_FAILED = 3
+EXIT_STOPPED = 128 + signal.SIGTERM
 
 
 def run_demo(members: int, keep: Path | None, seed: int | None, console: Console | None = None) -> int:
@@ -37,6 +41,9 @@ def run_demo(members: int, keep: Path | None, seed: int | None, console: Console
         except (MmrError, OhttpError, TreeWrapError, OSError, ExceptionGroup) as error:
             console.print(f"[bold red]the demonstration failed:[/] {_explain(error)} (seed {seed})")
             status = EXIT_FAILED
+        except asyncio.CancelledError:
+            console.print("stopped by a signal; every process has ended")
+            status = EXIT_STOPPED
     if keep:
         console.print(f"Databases, logs and frames: {root}")
     return status
@@ -56,6 +63,10 @@ def _run(root: Path, members: int, seed: int, console: Console) -> int:
 
 
 async def _live(story: Story, members: int, console: Console) -> None:
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        # as an interrupt does it: everything is undone on the way out, and no process is left behind
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with console.status("three providers and an asset host"):
         async with Processes(story.world):
             try:

@@ -12,7 +12,7 @@ import aiohttp
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.endpoints import PeerRequest, PeerRequestTBS
-from mimi_mmr.errors import MmrError, PeerError, SignatureRejected, Unauthorized
+from mimi_mmr.errors import CertificateRejected, MmrError, PeerError, SignatureRejected, Unauthorized
 from mimi_mmr.labels import SigningKey, verify
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.service.record import Recorder
@@ -113,7 +113,7 @@ class Peers:
             return await asyncio.wait_for(self.document(domain), DOCUMENT_SECONDS)
         except (MmrError, TimeoutError) as error:
             self._silent[domain] = now + SILENT_SECONDS
-            reason = error.code if isinstance(error, MmrError) else "no answer"
+            reason = _reason(error)
             log.warning("no keys of peer %s: %s", domain, reason)
             return usable
 
@@ -163,7 +163,42 @@ class Peers:
                 skip_auto_headers=AUTO_HEADERS,
             ) as answer:
                 if answer.status not in (200, 201):
-                    raise PeerError(f"{domain} answered with status {answer.status}")
+                    raise _NoAnswer(domain, f"it answers with status {answer.status}")
                 return await read_limited(answer.content, MAX_ANSWER, answer.content_length)
         except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
-            raise PeerError(f"{domain} does not answer ({type(error).__name__})") from None
+            raise _NoAnswer(domain, _cause(error)) from None
+
+
+class _NoAnswer(PeerError):
+    """No answer of a peer that is any good. `cause` is one of this module's own phrases: no address is in it."""
+
+    def __init__(self, domain: str, cause: str) -> None:
+        super().__init__(f"no answer of {domain}: {cause}")
+        self.cause = cause
+
+
+def _cause(error: Exception) -> str:
+    """What is in the way, so that an operator knows where to look."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its TLS certificate is not trusted (see tls.ca)"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name is not resolved"
+        case aiohttp.ClientSSLError():
+            return "it does not speak TLS as expected"
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return "the connection is refused"
+        case aiohttp.ClientConnectorError():
+            return "it can't be reached"
+        case TimeoutError():
+            return "it does not answer in time"
+    return type(error).__name__
+
+
+def _reason(error: MmrError | TimeoutError) -> str:
+    """For a log line: fixed words only."""
+    if isinstance(error, _NoAnswer):
+        return error.cause
+    if isinstance(error, CertificateRejected):
+        return "its keys are not signed by the CA in trust_dir"
+    return error.code if isinstance(error, MmrError) else "it does not answer in time"
