@@ -14,10 +14,18 @@ READMES = sorted(
     path for path in (ROOT / "README.md", *ROOT.glob("*/README.md")) if path.parent.name != "tests"
 )
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def examples(readme: Path) -> list[str]:
+    """The front page's stand each for itself; a package's go on where the one before has ended."""
+    found = FENCE.findall(readme.read_text())
+    return found if readme.parent == ROOT else ["\n".join(found)]
+
+
 EXAMPLES = [
     pytest.param(code, id=f"{path.relative_to(ROOT)}:{number}")
     for path in READMES
-    for number, code in enumerate(FENCE.findall(path.read_text()), start=1)
+    for number, code in enumerate(examples(path), start=1)
 ]
 
 

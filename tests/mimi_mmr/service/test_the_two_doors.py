@@ -16,6 +16,7 @@ ANONYMOUS = {
     "/v1/update/{room}",
     "/v1/submitMessage/{room}",
     "/v1/snapshot/{room}",
+    "/v1/report/{room}",
     "/v1/keyMaterial/{provider}",
     "/v1/queues",
     "/v1/queues/collect",
