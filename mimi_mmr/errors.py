@@ -200,6 +200,12 @@ class PeerError(MmrError):
     code = "peer"
 
 
+class PeerRefused(PeerError):
+    """Another provider will not take this request, now or later."""
+
+    code = "peer-refused"
+
+
 class PrivatePathFailed(MmrError):
     """Oblivious HTTP did not work; the client stops here, it never retries in the clear."""
 

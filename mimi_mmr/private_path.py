@@ -178,10 +178,18 @@ class PrivatePath:
         except RelayRefused as error:
             if error.status == 413:
                 raise BodyTooLarge(f"the request is larger than the way to {domain} takes") from error
+            self._leave_relay(domain)
             raise PrivatePathFailed(f"no private path to {domain}: status {error.status}") from error
         except OhttpError as error:
+            self._leave_relay(domain)
             raise PrivatePathFailed(f"no private path to {domain}: {type(error).__name__}") from error
         return _checked(answer.status, kind, content)
+
+    def _leave_relay(self, domain: str) -> None:
+        """After a failure, choose anew which other provider's relay to use for one's own; it hides as much."""
+        if domain == self.domain:
+            self._clients.pop(domain, None)
+            self._own_relay = None
 
     async def _client(self, domain: str) -> OhttpClient:
         if domain not in self._clients:

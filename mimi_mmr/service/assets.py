@@ -6,6 +6,7 @@ and fetched by gateways, so the host sees neither who put it nor who reads it.
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import ssl
@@ -60,7 +61,7 @@ class AssetService:
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
             async with self._session.put(
-                url, data=call.body, headers=headers, skip_auto_headers=AUTO_HEADERS
+                url, data=io.BytesIO(call.body), headers=headers, skip_auto_headers=AUTO_HEADERS
             ) as answer:
                 if answer.status != 201:
                     raise PeerError(f"the asset host answered with status {answer.status}")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import MmrError, PeerRefused
 from mimi_mmr.store.hub import HubStore
 
 FIRST_DELAY = 0.2
@@ -75,9 +75,15 @@ class OutboxWorker:
         self._wake.set()  # something may have come between the last look and the end of this task
 
     async def _deliver_pending(self, domain: str) -> int:
-        """Deliver what waits for a provider, in order, up to the first failure; how many there were."""
+        """Deliver what waits for a provider, in order, up to the first failure; how many there were.
+
+        What its provider refuses for good must not hold up what comes after it: it goes, and the log says so.
+        """
         items = await self._store.pending(domain)
         for item in items:
-            await self._send(item.destination, item.body)
+            try:
+                await self._send(item.destination, item.body)
+            except PeerRefused:
+                log.warning("a notification was refused for good by %s", domain)
             await self._store.delivered(item)
         return len(items)

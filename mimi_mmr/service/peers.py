@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import ssl
 import time
@@ -12,7 +13,13 @@ import aiohttp
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.endpoints import PeerRequest, PeerRequestTBS
-from mimi_mmr.errors import CertificateRejected, MmrError, PeerError, SignatureRejected, Unauthorized
+from mimi_mmr.errors import (
+    CertificateRejected,
+    MmrError,
+    PeerError,
+    SignatureRejected,
+    Unauthorized,
+)
 from mimi_mmr.labels import SigningKey, verify
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.service.record import Recorder
@@ -27,6 +34,13 @@ REFRESH_SECONDS = 600.0
 DOCUMENT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 CONNECTIONS_PER_PEER = 16
+REFUSALS = (
+    400,
+    403,
+    404,
+    409,
+    413,
+)  # said of the request itself; others may pass with time, or with a setting
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +172,7 @@ class Peers:
             async with self._session.request(
                 method,
                 self.urls[domain] + path,
-                data=data,
+                data=None if data is None else io.BytesIO(data),
                 allow_redirects=False,
                 skip_auto_headers=AUTO_HEADERS,
             ) as answer:
