@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Coroutine
@@ -16,9 +17,11 @@ from mimi_mmr.config import (
     PREFIX,
     AssetHostSettings,
     Settings,
+    activated_socket,
     load_asset_host_settings,
     load_settings,
     settings_table,
+    socket_was_passed,
 )
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.service import logs
@@ -31,6 +34,7 @@ from mimi_mmr.uris import check_domain
 from ohttp_relay.errors import OhttpError
 
 EXIT_CONFIG = 2
+log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help="Minimal metadata rooms for MIMI.")
 
@@ -103,6 +107,8 @@ def demo(
 async def _serve(config: Path | None) -> None:
     settings = load_settings(config)
     logs.configure(settings.log_level)
+    if socket_was_passed() and activated_socket(settings.listen) is None:
+        log.warning("a socket was passed (LISTEN_FDS) and is not used, since listen is set")
     async with AsyncExitStack() as stack:
         provider = Provider(settings)
         stack.push_async_callback(provider.close)

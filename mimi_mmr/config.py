@@ -108,11 +108,16 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tls(_Table):
-    """The server's certificate chain and key (PEM), and what other servers' must lead to."""
+class ServerTls(_Table):
+    """A server's certificate chain and key (PEM)."""
 
     certificate: ExistingFile = Field(description="PEM: the server's certificate and those it leads to")
     key: KeyFile = Field(description="PEM: its key, not readable by others")
+
+
+class Tls(ServerTls):
+    """And what other servers' certificates must lead to."""
+
     ca: ExistingFile | None = Field(
         None, description="PEM: roots for other servers' certificates, instead of the system's"
     )
@@ -162,7 +167,10 @@ class Settings(_FromFileAndEnvironment):
     domain: Domain = Field(description="the provider's domain, in its users' names")
     base_url: HttpsOrigin = Field(description="`https://host[:port]` where others reach this listener")
     tls: Tls
-    listen: Listen = Field("127.0.0.1:8443", description="address:port, or fd:N")
+    listen: Listen = Field(
+        "127.0.0.1:8443",
+        description="address:port, or fd:N; a socket that systemd passes wins over the default",
+    )
     data_dir: Path = Field(Path("data"), description="the CA, keys, SQLite databases, cached downloads")
     trust_dir: Path = Field(Path("trust"), description="`<domain>.pem` of every provider's CA, one's own too")
     database: Databases = Databases()
@@ -192,8 +200,11 @@ class AssetHostSettings(_FromFileAndEnvironment):
         env_prefix=ASSETS_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    tls: Tls
-    listen: Listen = Field("127.0.0.1:8444", description="address:port, or fd:N")
+    tls: ServerTls
+    listen: Listen = Field(
+        "127.0.0.1:8444",
+        description="address:port, or fd:N; a socket that systemd passes wins over the default",
+    )
     data_dir: Path = Field(Path("assets"), description="the assets, encrypted by their senders")
     upload_token: str = Field(min_length=16, description="what the provider shows to put an asset")
     max_asset_bytes: int = Field(64 << 20, ge=1, description="largest asset")

@@ -97,9 +97,10 @@ def _directory(keep: Path) -> Path:
     keep = keep.resolve()
     try:
         keep.mkdir(parents=True, exist_ok=True)
+        taken = any(keep.iterdir())
     except OSError as error:
         raise ConfigError(f"--keep {keep}: {error.strerror}") from None
-    if any(keep.iterdir()):
+    if taken:
         raise ConfigError(f"--keep {keep}: not empty; a run's views must be its own")
     return keep
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from mimi_mmr.config import Tls, activated_socket
+from mimi_mmr.config import ServerTls, activated_socket
 from mimi_mmr.errors import ConfigError
 from ohttp_relay.streams import abort
 
@@ -36,7 +36,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(work)
 
 
-def server_tls(tls: Tls) -> ssl.SSLContext:
+def server_tls(tls: ServerTls) -> ssl.SSLContext:
     """TLS 1.3 for a server; raises `ConfigError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -52,7 +52,7 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted")
 
 
-async def listen(app: web.Application, where: str, tls: Tls) -> web.AppRunner:
+async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
     """Serve `app`; raises `ConfigError` when the address can't be used."""
     context = server_tls(tls)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
