@@ -224,7 +224,9 @@ def load_settings(path: Path | None) -> Settings:
             raise ConfigError(f"peers.{domain}: expected the peer's URL, not base_url, which is one's own")
     _check_apart(settings)
     if not settings.trust_dir.is_dir():
-        raise ConfigError(f"trust_dir: no such directory: {settings.trust_dir}")
+        raise ConfigError(
+            f"trust_dir: no such directory: {settings.trust_dir}; mimi-mmr ca {settings.domain} makes it"
+        )
     return settings
 
 
@@ -234,7 +236,7 @@ def load_asset_host_settings(path: Path | None) -> AssetHostSettings:
 
 
 def _load(kind: type[_S], path: Path | None) -> _S:
-    values = _read(path) if path is not None else {}
+    values = _read(path, kind) if path is not None else {}
     prefix = kind.model_config.get("env_prefix", "")
     _check_environment(kind)
     try:
@@ -243,8 +245,11 @@ def _load(kind: type[_S], path: Path | None) -> _S:
         raise ConfigError(_explain(error, kind, prefix)) from None
     except SettingsError as error:  # a table in one variable; its words name the field, not the value
         field = re.search(r'"(\w+)"', str(error))
-        name = f"{prefix}{field[1] if field else ''}".upper()
-        raise ConfigError(f"{name}: expected JSON, for a whole table in one variable") from None
+        top = f"{prefix}{field[1] if field else ''}".upper()
+        given = sorted(name for name in os.environ if f"{name.upper()}__".startswith(f"{top}__"))
+        raise ConfigError(
+            f"{', '.join(given)}: expected JSON, for a table or a list in one variable"
+        ) from None
     if "listen" not in settings.model_fields_set and socket_was_passed():
         return settings.model_copy(update={"listen": "fd:3"})
     return settings
@@ -336,7 +341,7 @@ def _bare(name: str) -> str:
 # --- the file ----------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, kind: type[BaseSettings]) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -348,7 +353,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     _check_quotes(values.get("peers"))
-    return {name: _absolute(name, value, path.parent) for name, value in values.items()}
+    defaults = {name: field.default for name, field in kind.model_fields.items()}
+    beside = {name: path.parent / value for name, value in defaults.items() if isinstance(value, Path)}
+    return beside | {name: _absolute(name, value, path.parent) for name, value in values.items()}
 
 
 def _check_quotes(peers: object) -> None:

@@ -221,3 +221,30 @@ def test_a_peer_at_ones_own_address_is_refused(place: Place, url: str) -> None:
     place.rewrite(r"^base_url = .*$", 'base_url = "https://mimi.a.example"')
     place.rewrite(r'^"b.example" = .*$', f'"b.example" = "{url}"')
     assert refusal(place).startswith("peers.b.example: expected the peer's URL")
+
+
+# --- places ------------------------------------------------------------------------------------------
+
+
+def test_a_default_is_beside_the_file_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place.rewrite(r"^data_dir = .*$", "")
+    place.rewrite(r"^trust_dir = .*$", "")
+    monkeypatch.chdir("/")
+    assert refusal(place).startswith(
+        f"trust_dir: no such directory: {place.directory / 'trust'}; mimi-mmr ca"
+    )
+    (place.directory / "trust").symlink_to(place.world.trust_dir)
+    assert load_settings(place.config).data_dir == place.directory / "data"
+    monkeypatch.setenv("MIMI_MMR_DATA_DIR", "elsewhere")
+    assert load_settings(place.config).data_dir == Path("elsewhere")
+
+
+def test_a_place_to_keep_in_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for keep in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        done = CliRunner().invoke(app, ["demo", "--keep", str(keep)])
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"mimi-mmr: --keep {keep}: ")
+        assert isinstance(done.exception, SystemExit)

@@ -247,6 +247,27 @@ async def test_a_socket_that_the_service_manager_opened_is_served_on(place: Plac
             assert process.returncode == 0
 
 
+async def test_a_socket_that_is_passed_for_nothing_is_logged(place: Place) -> None:
+    party = place.world.providers["a.example"]
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        async with serving(place.world, environment={"LISTEN_FDS": "1"}, activated=opened) as (process, line):
+            assert (
+                line == f"a.example serves on {party.url.removeprefix('https://')}"
+            )  # as the file says: fd:N
+            process.terminate()
+            assert (await process.communicate())[1] == b""
+        address = party.url.removeprefix("https://").partition(":")[0]
+        with socket.create_server((address, 0)) as free:
+            port = free.getsockname()[1]
+        place.rewrite(r"^listen = .*$", f'listen = "{address}:{port}"')
+        async with serving(place.world, activated=opened) as (process, line):
+            assert line == f"a.example serves on {address}:{port}"
+            process.terminate()
+            said = (await process.communicate())[1]
+    assert b"LISTEN_FDS" in said
+    assert said.count(b"\n") == 1
+
+
 async def test_the_environment_wins_over_the_file_for_a_server_too(place: Place) -> None:
     address = place.world.providers["a.example"].url.removeprefix("https://").partition(":")[0]
     with socket.create_server((address, 0)) as opened:
