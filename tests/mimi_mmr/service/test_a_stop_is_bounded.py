@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from mimi_mmr.client import Client
+from mimi_mmr.demo.processes import Processes
+from mimi_mmr.demo.world import build_world
 from mimi_mmr.errors import PrivatePathFailed
+from mimi_mmr.secret import AccessToken
 from mimi_mmr.service import run
 from mimi_mmr.service.run import HEALTH, Drain, health, mark_begun
 from ohttp_relay.errors import OhttpError
@@ -149,3 +154,34 @@ async def test_a_provider_that_stops_lets_a_relayed_long_poll_go(
         assert (await straight(live, "b.example", "/v1/providers", method="GET")).status == 503
         for outcome in await asyncio.gather(*polls, return_exceptions=True):
             assert isinstance(outcome, (PrivatePathFailed, OhttpError)), outcome
+
+
+async def test_a_process_that_relays_a_long_poll_ends_in_time(tmp_path: Path) -> None:
+    world = build_world(tmp_path, record=True)
+    url = world.providers["a.example"].url
+    loop = asyncio.get_running_loop()
+    async with (
+        Processes(world) as running,
+        Client("alice", "phone", "a.example", url, world.trust(), ssl_context=world.tls()) as alice,
+    ):
+        await alice.register()
+        token = AccessToken.generate()
+        await alice._queues.create(token, accepts_deposits=False)
+        poll = asyncio.create_task(alice._queues.collect(token, 0, 20.0))
+        record = world.providers["a.example"].directory / "record" / "deliveries.frames.jsonl"
+        async with asyncio.timeout(3 * PATIENCE):
+            while b"/v1/queues/collect" not in await asyncio.to_thread(read, record):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            started = loop.time()
+            relays = [running._running[name] for name in ("b.example", "c.example")]
+            for relay in relays:
+                relay.terminate()
+            assert [await relay.wait() for relay in relays] == [0, 0]
+        assert loop.time() - started < run.STOP_SECONDS
+        (outcome,) = await asyncio.gather(poll, return_exceptions=True)
+        assert isinstance(outcome, (PrivatePathFailed, OhttpError))
+    world.close()
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
