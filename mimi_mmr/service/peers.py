@@ -17,6 +17,7 @@ from mimi_mmr.errors import (
     CertificateRejected,
     MmrError,
     PeerError,
+    PeerRefused,
     SignatureRejected,
     Unauthorized,
 )
@@ -34,13 +35,8 @@ REFRESH_SECONDS = 600.0
 DOCUMENT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 CONNECTIONS_PER_PEER = 16
-REFUSALS = (
-    400,
-    403,
-    404,
-    409,
-    413,
-)  # said of the request itself; others may pass with time, or with a setting
+# Said of the request itself; what else a peer may answer can pass with time, or with a setting.
+REFUSALS = (400, 403, 404, 409, 413)
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +172,8 @@ class Peers:
                 allow_redirects=False,
                 skip_auto_headers=AUTO_HEADERS,
             ) as answer:
+                if answer.status in REFUSALS:
+                    raise PeerRefused(f"{domain} refuses the request with status {answer.status}")
                 if answer.status not in (200, 201):
                     raise _NoAnswer(domain, f"it answers with status {answer.status}")
                 return await read_limited(answer.content, MAX_ANSWER, answer.content_length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from mimi_mmr.client import Client, Joined
 from mimi_mmr.contacts import Contact
 from mimi_mmr.content import Content
-from mimi_mmr.errors import HubRefusal, MmrError, NotAllowed, UnknownRoom, WrongEpoch
+from mimi_mmr.errors import HubRefusal, MmrError, NotAllowed, PrivatePathFailed, UnknownRoom, WrongEpoch
+from mimi_mmr.secret import AccessToken
 from mimi_mmr.service import outbox
 from mimi_mmr.service.provider import Provider
 from mimi_mmr.uris import Kind, MimiUri
@@ -218,6 +220,37 @@ async def test_the_outbox_outlives_a_database_that_fails_for_a_while(
     monkeypatch.setattr(store, "destinations", fragile)
     await three.alice.send(three.room, "still there")
     assert await texts(three.bob, three.at_bob, 1) == ["still there"]
+
+
+async def test_what_a_peer_refuses_for_good_holds_up_nothing(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = await a_room_of_two(live)
+    hub = live.providers["a.example"]
+    sign, first = hub.peers.send, iter([True])
+
+    async def garbled(domain: str, endpoint: str, body: bytes) -> bytes:
+        """The first notification can't be read by its provider."""
+        return await sign(domain, endpoint, b"rubbish" if next(first, False) else body)
+
+    monkeypatch.setattr(hub.peers, "send", garbled)
+    for text in ("lost", "heard"):
+        await three.alice.send(three.room, text)
+    assert await texts(three.bob, three.at_bob, 1) == ["heard"]
+    assert await drained(hub) == []
+
+
+async def test_a_relay_that_is_dead_is_left_for_another(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await live.person("bob", "b.example")
+    known = bob.path._known.providers
+    known["c.example"] = replace(known["c.example"], base_url=NOWHERE)
+    choices = iter(["c.example", "a.example"])
+    monkeypatch.setattr("mimi_mmr.private_path.secrets.choice", lambda _: next(choices))
+    with pytest.raises(PrivatePathFailed):
+        await bob._queues.create(AccessToken.generate(), accepts_deposits=False)
+    await bob._queues.create(AccessToken.generate(), accepts_deposits=False)
 
 
 async def test_a_room_that_is_unknown_is_said_to_be_and_leaves_nothing_behind(live: LiveWorld) -> None:
