@@ -92,7 +92,7 @@ class Sighting:
         return f"{self.view.party} as {self.view.role} saw {self.fact.about}'s {self.fact.kind} ({self.encoding})"
 
 
-# --- what may be learnt (THREATS: "may learn") -------------------------------------------------------
+# --- what may be learnt (README, "What each party learns") ---------------------------------------------
 
 
 def by_design(view: View, fact: Fact) -> bool:

@@ -1,6 +1,6 @@
 """Recording of all that a party sees, for the ledger. Off unless a directory is configured.
 
-A record is what THREATS call a view: every frame in and out with peer address, headers and body, by role. It is
+A record is a party's view: every frame in and out with peer address, headers and body, by role. It is
 for tests, demonstrations and audits with planted data; a deployment has no reason to turn it on.
 """
 

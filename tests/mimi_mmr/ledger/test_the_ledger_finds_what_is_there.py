@@ -251,7 +251,7 @@ def test_what_logging_writes_is_what_the_ledger_reads(tmp_path: Path) -> None:
 
 OWN, OTHERS = "own", "others'"
 ALLOWED: dict[Role, dict[Kind, set[str]]] = {
-    # THREATS, "hub": roster of P with roles, provider domains; R is where it is. Nothing else.
+    # README, "hub": roster of P with roles, provider domains; R is where it is. Nothing else.
     Role.HUB: {Kind.PSEUDONYM: {OWN, OTHERS}, Kind.ROOM: {OWN, OTHERS}},
     # "local provider": that an account exists, IP of its own; not the account behind a P, Q or set.
     Role.ACCOUNTS: {
