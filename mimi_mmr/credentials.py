@@ -44,6 +44,7 @@ from mimi_mmr.uris import (
 
 VERSION = 1
 LINK_MULTIPLE = 256
+LINK_LEAST = 1024
 MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
 # The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
@@ -195,6 +196,12 @@ class LeafIdentity(Struct):
     queue: QueueAddress
 
 
+def pad_link(content: bytes) -> bytes:
+    """To a multiple of 256 bytes, 1,024 at least: all but the longest names and chains are of one length."""
+    padded = pad(content, LINK_MULTIPLE)
+    return padded + bytes(max(0, LINK_LEAST - len(padded)))
+
+
 class DeviceIdentity:
     """A device's real side: what signs identity links. Held by the client alone."""
 
@@ -208,10 +215,10 @@ class DeviceIdentity:
         self.credential = credential
 
     def seal_link(self, tbs: PseudonymousCredentialTBS, ilk: IdentityLinkKey) -> bytes:
-        """The identity link ciphertext: AES-256-GCM, aad = TBS, plaintext padded to a multiple of 256."""
+        """The identity link ciphertext: AES-256-GCM, aad = TBS, plaintext padded (`pad_link`)."""
         content = tbs.to_bytes()
         signature = self.key.sign("PseudonymousCredentialTBS", content, prefix=MLS)
-        plaintext = pad(IdentityLinkTBE(signature, self.credential).to_bytes(), LINK_MULTIPLE)
+        plaintext = pad_link(IdentityLinkTBE(signature, self.credential).to_bytes())
         # The nonce may be fixed: an identity link key is drawn for one credential and seals once.
         return AESGCM(ilk.reveal()).encrypt(_ZERO_NONCE, plaintext, content)
 

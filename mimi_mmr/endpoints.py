@@ -13,7 +13,7 @@ from mimi_mmr.tls import BOOL, U16, U32, U64, Fixed, Nested, Opaque, Struct, Tex
 
 PROBLEM = "application/problem+json"
 PROBLEM_URN = "urn:mimi-mmr:error:"
-MAX_NOTIFY = 1 << 27
+MAX_NOTIFY = 1 << 25
 MAX_ASSET = 64 << 20
 
 

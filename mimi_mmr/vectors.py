@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import mimi_mmr
 from mimi_mmr import labels, tls, uris
-from mimi_mmr.credentials import LINK_MULTIPLE, PseudonymousCredentialTBS
+from mimi_mmr.credentials import PseudonymousCredentialTBS, pad_link
 from mimi_mmr.hub.messages import UpdateCode, UpdateRoomResponse
 from mimi_mmr.hub.policy import RoomPolicy
 from mimi_mmr.keypackages import fetch_token, shelf_id
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.queues import leaf_binding, queue_id
-from mimi_mmr.sealing import Kem, SealingPublicKey, hpke_info, pad
+from mimi_mmr.sealing import Kem, SealingPublicKey, hpke_info
 from mimi_mmr.secret import AccessToken, ConnectionKey
 from mimi_mmr.uris import Kind, MimiUri
 
@@ -197,7 +197,7 @@ def derivations(draw: Stream) -> dict[str, Any]:
 def _identity_link(draw: Stream) -> dict[str, str]:
     tbs = sample(PseudonymousCredentialTBS, draw).to_bytes()
     key, plaintext = draw(32), draw(300)
-    padded = pad(plaintext, LINK_MULTIPLE)
+    padded = pad_link(plaintext)
     return {
         "identity_link_key": key.hex(),
         "tbs": tbs.hex(),
