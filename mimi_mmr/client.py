@@ -34,6 +34,7 @@ from mimi_mmr.errors import (
     BindingRejected,
     ConnectionRefused,
     EngineError,
+    HubRefusal,
     IdentityError,
     MmrError,
     NotAllowed,
@@ -77,7 +78,6 @@ from mimi_mmr.keypackages import (
 from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.mls_rs import MlsRsEngine
-from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.private_path import PrivatePath, gather
 from mimi_mmr.room import PendingCommit, Room, Standing, Whois
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey
@@ -292,8 +292,8 @@ class Client(Account):
         now = self._clock()
         leaves = check_set([package.key_package for package in packages], now)
         for package, leaf in zip(packages, leaves, strict=True):
-            node = KeyPackage.from_bytes(package.key_package).leaf_node
-            member = resolve(leaf.credential, package.ilk, node.signature_key, self.trust, now)
+            key = leaf.credential.signature_public_key  # which `check_set` has found to be the leaf's
+            member = resolve(leaf.credential, package.ilk, key, self.trust, now)
             if (member.device.user, member.device.identity_key) != (whose.user, whose.identity_key):
                 raise BindingRejected("a KeyPackage of the set is another user's than the contact's")
 
@@ -329,11 +329,11 @@ class Client(Account):
         self, joined: Joined, *, add: Sequence[OpenKeyPackage] = (), remove: Sequence[int] = ()
     ) -> None:
         """Commit; when another commit came first, follow that one and try again."""
-        meant = joined.room.participants()
+        meant = joined.room.participants() if remove else {}
         for _ in range(COMMIT_ATTEMPTS):
             async with joined.lock:
                 await self._settle_commit(joined)
-                present = joined.room.participants()
+                present = joined.room.participants() if remove else {}
                 still = [leaf for leaf in remove if present.get(leaf) == meant.get(leaf)]
                 if remove and not still:
                     return  # somebody else has removed them
@@ -356,13 +356,11 @@ class Client(Account):
             await self._update(joined, pending)
         except (PrivatePathFailed, PeerError):
             raise
-        except WrongEpoch:
+        except MmrError as error:
             joined.unanswered = None
             pending.reject()
-            return False
-        except MmrError:
-            joined.unanswered = None
-            pending.reject()
+            if isinstance(error, WrongEpoch):
+                return False
             raise
         joined.unanswered = None
         pending.accept()
@@ -646,4 +644,6 @@ def _raise_refusal(answer: UpdateRoomResponse) -> None:
         return
     if answer.code is UpdateCode.WRONG_EPOCH:
         raise WrongEpoch(answer.number)
-    raise from_code(answer.error_code, answer.error_description)
+    error = from_code(answer.error_code, answer.error_description)
+    # An answer is an answer, also for a reason that is unknown here: a `PeerError` would say that there was none.
+    raise HubRefusal(str(error)) if isinstance(error, PeerError) else error

@@ -22,8 +22,8 @@ from mimi_mmr.client import Client, Joined
 from mimi_mmr.contacts import Contact
 from mimi_mmr.credentials import DeviceIdentity, RealCredential
 from mimi_mmr.endpoints import Deposit
-from mimi_mmr.errors import NotAllowed, PeerError, PrivatePathFailed, RoomError
-from mimi_mmr.hub.messages import digest, sign_commit
+from mimi_mmr.errors import HubRefusal, NotAllowed, PeerError, PrivatePathFailed, RoomError
+from mimi_mmr.hub.messages import UpdateCode, UpdateRoomResponse, digest, sign_commit
 from mimi_mmr.mls.wire import PublicCommit, parse_message
 from mimi_mmr.room import PendingCommit, Room, Standing
 from mimi_mmr.sealing import Kem, SealedBox
@@ -122,6 +122,26 @@ async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) 
     assert room.messages.popleft().text == "here I am"
     assert (at_bob.problems, at_bob.desynchronised, at_bob.unanswered) == ([], False, None)
     assert room.room.tree_hash == at_bob.room.tree_hash
+
+
+async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(live: LiveWorld) -> None:
+    """The commit is dropped: it is not sent again for ever, before anything else can be done."""
+    alice = await live.person("alice", "a.example")
+    room = await alice.create_room()
+    call: Call = alice.path.call
+
+    async def refusing(domain: str, method: str, path: str, body: bytes = b"") -> bytes:
+        if path.startswith("/v1/update/"):
+            return UpdateRoomResponse(UpdateCode.NOT_ALLOWED, "no", "a-reason-of-tomorrow").to_bytes()
+        return await call(domain, method, path, body)
+
+    alice.path.call = refusing  # type: ignore[method-assign]
+    with pytest.raises(HubRefusal):
+        await alice.update(room)
+    alice.path.call = call  # type: ignore[method-assign]
+    assert room.unanswered is None
+    await alice.update(room)
+    assert room.room.epoch == 1
 
 
 def spoiled(room: Room) -> Callable[..., PendingCommit]:
