@@ -167,12 +167,6 @@ class UnknownRoom(HubRefusal):
     code = "unknown-room"
 
 
-class RoomClosed(HubRefusal):
-    """Members reported a commit that nobody can process; an admin must reopen the room."""
-
-    code = "room-closed"
-
-
 # --- delivery -------------------------------------------------------------------------------------
 
 

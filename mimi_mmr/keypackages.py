@@ -135,11 +135,17 @@ def check_lifetime(leaf: LeafNode, now: float) -> None:
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
-    """A leaf's identity against its own key; raises a subclass of `IdentityError` or `ParseError`."""
+    """A leaf's identity, whole; raises a subclass of `IdentityError` or `ParseError`."""
+    leaf = read_leaf(identity, signature_key)
+    leaf.credential.verify(now)
+    return leaf
+
+
+def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
+    """A leaf's identity against its own key; what the credential itself claims is left for its `verify`."""
     leaf = LeafIdentity.from_bytes(identity)
     if leaf.credential.signature_public_key != signature_key:
         raise LinkRejected("the pseudonymous credential is for another key than the leaf's")
-    leaf.credential.verify(now)
     if leaf.queue.domain != leaf.credential.user_pseudonym.domain:
         raise IdentityError("the leaf's queue is at another provider than its pseudonym")
     return leaf

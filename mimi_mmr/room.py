@@ -23,6 +23,7 @@ from mimi_mmr.errors import (
     RoomError,
     WrongSigner,
 )
+from mimi_mmr.hub.changes import expected_changes, wrong_leaves
 from mimi_mmr.hub.messages import (
     CommitAuth,
     CommitAuthTBS,
@@ -44,7 +45,7 @@ from mimi_mmr.hub.messages import (
 )
 from mimi_mmr.hub.policy import Identities, Role, RoomPolicy, SignedPolicy, default_policy, sign_policy
 from mimi_mmr.hub.state import group_id
-from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of
+from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of, read_leaf
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
@@ -54,7 +55,6 @@ from mimi_mmr.uris import MimiUri
 from treewrap import (
     Blank,
     Change,
-    ChangeKind,
     EpochSecret,
     LeafSecret,
     MemberUpdate,
@@ -225,41 +225,44 @@ class Room:
 
     def who(self, trust: TrustAnchors, now: float) -> list[Whois]:
         """Every member, resolved as far as the room's policy and their credentials allow."""
-        occupied = set(self._tree.leaves())
-        return [
-            self._whois(leaf, identity, leaf in occupied, trust, now)
-            for leaf, identity in sorted(self.participants().items())
-        ]
+        known = sorted(self.participants().items())
+        return [self._whois(leaf, identity, trust, now) for leaf, identity in known]
 
     def whois(self, leaf: int, trust: TrustAnchors, now: float) -> Whois:
         """One member; raises `RoomError` if there is none at this leaf, or its credential is malformed."""
-        identity = self.participants().get(leaf)
+        identity = self._identity(leaf)
         if identity is None:
             raise RoomError(f"no member at leaf {leaf} whose credential can be read")
-        return self._whois(leaf, identity, leaf in set(self._tree.leaves()), trust, now)
+        return self._whois(leaf, identity, trust, now)
 
     def resolve(self, leaf: int, trust: TrustAnchors, now: float) -> ResolvedMember:
         """The person behind a leaf; raises a subclass of `IdentityError` that names the leaf, or `RoomError`."""
         node = self._group.leaf(leaf)
         if node is None:
             raise RoomError(f"no member at leaf {leaf}")
-        if leaf not in set(self._tree.leaves()):
+        secret = self._secret(leaf)
+        if secret is None:
             raise RoomError(f"leaf {leaf} does not show its identity")
-        ilk = IdentityLinkKey(self._tree.secret(leaf).reveal())
+        ilk = IdentityLinkKey(secret.reveal())
         try:
-            identity = check_leaf(node.identity, node.signature_key, now)
+            identity = read_leaf(node.identity, node.signature_key)
             return resolve(identity.credential, ilk, node.signature_key, trust, now)
         except IdentityError as error:
             raise type(error)(f"leaf {leaf}: {error}") from None
 
-    def _whois(
-        self, leaf: int, identity: LeafIdentity, shown: bool, trust: TrustAnchors, now: float
-    ) -> Whois:
+    def _secret(self, leaf: int) -> LeafSecret | None:
+        """What the Tree Wrap tree holds for a leaf; None if it is blank there."""
+        try:
+            return self._tree.secret(leaf)
+        except KeyError:
+            return None
+
+    def _whois(self, leaf: int, identity: LeafIdentity, trust: TrustAnchors, now: float) -> Whois:
         credential = identity.credential
         user, client = credential.user_pseudonym, credential.client_pseudonym
         role = self.policy.policy.role(user)
         try:
-            if not shown:
+            if self._secret(leaf) is None:
                 self._check_hidden(leaf, user, now)
                 return Whois(leaf, user, client, role, Standing.HIDDEN)
             member = self.resolve(leaf, trust, now)
@@ -346,7 +349,7 @@ class Room:
         secret = LeafSecret(self._leaf.ilk.reveal())
         if not self.policy.policy.shows_identity(self._leaf.identity.credential.user_pseudonym):
             return []
-        if self.own_leaf in set(self._tree.leaves()) and self._tree.secret(self.own_leaf) == secret:
+        if self._secret(self.own_leaf) == secret:
             return []
         return [Set(self.own_leaf, secret)]
 
@@ -413,15 +416,15 @@ class Room:
 
     def _check_policy(self, new: SignedPolicy, sender: int) -> None:
         leaf = self._group.leaf(sender)
-        if leaf is None or new.signer != sender:
-            raise NotAllowed("the policy is signed by another leaf than the committer's")
-        new.verify(leaf.signature_key)
+        if leaf is None:
+            raise NotAllowed("the policy is signed by a leaf that there is not")
         credential = LeafIdentity.from_bytes(leaf.identity).credential
         credential.verify_pseudonym()  # or a hub and a member together could make any leaf an admin's
-        user, old = credential.user_pseudonym, self.policy.policy
-        same = (new.policy.room, new.policy.serial, new.policy.identities)
-        if old.role(user) is not Role.ADMIN or same != (old.room, old.serial + 1, old.identities):
-            raise NotAllowed("the policy was changed by somebody who may not, or not as it may be")
+        try:
+            new.check_succession(self.policy.policy, sender, credential.user_pseudonym, leaf.signature_key)
+        except NotAllowed as error:
+            why = "the policy was changed by somebody who may not, or not as it may be"
+            raise NotAllowed(f"{why}: {error}") from None
 
     def _follow_tree(self, event: CommitEvent, applied: Applied, policy: SignedPolicy) -> list[str]:
         if event.member_update is None:
@@ -449,24 +452,25 @@ class Room:
 
     def _check_changes(self, update: MemberUpdate, applied: Applied) -> list[str]:
         """Under the policy that was in force when the commit was made."""
-        expected = dict.fromkeys(applied.removed, ChangeKind.BLANK)
-        for leaf in applied.added:
-            user = self._user(leaf)
-            if user and self.policy.policy.shows_identity(user):
-                expected[leaf] = ChangeKind.SET
+        users = ((leaf, self._user(leaf)) for leaf in applied.added)
+        added = ((leaf, user) for leaf, user in users if user is not None)
+        expected = expected_changes(self.policy.policy, applied.removed, added)
         found = {leaf: kind for leaf, kind, _ in update.leaves}
-        found.pop(applied.sender, None)
-        expected.pop(applied.sender, None)
-        wrong = [leaf for leaf in found.keys() | expected.keys() if found.get(leaf) != expected.get(leaf)]
-        return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in sorted(wrong)]
+        wrong = wrong_leaves(found, expected, applied.sender)
+        return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in wrong]
 
-    def _user(self, leaf: int) -> MimiUri | None:
-        """The user pseudonym at a leaf; None if there is nobody, or a credential that does not parse."""
+    def _identity(self, leaf: int) -> LeafIdentity | None:
+        """Who is at a leaf; None if there is nobody, or a credential that does not parse."""
         node = self._group.leaf(leaf)
         try:
-            return LeafIdentity.from_bytes(node.identity).credential.user_pseudonym if node else None
+            return LeafIdentity.from_bytes(node.identity) if node else None
         except ParseError:
             return None
+
+    def _user(self, leaf: int) -> MimiUri | None:
+        """The user pseudonym at a leaf; None as for `_identity`."""
+        identity = self._identity(leaf)
+        return identity.credential.user_pseudonym if identity else None
 
     def _users_of(self, event: CommitEvent) -> dict[int, MimiUri | None]:
         """Who a commit is from, and whom it removes: the user pseudonyms before it."""

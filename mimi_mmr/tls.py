@@ -14,13 +14,14 @@ within their bound, enums are known, text is UTF-8; anything else is a `ParseErr
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self, cast, get_type_hints
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, get_type_hints
 
 from mimi_mmr.errors import InvalidUri, ParseError
 
 MAX_VECTOR = 1 << 30
+_T = TypeVar("_T")
 
 
 class Reader:
@@ -84,6 +85,16 @@ class Reader:
         """Refuse bytes that nobody asked for."""
         if not self.empty:
             raise ParseError(f"{self.end - self.offset} bytes too many after {what}", self.offset)
+
+
+def read_whole(data: bytes, limit: int, what: str, read: Callable[[Reader], _T]) -> _T:
+    """What `read` makes of these bytes, all of them, and of no more than `limit`; raise `ParseError`."""
+    if len(data) > limit:
+        raise ParseError(f"{what} of {len(data)} bytes, at most {limit} allowed", 0)
+    reader = Reader(data)
+    value = read(reader)
+    reader.done(what)
+    return value
 
 
 def write_varint(out: bytearray, value: int) -> None:
@@ -332,12 +343,7 @@ class Struct:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The struct that these bytes, all of them, are; raise `ParseError`."""
-        if len(data) > cls.LIMIT:
-            raise ParseError(f"{cls.__name__} of {len(data)} bytes, at most {cls.LIMIT} allowed", 0)
-        reader = Reader(data)
-        value = cls.read_from(reader)
-        reader.done(cls.__name__)
-        return value
+        return read_whole(data, cls.LIMIT, cls.__name__, cls.read_from)
 
 
 _LAYOUTS: dict[type, tuple[tuple[str, Codec], ...]] = {}

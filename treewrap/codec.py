@@ -76,19 +76,15 @@ class Reader:
             raise ParseError(f"{what}: {size} bytes, the limit is {limit}", start)
         return self.take(size, what)
 
-    def items(self, what: str, limit: int) -> Reader:
+    def items(self, what: str, limit: int) -> Items:
         """Read a vector's content as a reader of its own: `while items.more(): ...`."""
         content = self.vector(what, limit)
-        return _Items(content, self.offset - len(content))
+        return Items(content, self.offset - len(content))
 
     def end(self, what: str) -> None:
         """Make sure that nothing is left."""
         if self.read(1):
             raise ParseError(f"{what}: trailing bytes", self.offset)
-
-    def more(self) -> bool:
-        """Tell whether a reader made by `items` has anything left."""
-        raise NotImplementedError
 
     def fail(self, what: str) -> ParseError:
         """Make the error to raise for what was just read."""
@@ -106,7 +102,9 @@ class Reader:
         return value
 
 
-class _Items(Reader):
+class Items(Reader):
+    """A reader of one vector's content, which knows where that ends."""
+
     __slots__ = ("_end",)
 
     def __init__(self, content: bytes, offset: int) -> None:
@@ -114,4 +112,5 @@ class _Items(Reader):
         self._end = offset + len(content)
 
     def more(self) -> bool:
+        """Tell whether anything is left."""
         return self.offset < self._end

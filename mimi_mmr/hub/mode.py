@@ -19,6 +19,7 @@ from mimi_mmr.errors import (
     WrongEpoch,
     WrongSigner,
 )
+from mimi_mmr.hub.changes import expected_changes, wrong_leaves
 from mimi_mmr.hub.messages import (
     ApplicationEvent,
     CommitAuthTBS,
@@ -33,7 +34,7 @@ from mimi_mmr.hub.messages import (
     UpdateRequest,
     WelcomeEvent,
 )
-from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy
+from mimi_mmr.hub.policy import Role, SignedPolicy
 from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
 from mimi_mmr.keypackages import check_leaf, check_lifetime
 from mimi_mmr.mls.tree import RatchetTree, TreeChange
@@ -197,25 +198,18 @@ class HubMode:
     def _next_policy(self, state: RoomState, request: UpdateRequest, sender: Member) -> SignedPolicy:
         signed = request.policy or state.policy
         if request.policy is not None:
-            self._check_policy_change(state, request.policy, sender, request.auth.content.sender)
+            leaf = request.auth.content.sender
+            request.policy.check_succession(state.policy.policy, leaf, sender.user, sender.signature_key)
         if signed.policy.hash != request.auth.content.policy_hash:
             raise NotAllowed("the commit was signed under another policy than the room's")
         return signed
 
-    def _check_policy_change(self, state: RoomState, new: SignedPolicy, sender: Member, leaf: int) -> None:
-        old = state.policy.policy
-        if new.signer != leaf or old.role(sender.user) is not Role.ADMIN:
-            raise NotAllowed("only an admin changes the policy, in a commit of its own leaf")
-        new.verify(sender.signature_key)
-        wanted = (old.room, old.serial + 1, old.identities)
-        if (new.policy.room, new.policy.serial, new.policy.identities) != wanted:
-            raise NotAllowed("a new policy is for the same room and identities, with the next serial")
-
     def _check_adds(
         self, state: RoomState, change: TreeChange, sender: Member, now: float
     ) -> tuple[tuple[int, Member], ...]:
-        if change.added:
-            state.policy.policy.allow_add(sender.user)
+        if not change.added:
+            return ()
+        state.policy.policy.allow_add(sender.user)
         gone = set(change.removed)
         clients = {member.client for leaf, member in state.members.items() if leaf not in gone}
         added = []
@@ -269,14 +263,27 @@ class HubMode:
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
         check_member_update(request.member_update, update)
-        expected = expected_changes(state.policy.policy, change, added)
-        check_changes(dict(update.changes), expected, request.auth.content)
+        self._check_changes(state, update, change, added, request.auth.content.sender)
         if update.rebuilt:
             role = state.policy.policy.role(state.members[request.auth.content.sender].user)
             check_rebuilt(state.wrap, update, staged, may_drop=role is Role.ADMIN)
         if (update.epoch, staged.tree_hash) != (state.epoch + 1, signed_hash):
             raise TreeMismatch("epoch or tree hash of the Tree Wrap update is not the one that was signed")
         return staged
+
+    def _check_changes(
+        self,
+        state: RoomState,
+        update: TreeUpdate,
+        change: TreeChange,
+        added: tuple[tuple[int, Member], ...],
+        committer: int,
+    ) -> None:
+        users = ((leaf, member.user) for leaf, member in added)
+        expected = expected_changes(state.policy.policy, change.removed, users)
+        wrong = wrong_leaves(dict(update.changes), expected, committer)
+        if wrong:
+            raise TreeMismatch(f"the Tree Wrap update does not match the commit at leaf {wrong[0]}")
 
     def _events(
         self, state: RoomState, request: UpdateRequest, added: tuple[tuple[int, Member], ...]
@@ -334,18 +341,6 @@ class HubMode:
             raise UnknownSender("no leaf of that epoch has this signature key")
 
 
-def expected_changes(
-    policy: RoomPolicy, change: TreeChange, added: tuple[tuple[int, Member], ...]
-) -> dict[int, ChangeKind]:
-    """What a commit must do to the Tree Wrap tree, the net effect in MLS order.
-
-    A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names.
-    """
-    expected = dict.fromkeys(change.removed, ChangeKind.BLANK)
-    expected |= {leaf: ChangeKind.SET for leaf, member in added if policy.shows_identity(member.user)}
-    return expected
-
-
 def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
     """Refuse a member update that is not the tree update's, as far as a hub can read it: `TreeMismatch`."""
     if sent is None:
@@ -373,11 +368,3 @@ def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *,
     wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}
     if after - wanted or (wanted - after and not may_drop):
         raise TreeMismatch(f"the rebuilt tree does not match the commit at leaf {min(wanted ^ after)}")
-
-
-def check_changes(found: dict[int, ChangeKind], expected: dict[int, ChangeKind], auth: CommitAuthTBS) -> None:
-    """Refuse an update that changes other leaves; the committer may change its own. Raises `TreeMismatch`."""
-    wrong = {leaf for leaf in found.keys() | expected.keys() if found.get(leaf) != expected.get(leaf)}
-    wrong.discard(auth.sender)
-    if wrong:
-        raise TreeMismatch(f"the Tree Wrap update does not match the commit at leaf {min(wrong)}")

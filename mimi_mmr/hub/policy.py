@@ -109,6 +109,18 @@ class SignedPolicy(Struct):
         except SignatureRejected:
             raise WrongSigner("the room policy is not signed by the leaf that it names") from None
 
+    def check_succession(self, old: RoomPolicy, committer: int, user: MimiUri, signature_key: bytes) -> None:
+        """Whether this may follow `old`, in a commit of leaf `committer`, which is `user`'s and has this key.
+
+        Raises `NotAllowed` or `WrongSigner`.
+        """
+        if self.signer != committer or old.role(user) is not Role.ADMIN:
+            raise NotAllowed("only an admin changes the policy, in a commit of its own leaf")
+        self.verify(signature_key)
+        wanted = (old.room, old.serial + 1, old.identities)
+        if (self.policy.room, self.policy.serial, self.policy.identities) != wanted:
+            raise NotAllowed("a new policy is for the same room and identities, with the next serial")
+
     def _content(self) -> bytes:
         return self.signer.to_bytes(4, "big") + self.policy.to_bytes()
 

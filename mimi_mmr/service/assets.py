@@ -100,11 +100,8 @@ class AssetHost:
     def app(self) -> web.Application:
         """The application."""
         app = web.Application(client_max_size=self._max_bytes, middlewares=[self.drain.watch])
-        app.add_routes(
-            [web.put("/{name}", self.put), web.get("/{name}", self.get), web.get(HEALTH, health(self.drain))][
-                ::-1
-            ]
-        )
+        app.router.add_get(HEALTH, health(self.drain))  # first: its path looks like a name
+        app.add_routes([web.get("/{name}", self.get), web.put("/{name}", self.put)])
         app.on_response_prepare.append(hide_server)
         return app
 

@@ -55,7 +55,7 @@ from ohttp_relay.relay import Relay
 from ohttp_relay.rotation import KeyKeeper
 from ohttp_relay.streams import AnyResponse
 from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.transport import Seen
+from ohttp_relay.transport import Observer, Seen, hide_server
 
 KEYS_LIFETIME = 7 * 86400
 HOUSEKEEPING_SECONDS = 3600.0
@@ -75,6 +75,7 @@ class Provider:
         self._recorder = Recorder(settings.record_dir)
         self._closers: list[Callable[[], object]] = []
         self._drain = Drain(relayed=RELAY)
+        self._housekeeping: asyncio.Task[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -118,9 +119,8 @@ class Provider:
 
     async def close(self) -> None:
         """Stop workers, then close what they used; safe to call after a failed start."""
-        housekeeping = getattr(self, "_housekeeping", None)
-        if housekeeping is not None:
-            housekeeping.cancel()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
         for closer in reversed(self._closers):
             result = closer()
             if asyncio.iscoroutine(result):
@@ -222,7 +222,7 @@ class Provider:
         app.router.add_get(HEALTH, health(self._drain))
         app.router.add_get("/.well-known/mimi-protocol-directory", self._directory)
         app.add_routes(direct.aiohttp_routes())
-        app.on_response_prepare.append(_anonymous_server)
+        app.on_response_prepare.append(hide_server)
         app.on_response_prepare.append(mark_begun)
         return app
 
@@ -254,7 +254,7 @@ class Provider:
             cache_dir=self.settings.data_dir / "downloads",
             networks=networks,
             ssl_context=outgoing,
-            observe=self._observe if self._recorder.active else None,
+            observe=self._observer,
         )
         self._closers.append(downloads.close)
 
@@ -269,12 +269,16 @@ class Provider:
             {f"https://{self.settings.domain}": answer},
             limits=GatewayLimits(request=self.settings.max_request_bytes),
             ssl_context=outgoing,
-            observe=self._observe if self._recorder.active else None,
+            observe=self._observer,
         )
 
     def _relay(self, outgoing: ssl.SSLContext | None) -> Relay:
         gateways = {domain: url + GATEWAY_PATH for domain, url in self.settings.peers.items()}
-        return Relay(gateways, ssl_context=outgoing, observe=self._observe if self._recorder.active else None)
+        return Relay(gateways, ssl_context=outgoing, observe=self._observer)
+
+    @property
+    def _observer(self) -> Observer | None:
+        return self._observe if self._recorder.active else None
 
     def _observe(self, event: str, seen: Seen) -> None:
         role, _, _ = event.partition(".")
@@ -341,7 +345,3 @@ def _role_of(path: str) -> str:
     if path == GATEWAY_PATH:
         return "gateway"
     return "deliveries" if path in ("/v1/notify", "/v1/claim") else "accounts"
-
-
-async def _anonymous_server(_: web.BaseRequest, response: web.StreamResponse) -> None:
-    response.headers.pop("Server", None)

@@ -137,9 +137,7 @@ class Drain:
         except TimeoutError:
             if not patience.expired():
                 raise
-            if request.get(
-                BEGUN
-            ):  # the head of the answer is out: only a broken connection says it is not whole
+            if request.get(BEGUN):  # its head is out: only a broken connection says that it is not whole
                 abort(request)
             return _unavailable()
         finally:

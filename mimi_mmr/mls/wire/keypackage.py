@@ -17,7 +17,7 @@ from mimi_mmr.mls.wire.limits import (
     Extension,
     read_extensions,
 )
-from mimi_mmr.tls import Reader
+from mimi_mmr.tls import Reader, read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,7 @@ class KeyPackage:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The KeyPackage that these bytes, all of them, are (the struct, not an MLSMessage)."""
-        if len(data) > MAX_MESSAGE:
-            raise ParseError(f"KeyPackage of {len(data)} bytes, at most {MAX_MESSAGE} allowed", 0)
-        reader = Reader(data)
-        key_package = cls.read_from(reader)
-        reader.done("KeyPackage")
-        return key_package
+        return read_whole(data, MAX_MESSAGE, "KeyPackage", cls.read_from)
 
     @property
     def signed(self) -> bytes:

@@ -21,7 +21,7 @@ from mimi_mmr.mls.wire.limits import (
     Extension,
     read_extensions,
 )
-from mimi_mmr.tls import Code, Opaque, Reader, Struct, vec
+from mimi_mmr.tls import Code, Opaque, Reader, Struct, read_whole, vec
 
 _IDENTITY = Opaque(MAX_IDENTITY)
 _PARENT_HASH = Opaque(32)
@@ -96,12 +96,7 @@ class LeafNode:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The leaf that these bytes, all of them, are; raise `ParseError`."""
-        if len(data) > MAX_MESSAGE:
-            raise ParseError(f"LeafNode of {len(data)} bytes, at most {MAX_MESSAGE} allowed", 0)
-        reader = Reader(data)
-        leaf = cls.read_from(reader)
-        reader.done("LeafNode")
-        return leaf
+        return read_whole(data, MAX_MESSAGE, "LeafNode", cls.read_from)
 
     def verify(self, group_id: bytes = b"", leaf_index: int = 0, *, by: str = "leaf") -> None:
         """Check the signature over LeafNodeTBS (RFC 9420, section 7.2) and what section 7.3 asks of any leaf.

@@ -43,15 +43,6 @@ from mimi_mmr.secret import AccessToken
 from tests.mimi_mmr.bench import DAY, ENGINE, Committed, RoomBench, next_policy
 
 
-@pytest.fixture
-def bench() -> RoomBench:
-    """Alice, the admin, with Bob and Cathy."""
-    made = RoomBench()
-    made.commit("alice", add=["bob", "cathy"])
-    made.commit("alice")
-    return made
-
-
 def fingerprint(room: Room) -> tuple[Any, ...]:
     return (
         room.epoch,

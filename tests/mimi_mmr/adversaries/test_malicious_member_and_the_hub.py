@@ -43,16 +43,6 @@ from tests.mimi_mmr.bench import DAY, ENGINE, RoomBench, next_policy
 from tests.mimi_mmr.mls.mls_world import leaf_bytes, place_of
 from treewrap import Blank, LeafSecret, Rebuild, Set, TreeUpdate
 
-
-@pytest.fixture
-def bench() -> RoomBench:
-    """Alice, the admin, with Bob and Cathy."""
-    made = RoomBench()
-    made.commit("alice", add=["bob", "cathy"])
-    made.commit("alice")
-    return made
-
-
 # --- epochs ------------------------------------------------------------------------------------------
 
 

@@ -17,15 +17,6 @@ from treewrap import Blank, EpochSecret, LeafSecret, MemberUpdate, Set
 EVIL = LeafSecret(b"\x66" * 32)
 
 
-@pytest.fixture
-def bench() -> RoomBench:
-    """Alice, the admin, with Bob and Cathy."""
-    made = RoomBench()
-    made.commit("alice", add=["bob", "cathy"])
-    made.commit("alice")
-    return made
-
-
 def spread(bench: RoomBench, pending: PendingCommit, request: UpdateRequest) -> dict[str, tuple[str, ...]]:
     """The hub accepts, the others follow; what each of them found wrong."""
     accepted = bench.accept(request)
