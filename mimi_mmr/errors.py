@@ -39,6 +39,12 @@ class ConfigError(MmrError):
     code = "config"
 
 
+class StateError(MmrError):
+    """A client's state file that can't be opened or written: missing, in use, damaged, or another passphrase's."""
+
+    code = "state"
+
+
 class BodyTooLarge(MmrError):
     """A request or a struct above its limit."""
 
