@@ -25,6 +25,11 @@ class ContentKind(enum.IntEnum):
     TEXT = 1
     CONNECTION_KEY = 2
     ASSET = 3
+    DEPARTURE = 4
+    ADD_AGAIN = 5
+    SHARED_STATE = 6
+    PACKAGES_WANTED = 7
+    PACKAGES_MADE = 8
 
 
 @dataclass(frozen=True, slots=True)
