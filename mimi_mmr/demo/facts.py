@@ -105,7 +105,7 @@ def _account_traces(party: Party, people: Sequence[Person]) -> Iterator[Trace]:
     own = [person for person in people if person.provider == party.name]
     for person in own:
         uri = str(person.client.user)
-        for (data,) in _rows(party, "accounts", "SELECT token_hash FROM users WHERE uri = ?", uri):
+        for (data,) in _rows(party, "accounts", "SELECT token_hash FROM devices WHERE uri = ?", uri):
             yield Trace(person.name, f"account at {party.name}", data)
         for (data,) in _rows(party, "accounts", "SELECT package FROM connection_packages WHERE uri = ?", uri):
             yield Trace(person.name, f"account at {party.name}", data)

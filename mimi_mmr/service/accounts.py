@@ -9,19 +9,23 @@ from collections.abc import Callable
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.connections import request_size
 from mimi_mmr.endpoints import (
+    AddDeviceRequest,
+    AddDeviceTBS,
     CertificateChain,
     Deposit,
+    DeviceList,
     Inbox,
     PublishRequest,
     RegisterRequest,
     RegisterTBS,
     WaitingDeposit,
+    access_token_hash,
 )
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, Unauthorized
 from mimi_mmr.labels import verify
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.service.router import Call, Reply, Router
-from mimi_mmr.store.accounts import AccountStore
+from mimi_mmr.store.accounts import AccountStore, Caller, Device
 from mimi_mmr.uris import Kind, MimiUri
 
 ROLE = "accounts"
@@ -46,11 +50,19 @@ class AccountService:
         self._clock = clock
 
     def mount_direct(self, router: Router) -> None:
-        """Add what an account's owner calls over TLS, with its token."""
+        """Add what an account's owner calls over TLS, with the token of one of its devices."""
+        account = "/v1/account/{user}"
         router.add("POST", "/v1/account", self.register, role=ROLE)
-        router.add("POST", "/v1/account/{user}/packages", self.publish, role=ROLE, limit=1 << 22)
-        router.add("GET", "/v1/account/{user}/requests", self.requests, role=ROLE)
-        router.add("DELETE", "/v1/account/{user}/requests/{number}", self.forget, role=ROLE)
+        router.add("DELETE", account, self.close, role=ROLE, limit=0)
+        router.add("POST", f"{account}/devices", self.add_device, role=ROLE)
+        router.add("GET", f"{account}/devices", self.devices, role=ROLE, limit=0)
+        router.add("DELETE", f"{account}/devices/{{device}}", self.remove_device, role=ROLE, limit=0)
+        router.add("POST", f"{account}/certificate", self.certificate, role=ROLE, limit=0)
+        router.add("POST", f"{account}/packages", self.publish, role=ROLE, limit=PublishRequest.LIMIT)
+        router.add("GET", f"{account}/packages", self.packages_left, role=ROLE, limit=0)
+        router.add("DELETE", f"{account}/packages", self.withdraw_packages, role=ROLE, limit=0)
+        router.add("GET", f"{account}/requests", self.requests, role=ROLE)
+        router.add("DELETE", f"{account}/requests/{{number}}", self.forget, role=ROLE)
 
     def mount_oblivious(self, router: Router) -> None:
         """Add what strangers call through the gateway."""
@@ -64,48 +76,96 @@ class AccountService:
         request = RegisterRequest.from_bytes(call.body)
         tbs = RegisterTBS(self._domain, request.user, request.device)
         verify(request.device_public_key, "RegisterTBS", tbs.to_bytes(), request.proof, by="registration")
-        user = self._user(request.user)
-        device = MimiUri(self._domain, Kind.DEVICE, request.device)
-        await self._store.register(user, AccessToken(request.access_token))
-        certificate = self._ca.issue_device(user, device, request.device_public_key, self._clock())
-        return Reply(201, CertificateChain((certificate,)).to_bytes())
+        user, device = self._user(request.user), self._device(request.device)
+        token = AccessToken(request.access_token)
+        await self._store.register(user, Device(device, request.device_public_key, token))
+        return self._certified(201, user, device, request.device_public_key)
+
+    async def add_device(self, call: Call) -> Reply:
+        """POST /v1/account/{user}/devices: one more device, vouched for by one that is there."""
+        caller = await self._authenticated(call)
+        request = AddDeviceRequest.from_bytes(call.body)
+        device, key = self._device(request.device), request.device_public_key
+        token = AccessToken(request.access_token)
+        tbs = AddDeviceTBS(self._domain, caller.user.name, device.name, key, access_token_hash(token))
+        verify(key, "AddDeviceTBS", tbs.to_bytes(), request.proof, by="addition of a device")
+        await self._store.add_device(caller, Device(device, key, token))
+        return self._certified(201, caller.user, device, key)
+
+    async def devices(self, call: Call) -> Reply:
+        """GET /v1/account/{user}/devices."""
+        caller = await self._authenticated(call)
+        names = tuple(device.name for device in await self._store.devices(caller.user))
+        return Reply(body=DeviceList(names).to_bytes())
+
+    async def remove_device(self, call: Call) -> Reply:
+        """DELETE /v1/account/{user}/devices/{device}: from now on its token opens nothing."""
+        caller = await self._authenticated(call)
+        await self._store.remove_device(caller, self._device(call.names["device"]))
+        return Reply(200)
+
+    async def close(self, call: Call) -> Reply:
+        """DELETE /v1/account/{user}: all of it goes; the name is nobody's, and nobody's again."""
+        await self._store.close_account(await self._authenticated(call))
+        return Reply(200)
+
+    async def certificate(self, call: Call) -> Reply:
+        """POST /v1/account/{user}/certificate: a new one for the calling device, before the old one expires."""
+        caller = await self._authenticated(call)
+        return self._certified(200, caller.user, caller.device, caller.public_key)
+
+    def _certified(self, status: int, user: MimiUri, device: MimiUri, key: bytes) -> Reply:
+        certificate = self._ca.issue_device(user, device, key, self._clock())
+        return Reply(status, CertificateChain((certificate,)).to_bytes())
 
     async def publish(self, call: Call) -> Reply:
         """POST /v1/account/{user}/packages."""
-        user = await self._authenticated(call)
+        caller = await self._authenticated(call)
         packages = PublishRequest.from_bytes(call.body).packages
         for package in packages:
-            package.verify(user, None, self._trust, self._clock())
-        await self._store.publish(user, packages)
+            if package.verify(caller.user, None, self._trust, self._clock()).device != caller.device:
+                raise NotAllowed("a device publishes connection packages of its own only")
+        await self._store.publish(caller, packages)
         return Reply(201)
+
+    async def packages_left(self, call: Call) -> Reply:
+        """GET /v1/account/{user}/packages: how many are left, so that a device can make more in time."""
+        caller = await self._authenticated(call)
+        return Reply(body=(await self._store.packages_left(caller, self._clock())).to_bytes())
+
+    async def withdraw_packages(self, call: Call) -> Reply:
+        """DELETE /v1/account/{user}/packages: nobody is given what any device has published so far."""
+        await self._store.withdraw_packages(await self._authenticated(call))
+        return Reply(200)
 
     async def requests(self, call: Call) -> Reply:
         """GET /v1/account/{user}/requests."""
-        user = await self._authenticated(call)
-        waiting = await self._store.requests(user)
+        caller = await self._authenticated(call)
+        waiting = await self._store.requests(caller.user)
         deposits = (WaitingDeposit(item.id, Deposit.from_bytes(item.deposit)) for item in waiting)
         return Reply(body=Inbox(tuple(deposits)).to_bytes())
 
     async def forget(self, call: Call) -> Reply:
         """DELETE /v1/account/{user}/requests/{number}: dealt with, accepted or not."""
-        user = await self._authenticated(call)
+        caller = await self._authenticated(call)
         number = call.names["number"]
         if not number.isdecimal() or len(number) > 15:
             raise NotAllowed("expected the number of a request")
-        await self._store.forget_request(user, int(number))
+        await self._store.forget_request(caller.user, int(number))
         return Reply(200)
 
-    async def _authenticated(self, call: Call) -> MimiUri:
+    async def _authenticated(self, call: Call) -> Caller:
         try:
             token = AccessToken(base64.urlsafe_b64decode(call.bearer + "=" * (-len(call.bearer) % 4)))
         except ValueError:
-            raise Unauthorized("expected the account's access token as Bearer") from None
-        user = self._user(call.names["user"])
-        await self._store.authenticate(user, token)
-        return user
+            raise Unauthorized("expected a device's access token as Bearer") from None
+        return await self._store.authenticate(self._user(call.names["user"]), token)
 
     def _user(self, name: str) -> MimiUri:
         return MimiUri(self._domain, Kind.USER, name)
+
+    def _device(self, name: str) -> MimiUri:
+        return MimiUri(self._domain, Kind.DEVICE, name)
 
     # --- strangers -----------------------------------------------------------------------------------
 

@@ -73,7 +73,17 @@ users = sa.Table(
     "users",
     accounts,
     sa.Column("uri", sa.Text, primary_key=True),
-    sa.Column("token_hash", sa.LargeBinary, nullable=False),
+    sa.Column("open", sa.Boolean, nullable=False),
+)
+
+# A closed account's row stays in `users`, so that nobody after it gets what was meant for it; its devices' go.
+devices = sa.Table(
+    "devices",
+    accounts,
+    sa.Column("device", sa.Text, primary_key=True),
+    sa.Column("uri", sa.Text, sa.ForeignKey("users.uri"), nullable=False, index=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
 )
 
 connection_packages = sa.Table(
@@ -81,6 +91,7 @@ connection_packages = sa.Table(
     accounts,
     sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
     sa.Column("uri", sa.Text, sa.ForeignKey("users.uri"), nullable=False, index=True),
+    sa.Column("device", sa.Text, nullable=False),
     sa.Column("package", sa.LargeBinary, nullable=False),
     sa.Column("last_resort", sa.Boolean, nullable=False),
     sa.Column("expiry", sa.BigInteger, nullable=False),

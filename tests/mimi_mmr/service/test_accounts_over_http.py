@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import base64
 import secrets
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mimi_mmr.endpoints import PublishRequest, RegisterRequest, RegisterTBS
+from mimi_mmr.certificates import DEVICE_LIFETIME
+from mimi_mmr.client import Client
+from mimi_mmr.endpoints import (
+    AddDeviceRequest,
+    AddDeviceTBS,
+    CertificateChain,
+    DeviceList,
+    PackagesLeft,
+    PublishRequest,
+    RegisterRequest,
+    RegisterTBS,
+    access_token_hash,
+)
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, SignatureRejected, Unauthorized
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.store import accounts as account_store
 from tests.mimi_mmr.conftest import LiveWorld
-from tests.mimi_mmr.service.doors import obliviously, straight
+from tests.mimi_mmr.service.doors import Answer, obliviously, straight
 
 
 def bearer(token: bytes) -> str:
@@ -143,3 +156,181 @@ async def test_one_time_packages_run_out_and_the_last_resort_stays(live: LiveWor
     assert bodies[2] == bodies[3] == bodies[4]
     with pytest.raises(NoKeyPackages):
         await bob.path.call("a.example", "POST", "/v1/connectionPackage/nobody")
+
+
+# --- devices -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tablet:
+    """A further device of Alice's, as a client would make it."""
+
+    name: str = "alice-tablet"
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    token: AccessToken = field(default_factory=AccessToken.generate)
+
+    def request(self, user: str = "alice") -> bytes:
+        token = access_token_hash(self.token)
+        tbs = AddDeviceTBS("a.example", user, self.name, self.key.public, token).to_bytes()
+        proof = self.key.sign("AddDeviceTBS", tbs)
+        return AddDeviceRequest(self.name, self.key.public, proof, self.token.reveal()).to_bytes()
+
+
+async def ask(
+    live: LiveWorld, method: str, path: str, token: AccessToken, body: bytes = b"", user: str = "alice"
+) -> Answer:
+    where = f"/v1/account/{user}{path}"
+    return await straight(live, "a.example", where, body, method=method, token=bearer(token.reveal()))
+
+
+async def names(live: LiveWorld, token: AccessToken) -> tuple[str, ...]:
+    answer = await ask(live, "GET", "/devices", token)
+    assert answer.status == 200
+    return DeviceList.from_bytes(answer.body).devices
+
+
+def certified(live: LiveWorld, answer: Answer, now: float) -> tuple[str, str, bytes]:
+    chain = CertificateChain.from_bytes(answer.body).certificates
+    user, device, key = live.world.trust().verify_device(chain, now)
+    return user.name, device.name, key
+
+
+async def test_the_very_same_registration_again_gets_a_certificate_again(live: LiveWorld) -> None:
+    body = registration("a.example", "erin")
+    first, again = [await straight(live, "a.example", "/v1/account", body) for _ in range(2)]
+    assert (first.status, again.status) == (201, 201)
+    now = live.providers["a.example"]._clock()
+    assert certified(live, first, now) == certified(live, again, now)
+    other = await straight(live, "a.example", "/v1/account", registration("a.example", "erin"))
+    assert (other.status, other.code) == (403, NotAllowed.code)
+
+
+async def test_a_device_is_added_by_another_and_removes_it_when_it_is_lost(live: LiveWorld) -> None:
+    alice, tablet = await live.person("alice", "a.example"), Tablet()
+    for _ in range(2):  # the first answer is lost
+        answer = await ask(live, "POST", "/devices", alice._token, tablet.request())
+        assert answer.status == 201
+    now = live.providers["a.example"]._clock()
+    assert certified(live, answer, now) == ("alice", "alice-tablet", tablet.key.public)
+    assert await names(live, tablet.token) == ("alice-phone", "alice-tablet")
+    for _ in range(2):
+        assert (await ask(live, "DELETE", "/devices/alice-phone", tablet.token)).status == 200
+    with pytest.raises(Unauthorized):
+        await alice.connection_requests()
+    assert await names(live, tablet.token) == ("alice-tablet",)
+    last = await ask(live, "DELETE", "/devices/alice-tablet", tablet.token)
+    assert (last.status, last.code) == (403, NotAllowed.code)
+
+
+async def test_a_device_may_remove_itself(live: LiveWorld) -> None:
+    alice, tablet = await live.person("alice", "a.example"), Tablet()
+    await ask(live, "POST", "/devices", alice._token, tablet.request())
+    assert (await ask(live, "DELETE", "/devices/alice-tablet", tablet.token)).status == 200
+    assert (await ask(live, "GET", "/devices", tablet.token)).status == 401
+    assert await names(live, alice._token) == ("alice-phone",)
+
+
+async def test_a_device_is_added_for_the_account_and_with_the_token_that_it_signed_for(
+    live: LiveWorld,
+) -> None:
+    alice, tablet = await live.person("alice", "a.example"), Tablet()
+    good = AddDeviceRequest.from_bytes(tablet.request())
+    bad = [
+        AddDeviceRequest.from_bytes(tablet.request(user="dave")),
+        replace(good, device="alice-laptop"),
+        replace(good, access_token=secrets.token_bytes(32)),
+        replace(good, device_public_key=SigningKey.generate().public),
+    ]
+    for request in bad:
+        answer = await ask(live, "POST", "/devices", alice._token, request.to_bytes())
+        assert (answer.status, answer.code) == (400, SignatureRejected.code)
+    dave = await live.person("dave", "a.example")
+    for token in (dave._token, AccessToken.generate()):
+        answer = await ask(live, "POST", "/devices", token, good.to_bytes())
+        assert (answer.status, answer.code) == (401, Unauthorized.code)
+    assert await names(live, alice._token) == ("alice-phone",)
+    phone = Tablet("dave-phone")
+    answer = await ask(live, "POST", "/devices", alice._token, phone.request())
+    assert (answer.status, answer.code) == (403, NotAllowed.code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/devices"),
+        ("POST", "/devices"),
+        ("DELETE", "/devices/alice-phone"),
+        ("POST", "/certificate"),
+        ("GET", "/packages"),
+        ("POST", "/packages"),
+        ("DELETE", "/packages"),
+        ("DELETE", ""),
+    ],
+)
+async def test_nothing_of_an_account_is_anybody_elses(live: LiveWorld, method: str, path: str) -> None:
+    alice, dave = await live.person("alice", "a.example"), await live.person("dave", "a.example")
+    answers = [
+        await ask(live, method, path, token, user=user)
+        for user, token in (
+            ("alice", dave._token),
+            ("alice", AccessToken.generate()),
+            ("nobody", dave._token),
+            ("nobody", AccessToken.generate()),
+        )
+    ]
+    assert {answer.status for answer in answers} == {401}
+    assert len(set(answers)) == 1
+    assert await names(live, alice._token) == ("alice-phone",)
+
+
+async def test_a_certificate_is_renewed_for_the_key_that_is_stored(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await live.person("alice", "a.example")
+    accounts = live.providers["a.example"].accounts
+    now = accounts._clock()
+    later = now + DEVICE_LIFETIME.total_seconds() - 86400
+    monkeypatch.setattr(accounts, "_clock", lambda: later)
+    answer = await ask(live, "POST", "/certificate", alice._token)
+    assert answer.status == 200
+    for moment in (later, later + DEVICE_LIFETIME.total_seconds() - 2 * 86400):
+        found = certified(live, answer, moment)
+        assert found == ("alice", "alice-phone", alice.me.key.public)
+    assert (await ask(live, "POST", "/certificate", alice._token, b"\0")).status == 413
+
+
+async def test_a_closed_account_is_gone_for_its_owner_and_for_strangers(live: LiveWorld) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    assert (await ask(live, "DELETE", "", alice._token)).status == 200
+    assert (await ask(live, "DELETE", "", alice._token)).status == 401
+    gone = await obliviously(bob, "a.example", "/v1/connectionPackage/alice")
+    assert gone == await obliviously(bob, "a.example", "/v1/connectionPackage/nobody")
+    with pytest.raises(NotAllowed, match="taken"):
+        await live.client("alice", "a.example").register()
+
+
+async def left(live: LiveWorld, client: Client) -> PackagesLeft:
+    return PackagesLeft.from_bytes((await ask(live, "GET", "/packages", client._token)).body)
+
+
+async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    before = await left(live, alice)
+    assert (before.account, before.device.last_resorts) == (before.device, 1)
+    await obliviously(bob, "a.example", "/v1/connectionPackage/alice")
+    after = await left(live, alice)
+    assert after.device == replace(before.device, one_time=before.device.one_time - 1)
+    assert after.device.earliest_expiry == min(one.package.content.expiry for one in alice._packages.values())
+    assert (await ask(live, "DELETE", "/packages", alice._token)).status == 200
+    with pytest.raises(NoKeyPackages):
+        await bob.path.call("a.example", "POST", "/v1/connectionPackage/alice")
+    none = (await left(live, alice)).account
+    assert (none.one_time, none.last_resorts, none.earliest_expiry) == (0, 0, None)
+
+
+async def test_a_device_publishes_its_own_packages_only(live: LiveWorld) -> None:
+    alice, tablet = await live.person("alice", "a.example"), Tablet()
+    await ask(live, "POST", "/devices", alice._token, tablet.request())
+    phones = PublishRequest(tuple(item.package for item in alice._packages.values())).to_bytes()
+    answer = await ask(live, "POST", "/packages", tablet.token, phones)
+    assert (answer.status, answer.code) == (403, NotAllowed.code)

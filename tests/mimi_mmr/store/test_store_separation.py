@@ -62,7 +62,7 @@ def test_a_queue_and_a_shelf_share_no_column_but_their_size() -> None:
 
 
 def test_nothing_says_when_a_queue_a_shelf_or_an_account_was_made() -> None:
-    for table in (tables.queues, tables.shelves, tables.key_package_sets, tables.users):
+    for table in (tables.queues, tables.shelves, tables.key_package_sets, tables.users, tables.devices):
         assert not {"created", "issued", "received", "updated"} & set(table.columns.keys())
 
 
