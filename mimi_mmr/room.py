@@ -49,7 +49,10 @@ from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of, read_
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
+from mimi_mmr.mls.former import FormerGroup
 from mimi_mmr.mls.wire import LeafNode, PublicCommit, Remove, parse_message
+from mimi_mmr.saved_room import VERSION as SAVED_VERSION
+from mimi_mmr.saved_room import LeafProblem, SavedRoom
 from mimi_mmr.secret import IdentityLinkKey
 from mimi_mmr.uris import MimiUri
 from treewrap import (
@@ -62,6 +65,7 @@ from treewrap import (
     RoomSecret,
     Set,
     SetRoomSecret,
+    Staged,
     Suite,
     TreeWrapError,
     WrapTree,
@@ -106,12 +110,15 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class PendingCommit:
-    """A commit on its way to the hub. `accept()` when the hub said yes, `reject()` when it did not."""
+    """A commit on its way to the hub. `accept()` when the hub said yes, `reject()` when it did not.
+
+    `request` is what to keep of it: `Room.pending` makes the same again of it in another process.
+    """
 
     request: UpdateRequest
     _room: Room
     _mls: StagedCommit
-    _tree: StagedTree | None
+    _tree: Staged | None
     _policy: SignedPolicy
 
     def accept(self) -> None:
@@ -185,6 +192,74 @@ class Room:
         if room._own_change():
             room.problems[room.own_leaf] = "whoever added this client set a wrong identity link key"
         return room
+
+    # --- at rest -------------------------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Write the MLS group to the leaf's storage: after `create`, `join`, and a page of messages read."""
+        if not self.removed:
+            self._group.store()
+
+    def saved(self) -> SavedRoom:
+        """All that `restore` needs beside the leaf, whose MLS storage it brings up to the same epoch.
+
+        It holds secrets in the clear: encrypt it, and write it in one transaction with the rows of that storage.
+        """
+        self.store()
+        problems = tuple(LeafProblem.of(leaf, text) for leaf, text in sorted(self.problems.items()))
+        return SavedRoom(
+            SAVED_VERSION,
+            self.uri,
+            self.epoch,
+            self.own_leaf,
+            self.removed,
+            self.policy,
+            self._hub_hash,
+            problems,
+            self._tree.plain_state(),
+        )
+
+    @classmethod
+    def restore(cls, saved: SavedRoom, leaf: PreparedLeaf) -> Room:
+        """The room as it was saved; `leaf.client` is over the MLS storage that was written with it.
+
+        Raises `EngineError` if that holds no such group, `Desynchronised` if it is of another epoch, version or
+        room. A room that this client was removed from knows no members any more.
+        """
+        if saved.version != SAVED_VERSION:
+            raise Desynchronised(f"expected a room saved in version {SAVED_VERSION}, got {saved.version}")
+        name = group_id(saved.room)
+        group: MlsGroup = FormerGroup(name, saved.epoch, saved.own_leaf)
+        if not saved.removed:
+            group = leaf.client.load(name)
+        if (group.epoch, group.own_leaf) != (saved.epoch, saved.own_leaf):
+            raise Desynchronised(
+                f"the room was saved as leaf {saved.own_leaf} in epoch {saved.epoch}, its MLS group as leaf "
+                f"{group.own_leaf} in epoch {group.epoch}"
+            )
+        try:
+            tree = WrapTree.from_plain_state(saved.wrap_tree)
+        except TreeWrapError as error:
+            raise Desynchronised(f"the saved Tree Wrap tree: {error}") from None
+        if tree.group_id != name:
+            raise Desynchronised("the saved Tree Wrap tree is another room's")
+        problems = {problem.leaf: problem.text for problem in saved.problems}
+        return cls(saved.room, saved.policy, group, tree, leaf, saved.hub_tree_hash, problems, saved.removed)
+
+    def pending(self, request: UpdateRequest) -> PendingCommit:
+        """A commit of this room's that was on its way when the process ended, to be accepted or rejected.
+
+        Raises `EngineError` if it is not the one that the MLS storage keeps for this epoch.
+        """
+        mls = self._group.staged_commit(request.commit, request.welcome)
+        tree: Staged | None = None
+        try:
+            if request.member_update is not None:
+                tree = self._tree.follow(request.member_update, _staged_secret(mls, self._group))
+        except TreeWrapError as error:
+            mls.reject()
+            raise RoomError(f"the commit can't be taken up again: {error}") from error
+        return PendingCommit(request, self, mls, tree, request.policy or self.policy)
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -354,8 +429,8 @@ class Room:
         return [Set(self.own_leaf, secret)]
 
     def _stage_tree(self, mls: StagedCommit, changes: Iterable[Change]) -> StagedTree:
-        exported = mls.export_secret(EXPORTER_LABEL, self._group.group_id, 32)
-        return self._tree.stage(changes, epoch=mls.epoch, epoch_secret=EpochSecret(exported))
+        secret = _staged_secret(mls, self._group)
+        return self._tree.stage(changes, epoch=mls.epoch, epoch_secret=secret)
 
     # --- following -----------------------------------------------------------------------------------
 
@@ -535,6 +610,10 @@ class Room:
 
 def _epoch_secret(group: MlsGroup) -> EpochSecret:
     return EpochSecret(group.export_secret(EXPORTER_LABEL, group.group_id, 32))
+
+
+def _staged_secret(mls: StagedCommit, group: MlsGroup) -> EpochSecret:
+    return EpochSecret(mls.export_secret(EXPORTER_LABEL, group.group_id, 32))
 
 
 def _policy_hash(tree: WrapTree) -> bytes:

@@ -28,7 +28,7 @@ from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
 from treewrap.snapshot import HubHeader
 from treewrap.staging import Outcome, Staged, StagedCommit
-from treewrap.state import State, open_state, seal_state
+from treewrap.state import State, decode_state, encode_state, open_state, seal_state
 from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate
 
@@ -221,13 +221,24 @@ class WrapTree:
 
     def seal_state(self, key: bytes, rng: Rng = secrets.token_bytes) -> bytes:
         """Encrypt the whole tree under a key of 32 bytes, for keeping. Raises ValueError for other keys."""
-        state = State(self._context, self._header, self._root_key, self._extra, self._forest, self._tree_hash)
-        return seal_state(state, b"full", key, rng)
+        return seal_state(self._state(), b"full", key, rng)
 
     @classmethod
     def open_state(cls, sealed: bytes, key: bytes) -> WrapTree:
         """Decrypt what `seal_state` made. Raises StateError for another key or damaged bytes."""
         return cls(*open_state(sealed, b"full", key))
+
+    def plain_state(self) -> bytes:
+        """Encode the whole tree in the clear, all its secrets in it: to be encrypted with whatever is beside it."""
+        return encode_state(self._state())
+
+    @classmethod
+    def from_plain_state(cls, content: bytes) -> WrapTree:
+        """Read what `plain_state` made, once it has been authenticated. Raises ParseError."""
+        return cls(*decode_state(content))
+
+    def _state(self) -> State:
+        return State(self._context, self._header, self._root_key, self._extra, self._forest, self._tree_hash)
 
     def open_deferred(self, deferred: DeferredLeaf, epoch_secret: EpochSecret) -> LeafSecret:
         """Unwrap a deferred leaf with its epoch's secret. Raises WrapError: then `Reject` it."""

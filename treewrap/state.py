@@ -40,7 +40,7 @@ def seal_state(state: State, kind: bytes, key: bytes, rng: Rng) -> bytes:
     """
     _check_key(key)
     nonce = rng(_NONCE_SIZE)
-    return nonce + AESGCM(key).encrypt(nonce, _encode(state), _VERSION + kind)
+    return nonce + AESGCM(key).encrypt(nonce, encode_state(state), _VERSION + kind)
 
 
 def open_state(sealed: bytes, kind: bytes, key: bytes) -> State:
@@ -50,7 +50,7 @@ def open_state(sealed: bytes, kind: bytes, key: bytes) -> State:
         content = AESGCM(key).decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], _VERSION + kind)
     except (InvalidTag, ValueError):
         raise StateError("state: does not open under this key, or is damaged") from None
-    return _decode(content)
+    return decode_state(content)
 
 
 def _check_key(key: bytes) -> None:
@@ -58,7 +58,8 @@ def _check_key(key: bytes) -> None:
         raise ValueError(f"key: expected {KEY_SIZE} bytes, got {len(key)}")
 
 
-def _encode(state: State) -> bytes:
+def encode_state(state: State) -> bytes:
+    """Encode a tree in the clear, every secret in it: for a caller that seals it with other things."""
     root_key = state.root_key.reveal() if state.root_key else bytes(KEY_SIZE)
     parts = [state.context.group, state.header.to_bytes(), root_key, state.tree_hash]
     parts.append(vector(state.extra.to_bytes()))
@@ -70,7 +71,8 @@ def _encode(state: State) -> bytes:
     return b"".join(parts)
 
 
-def _decode(content: bytes) -> State:
+def decode_state(content: bytes) -> State:
+    """Read what `encode_state` made. Raises ParseError; what is not authentic may pass."""
     reader = Reader(content)
     group_id = reader.vector("group id", GROUP_ID_LIMIT)
     header = RootHeader.read(reader)

@@ -6,7 +6,7 @@ is an `EngineError`; a group that removed this client raises `RemovedFromRoom` f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,6 +88,12 @@ class MlsGroup(Protocol):
         One kind a commit. The group stays in its epoch, and can be used there, until `accept`.
         """
 
+    def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> StagedCommit:
+        """A commit that was staged before this group was loaded, and still waits for the hub's answer.
+
+        Raises `EngineError` if storage does not hold this very commit as the one that waits.
+        """
+
     def process_commit(self, message: bytes) -> Applied:
         """Follow a commit that the hub accepted, and store the new epoch.
 
@@ -96,6 +102,13 @@ class MlsGroup(Protocol):
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
         """The exporter (RFC 9420, section 8.5) of the current epoch."""
+
+    def store(self) -> None:
+        """Write the group to storage: needed after it was made or joined, and after `decrypt`.
+
+        Until the first time nothing of a group is stored, and the KeyPackage it was joined with not used up.
+        Commits and `encrypt` store by themselves.
+        """
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """An application message as a PrivateMessage; the group is stored before this returns."""
@@ -126,5 +139,10 @@ class MlsClient(Protocol):
 class MlsEngine(Protocol):
     """An MLS library, for cipher suite 0x0001 and basic credentials."""
 
-    def client(self, identity: bytes, key: SigningKey) -> MlsClient:
-        """A client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`."""
+    def client(
+        self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
+    ) -> MlsClient:
+        """A client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`.
+
+        Its groups are kept in `rows`; with those of an earlier client of this key it can `load` them.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -10,7 +10,7 @@ from mimi_mmr.tls import vec
 
 RETAINED_EPOCHS: Final = 3  # for messages that a commit overtook; then their keys go
 
-_STATE, _STAGED, _EPOCH, _NEWEST = b"s", b"c", b"e", b"n"
+_STATE, _STAGED, _EPOCH, _NEWEST, _HANDOVERS = b"s", b"c", b"e", b"n", b"h"
 
 
 class GroupStorage:
@@ -49,6 +49,7 @@ class GroupStorage:
         newest = self.newest_epoch(group_id) or 0
         for epoch in range(max(newest - RETAINED_EPOCHS, 0), newest + 1):
             self._rows.pop(_epoch_key(group_id, epoch), None)
+            self._rows.pop(_epoch_key(group_id, epoch, _HANDOVERS), None)
         for kind in (_STATE, _STAGED, _NEWEST):
             self._rows.pop(kind + vec(group_id), None)
 
@@ -72,11 +73,25 @@ class GroupStorage:
         if newest >= RETAINED_EPOCHS:
             self._rows.pop(_epoch_key(group_id, newest - RETAINED_EPOCHS), None)
 
+    def handovers(self, group_id: bytes, epoch: int) -> tuple[int, ...] | None:
+        """The leaves that changed hands with the commit that ended an epoch; None if that is not known."""
+        row = self._rows.get(_epoch_key(group_id, epoch, _HANDOVERS))
+        if row is None:
+            return None
+        return tuple(int.from_bytes(row[at : at + 4], "big") for at in range(0, len(row), 4))
+
+    def put_handovers(self, group_id: bytes, epoch: int, leaves: Iterable[int]) -> None:
+        """Keep which leaves changed hands when `epoch` ended, as long as that epoch is kept."""
+        row = b"".join(leaf.to_bytes(4, "big") for leaf in leaves)
+        self._rows[_epoch_key(group_id, epoch, _HANDOVERS)] = row
+        if epoch >= RETAINED_EPOCHS:
+            self._rows.pop(_epoch_key(group_id, epoch - RETAINED_EPOCHS, _HANDOVERS), None)
+
     def newest_epoch(self, group_id: bytes) -> int | None:
         """The newest past epoch that is kept."""
         newest = self._rows.get(_NEWEST + vec(group_id))
         return None if newest is None else int.from_bytes(newest, "big")
 
 
-def _epoch_key(group_id: bytes, epoch: int) -> bytes:
-    return _EPOCH + vec(group_id) + epoch.to_bytes(8, "big")
+def _epoch_key(group_id: bytes, epoch: int, kind: bytes = _EPOCH) -> bytes:
+    return kind + vec(group_id) + epoch.to_bytes(8, "big")

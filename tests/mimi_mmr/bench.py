@@ -36,6 +36,7 @@ from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_packag
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.queues import leaf_binding
 from mimi_mmr.room import EXPORTER_LABEL, Followed, PendingCommit, Room, Standing
+from mimi_mmr.saved_room import SavedRoom
 from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
@@ -98,6 +99,15 @@ class Committed:
 
     def event(self, kind: EventKind) -> bytes:
         return next(item.event for item in self.accepted.events if item.kind is kind)
+
+
+@dataclass(frozen=True)
+class AtRest:
+    """What a member has written down at some moment: the room, its MLS storage, a commit on its way."""
+
+    room: bytes
+    rows: dict[bytes, bytes]
+    request: bytes | None = None
 
 
 class RoomBench:
@@ -207,6 +217,23 @@ class RoomBench:
     def join(self, name: str, event: WelcomeEvent, snapshot: Snapshot | None = None) -> Room:
         snapshot = snapshot or self.snapshots[event.auth.content.epoch + 1]
         return Room.join(self.leaves[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
+
+    # --- at rest -------------------------------------------------------------------------------------
+
+    def at_rest(self, name: str, pending: PendingCommit | None = None) -> AtRest:
+        """What this member writes down now, in one transaction."""
+        saved = self.rooms[name].saved().to_bytes()
+        rows = dict(self.leaves[name].client._library.storage._rows)  # type: ignore[attr-defined]
+        return AtRest(saved, rows, pending.request.to_bytes() if pending else None)
+
+    def restart(self, name: str, kept: AtRest | None = None) -> PendingCommit | None:
+        """End this member's process, and start again from what it has written down; its commit, if one waits."""
+        kept = kept or self.at_rest(name)
+        leaf = self.leaves[name]
+        client = ENGINE.client(leaf.identity.to_bytes(), leaf.key, dict(kept.rows))
+        self.leaves[name] = replace(leaf, client=client)
+        room = self.rooms[name] = Room.restore(SavedRoom.from_bytes(kept.room), self.leaves[name])
+        return room.pending(UpdateRequest.from_bytes(kept.request)) if kept.request else None
 
     # --- forging -------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from treewrap_world import GROUP, HISTORIES, SUITES, Step, World
 
-from treewrap import LightTree, StateError, Suite, WrapTree
+from treewrap import LightTree, ParseError, StateError, Suite, WrapTree
 
 CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 KEY = bytes(range(32))
@@ -43,6 +43,20 @@ def test_a_state_opens_under_its_key_alone_and_only_whole() -> None:
         with pytest.raises(ValueError, match="expected 32 bytes"):
             WrapTree.open_state(sealed, wrong)
     assert sealed != world.committer.seal_state(KEY)
+
+
+def test_a_plain_state_is_for_a_caller_that_encrypts_it_with_other_things() -> None:
+    world = World(Suite(4))
+    world.run(Step({0: True, 9: True}, room=True))
+    plain = world.committer.plain_state()
+    world.committer = WrapTree.from_plain_state(plain)
+    assert world.committer.plain_state() == plain
+    world.run(Step({0: False, 17: True}))
+    assert world.committer.tree_hash == world.follower.tree_hash
+    with pytest.raises(ParseError):
+        WrapTree.from_plain_state(plain + b"\0")
+    with pytest.raises(ParseError):
+        WrapTree.from_plain_state(plain[:-1])
 
 
 def test_a_light_tree_has_a_state_of_its_own() -> None:

@@ -48,7 +48,7 @@ class MlsRsClient:
             return MlsRsGroup(self._library, self._client.create_group(group_id), group_id, epoch=0)
 
     def join(self, welcome: bytes, ratchet_tree: bytes) -> MlsRsGroup:
-        """Join a group. Nothing is stored until the first commit or message."""
+        """Join a group. Nothing is stored until `store`, or the first commit or message."""
         with engine_errors():
             joined = self._client.join_group(tree_extension(ratchet_tree), message(welcome)).group
             return MlsRsGroup(self._library, joined, *whereabouts(joined))

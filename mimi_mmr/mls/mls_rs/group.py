@@ -11,7 +11,7 @@ from mimi_mmr.errors import EngineError, InvalidCommit, ParseError, RemovedFromR
 from mimi_mmr.mls.engine import Applied
 from mimi_mmr.mls.mls_rs.binding import Identities, engine_errors, export, key_package_message, message
 from mimi_mmr.mls.mls_rs.staged import MlsRsStagedCommit
-from mimi_mmr.mls.node import signature_key
+from mimi_mmr.mls.node import identity, signature_key
 from mimi_mmr.mls.storage import RETAINED_EPOCHS, GroupStorage
 from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.mls.wire import (
@@ -56,13 +56,9 @@ class MlsRsGroup:
         self._handle: Any | None = handle  # None: as it was last stored
         self._removed = False
         self._identities = Identities()
-        self._trees = {epoch: RatchetTree.from_engine(export(handle))}
+        self._tree = RatchetTree.from_engine(export(handle))
         self._waiting: MlsRsStagedCommit | None = None
         self.own_leaf = _leaf_with(self._tree, library.public_key)
-
-    @property
-    def _tree(self) -> RatchetTree:
-        return self._trees[self.epoch]
 
     @property
     def _live(self) -> Any:
@@ -101,7 +97,7 @@ class MlsRsGroup:
             return sealed
 
     def decrypt(self, sealed: bytes) -> tuple[int, bytes]:
-        """Sender's leaf index, and plaintext; of a past epoch only if this object was there, and the sender stayed.
+        """Sender's leaf index, and plaintext; of a past epoch only if this client was there, and the sender stayed.
 
         The library names the sender by who has its leaf now, which may be somebody else than who had it then.
         """
@@ -109,15 +105,32 @@ class MlsRsGroup:
         header = _read(sealed)
         if not isinstance(header, PrivateHeader) or header.content_type is not ContentType.APPLICATION:
             raise EngineError("expected an application message")
-        then = self._trees.get(header.epoch)
-        if then is None:
-            raise EngineError(f"no members known for a message of epoch {header.epoch}")
+        changed = self._changed_since(header.epoch)
         with engine_errors():
             received = self._live.process_incoming_message(message(sealed))
         leaf = self._identities.leaf_of(self._tree, received.sender)
-        if self._identities.at(then, leaf) != received.sender:
+        if leaf in changed:
             raise EngineError(f"leaf {leaf} has changed hands since this message was sent")
         return leaf, bytes(received.data)
+
+    def _changed_since(self, epoch: int) -> set[int]:
+        """Leaves that changed hands after an epoch, which must be this one or one of the last few."""
+        changed: set[int] = set()
+        if not self.epoch - RETAINED_EPOCHS <= epoch <= self.epoch:
+            raise EngineError(f"no members known for a message of epoch {epoch}")
+        for past in range(epoch, self.epoch):
+            known = self._library.storage.handovers(self.group_id, past)
+            if known is None:
+                raise EngineError(f"no members known for a message of epoch {epoch}")
+            changed.update(known)
+        return changed
+
+    def store(self) -> None:
+        """Write the group to storage; while a commit waits, what lies there is this epoch already."""
+        self._check_member()
+        if self._handle is not None:
+            with engine_errors():
+                self._handle.write_to_storage()
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
         """A commit for the hub, after which this group can still go either way.
@@ -132,14 +145,31 @@ class MlsRsGroup:
             raise EngineError("a commit is waiting for the hub already")
         copy, output = self._go_ahead(add, remove)
         commit = bytes(output.commit_message.to_bytes())
+        welcome = bytes(output.welcome_message.to_bytes()) if output.welcome_message else None
+        return self._wait_for(copy, commit, welcome)
+
+    def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> MlsRsStagedCommit:
+        """This very commit again, staged by an object that ended before the hub answered."""
+        if self._waiting is not None:
+            raise EngineError("a commit is waiting for the hub already")
+        parsed = self._commit_of_this_epoch(commit)
+        copy = self._own(parsed)
+        if copy is None:
+            raise EngineError("no commit of this client's is stored that waits for the hub")
+        with engine_errors():
+            copy.process_incoming_message(message(commit))
+        return self._wait_for(copy, commit, welcome)
+
+    def _wait_for(self, copy: Any, commit: bytes, welcome: bytes | None) -> MlsRsStagedCommit:
+        applied = self._applied(_commit(commit))
         self._waiting = MlsRsStagedCommit(
             copy=copy,
             commit=commit,
-            welcome=bytes(output.welcome_message.to_bytes()) if output.welcome_message else None,
+            welcome=welcome,
             ratchet_tree=export(copy),
-            epoch=self.epoch + 1,
-            added=self._applied(_commit(commit)).added,
-            settle=self._settle,
+            epoch=applied.epoch,
+            added=applied.added,
+            settle=lambda winner: self._settle(winner, applied),
         )
         return self._waiting
 
@@ -161,10 +191,10 @@ class MlsRsGroup:
             return copy.remove_members([self._identities.at(self._tree, leaf) for leaf in remove])
         return copy.commit()
 
-    def _settle(self, winner: Any | None) -> None:
+    def _settle(self, winner: Any | None, applied: Applied) -> None:
         self._waiting = None
         if winner is not None:
-            self._move(winner)
+            self._move(winner, applied)
         self._library.storage.drop_staged(self.group_id)
 
     def process_commit(self, sealed: bytes) -> Applied:
@@ -173,10 +203,7 @@ class MlsRsGroup:
         One's own, staged by this object or by one that ended before the hub answered, counts as accepted;
         anybody else's as the rejection of one that waits.
         """
-        self._check_member()
-        commit = _commit(sealed)
-        if (commit.group_id, commit.epoch) != (self.group_id, self.epoch):
-            raise EngineError(f"expected a commit of this group's epoch {self.epoch}")
+        commit = self._commit_of_this_epoch(sealed)
         applied, waiting = self._applied(commit), self._waiting
         if waiting is not None and waiting.commit == sealed:
             waiting.accept()
@@ -189,8 +216,15 @@ class MlsRsGroup:
         if received.effect.is_REMOVED():
             self._leave()
             return replace(applied, removed_self=True)
-        self._settle(handle)
+        self._settle(handle, applied)
         return applied
+
+    def _commit_of_this_epoch(self, sealed: bytes) -> PublicCommit:
+        self._check_member()
+        commit = _commit(sealed)
+        if (commit.group_id, commit.epoch) != (self.group_id, self.epoch):
+            raise EngineError(f"expected a commit of this group's epoch {self.epoch}")
+        return commit
 
     def _own(self, commit: PublicCommit) -> Any | None:
         storage = self._library.storage
@@ -208,13 +242,15 @@ class MlsRsGroup:
             commit.sender, tuple(islice(free, adds)), removed, commit.epoch + 1, removed_self=False
         )
 
-    def _move(self, handle: Any) -> None:
+    def _move(self, handle: Any, applied: Applied) -> None:
+        after = RatchetTree.from_engine(export(handle))
+        touched = {applied.sender, *applied.added, *applied.removed}
+        changed = [leaf for leaf in sorted(touched) if _holder(self._tree, leaf) != _holder(after, leaf)]
         with engine_errors():
             handle.write_to_storage()
-        self._handle = handle
+        self._library.storage.put_handovers(self.group_id, self.epoch, changed)
+        self._handle, self._tree = handle, after
         self.epoch += 1
-        self._trees[self.epoch] = RatchetTree.from_engine(export(handle))
-        self._trees.pop(self.epoch - RETAINED_EPOCHS - 1, None)
 
     def _leave(self) -> None:
         self._handle = None
@@ -234,6 +270,11 @@ def _read(sealed: bytes) -> Message:
         return parse_message(sealed)
     except (ParseError, InvalidCommit) as error:
         raise EngineError(str(error)) from None
+
+
+def _holder(tree: RatchetTree, leaf: int) -> tuple[bytes, bytes] | None:
+    row = tree.node_bytes(2 * leaf)
+    return None if row is None else (identity(row), signature_key(row))
 
 
 def _leaf_with(tree: RatchetTree, public_key: bytes) -> int:

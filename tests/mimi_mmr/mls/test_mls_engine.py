@@ -291,12 +291,101 @@ def test_what_is_staged_is_not_stored_as_the_group() -> None:
     assert pair.bob.decrypt(sealed) == (0, b"in the old epoch")
 
 
-def test_after_a_restart_late_messages_have_no_sender() -> None:
+def test_a_group_is_stored_when_it_is_told_to() -> None:
+    pair = Restartable()
+    bob = person()
+    staged = pair.alice.stage_commit([bob.client.key_package()])
+    staged.accept()
+    joined = bob.client.join(staged.welcome, staged.ratchet_tree)
+    with pytest.raises(EngineError):
+        bob.client.load(GROUP)
+    joined.store()
+    loaded = bob.client.load(GROUP)
+    assert (loaded.epoch, loaded.own_leaf) == (2, 2)
+    with pytest.raises(EngineError):
+        bob.client.join(staged.welcome, staged.ratchet_tree)  # its KeyPackage is used up
+
+
+def test_a_message_is_read_once_if_the_group_was_stored_since() -> None:
+    pair = Restartable()
+    sent = [pair.bob.encrypt(b"one"), pair.bob.encrypt(b"two")]
+    assert pair.alice.decrypt(sent[0]) == (1, b"one")
+    pair.restart()
+    assert [pair.alice.decrypt(message) for message in sent] == [(1, b"one"), (1, b"two")]
+    pair.alice.store()
+    pair.restart()
+    for message in sent:
+        with pytest.raises(EngineError):
+            pair.alice.decrypt(message)
+
+
+def test_storing_while_a_commit_waits_stores_the_epoch_before_it() -> None:
+    pair = Restartable()
+    staged = pair.alice.stage_commit()
+    assert pair.alice.decrypt(pair.bob.encrypt(b"hello")) == (1, b"hello")
+    pair.alice.store()
+    pair.restart()
+    assert pair.alice.epoch == 1
+    pair.alice.process_commit(staged.commit)
+    assert pair.alice.epoch == 2
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_commit_that_waits_is_there_after_a_restart(accepted: bool) -> None:
+    pair = Restartable()
+    carol = person()
+    staged = pair.alice.stage_commit([carol.client.key_package()])
+    pair.restart()
+    again = pair.alice.staged_commit(staged.commit, staged.welcome)
+    same = ("commit", "welcome", "ratchet_tree", "epoch", "added")
+    assert [getattr(again, name) for name in same] == [getattr(staged, name) for name in same]
+    assert again.export_secret(*SECRET) == staged.export_secret(*SECRET)
+    assert pair.alice.epoch == 1
+    with pytest.raises(EngineError, match="waiting"):
+        pair.alice.stage_commit()
+    if accepted:
+        again.accept()
+        pair.bob.process_commit(staged.commit)
+        assert carol.client.join(staged.welcome, staged.ratchet_tree).own_leaf == 2
+    else:
+        again.reject()
+        with pytest.raises(EngineError, match="no commit"):
+            pair.alice.staged_commit(staged.commit)
+    assert pair.agree()
+    pair.restart()
+    assert pair.agree()
+
+
+def test_only_the_commit_that_waits_is_there_after_a_restart() -> None:
+    pair = Restartable()
+    first = pair.alice.stage_commit()
+    first.reject()
+    with pytest.raises(EngineError, match="no commit"):
+        pair.alice.staged_commit(first.commit)
+    pair.alice.stage_commit()
+    pair.restart()
+    for wrong in (first.commit, pair.bob.stage_commit().commit):
+        with pytest.raises(EngineError):
+            pair.alice.staged_commit(wrong)
+    pair.alice.stage_commit().accept()
+
+
+def test_after_a_restart_late_messages_have_their_sender() -> None:
     pair = Restartable()
     late = pair.bob.encrypt(b"late")
     pair.alice.stage_commit().accept()
     pair.restart()
-    with pytest.raises(EngineError, match="epoch 1"):
+    assert pair.alice.decrypt(late) == (1, b"late")
+
+
+def test_after_a_restart_no_late_message_is_taken_for_that_of_a_successor() -> None:
+    pair = Restartable()
+    late = pair.bob.encrypt(b"late")
+    for change in ({"remove": [1]}, {"add": [person().client.key_package()]}):
+        pair.alice.stage_commit(**change).accept()
+    pair.restart()
+    assert pair.alice.leaf(1) is not None
+    with pytest.raises(EngineError, match="changed hands"):
         pair.alice.decrypt(late)
 
 
@@ -306,7 +395,7 @@ def test_old_epochs_are_deleted() -> None:
         staged = pair.alice.stage_commit()
         staged.accept()
         pair.bob.process_commit(staged.commit)
-    assert sorted(key[:1] for key in pair.rows) == [b"e", b"e", b"e", b"n", b"s"]
+    assert sorted(key[:1] for key in pair.rows) == [b"e", b"e", b"e", b"h", b"h", b"h", b"n", b"s"]
 
 
 def test_being_removed_leaves_nothing_behind() -> None:
