@@ -163,6 +163,7 @@ class Vault:
         finally:
             if name:
                 Path(name).unlink()
+                Path(f"{name}-journal").unlink(missing_ok=True)
         with _errors(path):
             return cls._loaded(_connect(path), key, path)
 
