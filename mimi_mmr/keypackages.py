@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +21,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from mimi_mmr.credentials import LeafIdentity
 from mimi_mmr.errors import (
     CredentialExpired,
-    IdentityError,
     LinkRejected,
     NoKeyPackages,
     PseudonymProofRejected,
@@ -29,12 +29,14 @@ from mimi_mmr.labels import SigningKey, expand_with_label, verify
 from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
 from mimi_mmr.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
 from mimi_mmr.secret import ConnectionKey, FetchToken, IdentityLinkKey
-from mimi_mmr.tls import BOOL, U8, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
+from mimi_mmr.tls import BOOL, U8, U32, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.uris import MimiUri
 
 VERSION = 1
 MAX_KEY_PACKAGE = 32768
 MAX_CLIENTS = 32
+MAX_SETS = 200
+MAX_SET_LIFETIME = 92 * 86400
 RESPONSE_MULTIPLE = 8192
 CLAIM_MULTIPLE = 512
 CLAIM_LIFETIME = 300
@@ -144,10 +146,7 @@ def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentit
 def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
     """A leaf's identity against its own key; what the credential itself claims is left for its `verify`."""
     leaf = LeafIdentity.from_bytes(identity)
-    if leaf.credential.signature_public_key != signature_key:
-        raise LinkRejected("the pseudonymous credential is for another key than the leaf's")
-    if leaf.queue.domain != leaf.credential.user_pseudonym.domain:
-        raise IdentityError("the leaf's queue is at another provider than its pseudonym")
+    leaf.check_place(signature_key)
     return leaf
 
 
@@ -190,18 +189,38 @@ def sign_upload(content: SetUploadTBS, key: SigningKey) -> SetUpload:
     return SetUpload(content, key.public, key.sign("SetUploadTBS", content.to_bytes()))
 
 
+# --- looking after a shelf ---------------------------------------------------------------------------
+
+
+class ShelfOrderKind(enum.IntEnum):
+    """What the owner of a shelf wants done."""
+
+    REPORT = 0
+    TAKE_BACK = 1
+    CLOSE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class ShelfOrderTBS(Struct):
-    """Withdraw everything from a shelf (and close it), as of `issued` (seconds)."""
+    """What the upload key signs of an order.
+
+    REPORT says what is there; TAKE_BACK takes the sets of the named serials away; CLOSE takes every set away, and
+    nothing is put on the shelf ever again: what blocking a contact does. `serials` is empty but for TAKE_BACK.
+    `issued` is in seconds; `nonce` is fresh for every order, so that one which comes twice can be refused.
+    """
 
     shelf: Annotated[bytes, Fixed(32)]
     issued: Annotated[int, U64]
+    kind: Annotated[ShelfOrderKind, Code(ShelfOrderKind)]
+    serials: Annotated[tuple[bytes, ...], Vector(Fixed(16), count=MAX_SETS)]
+    nonce: Annotated[bytes, Fixed(16)] = field(default_factory=lambda: secrets.token_bytes(16))
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawal(Struct):
-    """A signed order to withdraw a shelf: what blocking a contact does."""
+class ShelfOrder(Struct):
+    """A signed order; after a lost answer the owner signs another."""
 
+    LIMIT: ClassVar[int] = 16 * MAX_SETS + 256
     content: ShelfOrderTBS
     upload_public_key: Annotated[bytes, Fixed(32)]
     signature: Annotated[bytes, Fixed(64)]
@@ -209,12 +228,33 @@ class Withdrawal(Struct):
     def verify(self) -> None:
         """Raises `SignatureRejected`."""
         content = self.content.to_bytes()
-        verify(self.upload_public_key, "ShelfOrderTBS", content, self.signature, by="withdrawal of a shelf")
+        verify(self.upload_public_key, "ShelfOrderTBS", content, self.signature, by="order to a shelf")
 
 
-def sign_withdrawal(content: ShelfOrderTBS, key: SigningKey) -> Withdrawal:
-    """Sign a withdrawal with the shelf's key."""
-    return Withdrawal(content, key.public, key.sign("ShelfOrderTBS", content.to_bytes()))
+def sign_order(content: ShelfOrderTBS, key: SigningKey) -> ShelfOrder:
+    """Sign an order with the shelf's key."""
+    return ShelfOrder(content, key.public, key.sign("ShelfOrderTBS", content.to_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfEntry(Struct):
+    """One set, without its KeyPackages: how often it was given (a last resort; any other set is gone then)."""
+
+    serial: Annotated[bytes, Fixed(16)]
+    last_resort: Annotated[bool, BOOL]
+    uses: Annotated[int, U32]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfReport(Struct):
+    """The answer to an order: the sets that lie on the shelf, and those that the order has taken from it.
+
+    A serial that a TAKE_BACK named and that is in neither list was given to somebody, or expired, or never came.
+    """
+
+    sets: Annotated[tuple[ShelfEntry, ...], Vector(Nested(ShelfEntry), count=MAX_SETS)]
+    taken_back: Annotated[tuple[ShelfEntry, ...], Vector(Nested(ShelfEntry), count=MAX_SETS)]
 
 
 # --- claiming through a hub --------------------------------------------------------------------------

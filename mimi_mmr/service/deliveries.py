@@ -12,11 +12,13 @@ from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
 from mimi_mmr.hub.messages import FanoutMessage, NotifyRequest
 from mimi_mmr.keypackages import (
     CLAIM_LIFETIME,
+    MAX_SET_LIFETIME,
     ClaimStatus,
     KeyMaterialAnswer,
     KeyMaterialRequest,
     SetUpload,
-    Withdrawal,
+    ShelfOrder,
+    ShelfOrderKind,
     check_set,
     open_claim,
     seal_answer,
@@ -31,7 +33,7 @@ from mimi_mmr.store.deliveries import DeliveryStore
 
 ROLE = "deliveries"
 MAX_WAIT = 25.0
-WITHDRAWAL_AGE = 300
+ORDER_AGE = 300
 
 
 class Arrivals:
@@ -109,7 +111,7 @@ class DeliveryService:
         router.add("POST", "/v1/queues/collect", self.collect, role=ROLE)
         router.add("POST", "/v1/replyInbox", self.reply, role=ROLE)
         router.add("POST", "/v1/keyPackages", self.upload, role=ROLE, limit=SetUpload.LIMIT)
-        router.add("POST", "/v1/keyPackages/withdraw", self.withdraw, role=ROLE)
+        router.add("POST", "/v1/keyPackages/order", self.order, role=ROLE, limit=ShelfOrder.LIMIT)
 
     # --- queues --------------------------------------------------------------------------------------
 
@@ -168,21 +170,27 @@ class DeliveryService:
         """POST /v1/keyPackages: one set for a shelf."""
         upload = SetUpload.from_bytes(call.body)
         upload.verify()
+        now = self._clock()
         packages = [entry.key_package for entry in upload.content.key_packages.entries]
-        leaves = check_set(packages, self._clock())
+        leaves = check_set(packages, now)
+        if not now < upload.content.expiry <= now + MAX_SET_LIFETIME:
+            raise NotAllowed(f"a KeyPackage set is kept for at most {MAX_SET_LIFETIME} seconds from now")
         if any(leaf.queue.domain != self._domain for leaf in leaves):
             raise NotAllowed("a KeyPackage set is kept by the provider of its queues")
         await self._store.upload(upload)
         return Reply(201)
 
-    async def withdraw(self, call: Call) -> Reply:
-        """POST /v1/keyPackages/withdraw: empty and close a shelf."""
-        order = Withdrawal.from_bytes(call.body)
+    async def order(self, call: Call) -> Reply:
+        """POST /v1/keyPackages/order: report on a shelf, take sets back from it, or empty and close it."""
+        order = ShelfOrder.from_bytes(call.body)
         order.verify()
-        if abs(self._clock() - order.content.issued) > WITHDRAWAL_AGE:
-            raise NotAllowed("the withdrawal is too old")
-        await self._store.withdraw(order)
-        return Reply(200)
+        content, now = order.content, self._clock()
+        if abs(now - content.issued) > ORDER_AGE:
+            raise NotAllowed(f"expected an order to a shelf of the last {ORDER_AGE} seconds")
+        if content.serials and content.kind is not ShelfOrderKind.TAKE_BACK:
+            raise NotAllowed("only an order to take sets back names any")
+        report = await self._store.order(order, content.issued + ORDER_AGE + 1)
+        return Reply(body=report.to_bytes())
 
     async def claim(self, request: KeyMaterialRequest, hub: str) -> bytes:
         """A sealed claim that `hub` passed on; the answer is sealed to the requester, whatever it says."""

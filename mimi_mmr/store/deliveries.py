@@ -5,21 +5,30 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mimi_mmr.endpoints import QueuedMessage, QueuePage
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
-from mimi_mmr.keypackages import KeyPackageSet, SetUpload, SetUploadTBS, Withdrawal
+from mimi_mmr.keypackages import (
+    MAX_SETS,
+    KeyPackageSet,
+    SetUpload,
+    SetUploadTBS,
+    ShelfEntry,
+    ShelfOrder,
+    ShelfOrderKind,
+    ShelfReport,
+)
 from mimi_mmr.store.database import Database, insert_new
 from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
 
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUES = 1_000_000
 MAX_QUEUE_AGE = 30 * 86400
-MAX_SETS = 200
 TRANSACTION_LIFETIME = 7 * 86400
 
 
@@ -120,10 +129,18 @@ class DeliveryStore:
     # --- shelves -------------------------------------------------------------------------------------
 
     async def upload(self, upload: SetUpload) -> None:
-        """Put a verified upload on its shelf; raises `NotAllowed` if the shelf has another key or is closed."""
+        """Put a verified upload on its shelf; the very same one again changes nothing, whatever became of the set.
+
+        Raises `NotAllowed` if the shelf has another key or is closed.
+        """
         content = upload.content
         async with self._database.write() as connection:
-            await self._own_shelf(connection, content.shelf, upload.upload_public_key)
+            shelf = {"id": content.shelf, "upload_public_key": upload.upload_public_key, "open": True}
+            await insert_new(connection, shelves, shelf)
+            await _own_shelf(connection, content.shelf, upload.upload_public_key)
+            # Remembered as long as the set is good: once it was given or taken back, nobody can put it there again.
+            if not await _first_time(connection, b"upload" + content.to_bytes(), content.expiry):
+                return
             count = sa.select(sa.func.count()).where(key_package_sets.c.shelf == content.shelf)
             if (await connection.scalar(count) or 0) >= MAX_SETS:
                 raise QueueFull(f"a shelf holds at most {MAX_SETS} KeyPackage sets")
@@ -143,31 +160,43 @@ class DeliveryStore:
         if any(getattr(row, name) != value for name, value in given.items()):
             raise NotAllowed("another set lies on the shelf under this serial")
 
-    async def withdraw(self, order: Withdrawal) -> None:
-        """Empty and close a shelf by a verified order; raises `NotAllowed` if the shelf has another key."""
-        shelf = order.content.shelf
-        async with self._database.write() as connection:
-            await self._own_shelf(connection, shelf, order.upload_public_key)
-            await connection.execute(sa.delete(key_package_sets).where(key_package_sets.c.shelf == shelf))
-            await connection.execute(sa.update(shelves).where(shelves.c.id == shelf).values(open=False))
+    async def order(self, order: ShelfOrder, expiry: float) -> ShelfReport:
+        """Carry out a verified order, once until `expiry`, and tell what is there then.
 
-    async def _own_shelf(self, connection: AsyncConnection, shelf: bytes, key: bytes) -> None:
-        """Lock the shelf, so that nothing is put on it while it is withdrawn."""
-        await insert_new(connection, shelves, {"id": shelf, "upload_public_key": key, "open": True})
-        query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
-        row = (await connection.execute(query)).one()
-        if not row.open or not hmac.compare_digest(row.upload_public_key, key):
-            raise NotAllowed("the shelf is closed, or its sets are signed by another key")
+        Raises `NotAllowed` if it was given before, and alike if the shelf is unknown, closed or another key's; only
+        CLOSE may be given to an unknown shelf, or a second time.
+        """
+        content, closing = order.content, order.content.kind is ShelfOrderKind.CLOSE
+        async with self._database.write() as connection:
+            if closing:
+                shelf = {"id": content.shelf, "upload_public_key": order.upload_public_key, "open": True}
+                await insert_new(connection, shelves, shelf)
+            await _own_shelf(connection, content.shelf, order.upload_public_key, may_be_closed=closing)
+            if not await _first_time(connection, b"order" + content.to_bytes(), expiry):
+                raise NotAllowed("this order was given before; a new one is needed each time")
+            taken: tuple[ShelfEntry, ...] = ()
+            here = key_package_sets.c.shelf == content.shelf
+            if closing:
+                taken = await _take_back(connection, here)
+                closed = sa.update(shelves).where(shelves.c.id == content.shelf).values(open=False)
+                await connection.execute(closed)
+            elif content.kind is ShelfOrderKind.TAKE_BACK:
+                named = key_package_sets.c.serial.in_(content.serials)
+                taken = await _take_back(connection, sa.and_(here, named))
+            return ShelfReport(_entries(await connection.execute(sa.select(*_ENTRY).where(here))), taken)
 
     async def claim(
         self, shelf: bytes, upload_public_key: bytes, now: float
     ) -> tuple[KeyPackageSet, bool] | None:
         """Take a whole set, once; or a last resort, chosen at random and counted; or None.
 
-        Only of a shelf that is kept by the key which the claim names.
+        Only of a shelf that is kept by the key which the claim names. For a shelf that is unknown, closed or empty
+        the very same statements find nothing.
         """
         table = key_package_sets
-        keeper = sa.select(shelves.c.id).where(shelves.c.upload_public_key == upload_public_key)
+        keeper = sa.select(shelves.c.id).where(
+            shelves.c.upload_public_key == upload_public_key, shelves.c.open
+        )
         valid = sa.and_(table.c.shelf == shelf, table.c.shelf.in_(keeper), table.c.expiry > now)
         async with self._database.write() as connection:
             single = sa.select(table).where(valid, table.c.last_resort.is_(False)).limit(1)
@@ -175,28 +204,37 @@ class DeliveryStore:
             if row is not None:
                 await connection.execute(sa.delete(table).where(_same_set(row.shelf, row.serial)))
                 return KeyPackageSet.from_bytes(row.key_packages), False
-            rows = (
-                await connection.execute(sa.select(table).where(valid, table.c.last_resort.is_(True)))
-            ).all()
-            if not rows:
-                return None
-            row = secrets.choice(rows)
-            counted = sa.update(table).where(_same_set(row.shelf, row.serial)).values(uses=table.c.uses + 1)
-            await connection.execute(counted)
-            return KeyPackageSet.from_bytes(row.key_packages), True
+            serials = list(
+                await connection.scalars(sa.select(table.c.serial).where(valid, table.c.last_resort))
+            )
+            secrets.SystemRandom().shuffle(serials)
+            for serial in serials:  # the next one only if its owner takes this one back meanwhile
+                counted = sa.update(table).where(_same_set(shelf, serial)).values(uses=table.c.uses + 1)
+                given = await connection.scalar(counted.returning(table.c.key_packages))
+                if given is not None:
+                    return KeyPackageSet.from_bytes(given), True
+            return None
 
     async def first_time(self, what: bytes, now: float, expiry: float) -> bool:
         """Whether this was not seen before, remembering it until `expiry`."""
         async with self._database.write() as connection:
-            await connection.execute(sa.delete(transactions).where(transactions.c.expiry < int(now)))
+            await _purge(
+                connection,
+                transactions,
+                sa.select(transactions.c.digest).where(transactions.c.expiry < int(now)),
+            )
             return await _first_time(connection, what, expiry)
 
     async def expire(self, now: float) -> None:
         """Drop what is too old to keep; a message so dropped counts as lost."""
         async with self._database.write() as connection:
             await self._expire_messages(connection, queue_messages.c.received < int(now) - MAX_QUEUE_AGE)
-            await connection.execute(sa.delete(key_package_sets).where(key_package_sets.c.expiry < int(now)))
-            await connection.execute(sa.delete(transactions).where(transactions.c.expiry < int(now)))
+        async with self._database.write() as connection:
+            table = key_package_sets.c
+            old = sa.select(table.shelf, table.serial).where(table.expiry < int(now))
+            await _purge(connection, key_package_sets, old)
+            old = sa.select(transactions.c.digest).where(transactions.c.expiry < int(now))
+            await _purge(connection, transactions, old)
 
     async def _expire_messages(self, connection: AsyncConnection, old: sa.ColumnElement[bool]) -> None:
         table = queue_messages.c
@@ -212,6 +250,34 @@ class DeliveryStore:
             await connection.execute(sa.delete(queue_messages).where(gone))
             change = {"lost": queues.c.lost + count, "size": queues.c.size - (freed or 0)}
             await connection.execute(sa.update(queues).where(this).values(change))
+
+
+_ENTRY = tuple(key_package_sets.c[name] for name in ("serial", "last_resort", "uses", "expiry"))
+
+
+async def _own_shelf(
+    connection: AsyncConnection, shelf: bytes, key: bytes, *, may_be_closed: bool = False
+) -> None:
+    """Lock the shelf, so that nothing is put on it while it is closed."""
+    query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is not None and (row.open or may_be_closed) and hmac.compare_digest(row.upload_public_key, key):
+        return
+    raise NotAllowed("the shelf is unknown or closed, or its sets are signed by another key")
+
+
+async def _take_back(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> tuple[ShelfEntry, ...]:
+    return _entries(await connection.execute(sa.delete(key_package_sets).where(which).returning(*_ENTRY)))
+
+
+def _entries(rows: Iterable[Any]) -> tuple[ShelfEntry, ...]:
+    return tuple(sorted((ShelfEntry(*row) for row in rows), key=lambda entry: (entry.expiry, entry.serial)))
+
+
+async def _purge(connection: AsyncConnection, table: sa.Table, old: sa.Select[Any]) -> None:
+    """Delete these rows (by primary key), but for those that somebody is at: waiting here could be a deadlock."""
+    which = sa.tuple_(*table.primary_key.columns).in_(old.with_for_update(skip_locked=True))
+    await connection.execute(sa.delete(table).where(which))
 
 
 def _same_set(shelf: bytes, serial: bytes) -> sa.ColumnElement[bool]:

@@ -22,7 +22,7 @@ ANONYMOUS = {
     "/v1/queues/collect",
     "/v1/replyInbox",
     "/v1/keyPackages",
-    "/v1/keyPackages/withdraw",
+    "/v1/keyPackages/order",
     "/v1/connectionPackage/{user}",
     "/v1/connectionRequest/{user}",
     "/v1/assets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,22 @@ from tests.mimi_mmr.bench import HUB
 QUEUE_BYTES = 1000
 
 Open = Callable[[sa.MetaData], Awaitable[Database]]
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """The statements that a database is given meanwhile, without their parameters."""
+    given: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        given.append(statement)
+
+    engine = database._engine.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield given
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -14,15 +14,19 @@ from mimi_mmr.keypackages import (
     SetEntry,
     SetUpload,
     SetUploadTBS,
+    ShelfEntry,
+    ShelfOrder,
+    ShelfOrderKind,
     ShelfOrderTBS,
+    ShelfReport,
+    sign_order,
     sign_upload,
-    sign_withdrawal,
 )
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.store import deliveries as deliveries_module
 from mimi_mmr.store import tables
 from mimi_mmr.store.deliveries import MAX_QUEUE_AGE, TRANSACTION_LIFETIME, DeliveryStore
-from tests.mimi_mmr.store.conftest import QUEUE_BYTES, Open
+from tests.mimi_mmr.store.conftest import QUEUE_BYTES, Open, statements
 
 NOW = 1000.0 * 86400
 ONE, OTHER, NOWHERE = b"\1" * 32, b"\2" * 32, b"\3" * 32
@@ -244,14 +248,28 @@ async def test_last_resorts_are_chosen_at_random_and_counted_at_once(
     assert await uses(deliveries) == {number: counted[b"package %d" % number] for number in (1, 2, 3)}
 
 
-async def uses(store: DeliveryStore) -> dict[int, int]:
-    """Serial -> uses, as the owner would be told."""
-    import sqlalchemy as sa
+def order(
+    kind: ShelfOrderKind, *numbers: int, key: SigningKey = KEY, shelf: bytes = SHELF, issued: float = NOW
+) -> ShelfOrder:
+    serials = tuple(number.to_bytes(16, "big") for number in numbers)
+    return sign_order(ShelfOrderTBS(shelf, int(issued), kind, serials), key)
 
-    table = tables.key_package_sets
-    async with store._database.read() as connection:
-        rows = await connection.execute(sa.select(table.c.serial, table.c.uses))
-        return {int.from_bytes(row.serial, "big"): row.uses for row in rows}
+
+async def give(store: DeliveryStore, kind: ShelfOrderKind, *numbers: int) -> ShelfReport:
+    return await store.order(order(kind, *numbers), NOW + 600)
+
+
+async def report(store: DeliveryStore) -> ShelfReport:
+    return await give(store, ShelfOrderKind.REPORT)
+
+
+async def uses(store: DeliveryStore) -> dict[int, int]:
+    """Serial -> uses, as the owner is told."""
+    return {number_of(entry): entry.uses for entry in (await report(store)).sets}
+
+
+def number_of(entry: ShelfEntry) -> int:
+    return int.from_bytes(entry.serial, "big")
 
 
 async def test_an_expired_set_is_not_given(deliveries: DeliveryStore) -> None:
@@ -267,20 +285,20 @@ async def test_a_shelf_is_its_first_keys(deliveries: DeliveryStore) -> None:
     with pytest.raises(NotAllowed, match="another key"):
         await deliveries.upload(upload_of(2, key=SigningKey.generate()))
     assert await deliveries.claim(SHELF, SigningKey.generate().public, NOW) is None
-    foreign = sign_withdrawal(ShelfOrderTBS(SHELF, int(NOW)), SigningKey.generate())
-    with pytest.raises(NotAllowed, match="another key"):
-        await deliveries.withdraw(foreign)
+    for kind in ShelfOrderKind:
+        with pytest.raises(NotAllowed, match="another key"):
+            await deliveries.order(order(kind, key=SigningKey.generate()), NOW + 600)
     assert await claim(deliveries) == (b"package 1", False)
     assert await claim(deliveries) is None
 
 
-async def test_a_withdrawn_shelf_gives_nothing_and_takes_nothing(deliveries: DeliveryStore) -> None:
+async def test_a_closed_shelf_gives_nothing_and_takes_nothing(deliveries: DeliveryStore) -> None:
     """To the blocked contact it looks as if there were nothing, and never had been."""
     await deliveries.upload(upload_of(1))
     await deliveries.upload(upload_of(2, last_resort=True))
     other = b"\x08" * 32
     await deliveries.upload(upload_of(3, shelf=other))
-    await deliveries.withdraw(sign_withdrawal(ShelfOrderTBS(SHELF, int(NOW)), KEY))
+    await give(deliveries, ShelfOrderKind.CLOSE)
     assert await claim(deliveries) is None
     with pytest.raises(NotAllowed, match="closed"):
         await deliveries.upload(upload_of(4))
@@ -313,3 +331,118 @@ async def test_a_shelf_has_a_bound(deliveries: DeliveryStore, monkeypatch: pytes
     await deliveries.upload(upload_of(2))
     with pytest.raises(QueueFull, match="at most 2"):
         await deliveries.upload(upload_of(3))
+
+
+async def test_random_last_resorts_are_used_about_equally_often(deliveries: DeliveryStore) -> None:
+    for number in (1, 2, 3):
+        await deliveries.upload(upload_of(number, last_resort=True))
+    for _ in range(120):
+        await claim(deliveries)
+    counted = await uses(deliveries)
+    assert sum(counted.values()) == 120
+    assert min(counted.values()) > 15  # by chance one time in ten million
+
+
+async def test_the_owner_sees_what_is_left_and_what_was_used(deliveries: DeliveryStore) -> None:
+    for number in (1, 2):
+        await deliveries.upload(upload_of(number))
+    await deliveries.upload(upload_of(3, last_resort=True, expiry=NOW + 50))
+    for _ in range(5):
+        await claim(deliveries)
+    assert await report(deliveries) == ShelfReport(
+        (ShelfEntry((3).to_bytes(16, "big"), True, 3, int(NOW) + 50),), ()
+    )
+    await deliveries.expire(NOW + 60)
+    assert await report(deliveries) == ShelfReport((), ())
+
+
+async def test_sets_that_are_taken_back_are_given_to_nobody_and_the_shelf_stays_open(
+    deliveries: DeliveryStore,
+) -> None:
+    for number in (1, 2, 3):
+        await deliveries.upload(upload_of(number))
+    await deliveries.upload(upload_of(4, last_resort=True))
+    other = b"\x08" * 32
+    await deliveries.upload(upload_of(1, shelf=other))
+    answer = await give(deliveries, ShelfOrderKind.TAKE_BACK, 1, 4, 99)
+    assert [number_of(entry) for entry in answer.taken_back] == [1, 4]
+    assert [number_of(entry) for entry in answer.sets] == [2, 3]
+    assert await give(deliveries, ShelfOrderKind.TAKE_BACK, 1, 4) == ShelfReport(answer.sets, ())
+    taken = [await claim(deliveries) for _ in range(3)]
+    assert {one for one in taken if one} == {(b"package 2", False), (b"package 3", False)}
+    await deliveries.upload(upload_of(5))
+    assert await claim(deliveries) == (b"package 5", False)
+    assert await claim(deliveries, shelf=other) == (b"package 1", False)
+
+
+async def test_of_a_take_back_and_a_claim_at_once_one_gets_the_set(
+    deliveries: DeliveryStore, opened: Open
+) -> None:
+    other = DeliveryStore(await opened(tables.deliveries))
+    for number in range(10):
+        await deliveries.upload(upload_of(number, last_resort=number % 2 == 1))
+        taken, answer = await asyncio.gather(claim(deliveries), give(other, ShelfOrderKind.TAKE_BACK, number))
+        if number % 2 == 0:
+            assert (taken is None) == (len(answer.taken_back) == 1)
+        else:  # a use is counted, or there was none
+            assert [entry.uses for entry in answer.taken_back] == [int(taken is not None)]
+        assert await claim(deliveries) is None
+
+
+async def test_an_order_is_carried_out_once(deliveries: DeliveryStore) -> None:
+    await deliveries.upload(upload_of(1))
+    for kind in ShelfOrderKind:
+        once = order(kind)
+        await deliveries.order(once, NOW + 600)
+        with pytest.raises(NotAllowed, match="given before"):
+            await deliveries.order(once, NOW + 600)
+
+
+async def test_an_unknown_and_a_closed_shelf_refuse_an_order_alike(deliveries: DeliveryStore) -> None:
+    await deliveries.upload(upload_of(1))
+    gone = await give(deliveries, ShelfOrderKind.CLOSE)
+    assert [number_of(entry) for entry in gone.taken_back] == [1]
+    assert await give(deliveries, ShelfOrderKind.CLOSE) == ShelfReport((), ())  # the answer was lost
+    messages = set()
+    for kind in (ShelfOrderKind.REPORT, ShelfOrderKind.TAKE_BACK):
+        for shelf in (SHELF, b"\x09" * 32):
+            with pytest.raises(NotAllowed) as refused:
+                await deliveries.order(order(kind, shelf=shelf), NOW + 600)
+            messages.add(str(refused.value))
+    assert len(messages) == 1
+
+
+async def test_a_shelf_that_was_closed_before_anything_lay_there_stays_closed(
+    deliveries: DeliveryStore,
+) -> None:
+    """An upload of another device of the owner's may be on its way still."""
+    await give(deliveries, ShelfOrderKind.CLOSE)
+    with pytest.raises(NotAllowed, match="closed"):
+        await deliveries.upload(upload_of(1))
+
+
+@pytest.mark.parametrize("last_resort", [False, True])
+async def test_a_replayed_upload_puts_nothing_back(deliveries: DeliveryStore, last_resort: bool) -> None:
+    upload = upload_of(1, last_resort=last_resort)
+    await deliveries.upload(upload)
+    if not last_resort:
+        assert await claim(deliveries) == (b"package 1", False)
+    await give(deliveries, ShelfOrderKind.TAKE_BACK, 1)
+    await deliveries.upload(upload)  # as after a lost answer: no error, and nothing there
+    await deliveries.expire(NOW + 86000)
+    await deliveries.upload(upload)
+    assert await claim(deliveries) is None
+    assert await report(deliveries) == ShelfReport((), ())
+
+
+async def test_nobody_can_tell_a_closed_shelf_by_how_much_the_database_is_asked(
+    deliveries: DeliveryStore,
+) -> None:
+    await deliveries.upload(upload_of(1))
+    await give(deliveries, ShelfOrderKind.CLOSE)
+    asked = {}
+    for name, shelf in (("closed", SHELF), ("unknown", b"\x09" * 32)):
+        with statements(deliveries._database) as asked[name]:
+            assert await claim(deliveries, shelf=shelf) is None
+    assert asked["closed"] == asked["unknown"]
+    assert [one for one in asked["closed"] if one.startswith("SELECT")] == asked["closed"][-2:]

@@ -29,6 +29,8 @@ from mimi_mmr.keypackages import (
     SetEntry,
     SetUpload,
     SetUploadTBS,
+    ShelfOrder,
+    ShelfOrderKind,
     ShelfOrderTBS,
     check_set,
     fetch_token,
@@ -38,8 +40,8 @@ from mimi_mmr.keypackages import (
     seal_answer,
     seal_claim,
     shelf_id,
+    sign_order,
     sign_upload,
-    sign_withdrawal,
     unwrap,
     wrap,
 )
@@ -195,19 +197,23 @@ def test_token_and_shelf_give_nothing_of_the_connection_key() -> None:
 # --- shelves -----------------------------------------------------------------------------------------
 
 
-def test_uploads_and_withdrawals_are_signed_by_the_shelfs_key(world: World, bob: DeviceIdentity) -> None:
+def test_uploads_and_orders_are_signed_by_the_shelfs_key(world: World, bob: DeviceIdentity) -> None:
     key, other = SigningKey.generate(), SigningKey.generate()
     entries = KeyPackageSet((wrap(world.key_package(bob).open, ConnectionKey.generate()),))
     upload = sign_upload(SetUploadTBS(bytes(32), bytes(16), False, int(world.now), entries), key)
     SetUpload.from_bytes(upload.to_bytes()).verify()
-    order = sign_withdrawal(ShelfOrderTBS(bytes(32), int(world.now)), key)
-    order.verify()
+    order = sign_order(ShelfOrderTBS(bytes(32), int(world.now), ShelfOrderKind.TAKE_BACK, (bytes(16),)), key)
+    ShelfOrder.from_bytes(order.to_bytes()).verify()
     forged = [
         replace(upload, upload_public_key=other.public),
         replace(upload, content=replace(upload.content, last_resort=True)),
         replace(upload, content=replace(upload.content, shelf=b"\1" * 32)),
         replace(order, upload_public_key=other.public),
         replace(order, content=replace(order.content, shelf=b"\1" * 32)),
+        replace(order, content=replace(order.content, kind=ShelfOrderKind.CLOSE)),
+        replace(order, content=replace(order.content, serials=(b"\1" * 16,))),
+        replace(order, content=replace(order.content, issued=order.content.issued + 1)),
+        replace(order, content=replace(order.content, nonce=bytes(16))),
         replace(order, signature=upload.signature),
     ]
     for one in forged:
