@@ -11,8 +11,10 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,9 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from mimi_mmr.certificate_forms import DeviceCertificate
 from mimi_mmr.errors import CertificateRejected, InvalidUri
 from mimi_mmr.uris import Kind, MimiUri, check_domain
 
@@ -33,7 +36,10 @@ DEVICE_LIFETIME = datetime.timedelta(days=90)
 CA_LIFETIME = datetime.timedelta(days=3650)
 MAX_CHAIN = 4
 MAX_CERTIFICATE = 4096
+REMEMBERED = 16384
 _BACKDATE = datetime.timedelta(hours=1)
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 def utc(now: float) -> datetime.datetime:
@@ -136,12 +142,81 @@ class CertificateAuthority:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From when to when something holds, in seconds since the epoch, both ends included."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, chain: Iterable[x509.Certificate]) -> Span:
+        """While every certificate of a chain is valid."""
+        spans = [(one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp()) for one in chain]
+        return cls(max(start for start, _ in spans), min(end for _, end in spans))
+
+
+class Verdicts(Generic[_K, _V]):
+    """What was found good, by all of the content that this depends on but the time; the oldest makes room."""
+
+    __slots__ = ("_found", "_limit")
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        """Of `limit` entries at most."""
+        self._found: dict[_K, tuple[Span, _V]] = {}
+        self._limit = limit
+
+    def get(self, key: _K, now: float) -> tuple[Span, _V] | None:
+        """What was found, if it holds at this time, and how long it does."""
+        found = self._found.get(key)
+        return found if found is not None and found[0].start <= now <= found[0].end else None
+
+    def put(self, key: _K, span: Span, value: _V) -> None:
+        """Remember what was found."""
+        if key not in self._found and len(self._found) >= self._limit:
+            del self._found[next(iter(self._found))]
+        self._found[key] = (span, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    """What signs the certificates of a form that path validation has found good."""
+
+    key: ec.EllipticCurvePublicKey
+    algorithm: ec.ECDSA
+
+    def signed(self, certificate: DeviceCertificate) -> bool:
+        try:
+            self.key.verify(certificate.signature, certificate.signed, self.algorithm)
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedDevice:
+    """What a device's chain says, with its 32-byte key, and while the chain is valid."""
+
+    user: MimiUri
+    device: MimiUri
+    key: bytes
+    span: Span
+
+
+_FormKey = tuple[str, tuple[bytes, ...], bytes]
+
+
 @dataclass(slots=True)
 class TrustAnchors:
-    """Which roots speak for which provider domain. No domain vouches for another."""
+    """Which roots speak for which provider domain. No domain vouches for another.
+
+    `devices` remembers what real credentials, by their digest, were found to say (`RealCredential.verify`).
+    """
 
     roots: dict[str, tuple[x509.Certificate, ...]] = field(default_factory=dict)
+    devices: Verdicts[bytes, CertifiedDevice] = field(default_factory=Verdicts, repr=False, compare=False)
     _stores: dict[str, Store] = field(default_factory=dict, repr=False)
+    _issuers: Verdicts[_FormKey, _Issuer] = field(default_factory=Verdicts, repr=False, compare=False)
 
     @classmethod
     def from_pem(cls, anchors: Mapping[str, bytes]) -> TrustAnchors:
@@ -160,22 +235,47 @@ class TrustAnchors:
         return cls.from_pem({path.stem: path.read_bytes() for path in sorted(directory.glob("*.pem"))})
 
     def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
-        """Path validation of a device's chain: its user URI, device URI and 32-byte key.
+        """A device's user URI, device URI and 32-byte key; raises `CertificateRejected`. See `certified`."""
+        found = self.certified(chain, now)
+        return found.user, found.device, found.key
+
+    def certified(self, chain: Sequence[bytes], now: float) -> CertifiedDevice:
+        """What a device's chain says; raises `CertificateRejected`.
 
         The root is chosen by the domain the certificate names, so that a provider can vouch for its own only.
-        Raises `CertificateRejected`.
+        The first certificate of a form (`certificate_forms`) goes through path validation with the rest of its
+        chain; of those that follow with the same rest, only the signature and what the form leaves open is
+        looked at. Whatever that does not accept, path validation decides.
         """
+        taken_apart = DeviceCertificate.read(chain[0]) if chain else None
+        if taken_apart is not None:
+            found = self._by_form(taken_apart, tuple(chain[1:]), now)
+            if found is not None:
+                return found
+        return self._by_path(taken_apart, chain, now)
+
+    def _by_form(
+        self, certificate: DeviceCertificate, rest: tuple[bytes, ...], now: float
+    ) -> CertifiedDevice | None:
+        try:
+            user, device = _user_and_device([MimiUri.parse(uri) for uri in certificate.uris])
+        except (InvalidUri, CertificateRejected):
+            return None
+        found = self._issuers.get((user.domain, rest, certificate.form), now)
+        if found is None or not found[1].signed(certificate):
+            return None
+        return CertifiedDevice(user, device, certificate.key, found[0])
+
+    def _by_path(
+        self, certificate: DeviceCertificate | None, chain: Sequence[bytes], now: float
+    ) -> CertifiedDevice:
         leaf, rest = _load(chain)
-        uris = _mimi_uris(leaf)
-        if len(uris) != 2 or {uri.kind for uri in uris} != {Kind.USER, Kind.DEVICE}:
-            raise CertificateRejected("expected exactly one user and one device URI in the certificate")
-        user, device = sorted(uris, key=lambda uri: uri.kind is Kind.DEVICE)
-        if user.domain != device.domain:
-            raise CertificateRejected(
-                f"user of {user.domain} and device of {device.domain} in one certificate"
-            )
-        self._verify(user.domain, leaf, rest, now, server=False)
-        return user, device, _key(leaf)
+        user, device = _user_and_device(_mimi_uris(leaf))
+        path = self._verify(user.domain, leaf, rest, now, server=False)
+        key, span, issuer = _key(leaf), Span.of(path), _issuer_of(path)
+        if certificate is not None and issuer is not None:
+            self._issuers.put((user.domain, tuple(chain[1:]), certificate.form), span, issuer)
+        return CertifiedDevice(user, device, key, span)
 
     def verify_provider(self, domain: str, chain: Sequence[bytes], now: float) -> bytes:
         """The signature key in a provider's own certificate; raises `CertificateRejected`."""
@@ -187,16 +287,15 @@ class TrustAnchors:
 
     def _verify(
         self, domain: str, leaf: x509.Certificate, rest: list[x509.Certificate], now: float, *, server: bool
-    ) -> None:
+    ) -> list[x509.Certificate]:
         if domain not in self.roots:
             raise CertificateRejected(f"no trust anchor is configured for {domain}")
         store = self._stores.setdefault(domain, Store(list(self.roots[domain])))
         policy = PolicyBuilder().store(store).time(utc(now)).max_chain_depth(MAX_CHAIN)
         try:
             if server:
-                policy.build_server_verifier(x509.DNSName(domain)).verify(leaf, rest)
-            else:
-                policy.build_client_verifier().verify(leaf, rest)
+                return policy.build_server_verifier(x509.DNSName(domain)).verify(leaf, rest)
+            return policy.build_client_verifier().verify(leaf, rest).chain
         except (VerificationError, ValueError, x509.InvalidVersion) as error:
             raise CertificateRejected(f"the chain does not lead to the CA of {domain}: {error}") from None
 
@@ -228,6 +327,29 @@ def _mimi_uris(leaf: x509.Certificate) -> list[MimiUri]:
         return [MimiUri.parse(value) for value in _sans(leaf, x509.UniformResourceIdentifier)]
     except InvalidUri as error:
         raise CertificateRejected(f"a URI in the certificate is no MIMI URI: {error}") from None
+
+
+def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
+    if len(uris) != 2 or {uri.kind for uri in uris} != {Kind.USER, Kind.DEVICE}:
+        raise CertificateRejected("expected exactly one user and one device URI in the certificate")
+    user, device = uris if uris[0].kind is Kind.USER else (uris[1], uris[0])
+    if user.domain != device.domain:
+        raise CertificateRejected(f"user of {user.domain} and device of {device.domain} in one certificate")
+    return user, device
+
+
+def _issuer_of(path: Sequence[x509.Certificate]) -> _Issuer | None:
+    """Who signed the first certificate of a validated path, if path validation looks at no names in it."""
+    if len(path) < 2 or any(_constrains_names(issuer) for issuer in path[1:]):
+        return None
+    key, algorithm = path[1].public_key(), path[0].signature_algorithm_parameters
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(algorithm, ec.ECDSA):
+        return None
+    return _Issuer(key, algorithm)
+
+
+def _constrains_names(issuer: x509.Certificate) -> bool:
+    return any(extension.oid == ExtensionOID.NAME_CONSTRAINTS for extension in issuer.extensions)
 
 
 def _key(leaf: x509.Certificate) -> bytes:

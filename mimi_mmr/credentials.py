@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, TrustAnchors
+from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, CertifiedDevice, TrustAnchors
 from mimi_mmr.errors import (
     BindingRejected,
     CredentialExpired,
@@ -75,15 +75,35 @@ class RealCredential(Struct):
     identity_key: Annotated[bytes, Fixed(32)]
     binding_signature: Annotated[bytes, Fixed(64)]
 
+    def digest(self) -> bytes:
+        """SHA-256 of all that there is in it (32 bytes)."""
+        content = hashlib.sha256(self.identity_key + self.binding_signature)
+        for certificate in self.chain:
+            content.update(len(certificate).to_bytes(4, "big") + certificate)
+        return content.digest()
+
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
-        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
-        user, device, key = trust.verify_device(self.chain, now)
-        content = UserBindingTBS(user, device, key).to_bytes()
+        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`.
+
+        One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
+        valid: nothing else that the verdict depends on can change.
+        """
+        digest = self.digest()
+        known = trust.devices.get(digest, now)
+        if known is None:
+            certified = trust.certified(self.chain, now)
+            self._verify_binding(certified)
+            trust.devices.put(digest, certified.span, certified)
+        else:
+            _, certified = known
+        return VerifiedDevice(certified.user, certified.device, certified.key, self.identity_key)
+
+    def _verify_binding(self, certified: CertifiedDevice) -> None:
+        content = UserBindingTBS(certified.user, certified.device, certified.key).to_bytes()
         try:
             verify(self.identity_key, "UserBindingTBS", content, self.binding_signature, by="user binding")
         except SignatureRejected as error:
             raise BindingRejected(str(error)) from None
-        return VerifiedDevice(user, device, key, self.identity_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +175,28 @@ class PseudonymousCredential(Struct):
 
         Raises `CredentialExpired` or `PseudonymProofRejected`.
         """
+        self._verify(now, self.tbs.to_bytes())
+
+    def verify_pseudonym(self) -> None:
+        """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
+        self._verify_pseudonym(self.tbs.to_bytes())
+
+    def _verify(self, now: float, content: bytes) -> None:
+        """With the TBS encoded already, which is worth the trouble where thousands are resolved."""
         if self.version != VERSION:
             raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
         if self.expiry <= now:
             raise CredentialExpired("the pseudonymous credential has expired")
-        self.verify_pseudonym()
+        self._verify_pseudonym(content)
 
-    def verify_pseudonym(self) -> None:
-        """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
+    def _verify_pseudonym(self, content: bytes) -> None:
         domain = self.user_pseudonym.domain
         if self.user_pseudonym != self_certifying_pseudonym(domain, self.set_public_key):
             raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")
         if self.client_pseudonym.domain != domain:
             raise PseudonymProofRejected("client and user pseudonym are of different providers")
         try:
-            verify(self.set_public_key, "PseudonymSetTBS", self.tbs.to_bytes(), self.set_signature)
+            verify(self.set_public_key, "PseudonymSetTBS", content, self.set_signature)
         except SignatureRejected:
             raise PseudonymProofRejected(
                 "the set key of the user pseudonym did not sign this credential"
@@ -194,6 +221,13 @@ class LeafIdentity(Struct):
     LIMIT: ClassVar[int] = 24000
     credential: PseudonymousCredential
     queue: QueueAddress
+
+    def check_place(self, signature_key: bytes) -> None:
+        """That it is of the leaf with this signature key, and of one provider; raises an `IdentityError`."""
+        if self.credential.signature_public_key != signature_key:
+            raise LinkRejected("the pseudonymous credential is for another key than the leaf's")
+        if self.queue.domain != self.credential.user_pseudonym.domain:
+            raise IdentityError("the leaf's queue is at another provider than its pseudonym")
 
 
 def pad_link(content: bytes) -> bytes:
@@ -276,8 +310,9 @@ def resolve(
     """
     if credential.signature_public_key != leaf_signature_key:
         raise LinkRejected("the credential is for another leaf's signature key")
-    credential.verify(now)
-    link = open_link(credential, ilk)
+    content = credential.tbs.to_bytes()
+    credential._verify(now, content)
+    link = _open_link(credential, ilk, content)
     device = link.client_credential.verify(trust, now)
     if device.user.domain != credential.user_pseudonym.domain:
         raise LinkRejected("the pseudonym is of another provider than the identity behind it")
@@ -288,7 +323,7 @@ def resolve(
         verify(
             device.device_key,
             "PseudonymousCredentialTBS",
-            credential.tbs.to_bytes(),
+            content,
             link.pseudonymous_credential_signature,
             prefix=MLS,
             by="identity link",
@@ -300,10 +335,12 @@ def resolve(
 
 def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> IdentityLinkTBE:
     """Decrypt and parse an identity link; raises `LinkRejected`."""
+    return _open_link(credential, ilk, credential.tbs.to_bytes())
+
+
+def _open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey, content: bytes) -> IdentityLinkTBE:
     try:
-        padded = AESGCM(ilk.reveal()).decrypt(
-            _ZERO_NONCE, credential.identity_link_ciphertext, credential.tbs.to_bytes()
-        )
+        padded = AESGCM(ilk.reveal()).decrypt(_ZERO_NONCE, credential.identity_link_ciphertext, content)
         return IdentityLinkTBE.from_bytes(unpad(padded))
     except InvalidTag:
         raise LinkRejected("the identity link does not open with this key for this credential") from None

@@ -7,6 +7,7 @@ key made for one can never be taken for the other.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -64,7 +65,12 @@ class SigningKey:
 
 def sign_content(label: str, content: bytes, prefix: bytes = MMR) -> bytes:
     """The SignContent struct of RFC 9420, section 5.1.2."""
-    return vec(prefix + label.encode()) + vec(content)
+    return _label(label, prefix) + vec(content)
+
+
+@cache
+def _label(label: str, prefix: bytes) -> bytes:
+    return vec(prefix + label.encode())
 
 
 def verify(

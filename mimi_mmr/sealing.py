@@ -145,6 +145,6 @@ def pad_to(content: bytes, size: int) -> bytes:
 def unpad(padded: bytes) -> bytes:
     """The content; anything but zeros after it is `SealedBoxRejected`."""
     length = int.from_bytes(padded[:4], "big")
-    if len(padded) < 4 or length > len(padded) - 4 or any(padded[4 + length :]):
+    if len(padded) < 4 or length > len(padded) - 4 or padded[4 + length :].strip(b"\0"):
         raise SealedBoxRejected("padding is not as specified")
     return padded[4 : 4 + length]

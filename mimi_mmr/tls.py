@@ -47,25 +47,34 @@ class Reader:
         """An unsigned big-endian integer of `width` bytes."""
         return int.from_bytes(self.take(width, what), "big")
 
-    def varint(self, what: str) -> int:
-        """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal."""
+    def varint(self, what: str, limit: int = MAX_VECTOR) -> int:
+        """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal, of at most `limit`."""
         start = self.offset
-        first = self.uint(1, what)
+        first = self.data[start] if start < self.end else self.uint(1, what)
+        self.offset = start + 1
+        value = first if first < 1 << 6 else self._long_varint(first, what)
+        if value > limit:
+            raise ParseError(f"{what} of {value} bytes, at most {limit} allowed", start)
+        return value
+
+    def _long_varint(self, first: int, what: str) -> int:
+        start = self.offset - 1
         prefix = first >> 6
         if prefix == 3:
             raise ParseError(f"invalid length prefix of {what}", start)
         length = (1 << prefix) - 1
         value = ((first & 0x3F) << (8 * length)) | self.uint(length, what)
-        if prefix and value < (1 << (6, 14)[prefix - 1]):
+        if value < (1 << (6, 14)[prefix - 1]):
             raise ParseError(f"length of {what} is not minimal", start)
         return value
 
+    def opaque(self, limit: int, what: str) -> bytes:
+        """The bytes of the next variable-size vector."""
+        return self.take(self.varint(what, limit), what)
+
     def vector(self, limit: int, what: str) -> Reader:
-        """A reader over the next variable-size vector, which this one skips."""
-        start = self.offset
-        size = self.varint(what)
-        if size > limit:
-            raise ParseError(f"{what} of {size} bytes, at most {limit} allowed", start)
+        """A reader over the next variable-size vector, which this one skips; copies nothing."""
+        size = self.varint(what, limit)
         if size > self.end - self.offset:
             raise ParseError(f"expected {size} bytes of {what}, {self.end - self.offset} left", self.offset)
         inner = Reader(self.data, self.offset, self.offset + size)
@@ -113,7 +122,8 @@ def vec(data: bytes) -> bytes:
     """`opaque data<V>`: length, then bytes."""
     out = bytearray()
     write_varint(out, len(data))
-    return bytes(out) + data
+    out += data
+    return bytes(out)
 
 
 class Codec(Protocol):
@@ -178,7 +188,7 @@ class Opaque:
     def read(self, reader: Reader, what: str) -> bytes:
         """Read one value."""
         start = reader.offset
-        value = reader.vector(self.limit, what).rest()
+        value = reader.opaque(self.limit, what)
         if len(value) < self.least:
             raise ParseError(f"{what} of {len(value)} bytes, at least {self.least} expected", start)
         return value
@@ -192,13 +202,17 @@ class Text:
 
     def write(self, out: bytearray, value: str) -> None:
         """Append the value."""
-        Opaque(self.limit).write(out, value.encode())
+        data = value.encode()
+        if len(data) > self.limit:
+            raise ValueError(f"expected at most {self.limit} bytes, got {len(data)}")
+        write_varint(out, len(data))
+        out += data
 
     def read(self, reader: Reader, what: str) -> str:
         """Read one value."""
         start = reader.offset
         try:
-            return reader.vector(self.limit, what).rest().decode()
+            return reader.opaque(self.limit, what).decode()
         except UnicodeDecodeError:
             raise ParseError(f"{what} is not UTF-8", start) from None
 
@@ -332,13 +346,12 @@ class Struct:
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
         """Read every field, leaving what follows; raise `ParseError`."""
-        name = cls.__name__
-        values = {field: codec.read(reader, f"{name}.{field}") for field, codec in layout(cls)}
+        values = [codec.read(reader, what) for codec, what in _reads(cls)]
         start = reader.offset
         try:
-            return cls(**values)
+            return cls(*values)
         except (ValueError, InvalidUri) as error:
-            raise ParseError(f"{name}: {error}", start) from None
+            raise ParseError(f"{cls.__name__}: {error}", start) from None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -347,6 +360,7 @@ class Struct:
 
 
 _LAYOUTS: dict[type, tuple[tuple[str, Codec], ...]] = {}
+_READS: dict[type, tuple[tuple[Codec, str], ...]] = {}
 
 
 def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
@@ -356,6 +370,15 @@ def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
         hints = get_type_hints(kind, include_extras=True)
         names = [field.name for field in fields(cast("Any", kind))]
         found = _LAYOUTS[kind] = tuple((name, _codec(kind, name, hints[name])) for name in names)
+    return found
+
+
+def _reads(kind: type[Struct]) -> tuple[tuple[Codec, str], ...]:
+    """Each field's codec, and what an error calls the field."""
+    found = _READS.get(kind)
+    if found is None:
+        named = layout(kind)
+        found = _READS[kind] = tuple((codec, f"{kind.__name__}.{name}") for name, codec in named)
     return found
 
 

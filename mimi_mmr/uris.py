@@ -17,6 +17,7 @@ from mimi_mmr.errors import InvalidUri, ParseError
 from mimi_mmr.tls import Reader, Struct, Text, vec
 
 MAX_URI = 512
+_TEXT = Text(MAX_URI)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\Z")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._~-]{0,126}[a-z0-9])?\Z")
@@ -30,6 +31,9 @@ class Kind(enum.StrEnum):
     ROOM = "r"
     USER_PSEUDONYM = "p"
     CLIENT_PSEUDONYM = "c"
+
+
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 def check_domain(domain: str) -> str:
@@ -69,10 +73,9 @@ class MimiUri:
         parts = rest.split("/")
         if scheme != "mimi" or len(parts) != 3 or len(text) > MAX_URI:
             raise InvalidUri("expected mimi://domain/kind/name")
-        try:
-            found = Kind(parts[1])
-        except ValueError:
-            raise InvalidUri("unknown kind of MIMI URI") from None
+        found = _KINDS.get(parts[1])
+        if found is None:
+            raise InvalidUri("unknown kind of MIMI URI")
         if kind is not None and found is not kind:
             raise InvalidUri(f"expected a {kind.name} URI, got a {found.name} one")
         return cls(parts[0], found, parts[2])
@@ -86,12 +89,12 @@ class UriCodec:
 
     def write(self, out: bytearray, value: MimiUri) -> None:
         """Append the value."""
-        Text(MAX_URI).write(out, str(value))
+        _TEXT.write(out, str(value))
 
     def read(self, reader: Reader, what: str) -> MimiUri:
         """Read one value."""
         start = reader.offset
-        text: str = Text(MAX_URI).read(reader, what)
+        text = _TEXT.read(reader, what)
         try:
             return MimiUri.parse(text, self.kind)
         except InvalidUri as error:
@@ -105,12 +108,13 @@ USER_PSEUDONYM = UriCodec(Kind.USER_PSEUDONYM)
 CLIENT_PSEUDONYM = UriCodec(Kind.CLIENT_PSEUDONYM)
 
 
-def uuid8(digest: bytes) -> uuid.UUID:
-    """The first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8)."""
+def uuid8(digest: bytes) -> str:
+    """The first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8), in its usual writing."""
     value = bytearray(digest[:16])
     value[6] = value[6] & 0x0F | 0x80
     value[8] = value[8] & 0x3F | 0x80
-    return uuid.UUID(bytes=bytes(value))
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
@@ -118,7 +122,7 @@ def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
     digest = hashlib.sha256(
         b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)
     ).digest()
-    return MimiUri(domain, Kind.USER_PSEUDONYM, str(uuid8(digest)))
+    return MimiUri(domain, Kind.USER_PSEUDONYM, uuid8(digest))
 
 
 def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:

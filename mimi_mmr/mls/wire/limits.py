@@ -60,7 +60,7 @@ class CodePoints:
     def read(self, reader: Reader, what: str) -> tuple[int, ...]:
         """Read one value."""
         start = reader.offset
-        data = reader.vector(self.limit, what).rest()
+        data = reader.opaque(self.limit, what)
         if len(data) % 2:
             raise ParseError(f"{what} of {len(data)} bytes is no list of 16-bit values", start)
         return struct.unpack(f">{len(data) // 2}H", data)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ("treewrap", "ohttp_relay", "mimi_mmr")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("tls", "secret"),
+    ("tls", "secret", "certificate_forms"),
     ("uris", "labels", "vault"),
     ("sealing", "certificates", "mls.wire"),
     ("queues", "provider_keys", "content", "mls"),
