@@ -23,18 +23,20 @@ from .bhttp import Limits, Request, Response
 from .bhttp_stream import content_piece, end_message, start_request
 from .capsule import encapsulate_request
 from .chunked import ChunkWriter, start_chunked_request
+from .client_socket import OhttpSocket
+from .dating import corrected_date, dated, may_correct
 from .errors import BodyTooLarge, ConfigurationError, ExchangeFailed, KeyRejected, RelayRefused, TargetRefused
 from .fields import Field, without_connection_fields
 from .hpke import Suite
 from .keyconfig import KeyConfig
 from .keysource import AgreeingKeys, KeyCache, KeyCallable, KeySource, PinnedKeys, RelayKeys, as_key_source
 from .padding import Padding, buckets, stream_buckets
-from .replay import format_date, parse_date
 from .response import OhttpResponse, receive_chunked
 from .targets import AUTO_HEADERS, Origin
-from .transport import check_url, media_type, open_session, payload, read_limited
+from .transport import check_url, open_session, payload, read_limited
+from .websocket import SocketLimits, connect
 
-__all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "PinnedKeys", "RelayKeys"]
+__all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "OhttpSocket", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
 _PATIENCE: Final = 90.0  # seconds; longer than a relay's and a gateway's, so that theirs is the answer
@@ -120,10 +122,34 @@ class OhttpClient:
         if body is not None and not self._chunked:
             raise ConfigurationError("a body that streams needs a chunked client")
         request = build_request(method, as_url(url), content, headers)
-        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
-            raise TargetRefused("this gateway is not to be asked for that origin")
+        self._check_target(request)
         async with AsyncExitStack() as stack:
             yield await _Exchange(self, self._transport(), stack, body).dated(request)
+
+    @asynccontextmanager
+    async def socket(self) -> AsyncIterator[OhttpSocket]:
+        """Open a WebSocket through the relay to the gateway, for requests that are to share a connection.
+
+        The gateway learns that they are one client's.  Raises RelayRefused for an HTTP status that is not 101,
+        ExchangeFailed if there is no socket; there is no other way then, and nothing is tried again.
+        """
+        limits = SocketLimits(response=self._max_response, answer_seconds=_PATIENCE)
+        async with AsyncExitStack() as stack:
+            session = self._transport()
+            try:
+                way = connect(session, self._relay, limits, self._relay_headers)
+                line = await stack.enter_async_context(way)
+            except aiohttp.WSServerHandshakeError as error:
+                raise RelayRefused(error.status) from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise ExchangeFailed(f"no socket from the relay: {type(error).__name__}") from error
+            yield OhttpSocket(
+                line, session, self._keys, self._check_target, self._padding, limits, self._clock
+            )
+
+    def _check_target(self, request: Request) -> None:
+        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
+            raise TargetRefused("this gateway is not to be asked for that origin")
 
     def _transport(self) -> aiohttp.ClientSession:
         session = self._session or self._owned
@@ -145,12 +171,12 @@ class _Exchange:
         """Send with a Date; once more with the gateway's if it says that ours is wrong."""
         if request.header("date") is not None:
             return await self.keyed(request)
-        response = await self.keyed(_dated(request, self.client._clock()))
+        response = await self.keyed(dated(request, self.client._clock()))
         correction = await _corrected_date(response)
         if correction is None or self.body is not None:
             return response
         # Once, and the corrected date is used for nothing else (RFC 9458, section 6.5.2).
-        return await self.keyed(_dated(request, correction))
+        return await self.keyed(dated(request, correction))
 
     async def keyed(self, request: Request) -> OhttpResponse:
         """Send; once more under a new key if the gateway says that it does not have this one."""
@@ -239,19 +265,11 @@ def build_request(method: str, url: URL, data: bytes, headers: Headers) -> Reque
     return Request(method, url.scheme, url.raw_authority, url.raw_path_qs or "/", tuple(pairs), data)
 
 
-def _dated(request: Request, now: float) -> Request:
-    fields = (*request.fields, ("date", format_date(now)))
-    parts = request.method, request.scheme, request.authority, request.path
-    return Request(*parts, fields, request.content, request.trailers)
-
-
 async def _corrected_date(response: OhttpResponse) -> float | None:
     kind = response.headers.get("content-type")
-    if not 400 <= response.status < 500 or media_type(kind) != problems.MEDIA_TYPE:
+    if not may_correct(response.status, kind):
         return None
-    if problems.decode_problem(kind, await response.read()) != problems.DATE:
-        return None
-    return parse_date(response.headers.get("date", ""))
+    return corrected_date(kind, await response.read(), response.headers.get("date"))
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> RelayRefused:

@@ -115,5 +115,13 @@ class RelayRefused(ExchangeFailed):
         self.problem = problem
 
 
+class SocketEnded(ExchangeFailed):
+    """A WebSocket through the relay ended, with this close code, before the response came; open another."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"expected a response, got the end of the socket (close code {code})")
+        self.code = code
+
+
 class KeyRejected(RelayRefused):
     """The gateway says the key configuration is outdated (problem type ohttp-key)."""

@@ -29,6 +29,7 @@ from .errors import (
     UnknownKey,
 )
 from .fetch import Fetcher
+from .gateway_sockets import GatewaySockets
 from .incoming import Incoming, send_chunked
 from .keys import MEDIA_TYPE as KEYS_TYPE
 from .keys import KeyRing
@@ -39,6 +40,7 @@ from .streams import Handler
 from .targets import Origin, TargetPolicy, open_target_session
 from .telemetry import Metrics
 from .transport import Observer, Seen, media_type, read_limited
+from .websocket import SocketLimits
 
 __all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
 
@@ -81,6 +83,7 @@ class Gateway(Service):
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
         metrics: Metrics | None = None,
+        sockets: SocketLimits | None = None,
     ) -> None:
         self.keyring = keyring
         self.policy = targets if isinstance(targets, TargetPolicy) else TargetPolicy.of(targets)
@@ -104,17 +107,22 @@ class Gateway(Service):
             metrics.refused if metrics is not None else None,
         )
         self._whole_limits = Limits(fields=self.limits.fields, content=self.limits.request)
+        self.sockets = GatewaySockets(keyring, self.answer, sockets, observe, metrics)
         self._stream_limits = Limits(fields=self.limits.fields, content=self.limits.stream)
 
     # Mounting
 
     def routes(self, path: str = DEFAULT_PATH) -> list[web.RouteDef]:
-        """Return the routes: POST for encapsulated requests, GET for the key list (RFC 9540, section 5)."""
-        return [web.post(path, self.handle), web.get(path, self.handle_keys, allow_head=False)]
+        """Return the routes: POST for encapsulated requests, GET for the key list (RFC 9540, section 5).
+
+        GET opens a socket if one is asked for; call `sockets.stop` when the server is to stop.
+        """
+        keys = self.sockets.beside(self.handle_keys)
+        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
         """Return an application that serves the gateway alone and closes it at the end."""
-        return self._application(self.routes(path))
+        return self._application(self.routes(path), self.sockets.stop)
 
     # Requests
 

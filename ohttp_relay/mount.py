@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import aiohttp
 from aiohttp import web
@@ -49,11 +49,15 @@ class Service:
             await self._owned.close()
             self._owned = None
 
-    def _application(self, routes: Iterable[web.RouteDef]) -> web.Application:
-        """Return an application that serves this alone and closes it at the end."""
+    def _application(
+        self, routes: Iterable[web.RouteDef], stop: Callable[[web.Application], Awaitable[None]] | None = None
+    ) -> web.Application:
+        """Return an application that serves this alone and closes it at the end; `stop` is told before."""
         app = web.Application(middlewares=[self._metrics.middleware] if self._metrics is not None else [])
         app.add_routes(routes)
         app.on_response_prepare.append(hide_server)
+        if stop is not None:
+            app.on_shutdown.append(stop)
         app.on_cleanup.append(self._cleanup)
         return app
 

@@ -28,6 +28,7 @@ from .keyconfig import decode_key_list
 from .mount import Service
 from .problems import OHTTP_KEY, decode_problem
 from .ratelimit import RateLimit
+from .relay_sockets import RelaySockets
 from .streams import abort
 from .targets import AUTO_HEADERS
 from .telemetry import Metrics
@@ -42,6 +43,7 @@ from .transport import (
     read_limited,
 )
 from .upload import Upload
+from .websocket import SocketLimits
 
 Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
 """Decides whether a client may use the relay; nothing it looks at is forwarded."""
@@ -91,6 +93,7 @@ class Relay(Service):
         metrics: Metrics | None = None,
         rate: RateLimit | None = None,
         key_urls: Mapping[str, str | URL] | None = None,
+        sockets: SocketLimits | None = None,
     ) -> None:
         if not gateways or not set(key_urls or ()) <= set(gateways):
             raise ConfigurationError("a relay needs at least one gateway, and key lists of known ones only")
@@ -110,17 +113,33 @@ class Relay(Service):
         self._ssl = ssl_context
         kept, doubted = self.limits.keys_kept, self.limits.keys_doubted
         self._keys = KeyShelf(self._fetch_keys, clock, kept=kept, doubted=doubted)
+        self.sockets = RelaySockets(
+            self._gateways,
+            self._refusal,
+            self._keys.doubt,
+            session,
+            sockets,
+            ssl_context=ssl_context,
+            observe=observe,
+            metrics=metrics,
+            rate=rate,
+        )
 
     # Mounting
 
     def routes(self, prefix: str = "") -> list[web.RouteDef]:
-        """Return the routes, below `prefix`."""
-        path = f"{prefix}/{{name}}"
-        return [web.post(path, self.handle), web.get(path, self.handle_keys, allow_head=False)]
+        """Return the routes, below `prefix`; call `sockets.stop` when the server is to stop."""
+        path, keys = f"{prefix}/{{name}}", self.sockets.beside(self.handle_keys)
+        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
 
     def app(self, prefix: str = "") -> web.Application:
         """Return an application that serves the relay alone and closes it at the end."""
-        return self._application(self.routes(prefix))
+        return self._application(self.routes(prefix), self.sockets.stop)
+
+    async def close(self) -> None:
+        """Close the sessions that are the relay's own."""
+        await self.sockets.close()
+        await super().close()
 
     # Requests
 

@@ -19,6 +19,7 @@ Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_SWITCHED: Final = 101
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -48,15 +49,37 @@ class Metrics:
         )
         self._in_flight = Gauge(
             "ohttp_in_flight",
-            "Requests being answered.",
+            "Requests being answered, and sockets.",
             ["role"],
             registry=self.registry,
             multiprocess_mode="livesum",
+        )
+        self._sockets = Gauge(
+            "ohttp_sockets", "Sockets open.", ["role"], registry=self.registry, multiprocess_mode="livesum"
+        )
+        self._socket_answers = Counter(
+            "ohttp_socket_answers", "Requests on sockets answered.", ["role"], registry=self.registry
+        )
+        self._socket_ends = Counter(
+            "ohttp_socket_ends", "Sockets ended, by reason.", ["role", "reason"], registry=self.registry
         )
 
     def refused(self, reason: str) -> None:
         """Count an encapsulated refusal; `reason` is an error class's name."""
         self._refusals.labels(self.role, reason).inc()
+
+    def socket_opened(self) -> None:
+        """Count a socket."""
+        self._sockets.labels(self.role).inc()
+
+    def socket_answered(self) -> None:
+        """Count an answer on a socket."""
+        self._socket_answers.labels(self.role).inc()
+
+    def socket_closed(self, reason: str) -> None:
+        """Count a socket's end; `reason` is the name of a close code."""
+        self._sockets.labels(self.role).dec()
+        self._socket_ends.labels(self.role, reason).inc()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -75,7 +98,8 @@ class Metrics:
         finally:
             self._in_flight.labels(self.role).dec()
             self._requests.labels(self.role, str(status)).inc()
-            self._seconds.labels(self.role).observe(time.perf_counter() - started)
+            if status != _SWITCHED:  # how long a socket was open is no time to answer
+                self._seconds.labels(self.role).observe(time.perf_counter() - started)
 
     def render(self) -> bytes:
         """Return the metrics as Prometheus reads them: of all workers, if they share a directory."""
