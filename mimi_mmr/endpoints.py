@@ -140,6 +140,13 @@ class QueueOrder(Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueRemoval(Struct):
+    """Forget a queue and what is in it; if there is none, nothing is to do."""
+
+    token: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
 class CollectRequest(Struct):
     """Acknowledge up to a sequence number, and get what follows; wait up to `wait_ms` if there is nothing."""
 

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 
-from mimi_mmr.endpoints import CollectRequest, QueueOrder, QueuePage, ReplyDeposit
+from mimi_mmr.endpoints import CollectRequest, QueueOrder, QueuePage, QueueRemoval, ReplyDeposit
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
 from mimi_mmr.hub.messages import FanoutMessage, NotifyRequest
 from mimi_mmr.keypackages import (
@@ -108,6 +108,7 @@ class DeliveryService:
     def mount(self, router: Router) -> None:
         """Add the endpoints that answer through the gateway only."""
         router.add("POST", "/v1/queues", self.create_queue, role=ROLE)
+        router.add("POST", "/v1/queues/delete", self.delete_queue, role=ROLE)
         router.add("POST", "/v1/queues/collect", self.collect, role=ROLE)
         router.add("POST", "/v1/replyInbox", self.reply, role=ROLE)
         router.add("POST", "/v1/keyPackages", self.upload, role=ROLE, limit=SetUpload.LIMIT)
@@ -121,6 +122,13 @@ class DeliveryService:
         queue = queue_id(AccessToken(order.token))
         await self._store.create_queue(queue, accepts_deposits=order.accepts_deposits)
         return Reply(201)
+
+    async def delete_queue(self, call: Call) -> Reply:
+        """POST /v1/queues/delete: forget a queue; the same answer if there is none (any more)."""
+        queue = queue_id(AccessToken(QueueRemoval.from_bytes(call.body).token))
+        await self._store.delete_queue(queue)
+        self._arrivals.notify([queue])  # who waits for it learns that it is gone
+        return Reply(200)
 
     async def collect(self, call: Call) -> Reply:
         """POST /v1/queues/collect: a long poll."""

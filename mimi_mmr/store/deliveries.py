@@ -24,7 +24,14 @@ from mimi_mmr.keypackages import (
     ShelfReport,
 )
 from mimi_mmr.store.database import Database, insert_new
-from mimi_mmr.store.tables import key_package_sets, queue_messages, queues, shelves, transactions
+from mimi_mmr.store.tables import (
+    key_package_sets,
+    queue_count,
+    queue_messages,
+    queues,
+    shelves,
+    transactions,
+)
 
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUES = 1_000_000
@@ -52,20 +59,39 @@ class DeliveryStore:
     async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
         """A new, empty queue; creating it again changes nothing. Raises `QueueFull` above the provider's bound."""
         values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
-        try:
-            async with self._database.write() as connection:
-                count = await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
-                if count >= self._max_queues:
-                    raise QueueFull(f"this provider keeps at most {self._max_queues} queues")
-                await connection.execute(sa.insert(queues).values(values))
-        except sa.exc.IntegrityError:
-            return  # made before: a retry after a lost answer
+        async with self._database.write() as connection:
+            if await insert_new(connection, queues, values) and not await self._count_one(connection):
+                raise QueueFull(f"this provider keeps at most {self._max_queues} queues")
+
+    async def _count_one(self, connection: AsyncConnection) -> bool:
+        """Count a queue that was just made, unless there are too many.
+
+        The count is locked after the queue here and in `delete_queue`, and held until the end of the transaction,
+        which is next: nobody who holds it waits for anything.
+        """
+        more = sa.update(queue_count).values(count=queue_count.c.count + 1)
+        more = more.where(queue_count.c.count < self._max_queues)
+        if (await connection.execute(more)).rowcount:
+            return True
+        if await connection.scalar(sa.select(queue_count.c.count)) is not None:
+            return False
+        there = (
+            await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
+        )  # this one included
+        if await insert_new(connection, queue_count, {"row": 1, "count": there}):
+            return there <= self._max_queues
+        return (await connection.execute(more)).rowcount == 1  # somebody else was first
 
     async def delete_queue(self, queue: bytes) -> None:
-        """Forget a queue and all in it."""
+        """Forget a queue and all in it; if there is none, nothing."""
         async with self._database.write() as connection:
+            this = queues.c.id == queue
+            # The queue is locked before its messages, as everywhere, so that nobody waits in a circle.
+            if await connection.scalar(sa.select(queues.c.id).where(this).with_for_update()) is None:
+                return
             await connection.execute(sa.delete(queue_messages).where(queue_messages.c.queue == queue))
-            await connection.execute(sa.delete(queues).where(queues.c.id == queue))
+            await connection.execute(sa.delete(queues).where(this))
+            await connection.execute(sa.update(queue_count).values(count=queue_count.c.count - 1))
 
     async def put(
         self, wanted: Sequence[bytes], message: bytes, transaction: bytes, now: float

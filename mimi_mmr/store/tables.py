@@ -119,6 +119,14 @@ queues = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
 )
 
+# One row: how many queues there are, so that nobody has to count them.
+queue_count = sa.Table(
+    "queue_count",
+    deliveries,
+    sa.Column("row", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+
 queue_messages = sa.Table(
     "queue_messages",
     deliveries,

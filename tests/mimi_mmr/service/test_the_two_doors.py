@@ -20,6 +20,7 @@ ANONYMOUS = {
     "/v1/keyMaterial/{provider}",
     "/v1/queues",
     "/v1/queues/collect",
+    "/v1/queues/delete",
     "/v1/replyInbox",
     "/v1/keyPackages",
     "/v1/keyPackages/order",

@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 
 import pytest
+import sqlalchemy as sa
 
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
 from mimi_mmr.keypackages import (
@@ -182,6 +183,65 @@ async def test_of_one_claim_made_many_times_at_once_one_is_the_first(
     stores = [queues, *[DeliveryStore(await opened(tables.deliveries)) for _ in range(3)]]
     results = await asyncio.gather(*(one.first_time(b"claim", NOW, NOW + 60) for one in stores * 2))
     assert Counter(results) == {True: 1, False: 7}
+
+
+async def test_a_provider_keeps_so_many_queues_however_many_are_made_at_once(opened: Open) -> None:
+    stores = [DeliveryStore(await opened(tables.deliveries), max_queues=10) for _ in range(4)]
+    wanted = [secrets.token_bytes(32) for _ in range(16)]
+
+    async def make(number: int) -> None:
+        await stores[number % 4].create_queue(wanted[number // 2], accepts_deposits=False)
+
+    results = await asyncio.gather(*(make(number) for number in range(32)), return_exceptions=True)
+    assert {type(one) for one in results} == {type(None), QueueFull}
+    made = [queue for queue in wanted if await there(stores[0], queue)]
+    assert len(made) == 10
+    await stores[0].create_queue(made[0], accepts_deposits=False)  # which is there
+    for _ in range(2):  # the second time there is nothing to delete, nor to count
+        await stores[1].delete_queue(made[0])
+    await stores[2].create_queue(secrets.token_bytes(32), accepts_deposits=False)
+    with pytest.raises(QueueFull, match="at most 10"):
+        await stores[3].create_queue(made[0], accepts_deposits=False)
+
+
+async def there(store: DeliveryStore, queue: bytes) -> bool:
+    try:
+        await store.collect(queue, 0, 1)
+    except UnknownQueue:
+        return False
+    return True
+
+
+async def test_making_and_deleting_queues_at_once_keeps_the_count(opened: Open) -> None:
+    stores = [DeliveryStore(await opened(tables.deliveries)) for _ in range(4)]
+    names = [bytes([number]) * 32 for number in range(4)]
+
+    async def shuffle(number: int) -> None:
+        store, queue = stores[number % 4], names[number % 3]
+        if number % 2:
+            await store.delete_queue(queue)
+        else:
+            await store.create_queue(queue, accepts_deposits=False)
+            await put(store, b"hello", names)
+            if await there(store, queue):
+                await store.collect(queue, 1, 10)
+
+    results = await asyncio.gather(*(shuffle(number) for number in range(40)), return_exceptions=True)
+    assert {type(one) for one in results} <= {type(None), UnknownQueue}
+    left = sum([await there(stores[0], queue) for queue in names])
+    assert await counted(stores[0]) == left
+
+
+async def counted(store: DeliveryStore) -> int:
+    async with store._database.read() as connection:
+        return int(await connection.scalar(sa.select(tables.queue_count.c.count)) or 0)
+
+
+async def test_queues_that_were_there_before_the_count_are_counted(queues: DeliveryStore) -> None:
+    async with queues._database.write() as connection:
+        await connection.execute(sa.delete(tables.queue_count))
+    await queues.create_queue(NOWHERE, accepts_deposits=False)
+    assert await counted(queues) == 3
 
 
 # --- shelves -----------------------------------------------------------------------------------------
