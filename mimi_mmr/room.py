@@ -7,7 +7,7 @@ member signed it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mimi_mmr.certificates import TrustAnchors
@@ -45,7 +45,7 @@ from mimi_mmr.hub.messages import (
 )
 from mimi_mmr.hub.policy import Identities, Role, RoomPolicy, SignedPolicy, default_policy, sign_policy
 from mimi_mmr.hub.state import group_id
-from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of, read_leaf
+from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
@@ -298,10 +298,20 @@ class Room:
                 self.problems.setdefault(index, f"the credential is malformed: {error}")
         return found
 
-    def who(self, trust: TrustAnchors, now: float) -> list[Whois]:
-        """Every member, resolved as far as the room's policy and their credentials allow."""
+    def who(
+        self, trust: TrustAnchors, now: float, progress: Callable[[int, int], None] | None = None
+    ) -> list[Whois]:
+        """Every member, resolved as far as the room's policy and their credentials allow.
+
+        `progress` is told after each of them how many are done, and of how many.
+        """
         known = sorted(self.participants().items())
-        return [self._whois(leaf, identity, trust, now) for leaf, identity in known]
+        found = []
+        for leaf, identity in known:
+            found.append(self._whois(leaf, identity, trust, now))
+            if progress is not None:
+                progress(len(found), len(known))
+        return found
 
     def whois(self, leaf: int, trust: TrustAnchors, now: float) -> Whois:
         """One member; raises `RoomError` if there is none at this leaf, or its credential is malformed."""
@@ -318,12 +328,22 @@ class Room:
         secret = self._secret(leaf)
         if secret is None:
             raise RoomError(f"leaf {leaf} does not show its identity")
-        ilk = IdentityLinkKey(secret.reveal())
+        return self._resolve(leaf, LeafIdentity.from_bytes(node.identity), secret, trust, now)
+
+    def _resolve(
+        self, leaf: int, identity: LeafIdentity, secret: LeafSecret, trust: TrustAnchors, now: float
+    ) -> ResolvedMember:
+        key, ilk = self._signature_key(leaf), IdentityLinkKey(secret.reveal())
         try:
-            identity = read_leaf(node.identity, node.signature_key)
-            return resolve(identity.credential, ilk, node.signature_key, trust, now)
+            identity.check_place(key)
+            return resolve(identity.credential, ilk, key, trust, now)
         except IdentityError as error:
             raise type(error)(f"leaf {leaf}: {error}") from None
+
+    def _signature_key(self, leaf: int) -> bytes:
+        """Of the member at this leaf; nobody's if there is none."""
+        node = self._group.leaf(leaf)
+        return node.signature_key if node else b""
 
     def _secret(self, leaf: int) -> LeafSecret | None:
         """What the Tree Wrap tree holds for a leaf; None if it is blank there."""
@@ -336,24 +356,24 @@ class Room:
         credential = identity.credential
         user, client = credential.user_pseudonym, credential.client_pseudonym
         role = self.policy.policy.role(user)
+        secret = self._secret(leaf)
         try:
-            if self._secret(leaf) is None:
-                self._check_hidden(leaf, user, now)
+            if secret is None:
+                self._check_hidden(leaf, identity, now)
                 return Whois(leaf, user, client, role, Standing.HIDDEN)
-            member = self.resolve(leaf, trust, now)
+            member = self._resolve(leaf, identity, secret, trust, now)
         except MmrError as error:
             return Whois(leaf, user, client, role, Standing.UNVERIFIED, why=str(error))
         return Whois(leaf, user, client, role, Standing.VERIFIED, member)
 
-    def _check_hidden(self, leaf: int, user: MimiUri, now: float) -> None:
+    def _check_hidden(self, leaf: int, identity: LeafIdentity, now: float) -> None:
         """A member without a link key in the tree: its pseudonym must hold, and the policy must hide its name."""
-        node = self._group.leaf(leaf)
         try:
-            if node is not None:
-                check_leaf(node.identity, node.signature_key, now)
+            identity.check_place(self._signature_key(leaf))
+            identity.credential.verify(now)
         except IdentityError as error:
             raise type(error)(f"leaf {leaf}: {error}") from None
-        if self.policy.policy.shows_identity(user):
+        if self.policy.policy.shows_identity(identity.credential.user_pseudonym):
             raise IdentityError(
                 f"leaf {leaf}: its identity link key is missing, which the policy wants shown"
             )
