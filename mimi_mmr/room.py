@@ -16,6 +16,7 @@ from mimi_mmr.credentials import LeafIdentity, ResolvedMember, resolve
 from mimi_mmr.errors import (
     Desynchronised,
     IdentityError,
+    InvalidCommit,
     MmrError,
     NotAllowed,
     ParseError,
@@ -24,6 +25,7 @@ from mimi_mmr.errors import (
     WrongSigner,
 )
 from mimi_mmr.hub.changes import expected_changes, wrong_leaves
+from mimi_mmr.hub.departures import Departure, Leaver, departed, departures_hash, sign_departure
 from mimi_mmr.hub.messages import (
     CommitAuth,
     CommitAuthTBS,
@@ -134,6 +136,15 @@ class PendingCommit:
         self._mls.reject()
         if self._tree is not None:
             self._tree.drop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """Whom a commit concerns: their user pseudonyms, who of the removed asked for it, and what is wrong there."""
+
+    users: Mapping[int, MimiUri | None]
+    departed: frozenset[int]
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -386,10 +397,15 @@ class Room:
         add: Sequence[OpenKeyPackage] = (),
         remove: Sequence[int] = (),
         policy: RoomPolicy | None = None,
+        departures: Sequence[Departure] = (),
     ) -> PendingCommit:
-        """A commit that adds, or removes, or only heals; raises `EngineError` or `RoomError`."""
+        """A commit that adds, or removes, or only heals; raises `EngineError` or `RoomError`.
+
+        Whoever asks for it in one of `departures` is removed as well, whatever this member may do.
+        """
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
+        remove = sorted({*remove, *map(self.departing, departures)})
         signed = sign_policy(policy, self.own_leaf, self._leaf.key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
         try:
@@ -398,11 +414,17 @@ class Room:
         except (MmrError, TreeWrapError) as error:
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
-        request = self._request(mls, tree, signed, changed=policy is not None)
+        request = self._request(mls, tree, signed, tuple(departures), changed=policy is not None)
         return PendingCommit(request, self, mls, tree, signed)
 
     def _request(
-        self, mls: StagedCommit, tree: StagedTree | None, policy: SignedPolicy, *, changed: bool
+        self,
+        mls: StagedCommit,
+        tree: StagedTree | None,
+        policy: SignedPolicy,
+        departures: tuple[Departure, ...],
+        *,
+        changed: bool,
     ) -> UpdateRequest:
         update = tree.update.to_bytes() if tree else None
         member_update = tree.member_update.to_bytes() if tree else None
@@ -416,11 +438,39 @@ class Room:
             digest(member_update),
             tree.tree_hash if tree else self._tree.tree_hash,
             policy.policy.hash,
+            departures_hash(departures),
         )
         sent = policy if changed else None
-        return UpdateRequest(
-            sign_commit(tbs, self._leaf.key), mls.commit, mls.welcome, update, member_update, sent
-        )
+        auth = sign_commit(tbs, self._leaf.key)
+        return UpdateRequest(auth, mls.commit, mls.welcome, update, member_update, sent, departures)
+
+    def departure(self) -> Departure:
+        """This member's leave to be removed by anybody; send it as `ContentKind.DEPARTURE`.
+
+        It can't be taken back while this leaf is in the room.
+        """
+        return sign_departure(self.uri, self._leaf.identity.credential.client_pseudonym, self._leaf.key)
+
+    def departing(self, departure: Departure) -> int:
+        """The leaf that a departure is of; raises `RoomError` if it is of nobody here, or not signed by it."""
+        members = self._leavers(self.participants())
+        wanted = departure.content.client_pseudonym
+        leaf = next((leaf for leaf, member in members.items() if member.client == wanted), None)
+        try:
+            departed(self.uri, [departure], members)
+        except InvalidCommit as error:
+            raise RoomError(f"the departure does not hold: {error}") from None
+        if leaf is None or leaf == self.own_leaf:
+            raise RoomError("nobody removes itself: another member answers one's own departure")
+        return leaf
+
+    def _leavers(self, leaves: Iterable[int]) -> dict[int, Leaver]:
+        found = {}
+        for leaf in leaves:
+            node, identity = self._group.leaf(leaf), self._identity(leaf)
+            if node is not None and identity is not None:
+                found[leaf] = Leaver(identity.credential.client_pseudonym, node.signature_key)
+        return found
 
     def _changes(
         self,
@@ -467,7 +517,7 @@ class Room:
         _authenticate(event.auth, self._group.leaf(auth.sender))
         event.check_parts()
         policy = self._follow_policy(event)
-        before = self._users_of(event)
+        before = self._before(event)
         applied = self._group.process_commit(event.commit)
         if applied.removed_self:
             self.removed = True
@@ -567,27 +617,32 @@ class Room:
         identity = self._identity(leaf)
         return identity.credential.user_pseudonym if identity else None
 
-    def _users_of(self, event: CommitEvent) -> dict[int, MimiUri | None]:
-        """Who a commit is from, and whom it removes: the user pseudonyms before it."""
+    def _before(self, event: CommitEvent) -> _Before:
+        """Who a commit is from, and whom it removes, as they are before it."""
         commit = parse_message(event.commit)
         if not isinstance(commit, PublicCommit):
             raise Desynchronised("expected a commit as an MLS PublicMessage")
-        removed = (proposal.leaf for proposal in commit.proposals if isinstance(proposal, Remove))
-        return {leaf: self._user(leaf) for leaf in (commit.sender, *removed)}
-
-    def _check_rights(self, applied: Applied, users: Mapping[int, MimiUri | None]) -> list[str]:
-        """What the hub should have refused, by the policy that members hold."""
-        policy, sender = self.policy.policy, users[applied.sender]
-        if sender is None:
-            return [f"leaf {applied.sender}: its credential is malformed"]
+        removed = [proposal.leaf for proposal in commit.proposals if isinstance(proposal, Remove)]
+        users = {leaf: self._user(leaf) for leaf in (commit.sender, *removed)}
         try:
-            if applied.added:
-                policy.allow_add(sender)
-            for leaf in applied.removed:
-                policy.allow_remove(sender, users[leaf] or sender)
+            return _Before(users, departed(self.uri, event.departures, self._leavers(removed)))
+        except InvalidCommit as error:
+            return _Before(users, frozenset(), (f"leaf {commit.sender} sent what is no departure: {error}",))
+
+    def _check_rights(self, applied: Applied, before: _Before) -> list[str]:
+        """What the hub should have refused, by the policy that members hold."""
+        policy, sender = self.policy.policy, before.users[applied.sender]
+        problems = list(before.problems)
+        if sender is None:
+            return [*problems, f"leaf {applied.sender}: its credential is malformed"]
+        try:
+            for leaf in applied.added:
+                policy.allow_add(sender, self._user(leaf) or sender)
+            for leaf in set(applied.removed) - before.departed:
+                policy.allow_remove(sender, before.users[leaf] or sender)
         except NotAllowed as error:
-            return [f"leaf {applied.sender} did what it may not do: {error}"]
-        return []
+            problems.append(f"leaf {applied.sender} did what it may not do: {error}")
+        return problems
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
         problems = []

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 from mimi_mmr.errors import SignatureRejected, WrongSigner
+from mimi_mmr.hub.departures import DEPARTURES, departures_hash
+from mimi_mmr.hub.departures import Departure as Departure
 from mimi_mmr.hub.policy import SignedPolicy
 from mimi_mmr.labels import SigningKey, verify
 from mimi_mmr.sealing import SealedBox
@@ -91,6 +93,7 @@ class CommitAuthTBS(Struct):
     member_update_hash: Annotated[bytes, Fixed(32)]
     tree_hash: Annotated[bytes, Fixed(32)]
     policy_hash: Annotated[bytes, Fixed(32)]
+    departures_hash: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class UpdateRequest(Struct):
     tree_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
+    departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
 
     def verify(self, signature_key: bytes) -> None:
         """Raises `WrongSigner`, also when a part is not the one that was signed."""
@@ -131,9 +135,10 @@ class UpdateRequest(Struct):
             content.welcome_hash,
             content.tree_update_hash,
             content.member_update_hash,
+            content.departures_hash,
         )
         parts = (self.commit, self.welcome, self.tree_update, self.member_update)
-        if signed != tuple(digest(part) for part in parts):
+        if signed != (*(digest(part) for part in parts), departures_hash(self.departures)):
             raise WrongSigner("a part of the request is not the one that its signature covers")
 
 
@@ -315,14 +320,14 @@ class CommitEvent(Struct):
     commit: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
+    departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
 
     def check_parts(self) -> None:
         """Raises `WrongSigner` when a part is not the one that was signed."""
         content = self.auth.content
-        if (digest(self.commit), digest(self.member_update)) != (
-            content.commit_hash,
-            content.member_update_hash,
-        ):
+        signed = (content.commit_hash, content.member_update_hash, content.departures_hash)
+        parts = (digest(self.commit), digest(self.member_update), departures_hash(self.departures))
+        if parts != signed:
             raise WrongSigner("a part of the commit event is not the one that its committer signed")
 
 

@@ -20,6 +20,7 @@ from mimi_mmr.errors import (
     WrongSigner,
 )
 from mimi_mmr.hub.changes import expected_changes, wrong_leaves
+from mimi_mmr.hub.departures import Leaver, departed
 from mimi_mmr.hub.messages import (
     ApplicationEvent,
     CommitAuthTBS,
@@ -152,8 +153,7 @@ class HubMode:
         self._check_path(change, sender)
         policy = self._next_policy(state, request, sender)
         added = self._check_adds(state, change, sender, now)
-        for leaf in change.removed:
-            state.policy.policy.allow_remove(sender.user, state.members[leaf].user)
+        self._check_removes(state, request, change, sender)
         self._check_welcome(request, change)
         wrap = self._stage_tree(state, request, change, added)
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
@@ -209,17 +209,26 @@ class HubMode:
     ) -> tuple[tuple[int, Member], ...]:
         if not change.added:
             return ()
-        state.policy.policy.allow_add(sender.user)
         gone = set(change.removed)
         clients = {member.client for leaf, member in state.members.items() if leaf not in gone}
         added = []
         for leaf, package in change.added:
             member = self._new_member(leaf, package.leaf_node, now)
+            state.policy.policy.allow_add(sender.user, member.user)
             if member.client in clients:
                 raise InvalidCommit(f"leaf {leaf}: the client pseudonym is in the room already")
             clients.add(member.client)
             added.append((leaf, member))
         return tuple(added)
+
+    def _check_removes(
+        self, state: RoomState, request: UpdateRequest, change: TreeChange, sender: Member
+    ) -> None:
+        members = {leaf: state.members[leaf] for leaf in change.removed}
+        leavers = {leaf: Leaver(member.client, member.signature_key) for leaf, member in members.items()}
+        asked = departed(state.room, request.departures, leavers)
+        for leaf in members.keys() - asked:
+            state.policy.policy.allow_remove(sender.user, members[leaf].user)
 
     def _new_member(self, index: int, leaf: LeafNode, now: float) -> Member:
         try:
@@ -289,7 +298,9 @@ class HubMode:
         self, state: RoomState, request: UpdateRequest, added: tuple[tuple[int, Member], ...]
     ) -> Iterator[Outgoing]:
         sender = request.auth.content.sender
-        event = CommitEvent(request.auth, request.commit, request.member_update, request.policy)
+        event = CommitEvent(
+            request.auth, request.commit, request.member_update, request.policy, request.departures
+        )
         others = (member for leaf, member in state.members.items() if leaf != sender)
         yield from outgoing(others, EventKind.COMMIT, event.to_bytes())
         if request.welcome is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from mimi_mmr.errors import NotAllowed, SignatureRejected, WrongSigner
@@ -75,8 +75,13 @@ class RoomPolicy(Struct):
     def _roles(self) -> Mapping[MimiUri, Role]:
         return {entry.user_pseudonym: entry.role for entry in self.roles}
 
-    def allow_add(self, actor: MimiUri) -> None:
-        """Raises `NotAllowed`."""
+    def allow_add(self, actor: MimiUri, target: MimiUri) -> None:
+        """One's own clients always; others with the role. Raises `NotAllowed`."""
+        if actor != target:
+            self.allow_invite(actor)
+
+    def allow_invite(self, actor: MimiUri) -> None:
+        """Whether somebody may add others than its own clients; raises `NotAllowed`."""
         if self.role(actor) < self.may_add:
             raise NotAllowed(f"adding needs the role {self.may_add.name}")
 
@@ -86,6 +91,12 @@ class RoomPolicy(Struct):
             return
         if self.role(actor) < max(self.may_remove, self.role(target)):
             raise NotAllowed(f"removing this participant needs the role {self.may_remove.name} or theirs")
+
+    def with_role(self, user: MimiUri, role: Role) -> RoomPolicy:
+        """The next policy, in which this participant has this role; `Room.stage` signs it."""
+        others = tuple(entry for entry in self.roles if entry.user_pseudonym != user)
+        own = () if role is Role.MEMBER else (RoleAssignment(user, role),)
+        return replace(self, serial=self.serial + 1, roles=(*others, *own))
 
     def shows_identity(self, user: MimiUri) -> bool:
         """Whether this participant's identity link key must stand in the tree."""

@@ -17,6 +17,7 @@ import pytest
 from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.credentials import DeviceIdentity, bind_device
 from mimi_mmr.errors import MmrError
+from mimi_mmr.hub.departures import departures_hash
 from mimi_mmr.hub.messages import (
     CommitAuthTBS,
     CommitEvent,
@@ -126,7 +127,11 @@ class RoomBench:
         self.rooms: dict[str, Room] = {}
         self.uri = MimiUri(HUB, Kind.ROOM, "room")
         self.mode = HubMode(HUB)
-        leaf = self.leaves[creator] = self.world.leaf(self.person(creator))
+        self.revealed: set[str] = set()
+        self.identities: dict[str, SigningKey] = {}
+        self.set_keys: dict[str, SigningKey] = {creator: SigningKey.generate()}
+        leaf = self.world.leaf(self.person(creator), self.set_keys[creator])
+        self.leaves[creator] = leaf
         self.rooms[creator], request = Room.create(self.uri, leaf, identities, arity)
         self.created = request
         new = self.mode.create(request, self.now)
@@ -144,14 +149,27 @@ class RoomBench:
         """Somebody, at the provider that their initial says."""
         if name not in self.devices:
             domain = DOMAINS[(ord(name[0]) - ord("a")) % len(DOMAINS)]
-            self.devices[name] = self.world.device(name, domain)
+            identity = self.identities[name] = SigningKey.generate()
+            self.devices[name] = self.world.device(name, domain, identity)
         return self.devices[name]
 
     def package(self, name: str) -> OpenKeyPackage:
         """A fresh KeyPackage of theirs, as a contact has it; the leaf is kept under the name."""
-        prepared = self.world.key_package(self.person(name))
+        device = self.person(name)
+        prepared = self.world.key_package(device, self.set_keys.setdefault(name, SigningKey.generate()))
         self.leaves[name] = prepared.leaf
         return prepared.open
+
+    def device_of(self, name: str, owner: str) -> None:
+        """Another device of `owner`, under the user pseudonym that `owner` has in this room."""
+        first = self.person(owner)
+        domain = first.user.domain
+        device, key = MimiUri(domain, Kind.DEVICE, f"{name}-device"), SigningKey.generate()
+        ca = self.world.providers[domain].ca
+        chain = (ca.issue_device(first.user, device, key.public, self.now),)
+        bound = bind_device(self.identities[owner], first.user, device, chain, key.public)
+        self.devices[name] = DeviceIdentity(first.user, device, key, bound)
+        self.set_keys[name] = self.set_keys[owner]
 
     def leaf_of(self, name: str) -> int:
         return self.rooms[name].own_leaf
@@ -171,12 +189,12 @@ class RoomBench:
         *,
         add: Sequence[str | OpenKeyPackage] = (),
         remove: Sequence[str] = (),
-        policy: RoomPolicy | None = None,
+        **changes: Any,
     ) -> PendingCommit:
         """A commit that is on its way."""
         packages = [self.package(one) if isinstance(one, str) else one for one in add]
         leaves = [self.leaf_of(name) for name in remove]
-        return self.rooms[sender].stage(add=packages, remove=leaves, policy=policy)
+        return self.rooms[sender].stage(add=packages, remove=leaves, **changes)
 
     def commit(self, sender: str, add: Sequence[str] = (), **changes: Any) -> Committed:
         """A commit that the hub accepts and everybody follows."""
@@ -249,6 +267,7 @@ class RoomBench:
             "welcome_hash": digest(request.welcome),
             "tree_update_hash": digest(request.tree_update),
             "member_update_hash": digest(request.member_update),
+            "departures_hash": departures_hash(request.departures),
         }
         content = replace(request.auth.content, **(parts | signed))
         return replace(request, auth=sign_commit(content, self.leaves[signer].key))
@@ -323,7 +342,9 @@ class RoomBench:
         truth = {room.own_leaf: name for name, room in self.rooms.items()}
         policy = state.policy.policy
         shown = {
-            leaf: name if policy.shows_identity(self.pseudonym(name)) else None
+            leaf: self.devices[name].user.name
+            if policy.shows_identity(self.pseudonym(name)) or name in self.revealed
+            else None
             for leaf, name in truth.items()
         }
         for name, room in self.rooms.items():

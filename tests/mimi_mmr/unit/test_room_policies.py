@@ -26,7 +26,7 @@ POLICY = default_policy(ROOM, ALICE)
 
 def test_by_default_the_creator_is_admin_and_members_may_add() -> None:
     assert (POLICY.role(ALICE), POLICY.role(BOB)) == (Role.ADMIN, Role.MEMBER)
-    POLICY.allow_add(BOB)
+    POLICY.allow_add(BOB, CATHY)
     POLICY.allow_remove(ALICE, BOB)
     with pytest.raises(NotAllowed, match="removing this participant needs the role ADMIN"):
         POLICY.allow_remove(BOB, CATHY)
@@ -49,10 +49,26 @@ def test_nobody_removes_a_higher_role() -> None:
 def test_a_role_without_rights_adds_nobody() -> None:
     muted = replace(POLICY, roles=(RoleAssignment(BOB, Role.NOBODY),))
     with pytest.raises(NotAllowed, match="adding needs the role MEMBER"):
-        muted.allow_add(BOB)
-    muted.allow_add(CATHY)
+        muted.allow_add(BOB, CATHY)
+    muted.allow_add(CATHY, BOB)
     with pytest.raises(NotAllowed):
-        replace(POLICY, may_add=Role.NEVER).allow_add(ALICE)
+        replace(POLICY, may_add=Role.NEVER).allow_add(ALICE, BOB)
+
+
+def test_ones_own_clients_may_always_be_added() -> None:
+    nobody = replace(POLICY, may_add=Role.NEVER, roles=(RoleAssignment(BOB, Role.NOBODY),))
+    nobody.allow_add(BOB, BOB)
+    for refused in (lambda: nobody.allow_add(BOB, CATHY), lambda: nobody.allow_invite(BOB)):
+        with pytest.raises(NotAllowed):
+            refused()
+
+
+def test_a_role_is_given_and_taken_by_the_next_policy() -> None:
+    both = POLICY.with_role(BOB, Role.ADMIN)
+    assert (both.serial, both.role(ALICE), both.role(BOB)) == (1, Role.ADMIN, Role.ADMIN)
+    one = both.with_role(ALICE, Role.MEMBER)
+    assert (one.serial, one.roles) == (2, (RoleAssignment(BOB, Role.ADMIN),))
+    assert one.with_role(BOB, Role.NOBODY).roles == (RoleAssignment(BOB, Role.NOBODY),)
 
 
 @pytest.mark.parametrize(
