@@ -13,8 +13,8 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
@@ -26,10 +26,12 @@ from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN, ProviderList
 from mimi_mmr.errors import BodyTooLarge, IdentityError, MmrError, PeerError, PrivatePathFailed, from_code
 from mimi_mmr.provider_keys import ProviderKeysTBS
 from mimi_mmr.secret import AccessToken
-from ohttp_relay.client import OhttpClient
-from ohttp_relay.errors import OhttpError, RelayRefused
+from ohttp_relay.bhttp import Request
+from ohttp_relay.client import OhttpClient, OhttpSocket
+from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
 from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import read_limited
+from ohttp_relay.websocket import Close
 
 MAX_ANSWER = 1 << 28
 MAX_PROBLEM = 1 << 16
@@ -164,6 +166,22 @@ class PrivatePath:
         """
         return await self._exchange(domain, method, f"https://{domain}{path}", body)
 
+    @asynccontextmanager
+    async def socket(self, domain: str) -> AsyncIterator[PathSocket]:
+        """A WebSocket to a provider, by the same route as `call`.
+
+        The provider learns that what is asked on it comes from one client, so two queues need two. Raises
+        `PrivatePathFailed` when there is no such socket; that, too, is then all: nothing is tried another way.
+        """
+        client = await self._client(domain)
+        async with AsyncExitStack() as stack:
+            try:
+                socket = await stack.enter_async_context(client.socket())
+            except OhttpError as error:
+                self._leave_relay(domain)
+                raise PrivatePathFailed(f"no private socket to {domain}: {type(error).__name__}") from error
+            yield PathSocket(self, domain, socket)
+
     async def download(self, hub: str, url: str) -> bytes:
         """GET an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
         return await self.call(hub, "GET", f"/proxyDownload/{quote(url, safe='')}")
@@ -217,6 +235,28 @@ class PrivatePath:
                 raise PrivatePathFailed(f"no other provider's relay is known to reach {self.domain} through")
             self._own_relay = secrets.choice(others)
         return self._own_relay
+
+
+class PathSocket:
+    """A provider at the other end of a WebSocket; made by `PrivatePath.socket`."""
+
+    def __init__(self, path: PrivatePath, domain: str, socket: OhttpSocket) -> None:
+        """Over an open socket to this domain's gateway."""
+        self._path = path
+        self._domain = domain
+        self._socket = socket
+
+    async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """A request; raises what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
+        request = Request(method, "https", self._domain, path, (), body)
+        try:
+            answer = await self._socket.exchange(request)
+        except OhttpError as error:
+            if not isinstance(error, SocketEnded) or error.code != Close.TIME_OVER:
+                self._path._leave_relay(self._domain)
+            raise PrivatePathFailed(f"the socket to {self._domain} ended: {type(error).__name__}") from error
+        self._path.traffic.count(len(body), len(answer.content))
+        return _checked(answer.status, answer.header("content-type") or "", answer.content)
 
 
 def _checked(status: int, content_type: str, content: bytes) -> bytes:

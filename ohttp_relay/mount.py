@@ -50,14 +50,14 @@ class Service:
             self._owned = None
 
     def _application(
-        self, routes: Iterable[web.RouteDef], stop: Callable[[web.Application], Awaitable[None]] | None = None
+        self, routes: Iterable[web.RouteDef], stop: Callable[[], None] | None = None
     ) -> web.Application:
         """Return an application that serves this alone and closes it at the end; `stop` is told before."""
         app = web.Application(middlewares=[self._metrics.middleware] if self._metrics is not None else [])
         app.add_routes(routes)
         app.on_response_prepare.append(hide_server)
         if stop is not None:
-            app.on_shutdown.append(stop)
+            app.on_shutdown.append(_signal(stop))
         app.on_cleanup.append(self._cleanup)
         return app
 
@@ -73,3 +73,10 @@ class Service:
     def _note(self, event: str, seen: Seen) -> None:
         if self._observe is not None:
             self._observe(event, seen)
+
+
+def _signal(stop: Callable[[], None]) -> Callable[[web.Application], Awaitable[None]]:
+    async def signal(_: web.Application) -> None:
+        stop()
+
+    return signal

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -23,6 +24,10 @@ from .websocket import Close, Line, SocketLimits, connect
 
 Refusal = Callable[[web.Request], Awaitable[web.Response | None]]
 """Returns the answer to a client that may not use the relay, or names no gateway of it."""
+
+_PASSED_ON: Final = frozenset(
+    {Close.GOING_AWAY, Close.NOT_A_CAPSULE, Close.TOO_LARGE, Close.KEY, Close.TIME_OVER}
+)
 
 
 class RelaySockets(Sockets):
@@ -131,7 +136,7 @@ class _Gateway:
             await asyncio.wait({self.line.heard})
 
     def _said(self, end: Close) -> Close:
-        """Return what the client is told of the gateway's end; one that says nothing is a failure."""
+        """Return what the client is told of the gateway's end."""
         if end is Close.KEY:
             self.sockets.doubt(self.request.match_info["name"])
-        return Close.FAILED if end in (Close.GONE, Close.DONE) else end
+        return end if end in _PASSED_ON else Close.FAILED

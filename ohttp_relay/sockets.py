@@ -59,11 +59,8 @@ class Sockets(ABC):
 
         return handle
 
-    async def stop(self, _: web.Application | None = None) -> None:
-        """Take no more sockets, and close those that are open, after the answer that is being made.
-
-        It does not wait for that.  It is an `on_shutdown` signal of an application's, too.
-        """
+    def stop(self) -> None:
+        """Take no more sockets; close those that are open, each after the answer that is being made."""
         self._stopping = True
         for ending in self._open:
             if not ending.done():

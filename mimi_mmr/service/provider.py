@@ -53,6 +53,7 @@ from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.relay import Relay
 from ohttp_relay.rotation import KeyKeeper
+from ohttp_relay.sockets import Sockets
 from ohttp_relay.streams import AnyResponse
 from ohttp_relay.targets import TargetPolicy
 from ohttp_relay.transport import Observer, Seen, hide_server
@@ -75,6 +76,7 @@ class Provider:
         self._recorder = Recorder(settings.record_dir)
         self._closers: list[Callable[[], object]] = []
         self._drain = Drain(relayed=RELAY)
+        self._sockets: list[Sockets] = []
         self._housekeeping: asyncio.Task[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------------
@@ -109,9 +111,11 @@ class Provider:
         return self._application(outgoing)
 
     def stopping(self) -> None:
-        """Refuse what comes from now on, tell health checks, end long polls; the rest is finished."""
+        """Refuse what comes from now on, tell health checks, end long polls and sockets; the rest is finished."""
         self._drain.stop()
         self.deliveries.stopping()
+        for sockets in self._sockets:
+            sockets.stop()
 
     async def finished(self) -> None:
         """After `stopping`: until no request is in flight, or their time is over."""
@@ -214,10 +218,12 @@ class Provider:
         app = web.Application(middlewares=[self._watch])
         gateway = self._gateway(outgoing)
         self._closers.append(gateway.close)
+        self._sockets.append(gateway.sockets)
         app.add_routes(gateway.routes())
         if self.settings.peers:
             relay = self._relay(outgoing)
             self._closers.append(relay.close)
+            self._sockets.append(relay.sockets)
             app.add_routes(relay.routes(RELAY))
         app.router.add_get(HEALTH, health(self._drain))
         app.router.add_get("/.well-known/mimi-protocol-directory", self._directory)

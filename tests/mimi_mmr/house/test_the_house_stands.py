@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("store", "saved_room", "vectors", "config"),
     ("room",),
     ("service", "private_path"),
-    ("stock",),
+    ("stock", "collecting"),
     ("account",),
     ("client",),
     ("ledger",),
