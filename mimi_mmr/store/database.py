@@ -108,6 +108,12 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         # IMMEDIATE: two writers wait for each other here rather than fail in the middle
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def let_go(connection: Any, _record: object, _error: object) -> None:
+        # A task was cancelled in the midst of a statement. Closing alone would keep the write lock for as long as
+        # somebody holds a cursor with rows left in it, and the task's traceback may.
+        connection.rollback()
+
     return engine
 
 
