@@ -10,11 +10,18 @@ from .errors import BodyTooLarge, InvalidMessage, TruncatedMessage
 from .fields import Field, Fields, check_field, check_order, is_token
 from .varint import decode_varint, encode_varint
 
+_CONTROL: Final = ("method", "scheme", "authority", "path")
+_LINE: Final = ("field name", "field value")
 KNOWN_REQUEST, KNOWN_RESPONSE, STREAMED_REQUEST, STREAMED_RESPONSE = range(4)
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _PATH: Final = re.compile(r"/[\x21\x22\x24-\x7e]*|\*")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]*")
+# Nearly every target: a method other than CONNECT, scheme, authority, path, none of which may hold a space.
+_USUAL_TARGET: Final = re.compile(
+    r"(?!CONNECT )[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [A-Za-z][A-Za-z0-9+.\-]* "
+    r"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]* /[\x21\x22\x24-\x7e]*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +57,15 @@ def encode_field(name: str, value: str) -> bytes:
     """Return one field line, its name lower-cased.  Raises InvalidMessage."""
     lowered = name.lower()
     check_field(lowered, value)
+    if len(lowered) < 0x40 and len(value) < 0x40:  # lengths of one byte, as nearly always
+        return octets(f"{chr(len(lowered))}{lowered}{chr(len(value))}{value}")
     return prefixed(octets(lowered)) + prefixed(octets(value))
 
 
 def check_target(method: str, scheme: str, authority: str, path: str, offset: int | None = None) -> None:
     """Raise InvalidMessage unless control data follows RFC 9113, section 8.3.1."""
+    if _USUAL_TARGET.fullmatch(f"{method} {scheme} {authority} {path}") is not None:
+        return
     if not is_token(method):
         raise InvalidMessage("method is not a token", offset)
     if _AUTHORITY.fullmatch(authority) is None:
@@ -77,6 +88,8 @@ def encode_section(fields: Fields, *, trailers: bool = False) -> bytes:
 
 def section(fields: Fields, *, trailers: bool = False) -> bytes:
     """Return a field section after its length.  Raises InvalidMessage."""
+    if not fields:
+        return b"\0"
     return prefixed(encode_section(fields, trailers=trailers))
 
 
@@ -134,18 +147,30 @@ class Reader:
 
     def text(self, what: str) -> str:
         """Read a length and as many octets."""
-        data, start = self._data, self._offset + 1
-        if start <= len(data) and (length := data[start - 1]) < 0x40 and start + length <= len(data):
-            self._offset = start + length  # a short text, as nearly all are
-            return data[start : start + length].decode("latin-1")
-        return self.take(self.varint(what), what).decode("latin-1")
+        return self.texts((what,))[0]
+
+    def texts(self, names: tuple[str, ...]) -> list[str]:
+        """Read one text for each name."""
+        data, at, texts = self._data, self._offset, []
+        for what in names:
+            length = data[at] if at < len(data) else 0x40
+            end = at + 1 + length
+            if length < 0x40 and end <= len(data):  # a short text, as nearly all are
+                texts.append(data[at + 1 : end].decode("latin-1"))
+            else:
+                self._offset = at
+                texts.append(self.take(self.varint(what), what).decode("latin-1"))
+                end = self._offset
+            at = end
+        self._offset = at
+        return texts
 
     def request_control(self) -> tuple[str, str, str, str]:
         """Read method, scheme, authority, path."""
         start = self._offset
-        parts = self.text("method"), self.text("scheme"), self.text("authority"), self.text("path")
-        check_target(*parts, offset=start)
-        return parts
+        method, scheme, authority, path = self.texts(_CONTROL)
+        check_target(method, scheme, authority, path, offset=start)
+        return method, scheme, authority, path
 
     def response_control(self, *, known: bool) -> tuple[tuple[Informational, ...], int]:
         """Read interim responses and the final status."""
@@ -166,7 +191,8 @@ class Reader:
         fields = self.section(known=known)
         content = self._known_content() if known else self._streamed_content()
         trailers = self.section(known=known, trailers=True)
-        if self._data.count(0, self._offset) != len(self._data) - self._offset:
+        padding = len(self._data) - self._offset
+        if padding and self._data[self._offset :] != bytes(padding):
             raise InvalidMessage("padding is not zero", self._offset)
         return fields, content, trailers
 
@@ -175,6 +201,9 @@ class Reader:
         if may_miss and self.at_end():
             return ()
         start = self._offset
+        if self._data[start : start + 1] == b"\0":  # no fields, in either form
+            self._offset = start + 1
+            return ()
         fields = self._known_section() if known else self._streamed_section()
         check_order(fields, trailers=trailers, offset=start)
         return tuple(fields)
@@ -187,7 +216,7 @@ class Reader:
         self._check_section(length)
         fields: list[Field] = []
         while self._offset < end:
-            fields.append(self._line(self.varint("name length"), len(fields)))
+            fields.append(self._line(None, len(fields)))
         if self._offset != end:
             raise InvalidMessage("field line goes over the end of its section", self._offset)
         return fields
@@ -204,12 +233,17 @@ class Reader:
         if length > self._limits.section:
             raise BodyTooLarge(f"field section of {length} bytes, at most {self._limits.section} accepted")
 
-    def _line(self, name_length: int, count: int) -> Field:
+    def _line(self, name_length: int | None, count: int) -> Field:
+        """Read a field line; `name_length` if that was read already."""
         start = self._offset
         if count >= self._limits.fields:
             raise BodyTooLarge(f"more than {self._limits.fields} fields in a section")
-        name = self.take(name_length, "field name").decode("latin-1").lower()
-        value = self.text("field value")
+        if name_length is None:
+            name, value = self.texts(_LINE)
+        else:
+            name = self.take(name_length, "field name").decode("latin-1")
+            value = self.text("field value")
+        name = name.lower()
         check_field(name, value, offset=start)
         return name, value
 

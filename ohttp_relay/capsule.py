@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import NoUsableKey, TruncatedCapsule, UnknownKey
-from .hkdf import expand_info, extract, hmac_each
+from .hkdf import expand_info, extract, prf_two
 from .hpke import NONCE_SIZE, TAG_SIZE, Aead, Cipher, Context, Schedule, Suite, open_sealed
 from .kem import KEMS, KemSecret
 from .keyconfig import KeyConfig
@@ -29,8 +29,33 @@ _EXPANDED: Final = expand_info(b"key"), expand_info(b"nonce")
 
 def response_cipher(aead: Aead, secret: bytes, enc: bytes, response_nonce: bytes) -> tuple[Cipher, bytes]:
     """Return the cipher and base nonce of a response (RFC 9458, section 4.4, steps 3 to 5)."""
-    key, nonce = hmac_each(extract(enc + response_nonce, secret), _EXPANDED)
+    key, nonce = prf_two(extract(enc + response_nonce, secret), *_EXPANDED)
     return aead.make(key[: aead.key_size]), nonce[:NONCE_SIZE]
+
+
+class _Nonces:
+    """Random bytes, each given once, fetched by the page: a system call each costs as much as an HMAC."""
+
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Drop what was fetched: a child process must not give what its parent gives."""
+        self._page, self._at = b"", 0
+
+    def take(self, size: int) -> bytes:
+        """Return `size` fresh bytes."""
+        start = self._at
+        nonce = self._page[start : start + size]
+        if len(nonce) < size:
+            self._page = os.urandom(4096)
+            start, nonce = 0, self._page[:size]
+        self._at = start + size
+        return nonce
+
+
+_NONCES: Final = _Nonces()
 
 
 class ResponseSealer:
@@ -45,7 +70,7 @@ class ResponseSealer:
     def seal(self, response: bytes, nonce: bytes | None = None) -> bytes:
         """Return the encapsulated response.  `nonce` is for vectors only."""
         aead = self._context.aead
-        nonce = nonce or os.urandom(aead.entropy_size)
+        nonce = nonce or _NONCES.take(aead.entropy_size)
         secret = self._context.export(RESPONSE_LABEL, aead.entropy_size)
         cipher, base = response_cipher(aead, secret, self._enc, nonce)
         return nonce + cipher.encrypt(base, response, None)

@@ -46,23 +46,23 @@ class Opener(Protocol):
         """Return the next chunk.  Raises OpenFailed."""
 
 
-class ResponseBox:
+class ResponseBox(Sequence):
     """Seals or opens the chunks of one response: the nonce is XORed with a counter (section 6.2)."""
 
-    __slots__ = ("_cipher", "_nonces", "aead")
+    __slots__ = ("_cipher", "aead")
 
     def __init__(self, aead: Aead, cipher: Cipher, base_nonce: bytes) -> None:
+        super().__init__(base_nonce)
         self.aead = aead
         self._cipher = cipher
-        self._nonces = Sequence(base_nonce)
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
         """Return the next sealed chunk."""
-        return self._cipher.encrypt(self._nonces.take(), plaintext, aad or None)
+        return self._cipher.encrypt(self.take(), plaintext, aad or None)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next chunk.  Raises OpenFailed."""
-        return open_sealed(self._cipher, self._nonces.take(), ciphertext, aad)
+        return open_sealed(self._cipher, self.take(), ciphertext, aad)
 
 
 class ChunkWriter:

@@ -17,6 +17,8 @@ Fields = Sequence[Field]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TOKEN_OR_PSEUDO = re.compile(r":?[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
+# Nearly every field: an ordinary name, then a value, neither of which may hold a NUL.
+_USUAL = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\0(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
 _CONTROL_FIELDS = frozenset({":method", ":scheme", ":authority", ":path", ":status"})
 
 CONNECTION_FIELDS = frozenset(
@@ -45,6 +47,8 @@ def check_field(name: str, value: str, *, offset: int | None = None) -> None:
 
     Values follow RFC 9113, section 8.2.1: no NUL, CR or LF, no white space at either end.
     """
+    if _USUAL.fullmatch(f"{name}\0{value}") is not None:
+        return
     if _TOKEN_OR_PSEUDO.fullmatch(name) is None:
         raise InvalidMessage("field name is not a token", offset)
     if name in _CONTROL_FIELDS:

@@ -6,13 +6,14 @@ request needs ten of them.  Everything here is held to the RFC's vectors and to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import sha256
 
 HASH_SIZE = 32
 _BLOCK = 64
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
+_INNER_REST = b"\x36" * (_BLOCK - HASH_SIZE)  # how the pads go on after a key of 32 bytes
+_OUTER_REST = b"\x5c" * (_BLOCK - HASH_SIZE)
 _VERSION = b"HPKE-v1"
 
 
@@ -23,25 +24,43 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 
 
 class HmacKey:
-    """One HMAC-SHA256 key of at most 64 bytes used for several messages."""
+    """One HMAC-SHA256 key of at most 64 bytes used for several messages, all of which start with `prefix`."""
 
     __slots__ = ("_inner", "_outer")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, prefix: bytes = b"") -> None:
         block = key.ljust(_BLOCK, b"\0")
-        self._inner = block.translate(_INNER)
+        self._inner = block.translate(_INNER) + prefix
         self._outer = block.translate(_OUTER)
 
     def digest(self, message: bytes) -> bytes:
-        """Return HMAC-SHA256 of `message`, 32 bytes."""
+        """Return HMAC-SHA256 of the prefix and `message`, 32 bytes."""
         return sha256(self._outer + sha256(self._inner + message).digest()).digest()
 
 
-def hmac_each(key: bytes, messages: Iterable[bytes]) -> list[bytes]:
-    """Return HMAC-SHA256 of each message under one key of at most 64 bytes."""
-    block = key.ljust(_BLOCK, b"\0")
-    inner, outer = block.translate(_INNER), block.translate(_OUTER)
-    return [sha256(outer + sha256(inner + message).digest()).digest() for message in messages]
+def prf(secret: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA256 under a derived secret, whose 32 bytes need no look at their length."""
+    inner = sha256(secret.translate(_INNER) + _INNER_REST + message).digest()
+    return sha256(secret.translate(_OUTER) + _OUTER_REST + inner).digest()
+
+
+def prf_two(secret: bytes, first: bytes, second: bytes) -> tuple[bytes, bytes]:
+    """Return `prf` of two messages."""
+    inner, outer = secret.translate(_INNER) + _INNER_REST, secret.translate(_OUTER) + _OUTER_REST
+    return (
+        sha256(outer + sha256(inner + first).digest()).digest(),
+        sha256(outer + sha256(inner + second).digest()).digest(),
+    )
+
+
+def prf_three(secret: bytes, first: bytes, second: bytes, third: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return `prf` of three messages."""
+    inner, outer = secret.translate(_INNER) + _INNER_REST, secret.translate(_OUTER) + _OUTER_REST
+    return (
+        sha256(outer + sha256(inner + first).digest()).digest(),
+        sha256(outer + sha256(inner + second).digest()).digest(),
+        sha256(outer + sha256(inner + third).digest()).digest(),
+    )
 
 
 extract = hmac_sha256
@@ -70,4 +89,4 @@ def labeled_extract(salt: bytes, suite_id: bytes, label: bytes, ikm: bytes) -> b
 
 def labeled_expand(prk: bytes, suite_id: bytes, label: bytes, info: bytes, length: int) -> bytes:
     """Return LabeledExpand(prk, label, info, length) for `length` <= 32."""
-    return hmac_sha256(prk, labeled_info(length, suite_id, label, info))[:length]
+    return prf(prk, labeled_info(length, suite_id, label, info))[:length]

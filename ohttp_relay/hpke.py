@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from .errors import OpenFailed
-from .hkdf import HASH_SIZE, hmac_each, hmac_sha256, labeled, labeled_extract, labeled_info
+from .hkdf import HASH_SIZE, labeled, labeled_extract, labeled_info, prf, prf_three
 
 NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
@@ -115,32 +115,33 @@ class Sequence:
         return (int.from_bytes(self._base, "big") ^ count).to_bytes(NONCE_SIZE, "big")
 
 
-class Context:
+class Context(Sequence):
     """One end of an HPKE context: seals (sender) or opens (recipient) in sequence, exports secrets."""
 
-    __slots__ = ("_cipher", "_exporter", "_nonces", "_schedule", "aead")
+    __slots__ = ("_cipher", "_exporter", "_schedule", "aead")
 
     def __init__(self, schedule: Schedule, key: bytes, nonce: bytes, exporter: bytes) -> None:
-        self.aead = schedule.aead
-        self._cipher = schedule.aead.make(key)
-        self._nonces = Sequence(nonce)
+        self._base = nonce
+        self._next = 0
+        self.aead = aead = schedule.aead
+        self._cipher = aead.make(key)
         self._exporter = exporter
         self._schedule = schedule
 
     def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
         """Return the next ciphertext, 16 bytes longer than the plaintext."""
-        return self._cipher.encrypt(self._nonces.take(), plaintext, aad or None)
+        return self._cipher.encrypt(self.take(), plaintext, aad or None)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next plaintext.  Raises OpenFailed."""
         try:
-            return self._cipher.decrypt(self._nonces.take(), ciphertext, aad or None)
+            return self._cipher.decrypt(self.take(), ciphertext, aad or None)
         except InvalidTag:
             raise OpenFailed(OPEN_FAILED) from None
 
     def export(self, context: bytes, length: int) -> bytes:
         """Return a secret of `length` <= 32 bytes (RFC 9180, section 5.3)."""
-        return hmac_sha256(self._exporter, self._schedule.export_info(context, length))[:length]
+        return prf(self._exporter, self._schedule.export_info(context, length))[:length]
 
 
 class Schedule:
@@ -166,7 +167,7 @@ class Schedule:
 
     def context(self, shared_secret: bytes) -> Context:
         """Return the context that follows from a KEM's shared secret."""
-        key, nonce, exporter = hmac_each(hmac_sha256(shared_secret, self._secret), self._expanded)
+        key, nonce, exporter = prf_three(prf(shared_secret, self._secret), *self._expanded)
         return Context(self, key[: self.aead.key_size], nonce[:NONCE_SIZE], exporter)
 
     def export_info(self, context: bytes, length: int) -> bytes:

@@ -22,7 +22,7 @@ from nacl.exceptions import CryptoError
 from nacl.exceptions import ValueError as NaClValueError
 
 from .errors import OpenFailed
-from .hkdf import HmacKey, hmac_sha256, labeled, labeled_expand, labeled_extract, labeled_info
+from .hkdf import HmacKey, labeled, labeled_expand, labeled_extract, labeled_info, prf
 from .secret import Secret
 
 
@@ -81,10 +81,9 @@ class Kem(Protocol):
 
 
 _X25519_SUITE: Final = b"KEM\x00\x20"
-_X25519_EAE: Final = labeled(_X25519_SUITE, b"eae_prk")
+_X25519_EAE: Final = HmacKey(b"", labeled(_X25519_SUITE, b"eae_prk"))
 _X25519_SHARED: Final = labeled_info(32, _X25519_SUITE, b"shared_secret")[:-1]
 _P256_SUITE: Final = b"KEM\x00\x10"
-_NO_SALT: Final = HmacKey(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,8 @@ class X25519Key:
             shared = crypto_scalarmult(self.scalar.reveal(), enc)
         except (CryptoError, NaClValueError):
             raise OpenFailed("encapsulated key is not a usable X25519 point") from None
-        prk = _NO_SALT.digest(_X25519_EAE + shared)
-        return hmac_sha256(prk, _X25519_SHARED + enc + self.public + b"\x01")
+        prk = _X25519_EAE.digest(shared)
+        return prf(prk, _X25519_SHARED + enc + self.public + b"\x01")
 
     def secret(self) -> KemSecret:
         """Return the scalar, 32 bytes."""
@@ -141,8 +140,8 @@ class X25519Kem:
         """Return (shared secret, enc)."""
         mine = self.load(ephemeral) if ephemeral else self.generate()
         shared = mine.exchange(public)
-        prk = _NO_SALT.digest(_X25519_EAE + shared)
-        return hmac_sha256(prk, _X25519_SHARED + mine.public + public + b"\x01"), mine.public
+        prk = _X25519_EAE.digest(shared)
+        return prf(prk, _X25519_SHARED + mine.public + public + b"\x01"), mine.public
 
 
 def _p256_shared(shared: bytes, enc: bytes, public: bytes) -> bytes:
