@@ -2,11 +2,22 @@
 
 After draft-kohbrok-mimi-metadata-minimalization, with pinned identity keys, signed requests of one fixed size,
 and connection keys that are exchanged only inside the room the two then share.
+
+-06's consent is here, without its entries, which name both sides to both providers:
+
+- *request*: a `ConnectionRequest`, sealed to a connection package;
+- *cancel*: a `ConnectionCancel`, sealed alike and deposited alike: a provider can't tell the two apart;
+- *grant*: a `ConnectionResponse`, sealed to the request's one-time key;
+- *revoke*: the connection key is rotated (a `ConnectionKeyOffer` of a larger version) for everybody else, and the
+  shelf under the old one is closed: its token fetches what an unknown token fetches.
+
+A denial is never revealed: there is no message for it, and a revocation looks like a shelf that is used up.
 """
 
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -21,7 +32,7 @@ from mimi_mmr.keypackages import MAX_CLIENTS, OpenKeyPackage
 from mimi_mmr.labels import verify
 from mimi_mmr.sealing import Kem, SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
 from mimi_mmr.secret import ConnectionKey
-from mimi_mmr.tls import BOOL, U8, U64, Fixed, Nested, Struct, Text, Vector
+from mimi_mmr.tls import BOOL, U8, U64, Code, Fixed, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.uris import USER, Kind, MimiUri
 
 VERSION = 1
@@ -29,7 +40,7 @@ REQUEST_SIZE = 4096
 RESPONSE_MULTIPLE = 8192
 REQUEST_LIFETIME = 14 * 86400
 _ENCAPSULATION = {Kem.X25519: 32, Kem.X_WING: 1120}
-_REQUEST = "connection request"
+_DEPOSIT = "connection deposit"
 _RESPONSE = "connection response"
 
 
@@ -194,20 +205,104 @@ def make_request(
     return ConnectionRequest(content, device.key.sign("ConnectionRequestTBS", content.to_bytes()))
 
 
+# --- cancelling a request ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCancelTBS(Struct):
+    """Which request is taken back, and of whom it was asked."""
+
+    version: Annotated[int, U8]
+    recipient: Annotated[MimiUri, USER]
+    request_hash: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCancel(Struct):
+    """A request is taken back by the device that made it; whose that is stands in the request.
+
+    It may come again and again: it speaks of one request, and no two requests have one hash.
+    """
+
+    content: ConnectionCancelTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, request: ConnectionRequest, requester: VerifiedDevice) -> None:
+        """That `requester`, whom verifying `request` has given, takes it back.
+
+        Raises `ConnectionRefused` if it is about another request, `SignatureRejected` if it is somebody else's.
+        """
+        content = self.content
+        if (content.request_hash, content.recipient) != (request.hash, request.content.recipient):
+            raise ConnectionRefused("the cancel is about another request")
+        if content.version != VERSION:
+            raise ConnectionRefused(f"expected a cancel of version {VERSION}, got {content.version}")
+        _check(content, requester, self.signature, "ConnectionCancelTBS")
+
+
+def make_cancel(device: DeviceIdentity, request: ConnectionRequest) -> ConnectionCancel:
+    """Sign a cancel of one's own request."""
+    content = ConnectionCancelTBS(VERSION, request.content.recipient, request.hash)
+    return ConnectionCancel(content, device.key.sign("ConnectionCancelTBS", content.to_bytes()))
+
+
+# --- deposits ----------------------------------------------------------------------------------------
+
+
+class DepositKind(enum.IntEnum):
+    """What is in a deposit; seen by whom it is for only."""
+
+    REQUEST = 1
+    CANCEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDeposit(Struct):
+    """The inside of what is sealed to a connection package, before it is padded to the one size."""
+
+    kind: Annotated[DepositKind, Code(DepositKind)]
+    content: Annotated[bytes, Opaque(REQUEST_SIZE)]
+
+
 def seal_request(request: ConnectionRequest, package: ConnectionPackage) -> SealedBox:
     """Seal a request to the package it names, at the fixed size."""
-    padded = pad_to(request.to_bytes(), REQUEST_SIZE)
-    return package.content.public_key.seal(_REQUEST, request.content.package_hash, padded)
+    return _seal_deposit(DepositKind.REQUEST, request, package)
+
+
+def seal_cancel(cancel: ConnectionCancel, package: ConnectionPackage) -> SealedBox:
+    """Seal a cancel to the package that its request was sealed to; nobody else can tell it from a request."""
+    return _seal_deposit(DepositKind.CANCEL, cancel, package)
+
+
+def _seal_deposit(kind: DepositKind, content: Struct, package: ConnectionPackage) -> SealedBox:
+    padded = pad_to(ConnectionDeposit(kind, content.to_bytes()).to_bytes(), REQUEST_SIZE)
+    return package.content.public_key.seal(_DEPOSIT, package.hash, padded)
 
 
 def request_size(kem: Kem) -> int:
-    """What every sealed request to a package of this KEM weighs: encapsulation, padded request, tag."""
+    """What everything sealed to a package of this KEM weighs: encapsulation, padded deposit, tag."""
     return _ENCAPSULATION[kem] + REQUEST_SIZE + 16
 
 
+def open_deposit(
+    box: SealedBox, key: SealingKey, package_hash: bytes
+) -> ConnectionRequest | ConnectionCancel:
+    """Open a deposit with the private key of one package; raises `SealedBoxRejected` or `ParseError`.
+
+    Whoever opens it verifies what is in it.
+    """
+    deposit = ConnectionDeposit.from_bytes(unpad(key.open(_DEPOSIT, package_hash, box)))
+    if deposit.kind is DepositKind.CANCEL:
+        return ConnectionCancel.from_bytes(deposit.content)
+    return ConnectionRequest.from_bytes(deposit.content)
+
+
 def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> ConnectionRequest:
-    """Open a deposit with the private key of one package; raises `SealedBoxRejected` or `ParseError`."""
-    return ConnectionRequest.from_bytes(unpad(key.open(_REQUEST, package_hash, box)))
+    """`open_deposit`, for who takes requests only; raises `ConnectionRefused` for anything else."""
+    opened = open_deposit(box, key, package_hash)
+    if not isinstance(opened, ConnectionRequest):
+        raise ConnectionRefused("expected a request to connect, got a cancel")
+    return opened
 
 
 # --- responses ---------------------------------------------------------------------------------------
@@ -267,7 +362,10 @@ def open_response(box: SealedBox, key: SealingKey, request_hash: bytes) -> Conne
 
 @dataclass(frozen=True, slots=True)
 class ConnectionKeyOffer(Struct):
-    """Each side's own connection key for the other: pairwise, versioned, with the shelf's upload key."""
+    """Each side's own connection key for the other: pairwise, versioned, with the shelf's upload key.
+
+    A rotation sends another key under a larger version. What comes late, twice or replayed changes nothing.
+    """
 
     key_version: Annotated[int, U64]
     connection_key: Annotated[bytes, Fixed(32)]
@@ -277,6 +375,15 @@ class ConnectionKeyOffer(Struct):
     def key(self) -> ConnectionKey:
         """The key, as the secret it is."""
         return ConnectionKey(self.connection_key)
+
+    def replaces(self, known: ConnectionKeyOffer | None) -> bool:
+        """Whether this one is to be used from now on: its version is strictly larger than the known one's."""
+        return known is None or self.key_version > known.key_version
+
+
+def newest_offer(known: ConnectionKeyOffer | None, came: ConnectionKeyOffer) -> ConnectionKeyOffer:
+    """Of what one has of a contact and what came of them, the one to use."""
+    return came if known is None or came.replaces(known) else known
 
 
 def _check(content: Struct, device: VerifiedDevice, signature: bytes, label: str) -> None:

@@ -37,7 +37,7 @@ Call = Callable[..., Awaitable[bytes]]
 async def impostor_of(live: LiveWorld, victim: Client) -> Client:
     """A device under the victim's name, certified by their own provider, with another identity key."""
     fake = live.client(victim.user.name, victim.user.domain)
-    fake._token = victim._token
+    fake._keys = replace(fake._keys, token=victim._keys.token)
     store = live.providers[victim.user.domain].accounts._store
     register = store.register
 
@@ -92,7 +92,7 @@ async def test_a_second_request_under_a_contacts_name_does_not_replace_the_conta
     assert await fake.complete_connection(second)
     while not any("another identity key" in line for line in bob.refused):
         await bob.check_invitations(wait=5)
-    assert bob.contacts[alice.user].device.identity_key == alice._identity_key.public
+    assert bob.contacts[alice.user].device.identity_key == alice._keys.identity.public
 
 
 async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) -> None:

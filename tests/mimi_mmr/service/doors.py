@@ -14,6 +14,7 @@ from mimi_mmr.contacts import Contact
 from mimi_mmr.endpoints import PROBLEM_URN
 from mimi_mmr.keypackages import CLAIM_LIFETIME, KeyMaterialClaim, KeyMaterialRequest, fetch_token, seal_claim
 from mimi_mmr.sealing import Kem, SealingKey
+from mimi_mmr.secret import AccessToken
 from tests.mimi_mmr.conftest import LiveWorld
 
 
@@ -73,6 +74,11 @@ async def a_claim(client: Client, contact: Contact, hub: str) -> tuple[KeyMateri
     token, expiry = fetch_token(contact.theirs.key).reveal(), int(client._clock()) + CLAIM_LIFETIME
     claim = KeyMaterialClaim(1, hub, provider, token, contact.theirs.upload_public_key, key.public, expiry)
     return seal_claim(claim, keys.key_material_key), key
+
+
+def token_of(client: Client) -> AccessToken:
+    """The access token of a client's device."""
+    return client._keys.token
 
 
 async def eventually(ready: Callable[[], Awaitable[bool]], step: Callable[[], Awaitable[object]]) -> None:

@@ -10,11 +10,23 @@ import pytest
 
 from mimi_mmr.certificates import DEVICE_LIFETIME
 from mimi_mmr.client import Client
+from mimi_mmr.connections import (
+    ConnectionCancel,
+    ConnectionPackage,
+    ReplyInbox,
+    make_cancel,
+    make_request,
+    open_deposit,
+    seal_cancel,
+    seal_request,
+)
 from mimi_mmr.endpoints import (
     AddDeviceRequest,
     AddDeviceTBS,
     CertificateChain,
+    Deposit,
     DeviceList,
+    Inbox,
     PackagesLeft,
     PublishRequest,
     RegisterRequest,
@@ -23,10 +35,11 @@ from mimi_mmr.endpoints import (
 )
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, SignatureRejected, Unauthorized
 from mimi_mmr.labels import SigningKey
+from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.store import accounts as account_store
 from tests.mimi_mmr.conftest import LiveWorld
-from tests.mimi_mmr.service.doors import Answer, obliviously, straight
+from tests.mimi_mmr.service.doors import Answer, obliviously, straight, token_of
 
 
 def bearer(token: bytes) -> str:
@@ -42,14 +55,12 @@ def registration(domain: str, user: str, signed_name: str | None = None) -> byte
 async def test_an_account_opens_to_its_token_only(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     path = "/v1/account/alice/requests"
-    good = bearer(alice._token.reveal())
+    good = bearer(token_of(alice).reveal())
     assert (await straight(live, "a.example", path, method="GET", token=good)).status == 200
     for token in (None, "", "AAAA", "not base64!", "é", bearer(bytes(32)), good[:-2], good + "AAAA"):
         answer = await straight(live, "a.example", path, method="GET", token=token)
         assert (answer.status, answer.code) == (401, "unauthorized"), token
-    alice._token = AccessToken.generate()
-    with pytest.raises(Unauthorized):
-        await alice.connection_requests()
+    assert await alice.connection_requests() == []
 
 
 async def test_a_wrong_token_and_an_unknown_account_get_the_very_same_answer(live: LiveWorld) -> None:
@@ -68,12 +79,12 @@ async def test_one_accounts_token_opens_no_other_account(live: LiveWorld) -> Non
     packages = tuple(item.package for item in alice._packages.values())
     body = PublishRequest(packages).to_bytes()
     for method, path in (("GET", "requests"), ("DELETE", "requests/1"), ("POST", "packages")):
-        token = bearer(dave._token.reveal())
+        token = bearer(token_of(dave).reveal())
         answer = await straight(
             live, "a.example", f"/v1/account/alice/{path}", body, method=method, token=token
         )
         assert answer.status == 401
-    mine = bearer(dave._token.reveal())
+    mine = bearer(token_of(dave).reveal())
     answer = await straight(live, "a.example", "/v1/account/dave/packages", body, token=mine)
     assert (answer.status, answer.code) == (400, "connection")  # another user's packages
 
@@ -106,7 +117,7 @@ async def test_a_name_that_is_none_is_refused(live: LiveWorld, name: str) -> Non
 @pytest.mark.parametrize("number", ["x", "-1", "1.0", "9" * 16, "%31%2e"])
 async def test_a_number_of_a_request_is_a_number(live: LiveWorld, number: str) -> None:
     alice = await live.person("alice", "a.example")
-    token = bearer(alice._token.reveal())
+    token = bearer(token_of(alice).reveal())
     path = f"/v1/account/alice/requests/{number}"
     answer = await straight(live, "a.example", path, method="DELETE", token=token)
     assert answer.status == 403
@@ -134,6 +145,32 @@ async def test_a_request_to_nobody_gets_the_very_same_answer_as_one_to_somebody(
     to_a_full_inbox = await obliviously(bob, "a.example", "/v1/connectionRequest/alice", deposits[0])
     assert to_alice == to_nobody == to_a_full_inbox
     assert to_alice.status == 202
+
+
+async def test_a_provider_can_not_tell_a_cancel_from_a_request(live: LiveWorld) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    taken = await obliviously(bob, "a.example", "/v1/connectionPackage/alice")
+    package = ConnectionPackage.from_bytes(taken.body)
+    inbox = ReplyInbox("b.example", secrets.token_bytes(32))
+    key = SealingKey.generate(Kem.X_WING)
+    request = make_request(bob.me, package, inbox, key.public, bob._clock())
+    answers, bodies = [], []
+    for box in (seal_request(request, package), seal_cancel(make_cancel(bob.me, request), package)):
+        bodies.append(Deposit(package.hash, box).to_bytes())
+        answers.append(await obliviously(bob, "a.example", "/v1/connectionRequest/alice", bodies[-1]))
+    assert answers[0] == answers[1]
+    assert answers[0].status == 202
+    assert len(bodies[0]) == len(bodies[1])
+    waiting = await ask(live, "GET", "/requests", token_of(alice))
+    private = alice._packages[package.hash].key
+    opened = [
+        open_deposit(item.deposit.request, private, package.hash)
+        for item in Inbox.from_bytes(waiting.body).deposits
+    ]
+    assert opened[0] == request
+    assert isinstance(opened[1], ConnectionCancel)
+    who = request.verify(alice.user, package.hash, live.world.trust(), alice._clock())
+    opened[1].verify(request, who)
 
 
 async def test_a_refused_request_looks_like_one_that_nobody_has_read(live: LiveWorld) -> None:
@@ -208,7 +245,7 @@ async def test_the_very_same_registration_again_gets_a_certificate_again(live: L
 async def test_a_device_is_added_by_another_and_removes_it_when_it_is_lost(live: LiveWorld) -> None:
     alice, tablet = await live.person("alice", "a.example"), Tablet()
     for _ in range(2):  # the first answer is lost
-        answer = await ask(live, "POST", "/devices", alice._token, tablet.request())
+        answer = await ask(live, "POST", "/devices", token_of(alice), tablet.request())
         assert answer.status == 201
     now = live.providers["a.example"]._clock()
     assert certified(live, answer, now) == ("alice", "alice-tablet", tablet.key.public)
@@ -224,10 +261,10 @@ async def test_a_device_is_added_by_another_and_removes_it_when_it_is_lost(live:
 
 async def test_a_device_may_remove_itself(live: LiveWorld) -> None:
     alice, tablet = await live.person("alice", "a.example"), Tablet()
-    await ask(live, "POST", "/devices", alice._token, tablet.request())
+    await ask(live, "POST", "/devices", token_of(alice), tablet.request())
     assert (await ask(live, "DELETE", "/devices/alice-tablet", tablet.token)).status == 200
     assert (await ask(live, "GET", "/devices", tablet.token)).status == 401
-    assert await names(live, alice._token) == ("alice-phone",)
+    assert await names(live, token_of(alice)) == ("alice-phone",)
 
 
 async def test_a_device_is_added_for_the_account_and_with_the_token_that_it_signed_for(
@@ -242,15 +279,15 @@ async def test_a_device_is_added_for_the_account_and_with_the_token_that_it_sign
         replace(good, device_public_key=SigningKey.generate().public),
     ]
     for request in bad:
-        answer = await ask(live, "POST", "/devices", alice._token, request.to_bytes())
+        answer = await ask(live, "POST", "/devices", token_of(alice), request.to_bytes())
         assert (answer.status, answer.code) == (400, SignatureRejected.code)
     dave = await live.person("dave", "a.example")
-    for token in (dave._token, AccessToken.generate()):
+    for token in (token_of(dave), AccessToken.generate()):
         answer = await ask(live, "POST", "/devices", token, good.to_bytes())
         assert (answer.status, answer.code) == (401, Unauthorized.code)
-    assert await names(live, alice._token) == ("alice-phone",)
+    assert await names(live, token_of(alice)) == ("alice-phone",)
     phone = Tablet("dave-phone")
-    answer = await ask(live, "POST", "/devices", alice._token, phone.request())
+    answer = await ask(live, "POST", "/devices", token_of(alice), phone.request())
     assert (answer.status, answer.code) == (403, NotAllowed.code)
 
 
@@ -272,15 +309,15 @@ async def test_nothing_of_an_account_is_anybody_elses(live: LiveWorld, method: s
     answers = [
         await ask(live, method, path, token, user=user)
         for user, token in (
-            ("alice", dave._token),
+            ("alice", token_of(dave)),
             ("alice", AccessToken.generate()),
-            ("nobody", dave._token),
+            ("nobody", token_of(dave)),
             ("nobody", AccessToken.generate()),
         )
     ]
     assert {answer.status for answer in answers} == {401}
     assert len(set(answers)) == 1
-    assert await names(live, alice._token) == ("alice-phone",)
+    assert await names(live, token_of(alice)) == ("alice-phone",)
 
 
 async def test_a_certificate_is_renewed_for_the_key_that_is_stored(
@@ -291,18 +328,18 @@ async def test_a_certificate_is_renewed_for_the_key_that_is_stored(
     now = accounts._clock()
     later = now + DEVICE_LIFETIME.total_seconds() - 86400
     monkeypatch.setattr(accounts, "_clock", lambda: later)
-    answer = await ask(live, "POST", "/certificate", alice._token)
+    answer = await ask(live, "POST", "/certificate", token_of(alice))
     assert answer.status == 200
     for moment in (later, later + DEVICE_LIFETIME.total_seconds() - 2 * 86400):
         found = certified(live, answer, moment)
         assert found == ("alice", "alice-phone", alice.me.key.public)
-    assert (await ask(live, "POST", "/certificate", alice._token, b"\0")).status == 413
+    assert (await ask(live, "POST", "/certificate", token_of(alice), b"\0")).status == 413
 
 
 async def test_a_closed_account_is_gone_for_its_owner_and_for_strangers(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    assert (await ask(live, "DELETE", "", alice._token)).status == 200
-    assert (await ask(live, "DELETE", "", alice._token)).status == 401
+    assert (await ask(live, "DELETE", "", token_of(alice))).status == 200
+    assert (await ask(live, "DELETE", "", token_of(alice))).status == 401
     gone = await obliviously(bob, "a.example", "/v1/connectionPackage/alice")
     assert gone == await obliviously(bob, "a.example", "/v1/connectionPackage/nobody")
     with pytest.raises(NotAllowed, match="taken"):
@@ -310,7 +347,7 @@ async def test_a_closed_account_is_gone_for_its_owner_and_for_strangers(live: Li
 
 
 async def left(live: LiveWorld, client: Client) -> PackagesLeft:
-    return PackagesLeft.from_bytes((await ask(live, "GET", "/packages", client._token)).body)
+    return PackagesLeft.from_bytes((await ask(live, "GET", "/packages", token_of(client))).body)
 
 
 async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld) -> None:
@@ -321,7 +358,7 @@ async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld)
     after = await left(live, alice)
     assert after.device == replace(before.device, one_time=before.device.one_time - 1)
     assert after.device.earliest_expiry == min(one.package.content.expiry for one in alice._packages.values())
-    assert (await ask(live, "DELETE", "/packages", alice._token)).status == 200
+    assert (await ask(live, "DELETE", "/packages", token_of(alice))).status == 200
     with pytest.raises(NoKeyPackages):
         await bob.path.call("a.example", "POST", "/v1/connectionPackage/alice")
     none = (await left(live, alice)).account
@@ -330,7 +367,7 @@ async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld)
 
 async def test_a_device_publishes_its_own_packages_only(live: LiveWorld) -> None:
     alice, tablet = await live.person("alice", "a.example"), Tablet()
-    await ask(live, "POST", "/devices", alice._token, tablet.request())
+    await ask(live, "POST", "/devices", token_of(alice), tablet.request())
     phones = PublishRequest(tuple(item.package for item in alice._packages.values())).to_bytes()
     answer = await ask(live, "POST", "/packages", tablet.token, phones)
     assert (answer.status, answer.code) == (403, NotAllowed.code)

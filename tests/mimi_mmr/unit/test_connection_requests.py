@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import pytest
 
 from mimi_mmr.connections import (
     REQUEST_LIFETIME,
+    REQUEST_SIZE,
+    ConnectionCancel,
+    ConnectionDeposit,
+    ConnectionKeyOffer,
     ConnectionPackage,
     ConnectionRequest,
     ConnectionResponse,
     ContactCode,
+    DepositKind,
     ReplyInbox,
     check_pin,
+    make_cancel,
     make_connection_package,
     make_request,
     make_response,
+    newest_offer,
+    open_deposit,
     open_request,
     open_response,
+    request_size,
+    seal_cancel,
     seal_request,
     seal_response,
 )
-from mimi_mmr.credentials import DeviceIdentity, fingerprint
+from mimi_mmr.credentials import DeviceIdentity, VerifiedDevice, fingerprint
 from mimi_mmr.errors import (
     BindingRejected,
     CertificateRejected,
     ConnectionRefused,
     CredentialExpired,
+    ParseError,
     SealedBoxRejected,
     SignatureRejected,
 )
 from mimi_mmr.labels import SigningKey
-from mimi_mmr.sealing import Kem, SealingKey
+from mimi_mmr.sealing import Kem, SealedBox, SealingKey, pad_to
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import DAY, World
 
@@ -212,6 +224,84 @@ def test_a_request_has_one_size_whoever_sends_it(asked: Asked) -> None:
     assert len(sizes) == 1
 
 
+# --- cancels -----------------------------------------------------------------------------------------
+
+
+def requester(asked: Asked) -> VerifiedDevice:
+    return asked.request.verify(asked.bob.user, asked.package.hash, asked.world.trust, asked.now)
+
+
+def test_a_request_is_taken_back_by_who_made_it(asked: Asked) -> None:
+    box = seal_cancel(make_cancel(asked.alice, asked.request), asked.package)
+    cancel = open_deposit(box, asked.key, asked.package.hash)
+    assert isinstance(cancel, ConnectionCancel)
+    cancel.verify(asked.request, requester(asked))
+    request = open_deposit(seal_request(asked.request, asked.package), asked.key, asked.package.hash)
+    assert request == asked.request
+
+
+def test_nobody_else_takes_a_request_back(asked: Asked) -> None:
+    """Nor does another device of hers, nor does a signature of hers that was made for something else."""
+    content = make_cancel(asked.alice, asked.request).content
+    encoded = content.to_bytes()
+    signatures = [asked.bob.key.sign("ConnectionCancelTBS", encoded)]
+    signatures += [asked.world.device("alice", "a.example").key.sign("ConnectionCancelTBS", encoded)]
+    signatures += [
+        asked.alice.key.sign(label, encoded) for label in ("ConnectionRequestTBS", "UserBindingTBS")
+    ]
+    signatures += [asked.request.signature]
+    for signature in signatures:
+        with pytest.raises(SignatureRejected, match="ConnectionCancel"):
+            ConnectionCancel(content, signature).verify(asked.request, requester(asked))
+
+
+def test_a_cancel_is_about_one_request(asked: Asked) -> None:
+    again = make_request(
+        asked.alice, asked.package, inbox(asked.alice), SealingKey.generate().public, asked.now
+    )
+    cancel = make_cancel(asked.alice, asked.request)
+    with pytest.raises(ConnectionRefused, match="another request"):
+        cancel.verify(again, requester(asked))
+    for changes in ({"recipient": asked.alice.user}, {"request_hash": bytes(32)}, {"version": 2}):
+        content = replace(cancel.content, **changes)
+        signed = ConnectionCancel(content, asked.alice.key.sign("ConnectionCancelTBS", content.to_bytes()))
+        with pytest.raises(ConnectionRefused):
+            signed.verify(asked.request, requester(asked))
+
+
+@pytest.mark.parametrize("kem", list(Kem))
+def test_a_cancel_has_the_size_of_a_request(asked: Asked, kem: Kem) -> None:
+    key = SealingKey.generate(kem)
+    package = make_connection_package(asked.bob, key.public, last_resort=False, expiry=int(asked.now) + DAY)
+    request = make_request(asked.alice, package, inbox(asked.alice), asked.response_key.public, asked.now)
+    boxes = [seal_request(request, package), seal_cancel(make_cancel(asked.alice, request), package)]
+    assert {len(box.ciphertext) for box in boxes} == {request_size(kem)}
+
+
+def test_who_takes_requests_only_is_told_that_it_is_none(asked: Asked) -> None:
+    box = seal_cancel(make_cancel(asked.alice, asked.request), asked.package)
+    with pytest.raises(ConnectionRefused, match="got a cancel"):
+        open_request(box, asked.key, asked.package.hash)
+
+
+def test_what_is_neither_request_nor_cancel_is_malformed(asked: Asked) -> None:
+    def sealed(plaintext: bytes) -> SealedBox:
+        padded = pad_to(plaintext, REQUEST_SIZE)
+        return asked.package.content.public_key.seal("connection deposit", asked.package.hash, padded)
+
+    request, cancel = asked.request.to_bytes(), make_cancel(asked.alice, asked.request).to_bytes()
+    for plaintext in (
+        b"",
+        b"\x03" + ConnectionDeposit(DepositKind.REQUEST, request).to_bytes()[1:],
+        ConnectionDeposit(DepositKind.CANCEL, request).to_bytes(),
+        ConnectionDeposit(DepositKind.REQUEST, cancel).to_bytes(),
+        ConnectionDeposit(DepositKind.REQUEST, request).to_bytes() + b"\x00",
+        request,
+    ):
+        with pytest.raises(ParseError):
+            open_deposit(sealed(plaintext), asked.key, asked.package.hash)
+
+
 # --- responses ---------------------------------------------------------------------------------------
 
 
@@ -260,3 +350,29 @@ def test_signatures_of_one_purpose_serve_no_other(asked: Asked) -> None:
         with pytest.raises(SignatureRejected):
             verify(asked, forged)
     assert SigningKey.generate().sign("A", b"") != SigningKey.generate().sign("A", b"")
+
+
+# --- rotation ----------------------------------------------------------------------------------------
+
+
+def test_a_larger_version_replaces_a_connection_key_and_nothing_else_does() -> None:
+    def offer(version: int, key: int) -> ConnectionKeyOffer:
+        return ConnectionKeyOffer(version, bytes([key]) * 32, bytes(32))
+
+    known = offer(2, 0)
+    assert newest_offer(None, known) == known
+    for late in (offer(1, 1), offer(2, 1), offer(0, 1), known):
+        assert not late.replaces(known)
+        assert newest_offer(known, late) == known
+    for fresh in (offer(3, 1), offer(2**64 - 1, 1)):
+        assert fresh.replaces(known)
+        assert newest_offer(known, fresh) == fresh
+
+
+def test_offers_that_come_in_any_order_and_again_leave_the_newest() -> None:
+    offers = [ConnectionKeyOffer(version, bytes([version]) * 32, bytes(32)) for version in (1, 2, 3)]
+    for order in itertools.permutations(offers + offers[:2]):
+        known = None
+        for came in order:
+            known = newest_offer(known, came)
+        assert known == offers[2]
