@@ -173,6 +173,12 @@ class UnknownRoom(HubRefusal):
     code = "unknown-room"
 
 
+class JoinRefused(HubRefusal):
+    """A join link that is unknown, expired or used up (the answers are the same), or a request it did not make."""
+
+    code = "join-refused"
+
+
 # --- delivery -------------------------------------------------------------------------------------
 
 
@@ -233,6 +239,12 @@ class Desynchronised(RoomError):
     code = "desynchronised"
 
 
+class StateRejected(RoomError):
+    """A members-only state that does not open for the room's members, or is not what it should be."""
+
+    code = "room-state"
+
+
 class RemovedFromRoom(RoomError):
     """This client is no longer a member."""
 
@@ -253,6 +265,7 @@ _REPORTED = (
     InvalidCommit,
     TreeMismatch,
     UnknownRoom,
+    JoinRefused,
     CredentialExpired,
     PseudonymProofRejected,
     LinkRejected,

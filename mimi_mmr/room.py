@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.content import Content
@@ -22,6 +22,7 @@ from mimi_mmr.errors import (
     ParseError,
     RemovedFromRoom,
     RoomError,
+    StateRejected,
     WrongSigner,
 )
 from mimi_mmr.hub.changes import expected_changes, wrong_leaves
@@ -53,6 +54,7 @@ from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
 from mimi_mmr.mls.former import FormerGroup
 from mimi_mmr.mls.wire import LeafNode, PublicCommit, Remove, parse_message
+from mimi_mmr.room_state import STATE_SECRET, MembersOnlyState, StateSecret, open_state, seal_state
 from mimi_mmr.saved_room import VERSION as SAVED_VERSION
 from mimi_mmr.saved_room import LeafProblem, SavedRoom
 from mimi_mmr.secret import IdentityLinkKey
@@ -130,12 +132,22 @@ class PendingCommit:
             self._tree.commit()
         self._room._hub_hash = self.request.auth.content.tree_hash
         self._room.policy = self._policy
+        self._room._take_state(self.request.room_state)
 
     def reject(self) -> None:
         """The room is as it was."""
         self._mls.reject()
         if self._tree is not None:
             self._tree.drop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What goes with a commit beside MLS and tree, where it changes."""
+
+    policy: SignedPolicy | None
+    departures: tuple[Departure, ...]
+    room_state: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,9 @@ class Room:
     _hub_hash: bytes
     problems: dict[int, str] = field(default_factory=dict)
     removed: bool = False
+    _sealed_state: bytes | None = field(default=None, repr=False)
+    _state: MembersOnlyState = field(default_factory=MembersOnlyState, repr=False)
+    _state_stale: bool = False  # sealed badly by somebody: the next commit of ours seals it anew
 
     # --- beginning -----------------------------------------------------------------------------------
 
@@ -198,10 +213,14 @@ class Room:
         tree = _open_tree(snapshot, group, auth.tree_hash)
         if snapshot.policy.policy.hash != auth.policy_hash:
             raise Desynchronised("the hub's policy is not the one that the committer signed")
+        if digest(snapshot.room_state) != auth.room_state_hash:
+            raise Desynchronised("the hub's members-only state is not the one that the committer signed")
         room = cls(auth.room, snapshot.policy, group, tree, leaf, auth.tree_hash)
         room._check_policy_secret()
         if room._own_change():
             room.problems[room.own_leaf] = "whoever added this client set a wrong identity link key"
+        if problem := room._take_state(snapshot.room_state):
+            room.problems[auth.sender] = problem
         return room
 
     # --- at rest -------------------------------------------------------------------------------------
@@ -228,6 +247,9 @@ class Room:
             self._hub_hash,
             problems,
             self._tree.plain_state(),
+            self._sealed_state,
+            self._state,
+            self._state_stale,
         )
 
     @classmethod
@@ -255,7 +277,19 @@ class Room:
         if tree.group_id != name:
             raise Desynchronised("the saved Tree Wrap tree is another room's")
         problems = {problem.leaf: problem.text for problem in saved.problems}
-        return cls(saved.room, saved.policy, group, tree, leaf, saved.hub_tree_hash, problems, saved.removed)
+        return cls(
+            saved.room,
+            saved.policy,
+            group,
+            tree,
+            leaf,
+            saved.hub_tree_hash,
+            problems,
+            saved.removed,
+            saved.sealed_state,
+            saved.state,
+            saved.state_stale,
+        )
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """A commit of this room's that was on its way when the process ended, to be accepted or rejected.
@@ -293,6 +327,11 @@ class Room:
     def diverged(self) -> bool:
         """Whether the hub keeps another tree than this member computed: a committer cheated; see `adopt`."""
         return self._tree.tree_hash != self._hub_hash
+
+    @property
+    def state(self) -> MembersOnlyState:
+        """What members share: name, topic, join links; as it was last if what came since does not open."""
+        return self._state
 
     @property
     def signing_key(self) -> SigningKey:
@@ -398,10 +437,14 @@ class Room:
         remove: Sequence[int] = (),
         policy: RoomPolicy | None = None,
         departures: Sequence[Departure] = (),
+        state: MembersOnlyState | None = None,
+        reveal: bool = False,
     ) -> PendingCommit:
         """A commit that adds, or removes, or only heals; raises `EngineError` or `RoomError`.
 
-        Whoever asks for it in one of `departures` is removed as well, whatever this member may do.
+        Whoever asks for it in one of `departures` is removed as well, whatever this member may do. A removal ends
+        all join links and seals the members-only state anew; `state` replaces it. `reveal` shows one's own
+        identity where the policy hides it, which can't be taken back.
         """
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
@@ -409,23 +452,17 @@ class Room:
         signed = sign_policy(policy, self.own_leaf, self._leaf.key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
         try:
-            changes = self._changes(mls, add, remove, signed if policy or remove or self.diverged else None)
+            sealed, changes = self._seal_state(mls.epoch, state, removes=bool(remove))
+            changes += self._changes(mls, add, remove, signed if policy or remove or self.diverged else None)
+            changes += self._own_change(reveal=reveal)
             tree = self._stage_tree(mls, changes) if changes or add else None
-        except (MmrError, TreeWrapError) as error:
+        except (MmrError, TreeWrapError, ValueError) as error:
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
-        request = self._request(mls, tree, signed, tuple(departures), changed=policy is not None)
-        return PendingCommit(request, self, mls, tree, signed)
+        beside = _Beside(signed if policy else None, tuple(departures), sealed)
+        return PendingCommit(self._request(mls, tree, beside), self, mls, tree, signed)
 
-    def _request(
-        self,
-        mls: StagedCommit,
-        tree: StagedTree | None,
-        policy: SignedPolicy,
-        departures: tuple[Departure, ...],
-        *,
-        changed: bool,
-    ) -> UpdateRequest:
+    def _request(self, mls: StagedCommit, tree: StagedTree | None, beside: _Beside) -> UpdateRequest:
         update = tree.update.to_bytes() if tree else None
         member_update = tree.member_update.to_bytes() if tree else None
         tbs = CommitAuthTBS(
@@ -437,12 +474,51 @@ class Room:
             digest(update),
             digest(member_update),
             tree.tree_hash if tree else self._tree.tree_hash,
-            policy.policy.hash,
-            departures_hash(departures),
+            (beside.policy or self.policy).policy.hash,
+            departures_hash(beside.departures),
+            digest(self._sealed_state if beside.room_state is None else beside.room_state),
         )
-        sent = policy if changed else None
         auth = sign_commit(tbs, self._leaf.key)
-        return UpdateRequest(auth, mls.commit, mls.welcome, update, member_update, sent, departures)
+        parts = mls.commit, mls.welcome, update, member_update
+        return UpdateRequest(auth, *parts, beside.policy, beside.departures, beside.room_state)
+
+    def _seal_state(
+        self, epoch: int, state: MembersOnlyState | None, *, removes: bool
+    ) -> tuple[bytes | None, list[Change]]:
+        """The members-only state sealed for the coming epoch, if need be, with the room secret that it takes."""
+        stale = self._sealed_state is not None and (removes or self._state_stale)
+        if state is None and not stale:
+            return None, []
+        state = state or self._state
+        state = replace(state, links=()) if removes else state
+        secret = StateSecret.generate()
+        change = SetRoomSecret(STATE_SECRET, RoomSecret(secret.reveal()))
+        return seal_state(state, secret, self.uri, epoch), [change]
+
+    def _state_secret(self) -> StateSecret | None:
+        try:
+            return StateSecret(self._tree.room_secret(STATE_SECRET).reveal())
+        except KeyError:
+            return None
+
+    def _open_state(self, sealed: bytes) -> MembersOnlyState:
+        secret = self._state_secret()
+        if secret is None:
+            raise StateRejected("the Tree Wrap root has no secret for the members-only state")
+        return open_state(sealed, secret, self.uri)
+
+    def _take_state(self, sealed: bytes | None) -> str:
+        """Take over what a commit or a snapshot brought, or check what there is; what is wrong with it, or ""."""
+        if sealed is not None:
+            self._sealed_state = sealed
+        problem = ""
+        if self._sealed_state is not None:
+            try:
+                self._state = self._open_state(self._sealed_state)
+            except StateRejected as error:
+                problem = str(error)
+        self._state_stale = bool(problem) or (self._state_stale and sealed is None)
+        return problem
 
     def departure(self) -> Departure:
         """This member's leave to be removed by anybody; send it as `ContentKind.DEPARTURE`.
@@ -487,14 +563,13 @@ class Room:
             changes.append(_policy_secret(policy))  # a removal replaces every room secret: keep this one
         if self.diverged:
             changes.append(Rebuild())
-        return changes + self._own_change()
+        return changes
 
-    def _own_change(self) -> list[Change]:
-        """Set one's own leaf (again), where the policy shows it and whoever added it set it wrong or not."""
+    def _own_change(self, *, reveal: bool = False) -> list[Change]:
+        """Set one's own leaf (again), where it is to be shown and whoever added it set it wrong or not."""
         secret = LeafSecret(self._leaf.ilk.reveal())
-        if not self.policy.policy.shows_identity(self._leaf.identity.credential.user_pseudonym):
-            return []
-        if self._secret(self.own_leaf) == secret:
+        shown = self.policy.policy.shows_identity(self._leaf.identity.credential.user_pseudonym)
+        if not (shown or reveal) or self._secret(self.own_leaf) == secret:
             return []
         return [Set(self.own_leaf, secret)]
 
@@ -517,6 +592,8 @@ class Room:
         _authenticate(event.auth, self._group.leaf(auth.sender))
         event.check_parts()
         policy = self._follow_policy(event)
+        self._check_state(event)
+        secret = self._state_secret()
         before = self._before(event)
         applied = self._group.process_commit(event.commit)
         if applied.removed_self:
@@ -524,6 +601,7 @@ class Room:
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
         self._hub_hash = auth.tree_hash
+        problems += self._follow_state(event, applied, secret)
         problems += self._check_rights(applied, before)
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
@@ -550,6 +628,24 @@ class Room:
         if _policy_hash(tree) != self.policy.policy.hash:
             raise Desynchronised("the policy in the hub's tree is not the room's")
         self._tree = tree
+
+    def _check_state(self, event: CommitEvent) -> None:
+        sealed = self._sealed_state if event.room_state is None else event.room_state
+        if digest(sealed) != event.auth.content.room_state_hash:
+            raise Desynchronised(
+                "the committer signed another members-only state than the one that the hub sent"
+            )
+
+    def _follow_state(self, event: CommitEvent, applied: Applied, before: StateSecret | None) -> list[str]:
+        """`before` is the secret of the state before: to seal another under it would leave it to old members."""
+        problem = self._take_state(event.room_state)
+        if not problem and event.room_state is not None and self._state_secret() == before:
+            problem = "the members-only state is under a secret that was used before"
+        if not problem and applied.removed and self._state.links:
+            self._state = replace(self._state, links=())
+            problem = "the members-only state keeps join links, which end with a removal"
+        self._state_stale |= bool(problem)
+        return [f"leaf {applied.sender}: {problem}"] if problem else []
 
     def _follow_policy(self, event: CommitEvent) -> SignedPolicy:
         signed = event.policy or self.policy

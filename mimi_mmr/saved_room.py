@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+from mimi_mmr.hub.messages import ROOM_STATE
 from mimi_mmr.hub.policy import SignedPolicy
+from mimi_mmr.room_state import MembersOnlyState
 from mimi_mmr.tls import BOOL, U8, U32, U64, Fixed, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.uris import ROOM, MimiUri
 
@@ -45,3 +47,6 @@ class SavedRoom(Struct):
     hub_tree_hash: Annotated[bytes, Fixed(32)] = field(repr=False)
     problems: Annotated[tuple[LeafProblem, ...], Vector(Nested(LeafProblem))] = field(repr=False)
     wrap_tree: Annotated[bytes, Opaque(1 << 28)] = field(repr=False)
+    sealed_state: Annotated[bytes | None, ROOM_STATE] = field(repr=False)
+    state: Annotated[MembersOnlyState, Nested(MembersOnlyState)] = field(repr=False)
+    state_stale: Annotated[bool, BOOL] = field(repr=False)

@@ -25,6 +25,8 @@ MAX_MLS_MESSAGE = 1 << 24
 MAX_TREE = 1 << 26
 MAX_APPLICATION = 1 << 18
 MAX_DELIVERIES = 4096
+MAX_ROOM_STATE = 1 << 16
+ROOM_STATE = Maybe(Opaque(MAX_ROOM_STATE))
 
 
 def digest(data: bytes | None) -> bytes:
@@ -81,7 +83,7 @@ class CreateRoomRequest(Struct):
 class CommitAuthTBS(Struct):
     """What the committer's leaf signs, for the hub and for every follower: each part, the tree, the policy.
 
-    `epoch` is the one the commit ends; `tree_hash` and `policy_hash` are those after it.
+    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `room_state_hash` are those after it.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -94,6 +96,7 @@ class CommitAuthTBS(Struct):
     tree_hash: Annotated[bytes, Fixed(32)]
     policy_hash: Annotated[bytes, Fixed(32)]
     departures_hash: Annotated[bytes, Fixed(32)]
+    room_state_hash: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class UpdateRequest(Struct):
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
+    room_state: Annotated[bytes | None, ROOM_STATE] = None
 
     def verify(self, signature_key: bytes) -> None:
         """Raises `WrongSigner`, also when a part is not the one that was signed."""
@@ -291,13 +295,14 @@ def sign_snapshot(content: SnapshotTBS, key: SigningKey) -> SnapshotRequest:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Struct):
-    """Ratchet tree, public Tree Wrap tree and policy of one epoch."""
+    """Ratchet tree, public Tree Wrap tree, policy and sealed members-only state of one epoch."""
 
     LIMIT: ClassVar[int] = 1 << 29
     epoch: Annotated[int, U64]
     ratchet_tree: Annotated[bytes, Opaque(1 << 28)]
     public_tree: Annotated[bytes, Opaque(1 << 28)]
     policy: SignedPolicy
+    room_state: Annotated[bytes | None, ROOM_STATE] = None
 
 
 # --- fan-out -----------------------------------------------------------------------------------------
@@ -309,6 +314,7 @@ class EventKind(enum.IntEnum):
     COMMIT = 1
     WELCOME = 2
     APPLICATION = 3
+    JOIN_REQUEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +327,7 @@ class CommitEvent(Struct):
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
+    room_state: Annotated[bytes | None, ROOM_STATE] = None
 
     def check_parts(self) -> None:
         """Raises `WrongSigner` when a part is not the one that was signed."""

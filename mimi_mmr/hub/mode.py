@@ -7,7 +7,7 @@ is a staged value that the caller stores in one transaction and then commits to 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mimi_mmr.errors import (
     IdentityError,
@@ -34,6 +34,7 @@ from mimi_mmr.hub.messages import (
     SubmitTBS,
     UpdateRequest,
     WelcomeEvent,
+    digest,
 )
 from mimi_mmr.hub.policy import Role, SignedPolicy
 from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
@@ -69,6 +70,7 @@ class AcceptedCommit:
     epoch: int
     rows: TreeRows
     policy: SignedPolicy
+    room_state: bytes | None = field(repr=False)
     commit_hash: bytes
     events: tuple[Outgoing, ...]
     _change: TreeChange
@@ -85,6 +87,12 @@ class AcceptedCommit:
         self.state.members.update(self._added)
         self.state.epoch = self.epoch
         self.state.policy = self.policy
+        self.state.room_state = self.room_state
+
+    @property
+    def ends_links(self) -> bool:
+        """Whether the room's join links end with it: whoever it removes knows them."""
+        return bool(self._change.removed)
 
 
 class HubMode:
@@ -155,11 +163,12 @@ class HubMode:
         added = self._check_adds(state, change, sender, now)
         self._check_removes(state, request, change, sender)
         self._check_welcome(request, change)
+        room_state = self._next_room_state(state, request, change)
         wrap = self._stage_tree(state, request, change, added)
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
         events = tuple(self._events(state, request, added))
         return AcceptedCommit(
-            state, state.epoch + 1, rows, policy, auth.commit_hash, events, change, wrap, added
+            state, state.epoch + 1, rows, policy, room_state, auth.commit_hash, events, change, wrap, added
         )
 
     def _authenticate(
@@ -203,6 +212,14 @@ class HubMode:
         if signed.policy.hash != request.auth.content.policy_hash:
             raise NotAllowed("the commit was signed under another policy than the room's")
         return signed
+
+    def _next_room_state(self, state: RoomState, request: UpdateRequest, change: TreeChange) -> bytes | None:
+        if change.removed and state.room_state is not None and request.room_state is None:
+            raise TreeMismatch("a commit that removes comes with the members-only state sealed anew")
+        sealed = state.room_state if request.room_state is None else request.room_state
+        if digest(sealed) != request.auth.content.room_state_hash:
+            raise NotAllowed("the commit was signed over another members-only state than the room's")
+        return sealed
 
     def _check_adds(
         self, state: RoomState, change: TreeChange, sender: Member, now: float
@@ -299,7 +316,12 @@ class HubMode:
     ) -> Iterator[Outgoing]:
         sender = request.auth.content.sender
         event = CommitEvent(
-            request.auth, request.commit, request.member_update, request.policy, request.departures
+            request.auth,
+            request.commit,
+            request.member_update,
+            request.policy,
+            request.departures,
+            request.room_state,
         )
         others = (member for leaf, member in state.members.items() if leaf != sender)
         yield from outgoing(others, EventKind.COMMIT, event.to_bytes())

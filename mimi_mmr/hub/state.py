@@ -44,7 +44,7 @@ class Member:
 
 @dataclass(slots=True)
 class RoomState:
-    """One room, in the epoch it is in."""
+    """One room, in the epoch it is in. `room_state` is the members-only state, sealed."""
 
     room: MimiUri
     epoch: int
@@ -52,6 +52,7 @@ class RoomState:
     wrap: PublicTree
     policy: SignedPolicy
     members: dict[int, Member] = field(default_factory=dict)
+    room_state: bytes | None = field(default=None, repr=False)
 
     @property
     def group_id(self) -> bytes:
@@ -60,13 +61,19 @@ class RoomState:
 
     @classmethod
     def load(
-        cls, room: MimiUri, epoch: int, ratchet: RatchetTree, wrap: PublicTree, policy: SignedPolicy
+        cls,
+        room: MimiUri,
+        epoch: int,
+        ratchet: RatchetTree,
+        wrap: PublicTree,
+        policy: SignedPolicy,
+        room_state: bytes | None = None,
     ) -> RoomState:
         """The state of stored parts; what was checked on its way in is not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
-        return cls(room, epoch, ratchet, wrap, policy, members)
+        return cls(room, epoch, ratchet, wrap, policy, members, room_state)
 
 
 def group_id(room: MimiUri) -> bytes:

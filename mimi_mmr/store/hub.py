@@ -60,7 +60,8 @@ class HubStore:
                     "arity": state.wrap.suite.arity,
                 }
                 await connection.execute(sa.insert(rooms).values(values))
-                await _write_epoch(connection, state.room, state.epoch, new.rows, state.policy, b"")
+                header = _header(new.rows, state.policy, state.room_state, b"")
+                await _write_epoch(connection, state.room, state.epoch, new.rows, header)
         except sa.exc.IntegrityError:
             raise NotAllowed("a room of this URI exists") from None
 
@@ -79,9 +80,8 @@ class HubStore:
         room, before = accepted.state.room, accepted.state.epoch
         async with self._database.write() as connection:
             await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
-            await _write_epoch(
-                connection, room, accepted.epoch, accepted.rows, accepted.policy, accepted.commit_hash
-            )
+            header = _header(accepted.rows, accepted.policy, accepted.room_state, accepted.commit_hash)
+            await _write_epoch(connection, room, accepted.epoch, accepted.rows, header)
 
     async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
         """Whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
@@ -209,7 +209,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
         else:
             wrap[node.level, node.position] = node.data
     public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
-    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy)
+    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.room_state)
 
 
 def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
@@ -219,22 +219,26 @@ def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes
     return query.where(nodes.room == str(room), nodes.epoch_from <= epoch, ends)
 
 
+def _header(
+    rows: TreeRows, policy: SignedPolicy, room_state: bytes | None, commit: bytes
+) -> dict[str, bytes | None]:
+    return {
+        "wrap_header": rows.wrap_header,
+        "policy": policy.to_bytes(),
+        "room_state": room_state,
+        "commit_hash": commit,
+    }
+
+
 async def _write_epoch(
     connection: AsyncConnection,
     room: MimiUri,
     epoch: int,
     rows: TreeRows,
-    policy: SignedPolicy,
-    commit: bytes,
+    header: Mapping[str, bytes | None],
 ) -> None:
-    header = {
-        "room": str(room),
-        "epoch": epoch,
-        "wrap_header": rows.wrap_header,
-        "policy": policy.to_bytes(),
-        "commit_hash": commit,
-    }
-    await connection.execute(sa.insert(room_epochs).values(header))
+    values = {"room": str(room), "epoch": epoch, **header}
+    await connection.execute(sa.insert(room_epochs).values(values))
     changed: dict[tuple[int, int, int], bytes | None] = {
         (_RATCHET, 0, position): data for position, data in rows.ratchet.items()
     }
@@ -263,4 +267,5 @@ async def _replace_nodes(
 
 def to_snapshot(state: RoomState) -> Snapshot:
     """A state as it travels to a joiner."""
-    return Snapshot(state.epoch, state.ratchet.to_bytes(), state.wrap.to_bytes(), state.policy)
+    trees = state.ratchet.to_bytes(), state.wrap.to_bytes()
+    return Snapshot(state.epoch, *trees, state.policy, state.room_state)

@@ -44,6 +44,7 @@ room_epochs = sa.Table(
     sa.Column("epoch", sa.BigInteger, primary_key=True),
     sa.Column("wrap_header", sa.LargeBinary, nullable=False),
     sa.Column("policy", sa.LargeBinary, nullable=False),
+    sa.Column("room_state", sa.LargeBinary),
     sa.Column("commit_hash", sa.LargeBinary, nullable=False),
 )
 

@@ -268,6 +268,9 @@ class RoomBench:
             "tree_update_hash": digest(request.tree_update),
             "member_update_hash": digest(request.member_update),
             "departures_hash": departures_hash(request.departures),
+            "room_state_hash": digest(
+                self.state.room_state if request.room_state is None else request.room_state
+            ),
         }
         content = replace(request.auth.content, **(parts | signed))
         return replace(request, auth=sign_commit(content, self.leaves[signer].key))
@@ -321,6 +324,7 @@ class RoomBench:
             state.wrap.to_bytes(),
             state.wrap.tree_hash,
             state.policy.to_bytes(),
+            state.room_state,
             dict(state.members),
         )
 
@@ -350,6 +354,8 @@ class RoomBench:
         for name, room in self.rooms.items():
             assert (room.epoch, room.tree_hash) == (state.epoch, state.wrap.tree_hash)
             assert room.policy == state.policy
+            assert room._sealed_state == state.room_state
+            assert room.state == next(iter(self.rooms.values())).state
             participants = room.participants()
             assert {leaf: one.credential.user_pseudonym for leaf, one in participants.items()} == {
                 leaf: member.user for leaf, member in state.members.items()

@@ -81,7 +81,7 @@ def reloaded(bench: RoomBench) -> RoomState:
     state = bench.state
     wrap = PublicTree.from_bytes(state.wrap.to_bytes())
     ratchet = RatchetTree.from_bytes(state.ratchet.to_bytes())
-    return RoomState.load(state.room, state.epoch, ratchet, wrap, state.policy)
+    return RoomState.load(state.room, state.epoch, ratchet, wrap, state.policy, state.room_state)
 
 
 @given(

@@ -291,7 +291,7 @@ async def test_a_welcome_to_a_hub_that_never_answers_does_not_stand_in_the_way_f
 
 def _some_auth(room: MimiUri) -> CommitAuth:
     nothing = bytes(32)
-    content = CommitAuthTBS(room, 0, 0, *[nothing] * 7)
+    content = CommitAuthTBS(room, 0, 0, *[nothing] * 8)
     return CommitAuth(content, bytes(64))
 
 
