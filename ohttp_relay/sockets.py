@@ -111,8 +111,9 @@ class Sockets(ABC):
         """Answer requests until the socket is to be closed; return why it is."""
         now = asyncio.get_running_loop().time
         over = now() + self.limits.life_seconds
+        reading = 0.0  # what the last answer may take: it may still be on its way when it has been sent
         while True:
-            patience = max(0.0, min(self.limits.idle_seconds, over - now()))
+            patience = max(0.0, min(self.limits.idle_seconds, over - now())) + reading
             beyond = onward.heard()
             awaited: set[asyncio.Future[Any]] = {client.heard, ending, *beyond}
             await asyncio.wait(awaited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -128,6 +129,7 @@ class Sockets(ABC):
                 return answer
             try:
                 await client.send(answer)
+                reading = self.limits.reading_seconds(answer)
             except OSError:  # gone, or slower than a reader may be
                 return Close.GONE
             if self._metrics is not None:

@@ -56,7 +56,8 @@ class SocketLimits:
     """Bytes of a request and of a response; sockets open at once; seconds until the next request, until an
     answer, of a socket's life, and for its closing; bytes a second that a reader must take.
 
-    A frame may take `idle_seconds`, and what its length needs at `slowest`.
+    A frame may take `idle_seconds` and what its length needs at `slowest`.  A frame that comes is whole when
+    it is handed on: each socket may hold as much as its largest frame.
     """  # noqa: D205
 
     request: int = 64 * 1024
@@ -66,7 +67,11 @@ class SocketLimits:
     answer_seconds: float = 60.0
     life_seconds: float = 3600.0
     closing_seconds: float = 1.0
-    slowest: int = 16 * 1024
+    slowest: int = 64 * 1024
+
+    def reading_seconds(self, frame: bytes) -> float:
+        """Return for how long a frame may be on its way to its reader, in seconds."""
+        return len(frame) / self.slowest
 
 
 class Line:
@@ -104,7 +109,7 @@ class Line:
 
     async def send(self, frame: bytes) -> None:
         """Send a frame.  Raises OSError if the other side is gone; TimeoutError, which is one, if too slow."""
-        async with asyncio.timeout(self._limits.idle_seconds + len(frame) / self._limits.slowest):
+        async with asyncio.timeout(self._limits.idle_seconds + self._limits.reading_seconds(frame)):
             await self._socket.send_bytes(frame)
 
     async def close(self, code: Close = Close.DONE) -> bool:

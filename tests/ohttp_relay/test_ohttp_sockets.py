@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -30,6 +31,7 @@ from ohttp_relay.relay import Relay
 from ohttp_relay.replay import format_date
 from ohttp_relay.sockets import Sockets
 from ohttp_relay.streams import StreamedResponse, one_piece
+from ohttp_relay.telemetry import Metrics
 from ohttp_relay.websocket import PROTOCOL, Close, SocketLimits
 
 from ohttp_frames import bare_socket, ending  # isort: skip
@@ -593,31 +595,61 @@ async def test_pings_do_not_keep_a_socket(world: World, open_world) -> None:
         await asyncio.gather(pinging, return_exceptions=True)
 
 
-@pytest.mark.parametrize("at", ["gateway", "relay"])
-async def test_who_does_not_read_is_cut_off_and_nothing_is_kept_for_it(
-    world: World, open_world, inside: Inside, at: str
-) -> None:
-    limits = SocketLimits(idle_seconds=0.3, slowest=1 << 30, closing_seconds=0.2)
-    answer = bytes(16 << 20)
+LARGE = 16 << 20
 
-    async def large(request: Request) -> Response:
-        inside.asked.append(request.content)
-        return Response(200, (), answer)
 
-    inner, outer = (limits, QUICK) if at == "gateway" else (QUICK, limits)
-    await open_world(gateway={"local": {ORIGIN: large}, "sockets": inner}, relay={"sockets": outer})
-    url = world.relay_url if at == "relay" else world.gateway_url
+async def large(_: Request) -> Response:
+    return Response(200, (), bytes(LARGE))
+
+
+@pytest.fixture(params=["over TLS", "plain"])
+async def unhurried(
+    request: pytest.FixtureRequest, world: World, server_tls: ssl.SSLContext
+) -> AsyncIterator[Callable[[SocketLimits], Awaitable[tuple[str, Metrics]]]]:
+    """Starts a gateway with large answers; gives its URL and its metrics."""
+    runners = []
+
+    async def start(limits: SocketLimits) -> tuple[str, Metrics]:
+        metrics = Metrics("gateway")
+        gateway = Gateway(world.keyring, local={ORIGIN: large}, sockets=limits, metrics=metrics)
+        runners.append(web.AppRunner(gateway.app(), shutdown_timeout=1))
+        await runners[-1].setup()
+        tls = server_tls if request.param == "over TLS" else None
+        await web.TCPSite(runners[-1], "127.0.0.1", 0, ssl_context=tls).start()
+        port = runners[-1].addresses[0][1]
+        return f"{'https' if tls else 'http'}://localhost:{port}{DEFAULT_PATH}", metrics
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_who_does_not_read_is_cut_off(world: World, unhurried) -> None:
+    url, metrics = await unhurried(SocketLimits(idle_seconds=0.3, slowest=1 << 30, closing_seconds=0.2))
     async with bare_socket(url, tls=world.tls, max_msg_size=0) as socket:
-        assert socket._conn is not None
-        assert socket._conn.transport is not None
-        socket._conn.transport.pause_reading()
-        await socket.send_bytes(sealed(world)[0])
-        sockets = (world.relay if at == "relay" else world.gateway).sockets
+        transport = socket._conn.transport
+        transport.pause_reading()
+        for _ in range(4):  # TLS takes one that has not left before it says so
+            await socket.send_bytes(sealed(world)[0])
         async with asyncio.timeout(10):
-            while not inside.asked:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        await empty(sockets)
-        socket._conn.transport.abort()
+            while "ohttp_socket_ends_total{" not in (shown := metrics.render().decode()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        transport.abort()
+    assert 'ohttp_socket_ends_total{reason="GONE",role="gateway"} 1.0' in shown
+
+
+async def test_who_reads_slowly_but_reads_is_waited_for(world: World, unhurried) -> None:
+    url, _ = await unhurried(SocketLimits(idle_seconds=0.2, slowest=LARGE // 10, closing_seconds=0.2))
+    async with bare_socket(url, tls=world.tls, max_msg_size=0) as socket:
+        transport = socket._conn.transport
+        for _ in range(2):
+            transport.pause_reading()
+            frame, opener = sealed(world)
+            await socket.send_bytes(frame)
+            await asyncio.sleep(1)  # five times what an idle socket has
+            transport.resume_reading()
+            answer = Response.from_bytes(opener.open(await socket.receive_bytes(timeout=10)))
+            assert len(answer.content) == LARGE
 
 
 # The end
