@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mimi_mmr.connections import ConnectionKeyOffer, ConnectionPackage, ConnectionRequest
 from mimi_mmr.credentials import VerifiedDevice
+from mimi_mmr.keypackages import fetch_token, shelf_id
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.sealing import SealingKey
 from mimi_mmr.secret import AccessToken, ConnectionKey
@@ -17,7 +18,8 @@ class Contact:
     """Somebody one shares a connection room with.
 
     `pinned` says whether the identity key was checked against a contact code; otherwise it was trusted on first
-    use. `own_key` is this side's connection key for them, `theirs` the one they sent; each names a shelf.
+    use. `own_key` is this side's connection key for them, in its `key_version`, `theirs` the one they sent; each
+    names a shelf. Of one who is `blocked` nothing is taken any more, and nothing is told.
     """
 
     device: VerifiedDevice
@@ -26,6 +28,13 @@ class Contact:
     own_key: ConnectionKey = field(default_factory=ConnectionKey.generate)
     upload_key: SigningKey = field(default_factory=SigningKey.generate)
     theirs: ConnectionKeyOffer | None = None
+    key_version: int = 1
+    blocked: bool = False
+
+    @property
+    def shelf(self) -> bytes:
+        """Where KeyPackage sets for them lie (32 bytes)."""
+        return shelf_id(fetch_token(self.own_key), self.upload_key.public)
 
     @property
     def user(self) -> MimiUri:
@@ -34,7 +43,19 @@ class Contact:
 
     def offer(self) -> ConnectionKeyOffer:
         """What this side sends into the connection room."""
-        return ConnectionKeyOffer(1, self.own_key.reveal(), self.upload_key.public)
+        return ConnectionKeyOffer(self.key_version, self.own_key.reveal(), self.upload_key.public)
+
+    def take(self, offer: ConnectionKeyOffer) -> bool:
+        """Their connection key, if it is newer than what is known; whether it was."""
+        newer = self.theirs is None or offer.key_version > self.theirs.key_version
+        if newer:
+            self.theirs = offer
+        return newer
+
+    def rotate(self) -> None:
+        """A new connection key with a new shelf; the old shelf is for the caller to close."""
+        self.key_version += 1
+        self.own_key, self.upload_key = ConnectionKey.generate(), SigningKey.generate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +71,7 @@ class OutgoingRequest:
     """A request that was deposited, and what its response will be opened with."""
 
     request: ConnectionRequest
+    package: ConnectionPackage
     recipient: VerifiedDevice
     pinned: bool
     response_key: SealingKey

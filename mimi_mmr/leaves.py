@@ -5,6 +5,7 @@ Nothing in two leaves of one device is equal, so nothing links its rooms.
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 
 from mimi_mmr.credentials import CREDENTIAL_LIFETIME, DeviceIdentity, LeafIdentity, make_credential
@@ -20,10 +21,14 @@ DAY = 86400
 
 @dataclass(frozen=True, slots=True)
 class PreparedLeaf:
-    """What a device holds of a leaf before (and after) it is in a room."""
+    """What a device holds of a leaf before (and after) it is in a room.
+
+    `set_key` proves the user pseudonym, which the leaves of all of a user's devices in one room share.
+    """
 
     client: MlsClient = field(repr=False)
     key: SigningKey
+    set_key: SigningKey
     identity: LeafIdentity = field(repr=False)
     ilk: IdentityLinkKey
     queue: AccessToken
@@ -48,9 +53,14 @@ class PreparedKeyPackage:
 
 
 def prepare_leaf(
-    engine: MlsEngine, device: DeviceIdentity, set_key: SigningKey, queue_key: SealingPublicKey, now: float
+    engine: MlsEngine,
+    device: DeviceIdentity,
+    set_key: SigningKey,
+    queue_key: SealingPublicKey,
+    now: float,
+    rows: Callable[[SigningKey], MutableMapping[bytes, bytes]] = lambda _: {},
 ) -> PreparedLeaf:
-    """A leaf for one room, under the user pseudonym that `set_key` makes.
+    """A leaf for one room, under the user pseudonym that `set_key` makes; its groups are kept in `rows(leaf key)`.
 
     The credential's expiry is a day's start, so that it doesn't say when in the day it was made.
     """
@@ -60,7 +70,8 @@ def prepare_leaf(
     token = AccessToken.generate()
     address = seal_queue_id(device.user.domain, queue_key, queue_id(token), key.public)
     identity = LeafIdentity(credential, address)
-    return PreparedLeaf(engine.client(identity.to_bytes(), key), key, identity, ilk, token)
+    client = engine.client(identity.to_bytes(), key, rows(key))
+    return PreparedLeaf(client, key, set_key, identity, ilk, token)
 
 
 def prepare_key_package(leaf: PreparedLeaf) -> PreparedKeyPackage:

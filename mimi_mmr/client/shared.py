@@ -24,8 +24,7 @@ class SharedKind(enum.IntEnum):
     CONTACT = 2
     SETTING = 3
     CONNECTION_PACKAGE = 4
-    ROOM = 5
-    LEAF = 6
+    LEAF = 5
 
 
 @dataclass(frozen=True, slots=True)

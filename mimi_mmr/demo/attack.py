@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,11 @@ class HoardingEngine:
     kept: list[bytes] = field(default_factory=list, repr=False)
     _inner: MlsEngine = field(default_factory=MlsRsEngine)
 
-    def client(self, identity: bytes, key: SigningKey) -> MlsClient:
+    def client(
+        self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
+    ) -> MlsClient:
         """A client whose groups hoard."""
-        return _HoardingClient(self._inner.client(identity, key), self.kept)
+        return _HoardingClient(self._inner.client(identity, key, rows), self.kept)
 
 
 class _HoardingClient:

@@ -1,0 +1,339 @@
+"""One device's account at its provider: registration, connection packages, requests to connect in and out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.client.history import Notices
+from mimi_mmr.client.saved import SavedAccount, SavedOutgoing, SavedPackage
+from mimi_mmr.client.shared import SharedKind, SharedState
+from mimi_mmr.connections import (
+    ConnectionPackage,
+    ConnectionRequest,
+    ContactCode,
+    ReplyInbox,
+    make_connection_package,
+    make_request,
+    open_request,
+    seal_request,
+)
+from mimi_mmr.contacts import IncomingRequest, OutgoingRequest, PublishedPackage
+from mimi_mmr.credentials import DeviceIdentity, RealCredential, VerifiedDevice, bind_device, fingerprint
+from mimi_mmr.endpoints import (
+    CertificateChain,
+    Deposit,
+    DeviceList,
+    Inbox,
+    PackagesLeft,
+    PublishRequest,
+    RegisterRequest,
+    RegisterTBS,
+    WaitingDeposit,
+)
+from mimi_mmr.errors import (
+    ConnectionRefused,
+    IdentityError,
+    MmrError,
+    ParseError,
+    RoomError,
+    SealedBoxRejected,
+    StateError,
+)
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.private_path import PrivatePath
+from mimi_mmr.queues import queue_id
+from mimi_mmr.sealing import Kem, SealingKey
+from mimi_mmr.secret import AccessToken
+from mimi_mmr.stock import Queues
+from mimi_mmr.uris import MimiUri
+from mimi_mmr.vault import Vault
+
+PACKAGE_LIFETIME = 30 * 86400
+PACKAGES = 4
+PACKAGES_LEAST = 2
+RENEW_BEFORE = 7 * 86400
+STRANGE_SECONDS = 3600.0
+_ACCOUNT = b"account"
+_ONLY_CONTACTS = b"only-contacts"
+
+
+class UnknownPackage(ConnectionRefused):
+    """A request that is sealed to a connection package which is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A device's own: its account's token, the user's identity key, and the device's key."""
+
+    token: AccessToken
+    identity: SigningKey
+    device: SigningKey
+
+
+class Account:
+    """A user's account as one device holds it; the floors above add KeyPackages, rooms, contacts, devices."""
+
+    def __init__(
+        self,
+        user: MimiUri,
+        device: MimiUri,
+        url: str,
+        path: PrivatePath,
+        trust: TrustAnchors,
+        vault: Vault,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """As the vault has it, or not registered yet. `refused` collects what came and was no good, in words."""
+        self.user = user
+        self.device = device
+        self.url = url
+        self.path = path
+        self.trust = trust
+        self.refused: list[str] = []
+        self._strange: dict[int, float] = {}
+        self.notices = Notices(vault)
+        self._vault = vault
+        self._clock = clock
+        self._queues = Queues(path)
+        self._shared = SharedState(vault, device.name)
+        self._me: DeviceIdentity | None = None
+        row = vault.table("account").get(_ACCOUNT)
+        self._restore_account(SavedAccount.from_bytes(row)) if row else self._begin_account()
+        self._packages = {
+            key: SavedPackage.from_bytes(value).published()
+            for key, value in self._shared.items(SharedKind.CONNECTION_PACKAGE)
+        }
+        self._outgoing_rows = vault.table("outgoing")
+        saved = (SavedOutgoing.from_bytes(row).outgoing() for row in self._outgoing_rows.values())
+        self.outgoing = {request.recipient.user: request for request in saved}
+
+    def _begin_account(self) -> None:
+        self._keys = Keys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())
+        self._keep_account(None)
+
+    def _restore_account(self, saved: SavedAccount) -> None:
+        if (saved.user, saved.device) != (self.user, self.device):
+            raise StateError(f"the state is that of {saved.user} on {saved.device}")
+        identity, device = SigningKey.from_seed(saved.identity_seed), SigningKey.from_seed(saved.device_seed)
+        self._keys = Keys(AccessToken(saved.token), identity, device)
+        if saved.credential is not None:
+            self._me = DeviceIdentity(self.user, self.device, device, saved.credential)
+
+    def _keep_account(self, credential: RealCredential | None) -> None:
+        keys = self._keys
+        seeds = keys.token.reveal(), keys.identity.seed(), keys.device.seed()
+        saved = SavedAccount(1, self.user, self.device, self.url, *seeds, credential)
+        self._vault.table("account")[_ACCOUNT] = saved.to_bytes()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; the vault is its owner's to close."""
+        await self.path.close()
+
+    # --- account -------------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> DeviceIdentity:
+        """This device's real credential; raises `RoomError` before `register`."""
+        if self._me is None:
+            raise RoomError("register first")
+        return self._me
+
+    @property
+    def registered(self) -> bool:
+        """Whether there is an account, and this device one of its devices."""
+        return self._me is not None
+
+    @property
+    def contact_code(self) -> ContactCode:
+        """What to give to somebody who wants to connect."""
+        return ContactCode(self.user, fingerprint(self._keys.identity.public))
+
+    @property
+    def only_contacts(self) -> bool:
+        """Whether requests of people who are no contacts are refused, in silence."""
+        return self._shared.get(SharedKind.SETTING, _ONLY_CONTACTS) == b"1"
+
+    @only_contacts.setter
+    def only_contacts(self, on: bool) -> None:
+        self._shared.put(SharedKind.SETTING, _ONLY_CONTACTS, b"1" if on else b"0")
+
+    async def register(self, packages: int = PACKAGES) -> None:
+        """Open the account, get the device certified, publish connection packages (and one last resort).
+
+        May be called again after an answer was lost.
+        """
+        tbs = RegisterTBS(self.user.domain, self.user.name, self.device.name)
+        keys = self._keys
+        proof = keys.device.sign("RegisterTBS", tbs.to_bytes())
+        request = RegisterRequest(tbs.user, tbs.device, keys.device.public, proof, keys.token.reveal())
+        answer = await self.path.account("POST", "/v1/account", request.to_bytes())
+        await self._certified(CertificateChain.from_bytes(answer).certificates, packages)
+
+    async def _certified(self, chain: tuple[bytes, ...], packages: int) -> None:
+        keys = self._keys
+        credential = bind_device(keys.identity, self.user, self.device, chain, keys.device.public)
+        credential.verify(self.trust, self._clock())
+        await self.path.provider(self.user.domain)
+        self._me = DeviceIdentity(self.user, self.device, keys.device, credential)
+        self._keep_account(credential)
+        await self.publish_connection_packages(packages)
+
+    async def close_account(self) -> None:
+        """Have the provider forget the account and all in it; nobody can take its name."""
+        await self._account("DELETE", "")
+
+    async def registered_devices(self) -> list[str]:
+        """Names of the devices that the provider has of this account."""
+        return list(DeviceList.from_bytes(await self._account("GET", "/devices")).devices)
+
+    async def _account(self, method: str, what: str, body: bytes = b"") -> bytes:
+        path = f"/v1/account/{self.user.name}{what}"
+        return await self.path.account(method, path, body, self._keys.token)
+
+    # --- connection packages -------------------------------------------------------------------------
+
+    async def publish_connection_packages(self, count: int) -> None:
+        """Publish `count` one-time packages (alternating X25519 and the hybrid) and a hybrid last resort."""
+        kems = [Kem.X_WING if number % 2 else Kem.X25519 for number in range(count)]
+        made = [self._make_package(kem, last_resort=False) for kem in kems]
+        made.append(self._make_package(Kem.X_WING, last_resort=True))
+        with self._vault.transaction():  # before anybody can use them
+            for item in made:
+                self._packages[item.package.hash] = item
+                value = SavedPackage.of(item).to_bytes()
+                self._shared.put(SharedKind.CONNECTION_PACKAGE, item.package.hash, value)
+        await self._account(
+            "POST", "/packages", PublishRequest(tuple(item.package for item in made)).to_bytes()
+        )
+
+    def _make_package(self, kem: Kem, *, last_resort: bool) -> PublishedPackage:
+        key = SealingKey.generate(kem)
+        expiry = int(self._clock()) // 86400 * 86400 + PACKAGE_LIFETIME
+        package = make_connection_package(self.me, key.public, last_resort=last_resort, expiry=expiry)
+        return PublishedPackage(package, key)
+
+    async def tend_connection_packages(self) -> None:
+        """Have enough connection packages published; forget the keys of those that have expired."""
+        now = self._clock()
+        for key, item in list(self._packages.items()):
+            if item.package.content.expiry + PACKAGE_LIFETIME < now:  # requests to it have expired as well
+                self._forget_package(key)
+        left = PackagesLeft.from_bytes(await self._account("GET", "/packages")).device
+        soon = left.earliest_expiry is not None and left.earliest_expiry < now + RENEW_BEFORE
+        if left.one_time < PACKAGES_LEAST or not left.last_resorts or soon:
+            await self.publish_connection_packages(PACKAGES)
+
+    async def replace_connection_packages(self) -> None:
+        """Withdraw all of the account's packages, whose keys somebody else may have, and publish new ones."""
+        await self._account("DELETE", "/packages")
+        for key in list(self._packages):
+            self._forget_package(key)
+        await self.publish_connection_packages(PACKAGES)
+
+    def _forget_package(self, key: bytes) -> None:
+        self._packages.pop(key, None)
+        self._shared.put(SharedKind.CONNECTION_PACKAGE, key, None)
+
+    # --- connecting ----------------------------------------------------------------------------------
+
+    async def request_connection(self, to: ContactCode | MimiUri) -> OutgoingRequest:
+        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused."""
+        user, pin = (to.user, to.fingerprint) if isinstance(to, ContactCode) else (to, None)
+        if user == self.user:
+            raise ConnectionRefused("that is this very user")
+        encoded = await self.path.call(user.domain, "POST", f"/v1/connectionPackage/{user.name}")
+        package = ConnectionPackage.from_bytes(encoded)
+        recipient = package.verify(user, pin, self.trust, self._clock())
+        inbox, response_key = AccessToken.generate(), SealingKey.generate(Kem.X_WING)
+        await self._queues.create(inbox, accepts_deposits=True)
+        reply = ReplyInbox(self.user.domain, queue_id(inbox))
+        request = make_request(self.me, package, reply, response_key.public, self._clock())
+        outgoing = OutgoingRequest(request, package, recipient, pin is not None, response_key, inbox)
+        self._keep_outgoing(outgoing)  # before it goes: its answer must find the key
+        deposit = Deposit(package.hash, seal_request(request, package))
+        await self.path.call(user.domain, "POST", f"/v1/connectionRequest/{user.name}", deposit.to_bytes())
+        return outgoing
+
+    def _keep_outgoing(self, outgoing: OutgoingRequest) -> None:
+        self.outgoing[outgoing.recipient.user] = outgoing
+        self._outgoing_rows[outgoing.request.hash] = SavedOutgoing.of(outgoing).to_bytes()
+
+    async def _drop_outgoing(self, outgoing: OutgoingRequest) -> None:
+        """A request is answered, or taken back, or too old."""
+        if self.outgoing.get(outgoing.recipient.user) == outgoing:
+            del self.outgoing[outgoing.recipient.user]
+        self._outgoing_rows.pop(outgoing.request.hash, None)
+        await self._queues.delete(outgoing.inbox)
+
+    async def connection_requests(self) -> list[IncomingRequest]:
+        """Who wants to connect. What does not open or verify is dropped, and noted in `refused`."""
+        inbox = Inbox.from_bytes(await self._account("GET", "/requests"))
+        found: dict[bytes, IncomingRequest] = {}
+        for waiting in inbox.deposits:
+            try:
+                incoming = self._open_request(waiting.number, waiting.deposit)
+            except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
+                await self._drop_strange(waiting, error)
+                continue
+            if self._wanted(incoming):
+                found[incoming.request.hash] = incoming
+            else:
+                await self.refuse(incoming)
+        return list(found.values())
+
+    async def _drop_strange(self, waiting: WaitingDeposit, error: MmrError) -> None:
+        """What can't be read goes; later, if it may be for a package that another device has just published."""
+        seen = self._strange.setdefault(waiting.number, self._clock())
+        if (
+            isinstance(error, UnknownPackage)
+            and self._clock() - seen < STRANGE_SECONDS
+            and self._has_devices()
+        ):
+            return
+        del self._strange[waiting.number]
+        self.refused.append(f"connection request: {error}")
+        await self._forget_request(waiting.number)
+
+    def _has_devices(self) -> bool:
+        """Whether the user has other devices than this one."""
+        return False
+
+    def _wanted(self, incoming: IncomingRequest) -> bool:
+        """Whether a user wants to hear of a request at all."""
+        return not self.only_contacts
+
+    def _open_request(self, number: int, deposit: Deposit) -> IncomingRequest:
+        published = self._packages.get(deposit.package_hash)
+        if published is None:
+            raise UnknownPackage("sealed to a connection package that is not this user's")
+        request = open_request(deposit.request, published.key, deposit.package_hash)
+        return self._verified(number, request, deposit.package_hash)
+
+    def _verified(self, number: int, request: ConnectionRequest, package_hash: bytes) -> IncomingRequest:
+        device: VerifiedDevice = request.verify(self.user, package_hash, self.trust, self._clock())
+        return IncomingRequest(number, request, device)
+
+    async def refuse(self, incoming: IncomingRequest) -> None:
+        """Say nothing: the requester sees what it sees of somebody who is away."""
+        await self._settle(incoming)
+
+    async def _settle(self, incoming: IncomingRequest) -> None:
+        """A request is dealt with: it goes, and with it the one-time key that it was sealed to."""
+        package_hash = incoming.request.content.package_hash
+        published = self._packages.get(package_hash)  # None if another request was sealed to the same one
+        if published is not None and not published.package.content.last_resort:
+            self._forget_package(package_hash)
+        await self._forget_request(incoming.number)
+
+    async def _forget_request(self, number: int) -> None:
+        await self._account("DELETE", f"/requests/{number}")
