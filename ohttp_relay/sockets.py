@@ -93,7 +93,10 @@ class Sockets(ABC):
             timeout=2 * self.limits.closing_seconds,
             decode_text=False,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # gone while the way onward was opened; the HTTP library would log who it was
+            return web.Response(status=400, text="the client is gone")
         client = Line(socket, self.limits)
         if self._metrics is not None:
             self._metrics.socket_opened()
