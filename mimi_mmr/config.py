@@ -90,6 +90,7 @@ def _listen(value: str) -> str:
 
 PREFIX = "MIMI_MMR_"
 ASSETS_PREFIX = "MIMI_MMR_ASSETS_"
+OF_PEOPLE = {f"{PREFIX}HOME", f"{PREFIX}PASSPHRASE"}  # of the commands that use an account
 ROLES = ("hub", "accounts", "deliveries")
 
 _S = TypeVar("_S", bound=BaseSettings)
@@ -318,6 +319,7 @@ def _check_environment(kind: type[BaseSettings]) -> None:
         variable(part, setting.name) for part in (Settings, AssetHostSettings) for setting in every(part)
     }
     known |= {variable(part, name) for part in (Settings, AssetHostSettings) for name in part.model_fields}
+    known |= OF_PEOPLE
     first = kind.model_config.get("env_prefix", "")
     for name in sorted(os.environ):
         upper = name.upper()

@@ -32,6 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent",),
     ("ledger",),
     ("demo",),
+    ("agent",),
     ("cli",),
     ("__main__",),
 )

@@ -1,4 +1,4 @@
-"""The `mimi-mmr` command."""
+"""`mimi-mmr serve` and what belongs to it: commands of those who run a provider."""
 
 from __future__ import annotations
 
@@ -12,31 +12,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mimi_mmr.config import (
-    ASSETS_PREFIX,
-    PREFIX,
-    AssetHostSettings,
-    Settings,
-    activated_socket,
-    load_asset_host_settings,
-    load_settings,
-    settings_table,
-    socket_was_passed,
-)
 from mimi_mmr.errors import ConfigError, MmrError
-from mimi_mmr.service import logs
-from mimi_mmr.service.assets import AssetHost
-from mimi_mmr.service.files import make_authority
-from mimi_mmr.service.provider import Provider
-from mimi_mmr.service.record import Recorder
-from mimi_mmr.service.run import announce, listen, run, until_signalled
 from mimi_mmr.uris import check_domain
-from ohttp_relay.errors import OhttpError
 
+# A provider's modules are imported by the commands that run one: people's commands, and completion, are quick.
 EXIT_CONFIG = 2
 log = logging.getLogger(__name__)
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help="Minimal metadata rooms for MIMI.")
+app = typer.Typer()
 
 ConfigFile = Annotated[
     Path | None,
@@ -59,6 +42,8 @@ def asset_host(config: ConfigFile = None) -> None:
 @app.command()
 def settings() -> None:
     """Every setting of `serve` and of `asset-host`, with its default."""
+    from mimi_mmr.config import ASSETS_PREFIX, PREFIX, AssetHostSettings, Settings, settings_table
+
     typer.echo(f"`mimi-mmr serve`, with variables `{PREFIX}…`:\n\n{settings_table(Settings)}\n")
     typer.echo(
         f"`mimi-mmr asset-host`, with variables `{ASSETS_PREFIX}…`:\n\n{settings_table(AssetHostSettings)}"
@@ -72,6 +57,8 @@ def ca(
     trust_dir: Annotated[Path, typer.Option(help="Where its root goes, for others to copy.")] = Path("trust"),
 ) -> None:
     """Make a provider's CA."""
+    from mimi_mmr.service.files import make_authority
+
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         trust_dir.mkdir(parents=True, exist_ok=True)
@@ -105,6 +92,11 @@ def demo(
 
 
 async def _serve(config: Path | None) -> None:
+    from mimi_mmr.config import activated_socket, load_settings, socket_was_passed
+    from mimi_mmr.service import logs
+    from mimi_mmr.service.provider import Provider
+    from mimi_mmr.service.run import announce, listen, until_signalled
+
     settings = load_settings(config)
     logs.configure(settings.log_level)
     if socket_was_passed() and activated_socket(settings.listen) is None:
@@ -120,6 +112,12 @@ async def _serve(config: Path | None) -> None:
 
 
 async def _serve_assets(config: Path | None) -> None:
+    from mimi_mmr.config import load_asset_host_settings
+    from mimi_mmr.service import logs
+    from mimi_mmr.service.assets import AssetHost
+    from mimi_mmr.service.record import Recorder
+    from mimi_mmr.service.run import announce, listen, until_signalled
+
     settings = load_asset_host_settings(config)
     logs.configure(settings.log_level)
     host = AssetHost(
@@ -135,6 +133,9 @@ async def _serve_assets(config: Path | None) -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    from mimi_mmr.service.run import run
+    from ohttp_relay.errors import OhttpError
+
     try:
         run(work)
     except (MmrError, OhttpError, OSError) as error:
@@ -144,8 +145,3 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 def _fail(message: str) -> NoReturn:
     sys.stderr.writelines(f"mimi-mmr: {line}\n" for line in message.splitlines() or [""])
     raise typer.Exit(EXIT_CONFIG)
-
-
-def main() -> None:
-    """The console script's entry."""
-    app()

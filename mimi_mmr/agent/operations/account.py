@@ -1,0 +1,110 @@
+"""Accounts: made, shown, given another passphrase, deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mimi_mmr.agent.errors import AgentError
+from mimi_mmr.agent.operations.registry import operation
+from mimi_mmr.agent.settings import Settings
+from mimi_mmr.agent.views import account_view
+from mimi_mmr.agent.wire import Given
+from mimi_mmr.client import Client
+from mimi_mmr.errors import ConfigError, MmrError, PeerError, PrivatePathFailed
+from mimi_mmr.uris import check_domain, check_name
+from mimi_mmr.vault import Vault
+
+if TYPE_CHECKING:
+    from mimi_mmr.agent.agent import Agent
+    from mimi_mmr.agent.server import Say
+
+
+def settings_of(agent: Agent, given: Given) -> Settings:
+    """What a command says of trust and TLS, tried out; raises `ConfigError`."""
+    tls_ca = str(agent.given_path(given, "tls_ca")) if given.text_or_none("tls_ca") else None
+    settings = Settings(str(agent.given_path(given, "trust")), tls_ca, given.number("key_package_slot"))
+    settings.trust(given.text("domain"))
+    settings.tls()
+    return settings
+
+
+def provider_url(given: Given) -> str:
+    """`https://host[:port]`; raises `ConfigError`."""
+    url = given.text("provider").rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.path or parts.query:
+        raise ConfigError("--provider: expected https://host[:port]")
+    return url
+
+
+@operation("account.create")
+async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """A new account with its first device; the same again finishes what was not heard of."""
+    user, device = check_name(given.text("user")), check_name(given.text("device"))
+    domain, url = check_domain(given.text("domain")), provider_url(given)
+
+    def make(settings: Settings, vault: Vault) -> Client:
+        return Client(
+            user,
+            device,
+            domain,
+            url,
+            settings.trust(),
+            vault=vault,
+            ssl_context=settings.tls(),
+            key_package_slot=settings.key_package_slot,
+        )
+
+    client = agent.unfinished
+    if client is None:
+        client = agent.begin(settings_of(agent, given), make)
+    elif (client.user.name, client.user.domain, client.device.name) != (user, domain, device):
+        raise AgentError(
+            f"the account of {client.user} was begun here, and not finished: say the same again, or delete it"
+        )
+    await register(agent, client)
+    return account_view(client)
+
+
+async def register(agent: Agent, client: Client) -> None:
+    """Have it registered. After a refusal nothing is left; without an answer it can be tried again."""
+    try:
+        await client.register()
+    except (PeerError, PrivatePathFailed):
+        raise
+    except MmrError:
+        await agent.abandon()
+        raise
+    agent.begun()
+
+
+@operation("account.show")
+async def show(agent: Agent, _: Given, __: Say) -> dict[str, Any]:
+    """Who this is."""
+    return account_view(agent.client)
+
+
+@operation("account.passphrase")
+async def passphrase(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """Another passphrase for the state file."""
+    agent.vault.change_passphrase(given.text("new"))
+    return {}
+
+
+@operation("account.delete")
+async def delete(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """Leave every room, close the account at the provider, delete the state. `local`: the state alone."""
+    client = agent.unfinished or agent.client
+    problems: list[str] = []
+    if client.registered and not given.flag("local"):
+        await agent.background.stop()
+        for joined in list(client.rooms.values()):
+            try:
+                await client.leave(joined)
+            except MmrError as error:
+                problems.append(f"{joined.room.state.name or joined.uri.name}: {error}")
+        await client.close_account()
+    user = str(client.user)
+    await agent.abandon()
+    return {"user": user, "problems": problems}

@@ -1,0 +1,73 @@
+"""Devices of one user: listed, added with a code, removed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from mimi_mmr.agent.errors import NothingYet
+from mimi_mmr.agent.operations.account import provider_url, settings_of
+from mimi_mmr.agent.operations.registry import operation
+from mimi_mmr.agent.settings import Settings
+from mimi_mmr.agent.views import account_view
+from mimi_mmr.agent.wire import Given
+from mimi_mmr.client import Client
+from mimi_mmr.uris import check_domain, check_name
+from mimi_mmr.vault import Vault
+
+if TYPE_CHECKING:
+    from mimi_mmr.agent.agent import Agent
+    from mimi_mmr.agent.server import Say
+
+
+@operation("device.list")
+async def devices(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
+    """Those of this user."""
+    own = agent.client.device.name
+    return [{"device": name, "own": name == own} for name in agent.client.devices()]
+
+
+@operation("device.add", only_waits=True)
+async def add(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
+    """A code as an item; then, once the device that it was typed on is in, its name."""
+    invitation = await agent.client.invite_device()
+    agent.background.await_device(invitation)
+    await say.item({"code": invitation.code, "expires": invitation.expiry})
+    try:
+        async with asyncio.timeout(given.number("wait")):
+            while not invitation.device:
+                await agent.happened.wait()
+    except TimeoutError:
+        raise NothingYet("no device has come with this code yet; it is good for an hour") from None
+    return {"device": invitation.device}
+
+
+@operation("device.join")
+async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """Be a further device of a user, by the code that an existing one shows."""
+    user, device = check_name(given.text("user")), check_name(given.text("device"))
+    domain, url = check_domain(given.text("domain")), provider_url(given)
+
+    def make(settings: Settings, vault: Vault) -> Client:
+        trust, tls = settings.trust(), settings.tls()
+        slot = settings.key_package_slot
+        return Client(user, device, domain, url, trust, vault=vault, ssl_context=tls, key_package_slot=slot)
+
+    client = agent.begin(settings_of(agent, given), make)
+    try:
+        await client.join_account(given.text("code"))
+    finally:
+        if client.registered:
+            agent.begun()
+        else:  # a code is good for one try, and so is this
+            await agent.abandon()
+    return account_view(client)
+
+
+@operation("device.remove")
+async def remove(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """Shut a device out: of the account, of every room, of every key it knew."""
+    name = given.text("device")
+    await agent.client.remove_device(name)
+    agent.happened.ring()
+    return {"device": name}
