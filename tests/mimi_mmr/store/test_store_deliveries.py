@@ -506,3 +506,35 @@ async def test_nobody_can_tell_a_closed_shelf_by_how_much_the_database_is_asked(
             assert await claim(deliveries, shelf=shelf) is None
     assert asked["closed"] == asked["unknown"]
     assert [one for one in asked["closed"] if one.startswith("SELECT")] == asked["closed"][-2:]
+
+
+async def test_everybody_at_one_shelf_at_once_waits_for_nobody_in_a_circle(opened: Open) -> None:
+    """Uploads, claims, orders and housekeeping, from several workers; each set ends up in one place."""
+    stores = [DeliveryStore(await opened(tables.deliveries)) for _ in range(4)]
+    uploads = {number: upload_of(number) for number in range(24)}
+    last = [upload_of(number, last_resort=True) for number in (100, 101)]
+    given: list[bytes] = []
+    back: list[bytes] = []
+
+    async def work(number: int) -> None:
+        store = stores[number % 4]
+        await store.upload(uploads[number])
+        await store.upload(last[number % 2])
+        taken = await claim(store)
+        if taken is not None and not taken[1]:
+            given.append(taken[0])
+        if number % 3 == 0:
+            answer = await give(store, ShelfOrderKind.TAKE_BACK, number, number + 1, 100 + number % 2)
+            back.extend(entry.serial for entry in answer.taken_back if not entry.last_resort)
+        if number % 5 == 0:
+            await store.expire(NOW)
+        await store.first_time(b"claim %d" % number, NOW, NOW + 60)
+
+    await asyncio.wait_for(asyncio.gather(*(work(number) for number in range(24))), 120)
+    left = [number_of(entry) for entry in (await report(stores[0])).sets if not entry.last_resort]
+    ended = sorted(
+        [int(one.removeprefix(b"package ")) for one in given]
+        + [int.from_bytes(serial, "big") for serial in back]
+        + left
+    )
+    assert ended == list(range(24))
