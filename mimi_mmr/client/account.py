@@ -12,17 +12,20 @@ from mimi_mmr.client.history import Notices
 from mimi_mmr.client.saved import SavedAccount, SavedOutgoing, SavedPackage
 from mimi_mmr.client.shared import SharedKind, SharedState
 from mimi_mmr.connections import (
+    ConnectionCancel,
     ConnectionPackage,
     ConnectionRequest,
     ContactCode,
     ReplyInbox,
+    make_cancel,
     make_connection_package,
     make_request,
-    open_request,
+    open_deposit,
+    seal_cancel,
     seal_request,
 )
 from mimi_mmr.contacts import IncomingRequest, OutgoingRequest, PublishedPackage
-from mimi_mmr.credentials import DeviceIdentity, RealCredential, VerifiedDevice, bind_device, fingerprint
+from mimi_mmr.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
 from mimi_mmr.endpoints import (
     CertificateChain,
     Deposit,
@@ -41,7 +44,6 @@ from mimi_mmr.errors import (
     ParseError,
     RoomError,
     SealedBoxRejected,
-    StateError,
 )
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.private_path import PrivatePath
@@ -74,6 +76,12 @@ class Keys:
     device: SigningKey
 
 
+def saved_account(vault: Vault) -> SavedAccount | None:
+    """Whose state a vault holds, if there is any in it yet."""
+    row = vault.table("account").get(_ACCOUNT)
+    return SavedAccount.from_bytes(row) if row is not None else None
+
+
 class Account:
     """A user's account as one device holds it; the floors above add KeyPackages, rooms, contacts, devices."""
 
@@ -96,13 +104,13 @@ class Account:
         self.refused: list[str] = []
         self._strange: dict[int, float] = {}
         self.notices = Notices(vault)
-        self._vault = vault
+        self.vault = vault
         self._clock = clock
         self._queues = Queues(path)
         self._shared = SharedState(vault, device.name)
         self._me: DeviceIdentity | None = None
-        row = vault.table("account").get(_ACCOUNT)
-        self._restore_account(SavedAccount.from_bytes(row)) if row else self._begin_account()
+        saved = saved_account(vault)
+        self._restore_account(saved) if saved else self._begin_account()
         self._packages = {
             key: SavedPackage.from_bytes(value).published()
             for key, value in self._shared.items(SharedKind.CONNECTION_PACKAGE)
@@ -116,8 +124,6 @@ class Account:
         self._keep_account(None)
 
     def _restore_account(self, saved: SavedAccount) -> None:
-        if (saved.user, saved.device) != (self.user, self.device):
-            raise StateError(f"the state is that of {saved.user} on {saved.device}")
         identity, device = SigningKey.from_seed(saved.identity_seed), SigningKey.from_seed(saved.device_seed)
         self._keys = Keys(AccessToken(saved.token), identity, device)
         if saved.credential is not None:
@@ -127,7 +133,7 @@ class Account:
         keys = self._keys
         seeds = keys.token.reveal(), keys.identity.seed(), keys.device.seed()
         saved = SavedAccount(1, self.user, self.device, self.url, *seeds, credential)
-        self._vault.table("account")[_ACCOUNT] = saved.to_bytes()
+        self.vault.table("account")[_ACCOUNT] = saved.to_bytes()
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,7 +213,7 @@ class Account:
         kems = [Kem.X_WING if number % 2 else Kem.X25519 for number in range(count)]
         made = [self._make_package(kem, last_resort=False) for kem in kems]
         made.append(self._make_package(Kem.X_WING, last_resort=True))
-        with self._vault.transaction():  # before anybody can use them
+        with self.vault.transaction():  # before anybody can use them
             for item in made:
                 self._packages[item.package.hash] = item
                 value = SavedPackage.of(item).to_bytes()
@@ -264,6 +270,15 @@ class Account:
         await self.path.call(user.domain, "POST", f"/v1/connectionRequest/{user.name}", deposit.to_bytes())
         return outgoing
 
+    async def cancel_request(self, outgoing: OutgoingRequest) -> None:
+        """Take a request back (-06, consent `cancel`). Who has answered it already will not be heard."""
+        cancel = make_cancel(self.me, outgoing.request)
+        deposit = Deposit(outgoing.package.hash, seal_cancel(cancel, outgoing.package))
+        user = outgoing.recipient.user
+        path = f"/v1/connectionRequest/{user.name}"
+        await self.path.call(user.domain, "POST", path, deposit.to_bytes())
+        await self._drop_outgoing(outgoing)
+
     def _keep_outgoing(self, outgoing: OutgoingRequest) -> None:
         self.outgoing[outgoing.recipient.user] = outgoing
         self._outgoing_rows[outgoing.request.hash] = SavedOutgoing.of(outgoing).to_bytes()
@@ -276,20 +291,50 @@ class Account:
         await self._queues.delete(outgoing.inbox)
 
     async def connection_requests(self) -> list[IncomingRequest]:
-        """Who wants to connect. What does not open or verify is dropped, and noted in `refused`."""
+        """Who wants to connect. What does not open or verify is dropped, and noted in `refused`.
+
+        A request that was cancelled is gone, together with its cancel.
+        """
         inbox = Inbox.from_bytes(await self._account("GET", "/requests"))
         found: dict[bytes, IncomingRequest] = {}
+        cancels: list[tuple[int, ConnectionCancel]] = []
         for waiting in inbox.deposits:
             try:
-                incoming = self._open_request(waiting.number, waiting.deposit)
+                opened = self._open_deposit(waiting.deposit)
+                if isinstance(opened, ConnectionCancel):
+                    cancels.append((waiting.number, opened))
+                    continue
+                device = opened.verify(self.user, waiting.deposit.package_hash, self.trust, self._clock())
             except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
                 await self._drop_strange(waiting, error)
                 continue
-            if self._wanted(incoming):
-                found[incoming.request.hash] = incoming
+            found[opened.hash] = IncomingRequest(waiting.number, opened, device)
+        for number, cancel in cancels:
+            await self._take_cancel(number, cancel, found)
+        unwanted = [incoming for incoming in found.values() if not self._wanted(incoming)]
+        for incoming in unwanted:
+            await self.refuse(incoming)
+        return [incoming for incoming in found.values() if incoming not in unwanted]
+
+    def _open_deposit(self, deposit: Deposit) -> ConnectionRequest | ConnectionCancel:
+        published = self._packages.get(deposit.package_hash)
+        if published is None:
+            raise UnknownPackage("sealed to a connection package that is not this user's")
+        return open_deposit(deposit.request, published.key, deposit.package_hash)
+
+    async def _take_cancel(
+        self, number: int, cancel: ConnectionCancel, found: dict[bytes, IncomingRequest]
+    ) -> None:
+        incoming = found.get(cancel.content.request_hash)
+        if incoming is not None:  # else it was answered, or refused, or its request never came
+            try:
+                cancel.verify(incoming.request, incoming.device)
+            except (ConnectionRefused, IdentityError) as error:
+                self.refused.append(f"cancel of a connection request: {error}")
             else:
-                await self.refuse(incoming)
-        return list(found.values())
+                del found[cancel.content.request_hash]
+                await self._settle(incoming)
+        await self._forget_request(number)
 
     async def _drop_strange(self, waiting: WaitingDeposit, error: MmrError) -> None:
         """What can't be read goes; later, if it may be for a package that another device has just published."""
@@ -311,17 +356,6 @@ class Account:
     def _wanted(self, incoming: IncomingRequest) -> bool:
         """Whether a user wants to hear of a request at all."""
         return not self.only_contacts
-
-    def _open_request(self, number: int, deposit: Deposit) -> IncomingRequest:
-        published = self._packages.get(deposit.package_hash)
-        if published is None:
-            raise UnknownPackage("sealed to a connection package that is not this user's")
-        request = open_request(deposit.request, published.key, deposit.package_hash)
-        return self._verified(number, request, deposit.package_hash)
-
-    def _verified(self, number: int, request: ConnectionRequest, package_hash: bytes) -> IncomingRequest:
-        device: VerifiedDevice = request.verify(self.user, package_hash, self.trust, self._clock())
-        return IncomingRequest(number, request, device)
 
     async def refuse(self, incoming: IncomingRequest) -> None:
         """Say nothing: the requester sees what it sees of somebody who is away."""

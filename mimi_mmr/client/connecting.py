@@ -46,7 +46,7 @@ class Connecting(Membership):
 
     def _open_contacts(self) -> None:
         self._introductions: deque[tuple[Contact, Joined]] = deque()
-        self._due_offers = self._vault.table("offers due")
+        self._due_offers = self.vault.table("offers due")
 
     # --- asking --------------------------------------------------------------------------------------
 

@@ -113,9 +113,9 @@ class Devices(Connecting):
     """A user's devices, as one of them sees them."""
 
     def _open_devices(self) -> None:
-        self._own_rows = self._vault.table("own")
-        self._wanted_rows = self._vault.table("packages wanted")
-        self._invitation_rows = self._vault.table("device codes")
+        self._own_rows = self.vault.table("own")
+        self._wanted_rows = self.vault.table("packages wanted")
+        self._invitation_rows = self.vault.table("device codes")
         self._invitations = {
             bits: DeviceInvitation(DeviceCode(bits), SavedInvitation.from_bytes(row))
             for bits, row in self._invitation_rows.items()
@@ -222,7 +222,7 @@ class Devices(Connecting):
             raise BindingRejected("the device that arrives is not the one that was certified")
         await self._commit(room, add=[package])
         await self._commit(room)
-        with self._vault.transaction():
+        with self.vault.transaction():
             for device in (self.device.name, name):
                 self._shared.put(SharedKind.DEVICE, device.encode(), b"")
             self._shared.all_unsent()

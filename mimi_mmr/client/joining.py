@@ -179,7 +179,7 @@ class Joining(Rooms):
         waiting = invitation.waiting
         waiting.used += 1
         waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._no_longer_wait(waiting)
             if joined.unanswered is not None:
                 joined.unanswered.reject()
@@ -191,7 +191,7 @@ class Joining(Rooms):
             self._keep(joined)
 
     async def _leave_place(self, leaf: PreparedLeaf, inbox: Inbox) -> None:
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._drop_leaf(leaf)
         if not any(other.inbox is inbox for other in self.rooms.values()):
             await self._drop_inbox(inbox)
@@ -203,7 +203,7 @@ class Joining(Rooms):
             waiting.used == 1
         ):  # after a further Welcome of a last resort there may be events of the first's room
             waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._no_longer_wait(waiting)
             joined = self._enter(room, waiting.package.leaf, waiting.inbox)
             joined.last_sequence = invitation.fanout.sequence

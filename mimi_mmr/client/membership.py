@@ -41,7 +41,7 @@ class Membership(Joining):
     """What a client does about itself in a room."""
 
     def _open_membership(self) -> None:
-        self._to_add_again = self._vault.table("to add again")
+        self._to_add_again = self.vault.table("to add again")
         self._strays: list[tuple[Joined, MimiUri]] = []
 
     # --- leaving -------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Membership(Joining):
             await self._commit(joined, departures=list(pending.values()))
         if joined.departures:
             joined.departures.clear()
-            with self._vault.transaction():
+            with self.vault.transaction():
                 self._keep(joined)
 
     # --- what members share --------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Membership(Joining):
         leaf = waiting.package.leaf
         departure = sign_departure(fanout.room, leaf.identity.credential.client_pseudonym, leaf.key)
         joined.departures.append(departure)
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._no_longer_wait(waiting)
             self._keep(joined)
 

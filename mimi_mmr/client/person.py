@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, Self
 
 from mimi_mmr.certificates import TrustAnchors
+from mimi_mmr.client.account import saved_account
 from mimi_mmr.client.devices import Devices
-from mimi_mmr.client.saved import SavedAccount
 from mimi_mmr.errors import MmrError, StateError
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.vault import Vault
@@ -70,10 +70,9 @@ class Client(Devices):
     @classmethod
     def restore(cls, vault: Vault, trust: TrustAnchors, **options: Any) -> Self:
         """The client that a vault holds; `options` as for a new one. Raises `StateError` if it holds none."""
-        row = vault.table("account").get(b"account")
-        if row is None:
+        saved = saved_account(vault)
+        if saved is None:
             raise StateError("this state holds no account yet")
-        saved = SavedAccount.from_bytes(row)
         return cls(
             saved.user.name,
             saved.device.name,

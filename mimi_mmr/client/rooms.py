@@ -111,8 +111,8 @@ class Rooms(Shelves):
     def _open_rooms(self) -> None:
         """The rooms that the vault has. One that can't be restored is noted, and kept for another try."""
         self.rooms: dict[MimiUri, Joined] = {}
-        self._room_rows = self._vault.table("rooms")
-        self._joined_rows = self._vault.table("memberships")
+        self._room_rows = self.vault.table("rooms")
+        self._joined_rows = self.vault.table("memberships")
         for name, row in self._joined_rows.items():
             try:
                 joined = self._restored(
@@ -131,7 +131,7 @@ class Rooms(Shelves):
             room,
             leaf,
             self._inbox(leaf.queue),
-            History(self._vault, room.uri),
+            History(self.vault, room.uri),
             membership.last_sequence,
             list(membership.problems),
             membership.desynchronised,
@@ -147,9 +147,9 @@ class Rooms(Shelves):
 
     def _enter(self, room: Room, leaf: PreparedLeaf, inbox: Inbox) -> Joined:
         """A room that this client has just come into; stored with everything that was so far in memory only."""
-        joined = Joined(room, leaf, inbox, History(self._vault, room.uri))
+        joined = Joined(room, leaf, inbox, History(self.vault, room.uri))
         self.rooms[room.uri] = joined
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._keep_inbox(inbox)
             self._keep(joined)
         return joined
@@ -178,17 +178,17 @@ class Rooms(Shelves):
         """Drop a room that this client is no longer in, with its messages."""
         name = str(joined.uri).encode()
         self.rooms.pop(joined.uri, None)
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._joined_rows.pop(name, None)
             self._room_rows.pop(name, None)
-            self._vault.drop(f"messages {joined.uri}")
+            self.vault.drop(f"messages {joined.uri}")
             self._drop_leaf(joined.leaf)
         if not any(other.inbox is joined.inbox for other in self.rooms.values()):
             await self._drop_inbox(joined.inbox)
 
     def _drop_leaf(self, leaf: PreparedLeaf) -> None:
         if not any(other.leaf.key.public == leaf.key.public for other in self.rooms.values()):
-            self._vault.drop(f"mls {leaf.key.public.hex()}")
+            self.vault.drop(f"mls {leaf.key.public.hex()}")
 
     # --- making and changing -------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class Rooms(Shelves):
                 going = self._still_there(joined, departures)
                 if (remove or departures) and not still and not going:
                     return  # somebody else has removed them
-                with self._vault.transaction():
+                with self.vault.transaction():
                     joined.unanswered = joined.room.stage(
                         add=add,
                         remove=still,
@@ -282,14 +282,14 @@ class Rooms(Shelves):
         except (PrivatePathFailed, PeerError):
             raise
         except MmrError as error:
-            with self._vault.transaction():
+            with self.vault.transaction():
                 joined.unanswered = None
                 pending.reject()
                 self._keep(joined)
             if isinstance(error, WrongEpoch):
                 return False
             raise
-        with self._vault.transaction():
+        with self.vault.transaction():
             joined.unanswered = None
             pending.accept()
             self._keep(joined)
@@ -402,7 +402,7 @@ class Rooms(Shelves):
     def _take(self, rooms: Iterable[Joined], inbox: Inbox, page: QueuePage) -> None:
         """All of a page or, if the process dies, nothing of it: then it comes again."""
         rooms = list(rooms)
-        with self._vault.transaction():
+        with self.vault.transaction():
             for queued in page.messages:
                 if queued.sequence > inbox.acknowledged:
                     self._dispatch(rooms, queued.message)
@@ -498,7 +498,7 @@ class Rooms(Shelves):
             joined.problems.append(
                 f"the hub's tree is not this member's, and stays so until a commit: {error}"
             )
-        with self._vault.transaction():
+        with self.vault.transaction():
             self._keep(joined)
 
     async def _snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:

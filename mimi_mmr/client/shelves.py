@@ -9,12 +9,12 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from mimi_mmr.certificates import TrustAnchors
-from mimi_mmr.client.account import Account
+from mimi_mmr.client.account import Account, saved_account
 from mimi_mmr.client.saved import SavedContact, SavedInbox, SavedKeyPackage, SavedLeaf
 from mimi_mmr.client.shared import SharedKind
 from mimi_mmr.contacts import Contact
 from mimi_mmr.credentials import VerifiedDevice, resolve
-from mimi_mmr.errors import BindingRejected, NotAllowed, RoomError
+from mimi_mmr.errors import BindingRejected, NotAllowed, RoomError, StateError
 from mimi_mmr.keypackages import (
     CLAIM_LIFETIME,
     KeyMaterialClaim,
@@ -107,17 +107,21 @@ class Shelves(Account):
         Without a vault nothing outlives the process. KeyPackages say the second in which they were made; they are
         made at multiples of `key_package_slot` seconds, together with everybody else's.
         """
+        person, this = MimiUri(domain, Kind.USER, user), MimiUri(domain, Kind.DEVICE, device)
+        vault = vault or Vault.in_memory()
+        saved = saved_account(vault)
+        if saved is not None and (saved.user, saved.device) != (person, this):
+            raise StateError(f"the state is that of {saved.user} on {saved.device}")
         path = PrivatePath(
             domain, url, trust, ssl_context=ssl_context, source_address=source_address, clock=clock
         )
-        person, this = MimiUri(domain, Kind.USER, user), MimiUri(domain, Kind.DEVICE, device)
-        super().__init__(person, this, url, path, trust, vault or Vault.in_memory(), clock)
+        super().__init__(person, this, url, path, trust, vault, clock)
         self._engine = engine or MlsRsEngine()
         self._stock = KeyPackageStock(
             self._engine, path, self._queues, key_package_slot, clock, self._mls_rows
         )
-        self._inbox_rows = self._vault.table("inboxes")
-        self._waiting_rows = self._vault.table("key packages")
+        self._inbox_rows = self.vault.table("inboxes")
+        self._waiting_rows = self.vault.table("key packages")
         saved_inboxes = (SavedInbox.from_bytes(row) for row in self._inbox_rows.values())
         self._inboxes = {
             saved.token: Inbox(AccessToken(saved.token), saved.acknowledged, saved.lost)
@@ -135,7 +139,7 @@ class Shelves(Account):
     # --- what is kept --------------------------------------------------------------------------------
 
     def _mls_rows(self, leaf_key: SigningKey) -> MutableMapping[bytes, bytes]:
-        return self._vault.table(f"mls {leaf_key.public.hex()}")
+        return self.vault.table(f"mls {leaf_key.public.hex()}")
 
     def _keep_contact(self, contact: Contact) -> None:
         self.contacts[contact.user] = contact
@@ -206,7 +210,7 @@ class Shelves(Account):
         """A KeyPackage that nobody can use any more, and its queue."""
         self._no_longer_wait(waiting)
         if not waiting.used:
-            self._vault.drop(f"mls {waiting.package.leaf.key.public.hex()}")
+            self.vault.drop(f"mls {waiting.package.leaf.key.public.hex()}")
             await self._drop_inbox(waiting.inbox)
 
     # --- putting on a shelf --------------------------------------------------------------------------

@@ -52,21 +52,23 @@ class LiveWorld:
         """Stop a provider as a signal would."""
         await self.running.pop(domain).aclose()
 
-    def client(self, name: str, domain: str) -> Client:
+    def client(self, name: str, domain: str, device: str = "phone", **options: Any) -> Client:
         """A client that has not registered yet, with a loopback address of its own."""
-        made = Client(
-            name,
-            f"{name}-phone",
-            domain,
-            self.world.providers[domain].url,
-            self.world.trust(),
-            ssl_context=self.world.tls(),
-            source_address=loopback(10, len(self.clients) + 1),
-            key_package_slot=0.05,
-        )
-        self.clients.append(made)
-        self.stack.push_async_callback(made.close)
-        return made
+        url, trust = self.world.providers[domain].url, self.world.trust()
+        return self._kept(Client(name, f"{name}-{device}", domain, url, trust, **self._options(), **options))
+
+    def restarted(self, client: Client) -> Client:
+        """The client that a new process would have, of what the old one left in its vault."""
+        return self._kept(Client.restore(client.vault, self.world.trust(), **self._options()))
+
+    def _options(self) -> dict[str, Any]:
+        address = loopback(10, len(self.clients) + 1)
+        return {"ssl_context": self.world.tls(), "source_address": address, "key_package_slot": 0.05}
+
+    def _kept(self, client: Client) -> Client:
+        self.clients.append(client)
+        self.stack.push_async_callback(client.close)
+        return client
 
     async def person(self, name: str, domain: str) -> Client:
         """A registered client."""
