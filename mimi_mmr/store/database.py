@@ -41,7 +41,10 @@ class Database:
         database = cls(_DRIVERS[kind.get_backend_name()](kind), metadata)
         try:
             async with database.write() as connection:
-                await connection.run_sync(metadata.create_all)
+                await connection.run_sync(_lay_out, metadata)
+        except ConfigError:
+            await database.close()
+            raise
         except (sa.exc.SQLAlchemyError, OSError) as error:
             await database.close()
             raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
@@ -81,6 +84,17 @@ async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mappi
     """
     insert = _INSERTS[connection.dialect.name](table).values(dict(values)).on_conflict_do_nothing()
     return (await connection.execute(insert)).rowcount == 1
+
+
+def _lay_out(connection: sa.Connection, metadata: sa.MetaData) -> None:
+    """Create the tables that are missing; raises `ConfigError` if one that is there is another version's."""
+    metadata.create_all(connection)
+    inspector = sa.inspect(connection)
+    for table in metadata.tables.values():
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        missing = sorted(set(table.columns.keys()) - there)
+        if missing:
+            raise ConfigError(f"made by another version: its table {table.name} has no column {missing[0]}")
 
 
 def _sqlite(url: sa.URL) -> AsyncEngine:

@@ -20,7 +20,7 @@ from mimi_mmr.store import tables
 from mimi_mmr.store.accounts import AccountStore, Caller, Device
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import DAY, World
-from tests.mimi_mmr.store.conftest import Open
+from tests.mimi_mmr.store.conftest import Open, statements
 
 WORLD = World()
 BOB: DeviceIdentity = WORLD.device("bob", "b.example")
@@ -71,6 +71,14 @@ async def test_an_account_opens_with_its_token_only(bobs: AccountStore) -> None:
             await bobs.authenticate(user, token)
         messages.add(str(refused.value))
     assert len(messages) == 1
+
+
+async def test_an_unknown_user_costs_the_database_what_a_wrong_token_costs(bobs: AccountStore) -> None:
+    asked = {}
+    for user in (BOB.user, CATHY):
+        with statements(bobs._database) as asked[user], pytest.raises(Unauthorized):
+            await bobs.authenticate(user, AccessToken.generate())
+    assert asked[BOB.user] == asked[CATHY]
 
 
 async def test_a_name_is_taken_once(bobs: AccountStore, opened: Open) -> None:
@@ -317,6 +325,18 @@ async def test_withdrawn_packages_are_given_to_nobody(bobs: AccountStore) -> Non
 
 
 # --- connection requests -----------------------------------------------------------------------------
+
+
+async def test_a_deposit_to_nobody_costs_the_database_what_one_to_somebody_costs(
+    bobs: AccountStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    for user, bound in ((BOB.user, 10), (CATHY, 10), (BOB.user, 0)):
+        monkeypatch.setattr(accounts_module, "MAX_REQUESTS", bound)
+        with statements(bobs._database) as given:
+            await bobs.deposit(user, b"hello")
+        asked.append(given)
+    assert asked[0] == asked[1] == asked[2]
 
 
 async def test_a_deposit_waits_for_its_user_and_tells_the_depositor_nothing(

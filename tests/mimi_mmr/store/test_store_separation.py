@@ -79,6 +79,15 @@ async def test_the_schema_is_what_the_tables_say(opened: Open) -> None:
             assert {column["name"] for column in found[name]} == set(table.columns.keys())
 
 
+async def test_a_database_of_another_version_is_a_setting_that_is_wrong(opened: Open) -> None:
+    """Here and now, and not at the first request that misses a column."""
+    old = sa.MetaData()
+    sa.Table("users", old, sa.Column("uri", sa.Text, primary_key=True))
+    await opened(old)
+    with pytest.raises(ConfigError, match="another version: its table users has no column open"):
+        await opened(accounts)
+
+
 async def test_a_reader_can_not_write(opened: Open) -> None:
     database = await opened(hub)
     with pytest.raises(sa.exc.SQLAlchemyError):
