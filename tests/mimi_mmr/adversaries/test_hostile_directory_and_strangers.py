@@ -226,6 +226,20 @@ async def test_one_package_that_is_given_to_two_lets_nobody_read_the_others_requ
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_cancel_that_overtakes_its_request_still_cancels_it(live: LiveWorld, order: int) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    cathy = await live.person("cathy", "c.example")
+    await cathy.request_connection(bob.contact_code)
+    await alice.cancel_request(await alice.request_connection(bob.contact_code))
+    deposits = [deposit for _, deposit in await deposited(live, "b.example")]
+    assert len({len(deposit) for deposit in deposits[1:]}) == 1
+    await rewrite(live, "b.example", deposits[::order])
+    assert [one.device.user for one in await bob.connection_requests()] == [cathy.user]
+    await rewrite(live, "b.example", deposits[2:])  # the cancel once more, without anything to cancel
+    assert await bob.connection_requests() == []
+
+
 async def test_a_cancel_undoes_one_request_in_whatever_order_they_come(live: LiveWorld) -> None:
     """And a provider can't make one of anything that it has."""
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
