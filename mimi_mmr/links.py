@@ -50,6 +50,9 @@ class JoinLink:
         payload = bytes([self.identities]) + self.seed.reveal()
         return f"{SCHEME}{self.room}?l={urlsafe_b64encode(payload).decode()}"
 
+    def __str__(self) -> str:
+        return self.uri
+
     @classmethod
     def parse(cls, text: str) -> JoinLink:
         """Read a link, in the one form that `uri` gives; raises `InvalidUri`."""

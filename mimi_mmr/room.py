@@ -17,6 +17,7 @@ from mimi_mmr.errors import (
     Desynchronised,
     IdentityError,
     InvalidCommit,
+    JoinRefused,
     MmrError,
     NotAllowed,
     ParseError,
@@ -27,6 +28,14 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.hub.changes import expected_changes, wrong_leaves
 from mimi_mmr.hub.departures import Departure, Leaver, departed, departures_hash, sign_departure
+from mimi_mmr.hub.links import (
+    MAX_USES,
+    JoinRequest,
+    LinkKind,
+    LinkOrder,
+    LinkOrderTBS,
+    sign_link_order,
+)
 from mimi_mmr.hub.messages import (
     CommitAuth,
     CommitAuthTBS,
@@ -48,9 +57,10 @@ from mimi_mmr.hub.messages import (
 )
 from mimi_mmr.hub.policy import Identities, Role, RoomPolicy, SignedPolicy, default_policy, sign_policy
 from mimi_mmr.hub.state import group_id
-from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, pseudonym_of
+from mimi_mmr.keypackages import OpenKeyPackage, check_leaf, check_set, pseudonym_of
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
+from mimi_mmr.links import JoinLink, LinkSeed, LiveLink, open_join_request
 from mimi_mmr.mls.engine import Applied, MlsGroup, StagedCommit
 from mimi_mmr.mls.former import FormerGroup
 from mimi_mmr.mls.wire import LeafNode, PublicCommit, Remove, parse_message
@@ -756,6 +766,62 @@ class Room:
         """Tell the hub that a commit of this epoch can't be processed; or, as an admin, have it undone."""
         content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
         return sign_report(content, self._leaf.key)
+
+    # --- join links ----------------------------------------------------------------------------------
+
+    def make_link(self, expiry: int, uses: int) -> LiveLink:
+        """A link that lets `uses` people ask to join until `expiry` (seconds); raises `NotAllowed`.
+
+        It lives once it stands in the members-only state (`stage(state=…)`), and then the hub has its order
+        (`link_order`); that way round, or a request might come that no member can open.
+        """
+        credential = self._leaf.identity.credential
+        self.policy.policy.allow_invite(credential.user_pseudonym)
+        if not 0 < uses <= MAX_USES:
+            raise NotAllowed(f"a join link is for 1 to {MAX_USES} uses, not {uses}")
+        return LiveLink(LinkSeed.generate().reveal(), credential.client_pseudonym, expiry, uses)
+
+    def join_link(self, live: LiveLink) -> JoinLink:
+        """What to give to people."""
+        return live.link(self.uri, self.policy.policy.identities)
+
+    def link_order(self, live: LiveLink, kind: LinkKind = LinkKind.CREATE) -> LinkOrder:
+        """Tell the hub of a link, or revoke it; for the room's current epoch."""
+        link = self.join_link(live)
+        key = link.signing_key.public
+        content = LinkOrderTBS(
+            self.uri, self.epoch, self.own_leaf, kind, link.id, key, live.expiry, live.uses_left
+        )
+        return sign_link_order(content, self._leaf.key)
+
+    def open_join_request(self, event: JoinRequest, now: float) -> list[OpenKeyPackage]:
+        """The KeyPackages of somebody who asks to join by one of the room's links, to be added in one commit.
+
+        Raises `JoinRefused`; `IdentityError`, `ParseError` or `InvalidCommit` if they are not a sound set. Stage the Add with
+        `state_after_join`, which counts the use: the hub's count is its own.
+        """
+        live, link = self._live_link(event)
+        live.check(now)
+        event.verify(link.signing_key.public)
+        packages = open_join_request(link, event.content.box)
+        leaves = check_set([package.key_package for package in packages], now)
+        present = {identity.credential.client_pseudonym for identity in self.participants().values()}
+        if present & {leaf.credential.client_pseudonym for leaf in leaves}:
+            raise JoinRefused("whoever asks to join has been added already")
+        return list(packages)
+
+    def state_after_join(self, event: JoinRequest) -> MembersOnlyState:
+        """The members-only state with one use of the request's link less; raises `JoinRefused`."""
+        live, _ = self._live_link(event)
+        links = (one.used() if one == live else one for one in self._state.links)
+        return replace(self._state, links=tuple(one for one in links if one.uses_left))
+
+    def _live_link(self, event: JoinRequest) -> tuple[LiveLink, JoinLink]:
+        for live in self._state.links:
+            link = self.join_link(live)
+            if (event.content.room, event.content.link_id) == (self.uri, link.id):
+                return live, link
+        raise JoinRefused("a request to join by none of the room's links")
 
     # --- messages ------------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
+from mimi_mmr.hub.links import JoinRequest, LinkKind, LinkOrder, check_join, check_order
 from mimi_mmr.hub.messages import (
     CommitReport,
     CreateRoomRequest,
@@ -31,6 +33,7 @@ from mimi_mmr.uris import Kind, MimiUri
 ROLE = "hub"
 CACHED_ROOMS = 64
 MAX_ERROR_TEXT = 512
+JOIN_ATTEMPTS = 4
 
 
 class HubService:
@@ -64,6 +67,9 @@ class HubService:
         router.add("POST", "/v1/submitMessage/{room}", self.submit, role=ROLE, limit=limit)
         router.add("POST", "/v1/report/{room}", self.report, role=ROLE)
         router.add("POST", "/v1/snapshot/{room}", self.snapshot, role=ROLE)
+        router.add("POST", "/v1/links/{room}", self.links, role=ROLE)
+        limit = JoinRequest.LIMIT
+        router.add("POST", "/v1/joinRequests/{room}", self.join_request, role=ROLE, limit=limit)
         router.add("POST", "/v1/keyMaterial/{provider}", self.key_material, role=ROLE)
 
     # --- endpoints -----------------------------------------------------------------------------------
@@ -146,6 +152,47 @@ class HubService:
         state = await self._store.snapshot(room, request.content.epoch)
         self._mode.allow_snapshot(state.ratchet, request, self._clock())
         return Reply(body=to_snapshot(state).to_bytes())
+
+    async def links(self, call: Call) -> Reply:
+        """POST /v1/links/{roomId}: a member makes a join link known, or revokes one."""
+        room, order = self._room(call), LinkOrder.from_bytes(call.body)
+        async with self._lock(room):
+            state = await self._state(room)
+            link = check_order(state, order, self._clock())
+            if order.content.kind is LinkKind.CREATE:
+                await self._store.create_link(room, state.epoch, link, self._clock())
+            else:
+                await self._store.revoke_link(room, state.epoch, link.id)
+        return Reply(200)
+
+    async def join_request(self, call: Call) -> Reply:
+        """POST /v1/joinRequests/{roomId}: somebody with a link asks to be added; for members to decide.
+
+        The very same request again, its answer lost, is confirmed again, and neither counted nor passed on.
+        """
+        room, request = self._room(call), JoinRequest.from_bytes(call.body)
+        digest = hashlib.sha256(call.body).digest()
+        async with self._lock(room):
+            for _ in range(JOIN_ATTEMPTS):
+                try:
+                    await self._join(room, request, digest)
+                    break
+                except (
+                    WrongEpoch
+                ):  # another worker took a commit meanwhile; whoever asks is no member to be told
+                    continue
+            else:
+                raise HubRefusal("too much is going on in this room: try again")
+        self._outbox.wake()
+        return Reply(200)
+
+    async def _join(self, room: MimiUri, request: JoinRequest, digest: bytes) -> None:
+        wanted = request.content.link_id
+        state = await self._state(room)
+        link = await self._store.link(room, wanted)
+        if not await self._store.passed_on(room, wanted, digest):
+            events = check_join(state, link, request, self._clock())
+            await self._store.join(room, state.epoch, wanted, digest, events, self._clock())
 
     async def key_material(self, call: Call) -> Reply:
         """POST /v1/keyMaterial/{provider}: pass a sealed claim on; what comes back is sealed, too."""

@@ -9,14 +9,23 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mimi_mmr.errors import NotAllowed, UnknownRoom, WrongEpoch
+from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
+from mimi_mmr.hub.links import MAX_LINKS, NO_SUCH_LINK, HubLink
 from mimi_mmr.hub.messages import MAX_DELIVERIES, FanoutMessage, NotifyRequest, Snapshot
 from mimi_mmr.hub.mode import AcceptedCommit, NewRoom
 from mimi_mmr.hub.policy import SignedPolicy
 from mimi_mmr.hub.state import Outgoing, RoomState, TreeRows, group_id
 from mimi_mmr.mls.tree import RatchetTree
-from mimi_mmr.store.database import Database
-from mimi_mmr.store.tables import commit_reports, outbox, room_epochs, room_nodes, rooms
+from mimi_mmr.store.database import Database, insert_new
+from mimi_mmr.store.tables import (
+    commit_reports,
+    join_links,
+    join_requests,
+    outbox,
+    room_epochs,
+    room_nodes,
+    rooms,
+)
 from mimi_mmr.uris import MimiUri
 from treewrap import PublicTree, Suite
 
@@ -82,6 +91,8 @@ class HubStore:
             await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
             header = _header(accepted.rows, accepted.policy, accepted.room_state, accepted.commit_hash)
             await _write_epoch(connection, room, accepted.epoch, accepted.rows, header)
+            if accepted.ends_links:
+                await _forget_links(connection, join_links.c.room == str(room))
 
     async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
         """Whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
@@ -157,6 +168,80 @@ class HubStore:
         bodies = (NotifyRequest(self._domain, secrets.token_bytes(16), part, message) for part in parts)
         return [{"destination": event.domain, "body": body.to_bytes()} for body in bodies]
 
+    # --- join links ----------------------------------------------------------------------------------
+
+    async def create_link(self, room: MimiUri, epoch: int, link: HubLink, now: float) -> None:
+        """Keep a new link; raises `WrongEpoch` if a commit came first, or `NotAllowed`."""
+        values = {
+            "room": str(room),
+            "id": link.id,
+            "public_key": link.public_key,
+            "expiry": link.expiry,
+            "uses_left": link.uses_left,
+        }
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            await _forget_links(connection, join_links.c.expiry <= now)
+            count = sa.select(sa.func.count()).select_from(join_links).where(join_links.c.room == str(room))
+            if (await connection.scalar(count) or 0) >= MAX_LINKS:
+                raise NotAllowed(f"a room has at most {MAX_LINKS} join links that have not expired")
+            if not await insert_new(connection, join_links, values):
+                raise NotAllowed("a join link of this id exists, or has been revoked")
+
+    async def revoke_link(self, room: MimiUri, epoch: int, link: bytes) -> None:
+        """Leave a link without uses; one that is not there is as good as revoked. Raises `WrongEpoch`."""
+        links = join_links.c
+        revoked = sa.update(join_links).where(links.room == str(room), links.id == link).values(uses_left=0)
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            await connection.execute(revoked)
+
+    async def link(self, room: MimiUri, link: bytes) -> HubLink | None:
+        """A link that is kept; None if there is none."""
+        links = join_links.c
+        wanted = sa.select(join_links).where(links.room == str(room), links.id == link)
+        async with self._database.read() as connection:
+            row = (await connection.execute(wanted)).one_or_none()
+        return None if row is None else HubLink(row.id, row.public_key, row.expiry, row.uses_left)
+
+    async def passed_on(self, room: MimiUri, link: bytes, digest: bytes) -> bool:
+        """Whether this very request to join has been passed on."""
+        made = join_requests.c
+        wanted = sa.select(made.link).where(made.room == str(room), made.link == link, made.digest == digest)
+        async with self._database.read() as connection:
+            return await connection.scalar(wanted) is not None
+
+    async def join(
+        self,
+        room: MimiUri,
+        epoch: int,
+        link: bytes,
+        digest: bytes,
+        events: Sequence[Outgoing],
+        now: float,
+    ) -> None:
+        """Count a use of a link and pass the request on, once for each `digest`.
+
+        Raises `JoinRefused` if no use is left by now, and `WrongEpoch` if a commit came first.
+        """
+        links = join_links.c
+        live = (links.room == str(room), links.id == link, links.uses_left > 0, links.expiry > now)
+        used = sa.update(join_links).where(*live).values(uses_left=links.uses_left - 1)
+        values = {"room": str(room), "link": link, "digest": digest}
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            if not await insert_new(connection, join_requests, values):
+                return
+            if (await connection.execute(used)).rowcount != 1:
+                raise JoinRefused(NO_SUCH_LINK)
+            await self._emit(connection, room, epoch, epoch, events, now)
+
+    async def _in_epoch(self, connection: AsyncConnection, room: MimiUri, epoch: int) -> None:
+        """Hold the room in this epoch until the transaction ends; raises `WrongEpoch`, `UnknownRoom`."""
+        held = sa.update(rooms).where(rooms.c.id == str(room), rooms.c.epoch == epoch).values(epoch=epoch)
+        if (await connection.execute(held)).rowcount != 1:
+            raise WrongEpoch(await _epoch(connection, room))
+
     async def snapshot(self, room: MimiUri, epoch: int) -> RoomState:
         """The room as of an epoch that is still kept; raises `UnknownRoom` or `WrongEpoch`."""
         async with self._database.read() as connection:
@@ -185,6 +270,14 @@ class HubStore:
         """Forget a notification that its provider has confirmed."""
         async with self._database.write() as connection:
             await connection.execute(sa.delete(outbox).where(outbox.c.id == item.id))
+
+
+async def _forget_links(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
+    """Delete links, and what was made by them."""
+    gone = sa.select(join_links.c.room, join_links.c.id).where(which)
+    made = sa.tuple_(join_requests.c.room, join_requests.c.link).in_(gone)
+    await connection.execute(sa.delete(join_requests).where(made))
+    await connection.execute(sa.delete(join_links).where(which))
 
 
 async def _epoch(connection: AsyncConnection, room: MimiUri) -> int:

@@ -57,6 +57,26 @@ commit_reports = sa.Table(
     sa.Column("leaf", sa.BigInteger, primary_key=True),
 )
 
+# Join links: enough to count uses. A link that is revoked stays until it expires, without uses.
+join_links = sa.Table(
+    "join_links",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("id", sa.LargeBinary, primary_key=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("expiry", sa.BigInteger, nullable=False, index=True),
+    sa.Column("uses_left", sa.Integer, nullable=False),
+)
+
+# Requests to join that were passed on, by hash, as long as their link is kept: each counts once.
+join_requests = sa.Table(
+    "join_requests",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("link", sa.LargeBinary, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+)
+
 outbox = sa.Table(
     "outbox",
     hub,

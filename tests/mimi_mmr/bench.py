@@ -18,6 +18,7 @@ from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.credentials import DeviceIdentity, bind_device
 from mimi_mmr.errors import MmrError
 from mimi_mmr.hub.departures import departures_hash
+from mimi_mmr.hub.links import HubLink, JoinRequest, LinkOrder, check_join, check_order
 from mimi_mmr.hub.messages import (
     CommitAuthTBS,
     CommitEvent,
@@ -34,6 +35,7 @@ from mimi_mmr.hub.state import Outgoing, RoomState
 from mimi_mmr.keypackages import OpenKeyPackage
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
+from mimi_mmr.links import JoinLink, make_join_request
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.queues import leaf_binding
 from mimi_mmr.room import EXPORTER_LABEL, Followed, PendingCommit, Room, Standing
@@ -128,6 +130,7 @@ class RoomBench:
         self.uri = MimiUri(HUB, Kind.ROOM, "room")
         self.mode = HubMode(HUB)
         self.revealed: set[str] = set()
+        self.links: dict[bytes, HubLink] = {}
         self.identities: dict[str, SigningKey] = {}
         self.set_keys: dict[str, SigningKey] = {creator: SigningKey.generate()}
         leaf = self.world.leaf(self.person(creator), self.set_keys[creator])
@@ -201,6 +204,7 @@ class RoomBench:
         return self.settle(sender, self.stage(sender, add=add, **changes), add)
 
     def settle(self, sender: str, pending: PendingCommit, add: Sequence[str] = ()) -> Committed:
+        """The hub takes a commit, and everybody follows."""
         request = UpdateRequest.from_bytes(pending.request.to_bytes())
         accepted = self.accept(request)
         pending.accept()
@@ -214,6 +218,8 @@ class RoomBench:
         """What the hub does with a commit that it takes."""
         accepted = self.mode.update(self.state, request, self.now)
         accepted.commit()
+        if accepted.ends_links:
+            self.links.clear()
         if request.tree_update:
             self.stored.append((accepted.epoch, request.tree_update, accepted.rows.wrap))
         self.snapshots.append(to_snapshot(self.state))
@@ -235,6 +241,43 @@ class RoomBench:
     def join(self, name: str, event: WelcomeEvent, snapshot: Snapshot | None = None) -> Room:
         snapshot = snapshot or self.snapshots[event.auth.content.epoch + 1]
         return Room.join(self.leaves[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
+
+    # --- links ---------------------------------------------------------------------------------------
+
+    def make_link(self, sender: str, uses: int = 3, lifetime: int = DAY) -> JoinLink:
+        """A join link, known to members and hub."""
+        room = self.rooms[sender]
+        live = room.make_link(int(self.now) + lifetime, uses)
+        self.commit(sender, state=replace(room.state, links=(*room.state.links, live)))
+        self.take_order(room.link_order(live))
+        return room.join_link(live)
+
+    def take_order(self, order: LinkOrder) -> None:
+        """What the hub does with an order about a link that it takes."""
+        link = check_order(self.state, LinkOrder.from_bytes(order.to_bytes()), self.now)
+        self.links[link.id] = link
+
+    def ask(self, link: JoinLink, *names: str) -> JoinRequest:
+        """What somebody sends who has the link, for each of these devices."""
+        return make_join_request(link, [self.package(name) for name in names])
+
+    def knock(self, request: JoinRequest) -> JoinRequest:
+        """The hub takes a request to join, and passes it on: the event that members get."""
+        request = JoinRequest.from_bytes(request.to_bytes())
+        link = self.links.get(request.content.link_id)
+        events = check_join(self.state, link, request, self.now)
+        assert link is not None
+        self.links[link.id] = replace(link, uses_left=link.uses_left - 1)
+        assert sum(len(event.deliveries) for event in events) == len(self.state.members)
+        assert {event.kind for event in events} == {EventKind.JOIN_REQUEST}
+        return JoinRequest.from_bytes(events[0].event)
+
+    def let_in(self, sender: str, event: JoinRequest, *names: str) -> Committed:
+        """A member adds whoever knocked."""
+        room = self.rooms[sender]
+        packages = room.open_join_request(event, self.now)
+        pending = room.stage(add=packages, state=room.state_after_join(event))
+        return self.settle(sender, pending, names)
 
     # --- at rest -------------------------------------------------------------------------------------
 

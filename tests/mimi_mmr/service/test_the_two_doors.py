@@ -17,6 +17,8 @@ ANONYMOUS = {
     "/v1/submitMessage/{room}",
     "/v1/snapshot/{room}",
     "/v1/report/{room}",
+    "/v1/links/{room}",
+    "/v1/joinRequests/{room}",
     "/v1/keyMaterial/{provider}",
     "/v1/queues",
     "/v1/queues/collect",
