@@ -130,6 +130,7 @@ class RoomBench:
         self.uri = MimiUri(HUB, Kind.ROOM, "room")
         self.mode = HubMode(HUB)
         self.revealed: set[str] = set()
+        self.told = ""  # the room's name, as somebody last set it
         self.links: dict[bytes, HubLink] = {}
         self.identities: dict[str, SigningKey] = {}
         self.set_keys: dict[str, SigningKey] = {creator: SigningKey.generate()}
@@ -211,6 +212,7 @@ class RoomBench:
         followed = self.deliver(accepted.events)
         for name in [name for name, room in self.rooms.items() if room.removed]:
             del self.rooms[name]
+            self.revealed.discard(name)
         assert set(add) <= self.rooms.keys()
         return Committed(request, accepted, followed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -36,7 +36,9 @@ class Step:
 
 STEPS = st.builds(
     Step,
-    kind=st.sampled_from(["add", "add", "remove", "heal", "policy"]),
+    kind=st.sampled_from(
+        ["add", "add", "remove", "leave", "leave", "heal", "policy", "name", "link", "reveal", "restart"]
+    ),
     sender=st.integers(0, 20),
     first=st.integers(0, 20),
     count=st.integers(1, 3),
@@ -58,8 +60,43 @@ def play(bench: RoomBench, step: Step) -> None:
     elif step.kind == "policy":
         role = (Role.MEMBER, Role.ADMIN)[step.count % 2]
         bench.commit("alice", policy=next_policy(bench.state.policy, may_remove=role))
+    elif step.kind == "leave":
+        leave(bench, sender, sorted(bench.rooms.keys() - {sender, "alice"})[: step.count])
+    elif step.kind == "name":
+        name = str(step.first)
+        bench.commit(sender, state=replace(bench.rooms[sender].state, name=name))
+        bench.told = name
+    elif step.kind == "link":
+        come_by_link(bench, sender, sorted(set(chosen) - bench.rooms.keys())[:1])
+    elif step.kind == "reveal":
+        bench.commit(sender, reveal=True)
+        bench.revealed.add(sender)
+    elif step.kind == "restart":
+        restart(bench, sender)
     else:
         bench.commit(sender)
+
+
+def leave(bench: RoomBench, sender: str, going: list[str]) -> None:
+    """Whoever wants to go is taken out by somebody, in one commit."""
+    done = bench.commit(sender, departures=[bench.rooms[name].departure() for name in going])
+    assert all(followed.problems == () for followed in done.followed.values())
+    assert not bench.rooms.keys() & set(going)
+
+
+def come_by_link(bench: RoomBench, sender: str, newcomer: list[str]) -> None:
+    link = bench.make_link(sender)
+    for name in newcomer:
+        bench.let_in(sender, bench.knock(bench.ask(link, name)), name)
+
+
+def restart(bench: RoomBench, name: str) -> None:
+    """A process that ends with a commit on its way, and one without."""
+    bench.restart(name)
+    pending = bench.stage(name)
+    again = bench.restart(name, bench.at_rest(name, pending))
+    assert again is not None
+    bench.settle(name, again)
 
 
 def race(bench: RoomBench, winner: str, loser: str) -> None:
@@ -93,6 +130,12 @@ def reloaded(bench: RoomBench) -> RoomState:
     [Step("add", count=3), Step("remove", first=0), Step("add", sender=1, first=3)], Identities.EVERYONE, 2
 )
 @example([Step("add", count=3), Step("remove", first=0, count=3), Step("heal")], Identities.EVERYONE, 2)
+@example(
+    [Step("add", count=3), Step("name"), Step("leave", count=2), Step("link", first=0)], Identities.NOBODY, 2
+)
+@example(
+    [Step("add", count=3), Step("reveal", sender=1), Step("restart", 1), Step("leave")], Identities.NOBODY, 2
+)
 @HISTORIES
 def test_everybody_agrees_after_every_step(steps: list[Step], identities: Identities, arity: int) -> None:
     bench = RoomBench(identities=identities, arity=arity, world=WORLD)
@@ -101,6 +144,9 @@ def test_everybody_agrees_after_every_step(steps: list[Step], identities: Identi
         bench.check_agreement()
         again = reloaded(bench)
         assert (again.members, again.wrap.tree_hash) == (bench.state.members, bench.state.wrap.tree_hash)
+        assert {room.state.name for room in bench.rooms.values()} == {bench.told}
+        assert all(room.problems == {} for room in bench.rooms.values())
+        assert len(bench.rooms["alice"].state.links) >= len(bench.links)
         assert again.ratchet.tree_hash() == bench.state.ratchet.tree_hash()
     bench.state = reloaded(bench)
     bench.commit("alice", add=["zoe"])
