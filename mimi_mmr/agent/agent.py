@@ -136,6 +136,8 @@ class Agent:
             raise BadRequest(f"expected one of the agent's operations, got {request.do[:64]!r}")
         result = await operation.run(self, request.given, say)
         self.used = self.clock()
+        if operation.changes and self.has_account:
+            self.background.tend_soon()
         answer: dict[str, Any] = {"result": result}
         if request.notices and self._client is not None:
             answer["notices"] = [notice.text for notice in self._client.notices.take()]

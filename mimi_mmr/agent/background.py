@@ -105,6 +105,7 @@ class Background:
         for joined in found:
             self._notice_room(joined)
         if found:
+            self.tend_soon()  # a KeyPackage was used: there is to be another one
             agent.happened.ring()
         elif asyncio.get_running_loop().time() - started < 1.0:  # there was nothing to wait for
             await agent.wanted.wait(LOOK_SECONDS)
@@ -130,12 +131,18 @@ class Background:
         if not await self._await_answers():
             await agent.wanted.wait(LOOK_SECONDS)
 
+    def tend_soon(self) -> None:
+        """There is something for the client to do."""
+        self._tended = float("-inf")
+        self._agent.wanted.ring()
+
     async def tend(self) -> None:
         """Have the client do what is due."""
         async with self._answers, self._codes:
+            self._tended = asyncio.get_running_loop().time()
             await self._agent.client.tend()
         del self._agent.client.refused[:-KEPT_REFUSALS]
-        self._tended = asyncio.get_running_loop().time()
+        self._agent.wanted.ring()  # there may be KeyPackages out that nobody looks after yet
 
     async def _await_answers(self) -> bool:
         """A long poll for each request that is out; whether there was one."""
@@ -150,7 +157,7 @@ class Background:
             if answer is not None:
                 agent.client.notices.add(f"{answer.user} accepted: you are connected", agent.clock())
                 agent.happened.ring()
-                self._tended = float("-inf")  # there is a shelf to fill
+                self.tend_soon()  # there is a shelf to fill
         return bool(waiting)
 
     # --- devices -------------------------------------------------------------------------------------

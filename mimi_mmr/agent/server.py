@@ -56,6 +56,8 @@ class Server:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[dict[str, Any]], bool] = {}
+        self._lines: set[asyncio.Task[bytes]] = set()
+        self._stopping = False
 
     async def start(self) -> None:
         """Listen. The caller holds the home's lock: a socket that is there is of an agent that has died."""
@@ -79,12 +81,14 @@ class Server:
             self._server.close()
             with suppress(FileNotFoundError):
                 self._home.socket.unlink()
-        for work, waits in self._work.items():
+        self._stopping = True
+        for line in list(self._lines):
+            line.cancel()
+        for work, waits in list(self._work.items()):
             if waits:
                 work.cancel()
-        if self._work:
-            await asyncio.wait(set(self._work), timeout=STOP_SECONDS)
-        await asyncio.sleep(0)  # for answers to go out
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=STOP_SECONDS)
         left = [*self._work, *self._connections]
         for task in left:
             task.cancel()
@@ -117,10 +121,10 @@ class Server:
         return bool(uid == self._uid)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = asyncio.create_task(reader.readline())
+        line = self._next_line(reader)
         try:
             while data := await line:
-                line = asyncio.create_task(reader.readline())
+                line = self._next_line(reader)
                 work = asyncio.create_task(self._answer(data, writer))
                 waits = self._only_waits(_what(data))
                 self._work[work] = waits
@@ -128,12 +132,20 @@ class Server:
                 await _until_done(work, line, waits)
                 writer.write(wire.line(work.result()))
                 await writer.drain()
+                if self._stopping:
+                    return
         except ValueError:  # what `readline` makes of a line over its limit
             error = BadRequest(f"expected a request of at most {wire.MAX_REQUEST} bytes")
             writer.write(wire.line(_error(error)))
             await writer.drain()
         finally:
             line.cancel()
+
+    def _next_line(self, reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
+        line = asyncio.create_task(reader.readline())
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
+        return line
 
     async def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
         try:

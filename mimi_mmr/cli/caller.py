@@ -35,6 +35,7 @@ EXITS = {
     "peer": NETWORK,
     "private-path": NETWORK,
     "queue-full": NETWORK,
+    "no-key-packages": NETWORK,
     "nothing-yet": NOTHING_YET,
 }
 TRIES = 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import typer
@@ -208,25 +210,25 @@ def read(
 @command(app)
 def who(caller: Caller, room: RoomArgument) -> None:
     """Who is in a room: verified, unverified, hidden."""
-    with Progress(
-        TextColumn("verifying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        task = None
+    if caller.json or not sys.stderr.isatty():
+        found = caller.ask("room.who", room=room)
+    else:
+        with _progress_of_many() as on_progress:
+            found = caller.ask("room.who", on_progress=on_progress, room=room)
+    caller.show(found, show_members)
+
+
+@contextmanager
+def _progress_of_many() -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, once there are many."""
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", visible=False)
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal task
-            if total < LARGE or caller.json or not sys.stderr.isatty():
-                return
-            if task is None:
-                task = progress.add_task("", total=total)
-            progress.update(task, completed=done)
+            progress.update(task, completed=done, total=total, visible=total >= LARGE)
 
-        found = caller.ask("room.who", on_progress=on_progress, room=room)
-    caller.show(found, show_members)
+        yield on_progress
 
 
 def show_members(found: dict[str, Any]) -> None:

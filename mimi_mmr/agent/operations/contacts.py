@@ -60,7 +60,7 @@ async def requests(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
     return [incoming_view(incoming) for incoming in await agent.refresh_requests()]
 
 
-@operation("contact.accept")
+@operation("contact.accept", changes=True)
 async def accept(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Say yes; they make the room of the two."""
     incoming = await _asking(agent, given)
@@ -85,11 +85,10 @@ async def _asking(agent: Agent, given: Given) -> IncomingRequest:
 
 async def _answered(agent: Agent) -> None:
     await agent.refresh_requests()
-    agent.wanted.ring()
     agent.happened.ring()
 
 
-@operation("contact.cancel")
+@operation("contact.cancel", changes=True)
 async def cancel(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Take a request of one's own back."""
     outgoing = find_in(agent.client.outgoing, given.text("user"), "request of yours")
@@ -97,7 +96,7 @@ async def cancel(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     return outgoing_view(outgoing)
 
 
-@operation("contact.block")
+@operation("contact.block", changes=True)
 async def block(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Neither hear nor be heard."""
     contact = find_contact(agent.client, given.text("user"))
@@ -106,7 +105,7 @@ async def block(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     return contact_view(contact)
 
 
-@operation("contact.unblock")
+@operation("contact.unblock", changes=True)
 async def unblock(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Hear of them again."""
     contact = find_contact(agent.client, given.text("user"))
@@ -114,7 +113,7 @@ async def unblock(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     return contact_view(contact)
 
 
-@operation("contact.only-contacts")
+@operation("contact.only-contacts", changes=True)
 async def only_contacts(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Whether strangers' requests are refused in silence."""
     agent.client.only_contacts = given.flag("on")

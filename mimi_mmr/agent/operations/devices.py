@@ -27,7 +27,7 @@ async def devices(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
     return [{"device": name, "own": name == own} for name in agent.client.devices()]
 
 
-@operation("device.add", only_waits=True)
+@operation("device.add", only_waits=True, changes=True)
 async def add(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     """A code as an item; then, once the device that it was typed on is in, its name."""
     invitation = await agent.client.invite_device()
@@ -42,7 +42,7 @@ async def add(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     return {"device": invitation.device}
 
 
-@operation("device.join")
+@operation("device.join", changes=True)
 async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Be a further device of a user, by the code that an existing one shows."""
     user, device = check_name(given.text("user")), check_name(given.text("device"))
@@ -64,7 +64,7 @@ async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     return account_view(client)
 
 
-@operation("device.remove")
+@operation("device.remove", changes=True)
 async def remove(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Shut a device out: of the account, of every room, of every key it knew."""
     name = given.text("device")

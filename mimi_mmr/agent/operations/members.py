@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mimi_mmr.client import Joined
 
 
-@operation("room.add")
+@operation("room.add", changes=True)
 async def add(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Add contacts."""
     joined = the_room(agent, given)

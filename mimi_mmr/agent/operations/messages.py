@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mimi_mmr.agent.errors import NothingYet
+from mimi_mmr.agent.errors import NotFound, NothingYet
 from mimi_mmr.agent.operations.registry import operation
 from mimi_mmr.agent.operations.rooms import the_room
 from mimi_mmr.agent.views import message_view
@@ -38,7 +39,8 @@ async def read(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
 
     `all`: those that were read as well, and one's own. `wait`: seconds to wait for the first, `follow`: for ever.
     """
-    joined = the_room(agent, given)
+    wait = given.number("wait") if given.values.get("wait") is not None else 0.0
+    joined = await _the_room_soon(agent, given, wait)
     told = 0
     if given.flag("all"):
         for message in list(joined.messages.since(0)):
@@ -52,10 +54,21 @@ async def read(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
             await agent.happened.wait()
             _check_there(agent, joined)
             await _tell_unread(joined, say)
-    wait = given.number("wait") if given.values.get("wait") is not None else 0.0
     if not told and wait:
         told = await _wait_for(agent, joined, say, wait)
     return {"room": str(joined.uri), "told": told}
+
+
+async def _the_room_soon(agent: Agent, given: Given, seconds: float) -> Joined:
+    """The room; one that somebody is adding this client to may take a moment to be there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    return the_room(agent, given)
+                except NotFound:
+                    await agent.happened.wait()
+    return the_room(agent, given)
 
 
 async def _wait_for(agent: Agent, joined: Joined, say: Say, seconds: float) -> int:

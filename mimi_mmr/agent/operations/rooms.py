@@ -21,7 +21,7 @@ def the_room(agent: Agent, given: Given) -> Joined:
     return find_room(agent.client, given.text("room"))
 
 
-@operation("room.create")
+@operation("room.create", changes=True)
 async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """A new room on one's own provider."""
     identities = IDENTITIES.get(given.text("identities"))
@@ -38,7 +38,7 @@ async def rooms(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
     return [room_view(agent.client, joined) for joined in people_rooms(agent.client)]
 
 
-@operation("room.leave")
+@operation("room.leave", changes=True)
 async def leave(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Leave, which another member has to commit, a little later; forget a room that one is out of."""
     joined = the_room(agent, given)
@@ -95,7 +95,7 @@ async def revoke_links(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     return {"room": str(joined.uri)}
 
 
-@operation("room.join")
+@operation("room.join", changes=True)
 async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Come in by a link."""
     joined = await agent.client.join_by_link(given.text("link"))
