@@ -38,7 +38,8 @@ Observer = Callable[[str, Seen], None]
 
 `relay.keys`, `relay.received`, `relay.forwarded`, `relay.answered`; `gateway.keys`, `gateway.received`,
 `gateway.decapsulated`, `gateway.fetched`; `download.fetched`.  A body that passes in pieces comes after its
-event as `relay.received.piece`, `relay.answered.piece`, `gateway.decapsulated.piece`.
+event as `relay.received.piece`, `relay.answered.piece`, `gateway.decapsulated.piece`.  A WebSocket's handshake
+is `relay.socket`, `gateway.socket`; its frames come as bodies do.
 """
 
 
