@@ -1,8 +1,9 @@
-"""The form of a device certificate: all of it but the serial number, the key and the two URIs.
+"""The form of a device certificate: all of it but the serial number, the key, the two URIs and the signature.
 
-A provider's CA gives one form to all the devices that it certifies on one day. Path validation (RFC 5280) looks
-at nothing else of a certificate than its form and its signature, so its verdict on one holds for every other of
-the form; what this module can't take apart, it leaves to path validation.
+A provider's CA gives one form to all the devices that it certifies on one day. What path validation (RFC 5280)
+looks at is the form, the signature, and that the rest is well made, so its verdict on one certificate holds for
+every other of the form that is well made and signed by the same key. A certificate that this module can't take
+apart is left to path validation.
 
 Source: RFC 5280, section 4.1; the encoding is DER (X.690): a length in its shortest form, a number without
 needless zeros.
@@ -11,6 +12,7 @@ needless zeros.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 _SEQUENCE, _INTEGER, _BITS, _OCTETS, _URI, _EXTENSIONS = 0x30, 0x02, 0x03, 0x04, 0x86, 0xA3
 _V3 = bytes.fromhex("a003020102")
@@ -22,11 +24,11 @@ _KEY_SIZE = 32
 _MAX_SERIAL = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeviceCertificate:
     """A certificate taken apart. Two with an equal `form` differ in serial number, key, URIs, signature only."""
 
-    form: bytes
+    form: tuple[bytes, ...]
     key: bytes
     uris: tuple[str, str]
     signed: bytes
@@ -46,43 +48,59 @@ class _OtherForm(Exception):
 
 
 def _read(der: bytes) -> DeviceCertificate:
-    start, end = _whole(der, 0, _SEQUENCE, len(der))
+    end = len(der)
+    start = _open_last(der, 0, _SEQUENCE, end)
     at, tbs_end = _open(der, start, _SEQUENCE, end)
-    signed = der[start:tbs_end]
-    at = _skip_serial(der, _expect(der, at, _V3), tbs_end)
-    names_start = at
-    for _ in range(4):  # signature algorithm, issuer, validity, subject
-        at = _open(der, at, _SEQUENCE, tbs_end)[1]
-    names = der[names_start:at]
-    at = _expect(der, at, _ED25519)
-    key = der[at : at + _KEY_SIZE]
-    at, _ = _whole(der, at + _KEY_SIZE, _EXTENSIONS, tbs_end)
-    at, _ = _whole(der, at, _SEQUENCE, tbs_end)
-    before, uris, after = _split_extensions(der, at, tbs_end)
+    names_start = _skip_serial(der, _expect(der, at, _V3), tbs_end)
+    names_end = der.find(_ED25519, names_start)
+    key_start = names_end + len(_ED25519)
+    _check_names(der[names_start:names_end])
+    key_end = key_start + _KEY_SIZE
+    at = _open_last(der, key_end, _EXTENSIONS, tbs_end)
+    extensions = _open_last(der, at, _SEQUENCE, tbs_end)
+    san, san_end, uris = _find_uris(der, extensions, tbs_end)
     algorithm_end = _open(der, tbs_end, _SEQUENCE, end)[1]
-    at, _ = _whole(der, algorithm_end, _BITS, end)
-    at = _expect(der, at, b"\0")  # no unused bits
-    parts = (names, before, after, der[tbs_end:algorithm_end])
-    form = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return DeviceCertificate(form, key, uris, signed, der[at:end])
+    at = _open_last(der, algorithm_end, _BITS, end)
+    signature = _expect(der, at, b"\0")  # no unused bits
+    return DeviceCertificate(
+        (
+            der[names_start:names_end],
+            der[extensions:san],
+            der[san_end:tbs_end],
+            der[tbs_end:algorithm_end],
+        ),
+        der[key_start:key_end],
+        uris,
+        der[start:tbs_end],
+        der[signature:end],
+    )
 
 
-def _split_extensions(der: bytes, at: int, end: int) -> tuple[bytes, tuple[str, str], bytes]:
-    """What stands before the critical subjectAltName, its two URIs, and what stands after it."""
-    start = at
+@lru_cache(1024)  # a CA has the same for all whom it certifies on one day
+def _check_names(names: bytes) -> None:
+    """That these are signature algorithm, issuer, validity, subject: that the key was found where it has to be."""
+    at = 0
+    for _ in range(4):
+        at = _open(names, at, _SEQUENCE, len(names))[1]
+    if at != len(names):
+        raise _OtherForm
+
+
+def _find_uris(der: bytes, at: int, end: int) -> tuple[int, int, tuple[str, str]]:
+    """Where the critical subjectAltName starts and ends, and its two URIs."""
     while at < end:
         inside, after = _open(der, at, _SEQUENCE, end)
         if der.startswith(_SAN_CRITICAL, inside):
-            return der[start:at], _read_uris(der, inside + len(_SAN_CRITICAL), after), der[after:end]
+            return at, after, _read_uris(der, inside + len(_SAN_CRITICAL), after)
         at = after
     raise _OtherForm
 
 
 def _read_uris(der: bytes, at: int, end: int) -> tuple[str, str]:
-    at, _ = _whole(der, at, _OCTETS, end)
-    at, _ = _whole(der, at, _SEQUENCE, end)
+    at = _open_last(der, at, _OCTETS, end)
+    at = _open_last(der, at, _SEQUENCE, end)
     first, first_end = _open(der, at, _URI, end)
-    second, _ = _whole(der, first_end, _URI, end)
+    second = _open_last(der, first_end, _URI, end)
     return der[first:first_end].decode("ascii"), der[second:end].decode("ascii")
 
 
@@ -103,27 +121,30 @@ def _expect(der: bytes, at: int, constant: bytes) -> int:
 
 
 def _open(der: bytes, at: int, tag: int, limit: int) -> tuple[int, int]:
-    """Where the content of the element at `at` starts and ends."""
-    if der[at] != tag:
-        raise _OtherForm
-    size = der[at + 1]
-    start = at + 2
+    """Where the content of the element at `at`, which ends by `limit`, starts and ends."""
+    size, start = der[at + 1], at + 2
     if size >= 0x80:
-        start += size - 0x80
-        least = 0x80 if size == 0x81 else 0x100
-        if not 0x81 <= size <= 0x82:
-            raise _OtherForm
-        size = int.from_bytes(der[at + 2 : start], "big")
-        if size < least:
-            raise _OtherForm
-    if start + size > limit:
+        size, start = _long_size(der, at + 1)
+    end = start + size
+    if der[at] != tag or end > limit:
         raise _OtherForm
-    return start, start + size
+    return start, end
 
 
-def _whole(der: bytes, at: int, tag: int, end: int) -> tuple[int, int]:
-    """The same for an element that must end at `end`."""
-    bounds = _open(der, at, tag, end)
-    if bounds[1] != end:
+def _open_last(der: bytes, at: int, tag: int, end: int) -> int:
+    """Where the content of the element at `at`, which ends at `end`, starts."""
+    size, start = der[at + 1], at + 2
+    if size >= 0x80:
+        size, start = _long_size(der, at + 1)
+    if der[at] != tag or start + size != end:
         raise _OtherForm
-    return bounds
+    return start
+
+
+def _long_size(der: bytes, at: int) -> tuple[int, int]:
+    """A length of one or two bytes after the first, and where the content starts."""
+    start = at + 1 + der[at] - 0x80
+    size = int.from_bytes(der[at + 1 : start], "big")
+    if not 0x81 <= der[at] <= 0x82 or size < (0x80 if der[at] == 0x81 else 0x100):
+        raise _OtherForm
+    return size, start

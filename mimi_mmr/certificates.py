@@ -203,18 +203,45 @@ class CertifiedDevice:
     span: Span
 
 
-_FormKey = tuple[str, tuple[bytes, ...], bytes]
+@dataclass(slots=True)
+class DeviceChain:
+    """A device's chain (DER, the device's first) as it reads; nothing is verified.
+
+    `certificate` and its `names` (user, device) are None where `certificate_forms` can't take the certificate
+    apart, and path validation will have to read it.
+    """
+
+    chain: tuple[bytes, ...]
+    certificate: DeviceCertificate | None = None
+    names: tuple[MimiUri, MimiUri] | None = None
+
+    @classmethod
+    def read(cls, chain: Sequence[bytes]) -> DeviceChain:
+        """Take the chain's first certificate apart, as far as that goes."""
+        certificate = DeviceCertificate.read(chain[0]) if chain else None
+        if certificate is None:
+            return cls(tuple(chain))
+        try:
+            names = _user_and_device([MimiUri.parse(uri) for uri in certificate.uris])
+        except (InvalidUri, CertificateRejected):
+            return cls(tuple(chain))
+        return cls(tuple(chain), certificate, names)
+
+
+_FormKey = tuple[str, tuple[bytes, ...], tuple[bytes, ...]]
 
 
 @dataclass(slots=True)
 class TrustAnchors:
     """Which roots speak for which provider domain. No domain vouches for another.
 
-    `devices` remembers what real credentials, by their digest, were found to say (`RealCredential.verify`).
+    `devices` remembers what real credentials, by all that is in them, were found to say (`RealCredential.verify`).
     """
 
     roots: dict[str, tuple[x509.Certificate, ...]] = field(default_factory=dict)
-    devices: Verdicts[bytes, CertifiedDevice] = field(default_factory=Verdicts, repr=False, compare=False)
+    devices: Verdicts[tuple[object, ...], CertifiedDevice] = field(
+        default_factory=Verdicts, repr=False, compare=False
+    )
     _stores: dict[str, Store] = field(default_factory=dict, repr=False)
     _issuers: Verdicts[_FormKey, _Issuer] = field(default_factory=Verdicts, repr=False, compare=False)
 
@@ -236,10 +263,10 @@ class TrustAnchors:
 
     def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
         """A device's user URI, device URI and 32-byte key; raises `CertificateRejected`. See `certified`."""
-        found = self.certified(chain, now)
+        found = self.certified(DeviceChain.read(chain), now)
         return found.user, found.device, found.key
 
-    def certified(self, chain: Sequence[bytes], now: float) -> CertifiedDevice:
+    def certified(self, chain: DeviceChain, now: float) -> CertifiedDevice:
         """What a device's chain says; raises `CertificateRejected`.
 
         The root is chosen by the domain the certificate names, so that a provider can vouch for its own only.
@@ -247,34 +274,24 @@ class TrustAnchors:
         chain; of those that follow with the same rest, only the signature and what the form leaves open is
         looked at. Whatever that does not accept, path validation decides.
         """
-        taken_apart = DeviceCertificate.read(chain[0]) if chain else None
-        if taken_apart is not None:
-            found = self._by_form(taken_apart, tuple(chain[1:]), now)
-            if found is not None:
-                return found
-        return self._by_path(taken_apart, chain, now)
+        return self._by_form(chain, now) or self._by_path(chain, now)
 
-    def _by_form(
-        self, certificate: DeviceCertificate, rest: tuple[bytes, ...], now: float
-    ) -> CertifiedDevice | None:
-        try:
-            user, device = _user_and_device([MimiUri.parse(uri) for uri in certificate.uris])
-        except (InvalidUri, CertificateRejected):
+    def _by_form(self, chain: DeviceChain, now: float) -> CertifiedDevice | None:
+        if chain.certificate is None or chain.names is None:
             return None
-        found = self._issuers.get((user.domain, rest, certificate.form), now)
-        if found is None or not found[1].signed(certificate):
+        user, device = chain.names
+        found = self._issuers.get((user.domain, chain.chain[1:], chain.certificate.form), now)
+        if found is None or not found[1].signed(chain.certificate):
             return None
-        return CertifiedDevice(user, device, certificate.key, found[0])
+        return CertifiedDevice(user, device, chain.certificate.key, found[0])
 
-    def _by_path(
-        self, certificate: DeviceCertificate | None, chain: Sequence[bytes], now: float
-    ) -> CertifiedDevice:
-        leaf, rest = _load(chain)
+    def _by_path(self, chain: DeviceChain, now: float) -> CertifiedDevice:
+        leaf, rest = _load(chain.chain)
         user, device = _user_and_device(_mimi_uris(leaf))
         path = self._verify(user.domain, leaf, rest, now, server=False)
         key, span, issuer = _key(leaf), Span.of(path), _issuer_of(path)
-        if certificate is not None and issuer is not None:
-            self._issuers.put((user.domain, tuple(chain[1:]), certificate.form), span, issuer)
+        if chain.certificate is not None and issuer is not None:
+            self._issuers.put((user.domain, chain.chain[1:], chain.certificate.form), span, issuer)
         return CertifiedDevice(user, device, key, span)
 
     def verify_provider(self, domain: str, chain: Sequence[bytes], now: float) -> bytes:
@@ -330,9 +347,11 @@ def _mimi_uris(leaf: x509.Certificate) -> list[MimiUri]:
 
 
 def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
-    if len(uris) != 2 or {uri.kind for uri in uris} != {Kind.USER, Kind.DEVICE}:
+    user, device = uris if len(uris) == 2 else (None, None)
+    if device is not None and device.kind is Kind.USER:
+        user, device = device, user
+    if user is None or device is None or user.kind is not Kind.USER or device.kind is not Kind.DEVICE:
         raise CertificateRejected("expected exactly one user and one device URI in the certificate")
-    user, device = uris if uris[0].kind is Kind.USER else (uris[1], uris[0])
     if user.domain != device.domain:
         raise CertificateRejected(f"user of {user.domain} and device of {device.domain} in one certificate")
     return user, device

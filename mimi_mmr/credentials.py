@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, CertifiedDevice, TrustAnchors
+from mimi_mmr.certificates import MAX_CERTIFICATE, MAX_CHAIN, CertifiedDevice, DeviceChain, TrustAnchors
 from mimi_mmr.errors import (
     BindingRejected,
     CredentialExpired,
@@ -38,6 +38,7 @@ from mimi_mmr.uris import (
     USER_PSEUDONYM,
     Kind,
     MimiUri,
+    is_self_certifying,
     random_uri,
     self_certifying_pseudonym,
 )
@@ -75,12 +76,22 @@ class RealCredential(Struct):
     identity_key: Annotated[bytes, Fixed(32)]
     binding_signature: Annotated[bytes, Fixed(64)]
 
-    def digest(self) -> bytes:
-        """SHA-256 of all that there is in it (32 bytes)."""
-        content = hashlib.sha256(self.identity_key + self.binding_signature)
-        for certificate in self.chain:
-            content.update(len(certificate).to_bytes(4, "big") + certificate)
-        return content.digest()
+    def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
+        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
+        return ClaimedDevice.read(self).verify(trust, now)
+
+
+@dataclass(slots=True)
+class ClaimedDevice:
+    """A real credential taken apart, no signature in it verified yet."""
+
+    credential: RealCredential
+    chain: DeviceChain
+
+    @classmethod
+    def read(cls, credential: RealCredential) -> ClaimedDevice:
+        """Take a credential apart."""
+        return cls(credential, DeviceChain.read(credential.chain))
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
         """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`.
@@ -88,20 +99,22 @@ class RealCredential(Struct):
         One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
         valid: nothing else that the verdict depends on can change.
         """
-        digest = self.digest()
-        known = trust.devices.get(digest, now)
+        real = self.credential
+        content = (real.identity_key, real.binding_signature, real.chain)
+        known = trust.devices.get(content, now)
         if known is None:
             certified = trust.certified(self.chain, now)
             self._verify_binding(certified)
-            trust.devices.put(digest, certified.span, certified)
+            trust.devices.put(content, certified.span, certified)
         else:
             _, certified = known
-        return VerifiedDevice(certified.user, certified.device, certified.key, self.identity_key)
+        return VerifiedDevice(certified.user, certified.device, certified.key, real.identity_key)
 
     def _verify_binding(self, certified: CertifiedDevice) -> None:
         content = UserBindingTBS(certified.user, certified.device, certified.key).to_bytes()
+        key, signature = self.credential.identity_key, self.credential.binding_signature
         try:
-            verify(self.identity_key, "UserBindingTBS", content, self.binding_signature, by="user binding")
+            verify(key, "UserBindingTBS", content, signature, by="user binding")
         except SignatureRejected as error:
             raise BindingRejected(str(error)) from None
 
@@ -175,26 +188,31 @@ class PseudonymousCredential(Struct):
 
         Raises `CredentialExpired` or `PseudonymProofRejected`.
         """
-        self._verify(now, self.tbs.to_bytes())
+        self.check(now)
+        self.verify_proof(self.tbs.to_bytes())
 
     def verify_pseudonym(self) -> None:
         """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
-        self._verify_pseudonym(self.tbs.to_bytes())
+        self.check_pseudonym()
+        self.verify_proof(self.tbs.to_bytes())
 
-    def _verify(self, now: float, content: bytes) -> None:
-        """With the TBS encoded already, which is worth the trouble where thousands are resolved."""
+    def check(self, now: float) -> None:
+        """All that `verify` does but for the signature."""
         if self.version != VERSION:
             raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
         if self.expiry <= now:
             raise CredentialExpired("the pseudonymous credential has expired")
-        self._verify_pseudonym(content)
+        self.check_pseudonym()
 
-    def _verify_pseudonym(self, content: bytes) -> None:
-        domain = self.user_pseudonym.domain
-        if self.user_pseudonym != self_certifying_pseudonym(domain, self.set_public_key):
+    def check_pseudonym(self) -> None:
+        """All that `verify_pseudonym` does but for the signature."""
+        if not is_self_certifying(self.user_pseudonym, self.set_public_key):
             raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")
-        if self.client_pseudonym.domain != domain:
+        if self.client_pseudonym.domain != self.user_pseudonym.domain:
             raise PseudonymProofRejected("client and user pseudonym are of different providers")
+
+    def verify_proof(self, content: bytes) -> None:
+        """The set key's signature over `content`, which is this credential's TBS, encoded."""
         try:
             verify(self.set_public_key, "PseudonymSetTBS", content, self.set_signature)
         except SignatureRejected:
@@ -296,6 +314,57 @@ class ResolvedMember:
     device: VerifiedDevice
 
 
+@dataclass(slots=True)
+class Claim:
+    """Who a member says it is: its identity link opened, all of it checked but the signatures."""
+
+    credential: PseudonymousCredential
+    content: bytes
+    signature: bytes
+    device: ClaimedDevice
+
+    def verify(self, trust: TrustAnchors, now: float) -> ResolvedMember:
+        """Verify all of it; raises a subclass of `IdentityError`.
+
+        In order: the pseudonym's proof, the real credential's chain and binding, the provider domain, that real and
+        pseudonymous keys differ, and the real key's signature over this very credential.
+        """
+        credential = self.credential
+        credential.verify_proof(self.content)
+        device = self.device.verify(trust, now)
+        if device.user.domain != credential.user_pseudonym.domain:
+            raise LinkRejected("the pseudonym is of another provider than the identity behind it")
+        pseudonymous = (credential.signature_public_key, credential.set_public_key)
+        if device.device_key in pseudonymous or device.identity_key in pseudonymous:
+            raise LinkRejected("real and pseudonymous key are the same: all rooms of this device are linked")
+        key, label = device.device_key, "PseudonymousCredentialTBS"
+        try:
+            verify(key, label, self.content, self.signature, prefix=MLS, by="identity link")
+        except SignatureRejected as error:
+            raise LinkRejected(str(error)) from None
+        return ResolvedMember(credential.user_pseudonym, device)
+
+
+def open_claim(
+    credential: PseudonymousCredential, ilk: IdentityLinkKey, leaf_signature_key: bytes, now: float
+) -> Claim:
+    """What a member claims; raises a subclass of `IdentityError`.
+
+    In order: the leaf's key, the credential's version, expiry and pseudonym, the link.
+    """
+    if credential.signature_public_key != leaf_signature_key:
+        raise LinkRejected("the credential is for another leaf's signature key")
+    credential.check(now)
+    content = credential.tbs.to_bytes()
+    try:
+        link = _open_link(credential, ilk, content)
+    except LinkRejected:
+        credential.verify_proof(content)  # if that fails too, it is the better reason of the two
+        raise
+    device = ClaimedDevice.read(link.client_credential)
+    return Claim(credential, content, link.pseudonymous_credential_signature, device)
+
+
 def resolve(
     credential: PseudonymousCredential,
     ilk: IdentityLinkKey,
@@ -303,34 +372,8 @@ def resolve(
     trust: TrustAnchors,
     now: float,
 ) -> ResolvedMember:
-    """Open an identity link and verify all of it; raises a subclass of `IdentityError`.
-
-    In order: the leaf's key, the pseudonym's proof and expiry, the link, its chain and binding, the provider
-    domain, that real and pseudonymous keys differ, and the real key's signature over this very credential.
-    """
-    if credential.signature_public_key != leaf_signature_key:
-        raise LinkRejected("the credential is for another leaf's signature key")
-    content = credential.tbs.to_bytes()
-    credential._verify(now, content)
-    link = _open_link(credential, ilk, content)
-    device = link.client_credential.verify(trust, now)
-    if device.user.domain != credential.user_pseudonym.domain:
-        raise LinkRejected("the pseudonym is of another provider than the identity behind it")
-    pseudonymous = {credential.signature_public_key, credential.set_public_key}
-    if not pseudonymous.isdisjoint({device.device_key, device.identity_key}):
-        raise LinkRejected("real and pseudonymous key are the same: all rooms of this device are linked")
-    try:
-        verify(
-            device.device_key,
-            "PseudonymousCredentialTBS",
-            content,
-            link.pseudonymous_credential_signature,
-            prefix=MLS,
-            by="identity link",
-        )
-    except SignatureRejected as error:
-        raise LinkRejected(str(error)) from None
-    return ResolvedMember(credential.user_pseudonym, device)
+    """Open an identity link and verify all of it; raises a subclass of `IdentityError`."""
+    return open_claim(credential, ilk, leaf_signature_key, now).verify(trust, now)
 
 
 def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> IdentityLinkTBE:
@@ -349,6 +392,7 @@ def _open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey, content
 
 
 __all__ = [
+    "Claim",
     "DeviceIdentity",
     "IdentityError",
     "IdentityLinkTBE",
@@ -360,6 +404,7 @@ __all__ = [
     "bind_device",
     "fingerprint",
     "make_credential",
+    "open_claim",
     "open_link",
     "resolve",
 ]

@@ -50,26 +50,32 @@ class Reader:
     def varint(self, what: str, limit: int = MAX_VECTOR) -> int:
         """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal, of at most `limit`."""
         start = self.offset
-        first = self.data[start] if start < self.end else self.uint(1, what)
-        self.offset = start + 1
-        value = first if first < 1 << 6 else self._long_varint(first, what)
-        if value > limit:
-            raise ParseError(f"{what} of {value} bytes, at most {limit} allowed", start)
-        return value
-
-    def _long_varint(self, first: int, what: str) -> int:
-        start = self.offset - 1
+        first = self.uint(1, what)
         prefix = first >> 6
         if prefix == 3:
             raise ParseError(f"invalid length prefix of {what}", start)
         length = (1 << prefix) - 1
         value = ((first & 0x3F) << (8 * length)) | self.uint(length, what)
-        if value < (1 << (6, 14)[prefix - 1]):
+        if prefix and value < (1 << (6, 14)[prefix - 1]):
             raise ParseError(f"length of {what} is not minimal", start)
+        if value > limit:
+            raise ParseError(f"{what} of {value} bytes, at most {limit} allowed", start)
         return value
 
     def opaque(self, limit: int, what: str) -> bytes:
         """The bytes of the next variable-size vector."""
+        # Nearly all that is parsed is vectors of less than 16 KiB: they are read here, in one call. What is wrong
+        # with the others, if anything is, is for `varint` and `take` to say.
+        data, start = self.data, self.offset
+        if start + 1 < self.end:
+            size, start = data[start], start + 1
+            if 1 << 6 <= size < 1 << 7:
+                size, start = (size & 0x3F) << 8 | data[start], start + 1
+                size = size if size >= 1 << 6 else MAX_VECTOR
+            stop = start + size
+            if size <= limit and size < 1 << 14 and stop <= self.end and data[self.offset] < 1 << 7:
+                self.offset = stop
+                return data[start:stop]
         return self.take(self.varint(what, limit), what)
 
     def vector(self, limit: int, what: str) -> Reader:
@@ -120,10 +126,14 @@ def write_varint(out: bytearray, value: int) -> None:
 
 def vec(data: bytes) -> bytes:
     """`opaque data<V>`: length, then bytes."""
+    size = len(data)
+    if size < 1 << 6:
+        return bytes((size,)) + data
+    if size < 1 << 14:
+        return (size | 1 << 14).to_bytes(2, "big") + data
     out = bytearray()
-    write_varint(out, len(data))
-    out += data
-    return bytes(out)
+    write_varint(out, size)
+    return bytes(out) + data
 
 
 class Codec(Protocol):

@@ -11,6 +11,7 @@ import hashlib
 import re
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Self
 
 from mimi_mmr.errors import InvalidUri, ParseError
@@ -20,6 +21,7 @@ MAX_URI = 512
 _TEXT = Text(MAX_URI)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\Z")
+_BAD_NAME = "expected a name of 1 to 128 lower-case letters, digits, or . _ ~ - inside"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._~-]{0,126}[a-z0-9])?\Z")
 
 
@@ -36,6 +38,7 @@ class Kind(enum.StrEnum):
 _KINDS = {kind.value: kind for kind in Kind}
 
 
+@lru_cache(1024)  # a few providers have all the names
 def check_domain(domain: str) -> str:
     """A lower-case DNS name with at least two labels, or `InvalidUri`."""
     if not _DOMAIN.match(domain):
@@ -46,7 +49,7 @@ def check_domain(domain: str) -> str:
 def check_name(name: str) -> str:
     """A local name: lower-case letters, digits and `. _ ~ -` inside; or `InvalidUri`."""
     if not _NAME.match(name):
-        raise InvalidUri("expected a name of 1 to 128 lower-case letters, digits, or . _ ~ - inside")
+        raise InvalidUri(_BAD_NAME)
     return name
 
 
@@ -61,7 +64,8 @@ class MimiUri:
     def __post_init__(self) -> None:
         """Refuse what could not be read back."""
         check_domain(self.domain)
-        check_name(self.name)
+        if not _NAME.match(self.name):
+            raise InvalidUri(_BAD_NAME)
 
     def __str__(self) -> str:
         return f"mimi://{self.domain}/{self.kind.value}/{self.name}"
@@ -119,10 +123,17 @@ def uuid8(digest: bytes) -> str:
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
     """The user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
-    digest = hashlib.sha256(
-        b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)
-    ).digest()
-    return MimiUri(domain, Kind.USER_PSEUDONYM, uuid8(digest))
+    return MimiUri(domain, Kind.USER_PSEUDONYM, _pseudonym(domain, set_public_key))
+
+
+def is_self_certifying(user: MimiUri, set_public_key: bytes) -> bool:
+    """Whether this is the user pseudonym of that key."""
+    return user.kind is Kind.USER_PSEUDONYM and user.name == _pseudonym(user.domain, set_public_key)
+
+
+def _pseudonym(domain: str, set_public_key: bytes) -> str:
+    content = b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)
+    return uuid8(hashlib.sha256(content).digest())
 
 
 def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:

@@ -82,6 +82,9 @@ class MlsGroup(Protocol):
     def leaves(self) -> dict[int, LeafNode]:
         """All members."""
 
+    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+        """All members' identities and signature keys, with the rest of each leaf unread."""
+
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
         """A commit that adds these KeyPackages, or removes these leaves, or only heals the sender's path.
 

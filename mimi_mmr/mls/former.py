@@ -31,6 +31,10 @@ class FormerGroup:
         """Nobody."""
         return {}
 
+    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+        """Nobody's."""
+        return {}
+
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
         """No commit."""
         self._refuse()

@@ -171,7 +171,7 @@ def signature_key(row: bytes) -> bytes:
 
 def identity(row: bytes) -> bytes:
     """A leaf row's identity, without parsing the leaf."""
-    return Reader(row, 69).vector(MAX_IDENTITY, "BasicCredential.identity").rest()
+    return Reader(row, 69).opaque(MAX_IDENTITY, "BasicCredential.identity")
 
 
 def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:

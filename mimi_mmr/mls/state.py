@@ -13,11 +13,13 @@ from mimi_mmr.errors import InvalidCommit
 from mimi_mmr.mls import treemath
 from mimi_mmr.mls.node import (
     ParentNode,
+    identity,
     join_tree,
     leaf_from_row,
     leaf_hash,
     parent_node_hash,
     resolution,
+    signature_key,
     unique_values,
 )
 from mimi_mmr.mls.wire import LeafNode
@@ -81,6 +83,11 @@ class TreeState:
     def occupied(self) -> list[int]:
         """The members' leaf indices, ascending."""
         return sorted(node // 2 for node in self._rows if not node & 1)
+
+    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+        """Every member's identity and signature key, by leaf index; parses no more of a leaf than that."""
+        rows = ((leaf, self._rows[2 * leaf]) for leaf in self.occupied())
+        return {leaf: (identity(row), signature_key(row)) for leaf, row in rows}
 
     def node_bytes(self, node: int) -> bytes | None:
         """A node's row: its type, then its struct; None if it is blank."""

@@ -84,6 +84,10 @@ class MlsRsGroup:
         """All members."""
         return dict(self._tree.leaves)
 
+    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+        """All members' identities and signature keys, with the rest of each leaf unread."""
+        return self._tree.credentials()
+
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
         """The exporter of the current epoch."""
         with engine_errors():

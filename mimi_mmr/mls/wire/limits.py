@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Final
 
 from mimi_mmr.errors import ParseError
@@ -63,7 +64,13 @@ class CodePoints:
         data = reader.opaque(self.limit, what)
         if len(data) % 2:
             raise ParseError(f"{what} of {len(data)} bytes is no list of 16-bit values", start)
-        return struct.unpack(f">{len(data) // 2}H", data)
+        return _code_points(data)
+
+
+@lru_cache(256)
+def _code_points(data: bytes) -> tuple[int, ...]:
+    """Most clients can do the same as all others: their lists are kept once."""
+    return struct.unpack(f">{len(data) // 2}H", data)
 
 
 @dataclass(frozen=True, slots=True)

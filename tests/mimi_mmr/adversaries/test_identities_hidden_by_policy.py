@@ -10,6 +10,7 @@ from mimi_mmr.content import Content
 from mimi_mmr.credentials import open_link
 from mimi_mmr.errors import LinkRejected, PseudonymProofRejected, RoomError, TreeMismatch
 from mimi_mmr.hub.policy import Identities, Role, RoleAssignment
+from mimi_mmr.mls.node import leaf_row
 from mimi_mmr.room import Standing
 from mimi_mmr.secret import IdentityLinkKey
 from tests.mimi_mmr.bench import RoomBench, next_policy
@@ -136,7 +137,8 @@ def test_a_hidden_member_with_a_forged_pseudonym_is_not_taken_for_sound() -> Non
     lying = leaf_bytes(
         honest, bench.leaves["bob"].key, identity=replace(identity, credential=stolen).to_bytes()
     )
-    cathy._group._tree._leaves[1] = lying  # type: ignore[attr-defined]
+    tree = cathy._group._tree  # type: ignore[attr-defined]
+    tree.replace({2: leaf_row(lying)}, tree.size)
     entry = next(one for one in cathy.who(bench.world.trust, bench.now) if one.leaf == 1)
     assert entry.standing is Standing.UNVERIFIED
     assert "leaf 1: " in entry.why
