@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -16,6 +16,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from mimi_mmr.errors import ConfigError
 
 BUSY_TIMEOUT_MS = 15_000
+Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -84,6 +85,14 @@ async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mappi
     """
     insert = _INSERTS[connection.dialect.name](table).values(dict(values)).on_conflict_do_nothing()
     return (await connection.execute(insert)).rowcount == 1
+
+
+async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> Row:
+    """The row of this primary key, made of `values` if there is none, and locked until the transaction ends."""
+    key = {column.name: column for column in table.primary_key.columns}
+    insert = _INSERTS[connection.dialect.name](table).values(dict(values))
+    locked = insert.on_conflict_do_update(index_elements=list(key), set_=key).returning(table)
+    return (await connection.execute(locked)).one()
 
 
 def _lay_out(connection: sa.Connection, metadata: sa.MetaData) -> None:

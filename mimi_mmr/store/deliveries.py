@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mimi_mmr.endpoints import QueuedMessage, QueuePage
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
 from mimi_mmr.keypackages import (
+    MAX_SET_LIFETIME,
     MAX_SETS,
     KeyPackageSet,
     SetUpload,
@@ -23,7 +24,7 @@ from mimi_mmr.keypackages import (
     ShelfOrderKind,
     ShelfReport,
 )
-from mimi_mmr.store.database import Database, insert_new
+from mimi_mmr.store.database import Database, Row, insert_new, insert_or_lock
 from mimi_mmr.store.tables import (
     key_package_sets,
     queue_count,
@@ -33,10 +34,11 @@ from mimi_mmr.store.tables import (
     transactions,
 )
 
+DAY = 86400
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUES = 1_000_000
-MAX_QUEUE_AGE = 30 * 86400
-TRANSACTION_LIFETIME = 7 * 86400
+MAX_QUEUE_AGE = 30 * DAY
+TRANSACTION_LIFETIME = 7 * DAY
 
 
 class DeliveryStore:
@@ -161,9 +163,9 @@ class DeliveryStore:
         """
         content = upload.content
         async with self._database.write() as connection:
-            shelf = {"id": content.shelf, "upload_public_key": upload.upload_public_key, "open": True}
-            await insert_new(connection, shelves, shelf)
-            await _own_shelf(connection, content.shelf, upload.upload_public_key)
+            shelf = await _lock_or_make(connection, content.shelf, upload.upload_public_key)
+            _check_shelf(shelf, upload.upload_public_key)
+            await _keep_until(connection, content.shelf, content.expiry)
             # Remembered as long as the set is good: once it was given or taken back, nobody can put it there again.
             if not await _first_time(connection, b"upload" + content.to_bytes(), content.expiry):
                 return
@@ -192,20 +194,20 @@ class DeliveryStore:
         Raises `NotAllowed` if it was given before, and alike if the shelf is unknown, closed or another key's; only
         CLOSE may be given to an unknown shelf, or a second time.
         """
-        content, closing = order.content, order.content.kind is ShelfOrderKind.CLOSE
+        content, key = order.content, order.upload_public_key
+        closing = content.kind is ShelfOrderKind.CLOSE
         async with self._database.write() as connection:
-            if closing:
-                shelf = {"id": content.shelf, "upload_public_key": order.upload_public_key, "open": True}
-                await insert_new(connection, shelves, shelf)
-            await _own_shelf(connection, content.shelf, order.upload_public_key, may_be_closed=closing)
+            lock = (
+                _lock_or_make(connection, content.shelf, key) if closing else _lock(connection, content.shelf)
+            )
+            _check_shelf(await lock, key, may_be_closed=closing)
             if not await _first_time(connection, b"order" + content.to_bytes(), expiry):
                 raise NotAllowed("this order was given before; a new one is needed each time")
-            taken: tuple[ShelfEntry, ...] = ()
             here = key_package_sets.c.shelf == content.shelf
+            taken: tuple[ShelfEntry, ...] = ()
             if closing:
                 taken = await _take_back(connection, here)
-                closed = sa.update(shelves).where(shelves.c.id == content.shelf).values(open=False)
-                await connection.execute(closed)
+                await _close(connection, content.shelf, content.issued + MAX_SET_LIFETIME)
             elif content.kind is ShelfOrderKind.TAKE_BACK:
                 named = key_package_sets.c.serial.in_(content.serials)
                 taken = await _take_back(connection, sa.and_(here, named))
@@ -259,6 +261,9 @@ class DeliveryStore:
             table = key_package_sets.c
             old = sa.select(table.shelf, table.serial).where(table.expiry < int(now))
             await _purge(connection, key_package_sets, old)
+            filled = sa.exists().where(table.shelf == shelves.c.id)
+            old = sa.select(shelves.c.id).where(shelves.c.expiry < int(now), ~filled)
+            await _purge(connection, shelves, old)
             old = sa.select(transactions.c.digest).where(transactions.c.expiry < int(now))
             await _purge(connection, transactions, old)
 
@@ -281,15 +286,36 @@ class DeliveryStore:
 _ENTRY = tuple(key_package_sets.c[name] for name in ("serial", "last_resort", "uses", "expiry"))
 
 
-async def _own_shelf(
-    connection: AsyncConnection, shelf: bytes, key: bytes, *, may_be_closed: bool = False
-) -> None:
-    """Lock the shelf, so that nothing is put on it while it is closed."""
+async def _lock(connection: AsyncConnection, shelf: bytes) -> Row | None:
+    """Lock a shelf, so that nothing is put on it while it is closed."""
     query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
-    row = (await connection.execute(query)).one_or_none()
-    if row is not None and (row.open or may_be_closed) and hmac.compare_digest(row.upload_public_key, key):
-        return
-    raise NotAllowed("the shelf is unknown or closed, or its sets are signed by another key")
+    return (await connection.execute(query)).one_or_none()
+
+
+async def _lock_or_make(connection: AsyncConnection, shelf: bytes, key: bytes) -> Row | None:
+    values = {"id": shelf, "upload_public_key": key, "open": True, "expiry": 0}
+    return await insert_or_lock(connection, shelves, values)
+
+
+def _check_shelf(shelf: Row | None, key: bytes, *, may_be_closed: bool = False) -> None:
+    if (
+        shelf is None
+        or not (shelf.open or may_be_closed)
+        or not hmac.compare_digest(shelf.upload_public_key, key)
+    ):
+        raise NotAllowed("the shelf is unknown or closed, or its sets are signed by another key")
+
+
+async def _close(connection: AsyncConnection, shelf: bytes, remembered: int) -> None:
+    await connection.execute(sa.update(shelves).where(shelves.c.id == shelf).values(open=False))
+    await _keep_until(connection, shelf, remembered)
+
+
+async def _keep_until(connection: AsyncConnection, shelf: bytes, moment: int) -> None:
+    """Keep a shelf's row until the end of the day of `moment`, at least."""
+    day = -(-moment // DAY) * DAY
+    later = sa.update(shelves).where(shelves.c.id == shelf, shelves.c.expiry < day)
+    await connection.execute(later.values(expiry=day))
 
 
 async def _take_back(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> tuple[ShelfEntry, ...]:

@@ -164,12 +164,14 @@ transactions = sa.Table(
     sa.Column("expiry", sa.BigInteger, nullable=False, index=True),
 )
 
+# `expiry`, a day: nothing that was signed for the shelf so far is taken after it, so that the row can go.
 shelves = sa.Table(
     "shelves",
     deliveries,
     sa.Column("id", sa.LargeBinary, primary_key=True),
     sa.Column("upload_public_key", sa.LargeBinary, nullable=False),
     sa.Column("open", sa.Boolean, nullable=False),
+    sa.Column("expiry", sa.BigInteger, nullable=False, index=True),
 )
 
 key_package_sets = sa.Table(

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
 from mimi_mmr.keypackages import (
+    MAX_SET_LIFETIME,
     KeyPackageSet,
     SetEntry,
     SetUpload,
@@ -479,6 +480,32 @@ async def test_a_shelf_that_was_closed_before_anything_lay_there_stays_closed(
     await give(deliveries, ShelfOrderKind.CLOSE)
     with pytest.raises(NotAllowed, match="closed"):
         await deliveries.upload(upload_of(1))
+
+
+async def test_a_shelfs_row_goes_when_nothing_signed_for_it_can_come_any_more(
+    deliveries: DeliveryStore,
+) -> None:
+    """Until then a closed one stays closed; a later upload makes a new shelf of what was one long ago."""
+    other = b"\x08" * 32
+    await deliveries.upload(upload_of(1, expiry=NOW + 10))
+    await deliveries.upload(upload_of(2, expiry=NOW + 5 * 86400))
+    await deliveries.upload(upload_of(2, shelf=other, expiry=NOW + 10 * 86400))
+    await deliveries.expire(NOW + 2 * 86400)
+    assert await rows(deliveries) == {SHELF, other}
+    await deliveries.expire(NOW + 7 * 86400)
+    assert await rows(deliveries) == {other}
+    await deliveries.order(order(ShelfOrderKind.CLOSE, shelf=other), NOW + 600)
+    await deliveries.expire(NOW + MAX_SET_LIFETIME - 1)
+    assert await rows(deliveries) == {other}
+    with pytest.raises(NotAllowed, match="closed"):
+        await deliveries.upload(upload_of(3, shelf=other, expiry=NOW + 2 * MAX_SET_LIFETIME))
+    await deliveries.expire(NOW + MAX_SET_LIFETIME + 2 * 86400)
+    assert await rows(deliveries) == set()
+
+
+async def rows(store: DeliveryStore) -> set[bytes]:
+    async with store._database.read() as connection:
+        return set(await connection.scalars(sa.select(tables.shelves.c.id)))
 
 
 @pytest.mark.parametrize("last_resort", [False, True])
