@@ -21,7 +21,8 @@ class Follower:
     `async with Follower(path, token, acknowledged) as pages: async for page in pages: ...; pages.stored(page)`.
     Until `stored` is called, the same page comes again, and whoever begins anew with the same number gets it again:
     the provider forgets what has been acknowledged and nothing else. Each follower has a socket of its own, since
-    two queues on one would be one client's to the provider.
+    two queues on one would be one client's to the provider; and those that are opened in the same moment may look
+    so, too, which is for the caller to avoid.
 
     A socket that breaks is replaced once; where there is none, or the new one breaks before it has answered, the
     iteration raises `PrivatePathFailed`. It may be gone on with. The long poll is another way, and as private, for

@@ -130,7 +130,8 @@ class OhttpClient:
     async def socket(self) -> AsyncIterator[OhttpSocket]:
         """Open a WebSocket through the relay to the gateway, for requests that are to share a connection.
 
-        The gateway learns that they are one client's.  Raises RelayRefused for an HTTP status that is not 101,
+        It is one of the session's connections.  The gateway learns that the requests are one client's, and sockets
+        that are opened together may look so, too.  Raises RelayRefused for an HTTP status that is not 101,
         ExchangeFailed if there is no socket; there is no other way then, and nothing is tried again.
         """
         limits = SocketLimits(response=self._max_response, answer_seconds=_PATIENCE)

@@ -126,7 +126,10 @@ class Line:
         return self._socket.close_code != Close.GONE
 
     async def _receive(self) -> bytes | Close:
-        message = await self._socket.receive()
+        try:
+            message = await self._socket.receive()
+        except (aiohttp.ClientError, OSError):  # it could not answer a ping
+            return Close.GONE
         if message.type is aiohttp.WSMsgType.BINARY:
             return bytes(message.data)
         if message.type is aiohttp.WSMsgType.TEXT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -266,6 +267,33 @@ async def test_a_broken_framing_ends_the_socket(world: World, open_world) -> Non
     async with bare_socket(world.relay_url, tls=world.tls) as socket:
         await socket.send_frame(b"x", aiohttp.WSMsgType.CONTINUATION)
         assert (await ending(socket))[0] == Close.BROKEN_FRAMING
+
+
+async def test_whatever_bytes_follow_a_handshake_they_end_the_socket_and_nothing_else(
+    world: World, open_world, inside: Inside, caplog: pytest.LogCaptureFixture
+) -> None:
+    await open_world()
+    rng = random.Random(1)
+    for number in range(200):
+        url = world.relay_url if number % 2 else world.gateway_url
+        async with bare_socket(url, tls=world.tls) as socket:
+            transport = socket._conn.transport
+            for _ in range(rng.randrange(1, 4)):
+                size = rng.randrange(0, 126)
+                head = bytes(
+                    [rng.choice((0x80, 0x00, 0xC0)) | rng.randrange(16), rng.choice((0x80, 0)) | size]
+                )
+                transport.write(rng.choice((head + rng.randbytes(4 + size), rng.randbytes(size), head)))
+            if number % 3:
+                transport.abort()
+            else:
+                socket._reader.feed_eof()
+    for service in (world.relay, world.gateway):
+        await empty(service.sockets)
+    assert inside.asked == []
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+    async with world.client().socket() as sound:
+        assert (await sound.exchange(ask())).status == 200
 
 
 async def test_who_the_relay_refuses_gets_no_socket(world: World, open_world) -> None:
