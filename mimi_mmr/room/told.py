@@ -1,0 +1,42 @@
+"""What a room tells of its members, and of a commit that was followed."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mimi_mmr.credentials import ResolvedMember
+from mimi_mmr.hub.policy import Role
+from mimi_mmr.uris import MimiUri
+
+
+class Standing(enum.Enum):
+    """What is known of the person behind a pseudonym."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Whois:
+    """A member as another member sees it. `why` says what failed for one that is unverified."""
+
+    leaf: int
+    user: MimiUri
+    client: MimiUri
+    role: Role
+    standing: Standing
+    member: ResolvedMember | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What an accepted commit did, and what was wrong with it, if a member or the hub cheated."""
+
+    sender: int
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    removed_self: bool
+    problems: tuple[str, ...] = ()
