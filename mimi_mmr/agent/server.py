@@ -111,8 +111,10 @@ class Server:
         except (OSError, asyncio.CancelledError):
             pass  # the command has gone, or the agent goes: there is nobody left to tell
         finally:
-            self._connections.discard(task)
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._connections.discard(task)
 
     def _is_ours(self, writer: asyncio.StreamWriter) -> bool:
         """Whether the peer runs as the user whose agent this is; the directory's mode says so already."""

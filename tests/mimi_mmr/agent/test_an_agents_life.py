@@ -1,0 +1,187 @@
+"""How agents start, who is asked for what, what others can see of it, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mimi_mmr.agent.home import Home
+from mimi_mmr.agent.launch import wait_for_end
+from tests.mimi_mmr.cli.people import PASSPHRASE, PATIENCE, Person, command, people
+from tests.mimi_mmr.config.settings_world import clean_environment
+from tests.mimi_mmr.conftest import LiveWorld
+
+
+@pytest.fixture
+async def alice(live: LiveWorld, tmp_path: Path) -> AsyncIterator[Person]:
+    async with people(live, tmp_path, alice="a.example") as (found,):
+        yield found
+
+
+async def test_an_agent_is_started_by_whatever_needs_it_and_found_by_the_next(alice: Person) -> None:
+    assert (await alice.ask("agent", "stop"))["pid"] == alice.agent
+    done = await alice.run("agent", "status")
+    assert (done.status, done.out) == (4, "not running\n")
+    first = (await alice.ask("status"))["pid"]
+    assert (await alice.ask("status"))["pid"] == first == alice.agent
+    found = await alice.ask("agent", "status")
+    assert found == {
+        "running": True,
+        "pid": first,
+        "account": "mimi://a.example/u/alice",
+        "home": str(alice.home),
+    }
+    assert (await alice.ask("agent", "start"))["pid"] == first
+    assert (await alice.run("agent", "stop")).out == "stopped\n"
+    assert (await alice.run("agent", "stop")).out == "it was not running\n"
+
+
+async def test_many_commands_at_once_start_one_agent(alice: Person) -> None:
+    await alice.ask("agent", "stop")
+    found = await asyncio.gather(*(alice.ask("status") for _ in range(4)))
+    assert len({status["pid"] for status in found}) == 1
+
+
+async def test_a_second_agent_is_refused(alice: Person) -> None:
+    done = await alice.run("agent", "run")
+    assert done.status == 4
+    assert f"process {alice.agent}" in done.err
+    assert (await alice.ask("agent", "status"))["running"] is True
+
+
+async def test_a_killed_agents_socket_does_not_stop_the_next(alice: Person) -> None:
+    await alice.kill()
+    assert Home(alice.home).socket.exists()
+    assert (await alice.run("agent", "status")).status == 4
+    assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
+
+
+async def test_nothing_secret_can_be_seen_of_the_process(alice: Person) -> None:
+    await alice.ask("room", "create", "--name", "a secret name")
+    process = Path(f"/proc/{alice.agent}")
+    environment = (process / "environ").read_bytes()
+    arguments = (process / "cmdline").read_bytes()
+    assert PASSPHRASE.encode() not in environment + arguments
+    assert b"PASSPHRASE" not in environment
+    assert b"alice" not in arguments.replace(str(alice.home).encode(), b"")
+    assert b"Max core file size        0 " in (process / "limits").read_bytes()
+    for file in alice.home.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+        if file.is_file():
+            content = file.read_bytes()
+            for planted in (PASSPHRASE, "alice", "a secret name", "a.example", "127.0.0.1", "mimi://"):
+                assert planted.encode() not in content, (file, planted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_in_order(alice: Person, number: int) -> None:
+    pid = alice.agent
+    os.kill(pid, number)
+    await asyncio.to_thread(wait_for_end, Home(alice.home))
+    assert not Home(alice.home).socket.exists()
+    assert (await alice.ask("status"))["pid"] != pid
+
+
+async def test_it_stays_when_its_terminal_goes(alice: Person) -> None:
+    pid = alice.agent
+    os.kill(pid, signal.SIGHUP)
+    assert (await alice.ask("status"))["pid"] == pid
+
+
+async def test_it_ends_by_itself_only_if_asked_to(alice: Person) -> None:
+    await alice.ask("agent", "stop")
+    await alice.ask("agent", "start", "--idle", "1")
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.to_thread(wait_for_end, Home(alice.home))
+    assert (await alice.run("agent", "status")).status == 4
+
+
+async def test_in_the_foreground_for_a_service_manager(alice: Person, tmp_path: Path) -> None:
+    await alice.ask("agent", "stop")
+    file = tmp_path / "passphrase"
+    file.write_text(f"{PASSPHRASE}\n")
+    file.chmod(0o600)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mimi_mmr", "agent", "run", "--home", str(alice.home)),
+        *("--passphrase-file", str(file)),
+        stdout=PIPE,
+        env=clean_environment(),
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert (await process.stdout.readline()).decode() == f"the agent of {alice.home} is ready\n"
+    assert (await alice.ask("status"))["pid"] == process.pid
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_without_a_terminal_it_says_where_else_the_passphrase_may_be(
+    alice: Person, tmp_path: Path
+) -> None:
+    await alice.ask("agent", "stop")
+    done = await command("status", "--home", str(alice.home))
+    assert done.status == 4
+    assert "MIMI_MMR_PASSPHRASE" in done.err
+    loose = tmp_path / "loose"
+    loose.write_text(PASSPHRASE)
+    loose.chmod(0o644)
+    done = await command("status", "--home", str(alice.home), "--passphrase-file", str(loose))
+    assert done.status == 2
+    assert "readable by others" in done.err
+    done = await alice.run("status", env={"MIMI_MMR_HOME": str(alice.home), "MIMI_MMR_PASSPHRASE": "wrong"})
+    assert done.status == 4
+    assert "wrong passphrase" in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_on_a_terminal_it_asks_again_after_a_wrong_one(alice: Person) -> None:
+    await alice.ask("agent", "stop")
+
+    def typed() -> tuple[int, bytes]:
+        child, terminal = pty.fork()
+        if not child:
+            environment = clean_environment() | {"TERM": "dumb"}
+            command = [sys.executable, "-m", "mimi_mmr", "account", "show", "--home", str(alice.home)]
+            os.execve(sys.executable, command, environment)  # noqa: S606  # this very Python
+        answers, said = [b"wrong\n", f"{PASSPHRASE}\n".encode()], b""
+        while True:
+            try:
+                chunk = os.read(terminal, 4096)
+            except OSError:  # the terminal has gone with its last process
+                break
+            said += chunk
+            if said.count(b"Passphrase: ") + len(answers) > 2 and answers:
+                os.write(terminal, answers.pop(0))
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+    async with asyncio.timeout(PATIENCE):
+        status, said = await asyncio.to_thread(typed)
+    assert status == 0, said
+    assert b"wrong passphrase" in said
+    assert b"alice@a.example" in said
+    assert PASSPHRASE.encode() not in said
+
+
+async def test_a_home_that_others_can_look_into_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    done = await command("account", "show", "--home", str(tmp_path / "open"))
+    assert done.status == 4
+    assert "expected mode 700" in done.err
+
+
+async def test_before_there_is_an_account(tmp_path: Path) -> None:
+    for arguments in (["status"], ["room", "list"], ["agent", "start"], ["agent", "run"]):
+        done = await command(*arguments, "--home", str(tmp_path / "none"))
+        assert done.status == 4, done
+        assert "no account" in done.err
+        assert "account create" in done.err
+    assert not (tmp_path / "none").exists()
