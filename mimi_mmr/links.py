@@ -4,6 +4,10 @@ A link is a seed. Members hold it in the members-only state, whoever was given t
 what it needs to count uses, and neither room name nor newcomer. A newcomer seals KeyPackages to the link, and any
 member who may add adds them: the MLS engine has no external commits, and a link gives no key of the room.
 
+A member makes one with `Room.make_link`, commits `Room.state_with_link`, then sends the hub `Room.link_order`. A
+newcomer sends the hub `make_join_request`; members get it as an event, open it (`Room.open_join_request`) and stage
+the Add with `Room.state_after_join`.
+
 The URI also says how the room shows identities, since a newcomer sends along what opens its name only where every
 member sees every name.
 """

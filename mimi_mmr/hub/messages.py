@@ -118,7 +118,10 @@ def sign_commit(content: CommitAuthTBS, key: SigningKey) -> CommitAuth:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequest(Struct):
-    """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members."""
+    """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members.
+
+    Beside it policy and sealed members-only state where they change, and the departures of those who go.
+    """
 
     LIMIT: ClassVar[int] = 1 << 26
     auth: CommitAuth

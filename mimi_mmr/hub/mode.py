@@ -19,7 +19,7 @@ from mimi_mmr.errors import (
     WrongEpoch,
     WrongSigner,
 )
-from mimi_mmr.hub.changes import expected_changes, wrong_leaves
+from mimi_mmr.hub.changes import check_member_update, check_rebuilt, expected_changes, wrong_leaves
 from mimi_mmr.hub.departures import Leaver, departed
 from mimi_mmr.hub.messages import (
     ApplicationEvent,
@@ -49,7 +49,7 @@ from mimi_mmr.mls.wire import (
     parse_message,
 )
 from mimi_mmr.uris import Kind, MimiUri
-from treewrap import ChangeKind, MemberUpdate, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
+from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
 
 SNAPSHOT_CLOCK_SKEW = 900
 
@@ -372,32 +372,3 @@ class HubMode:
         key = request.content.signature_public_key
         if all(leaf.signature_key != key for leaf in ratchet.leaves.values()):
             raise UnknownSender("no leaf of that epoch has this signature key")
-
-
-def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
-    """Refuse a member update that is not the tree update's, as far as a hub can read it: `TreeMismatch`."""
-    if sent is None:
-        raise TreeMismatch("a Tree Wrap update comes with the members' update")
-    try:
-        members = MemberUpdate.from_bytes(sent)
-    except TreeWrapError as error:
-        raise TreeMismatch(f"the members' update is malformed: {error}") from None
-    told = (members.header, [(leaf, kind) for leaf, kind, _ in members.leaves], members.tree_hash)
-    wanted = (update.header, list(update.changes), update.tree_hash)
-    if told != wanted or (members.repaired, members.rebuilt) != (update.repaired, bool(update.rebuilt)):
-        raise TreeMismatch("the members' update tells other changes than the hub's")
-
-
-def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *, may_drop: bool) -> None:
-    """Refuse a tree sealed anew as a whole that is not the one there was, with the named changes.
-
-    An admin may leave out leaves, those whose secret the members never got; their owners set them again. Raises
-    `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
-    """
-    rows = {place: row for place, row in staged.rows.items() if row is not None}
-    after = set(PublicTree.from_rows(tree.suite, tree.group_id, staged.header, rows).occupied)
-    changes = dict(update.changes)
-    wanted = set(tree.occupied) - changes.keys()
-    wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}
-    if after - wanted or (wanted - after and not may_drop):
-        raise TreeMismatch(f"the rebuilt tree does not match the commit at leaf {min(wanted ^ after)}")

@@ -85,6 +85,7 @@ class Following(Committing):
         if policy_hash(tree) != self.policy.policy.hash:
             raise Desynchronised("the policy in the hub's tree is not the room's")
         self._tree = tree
+        self._take_state(None)
 
     # --- before ---------------------------------------------------------------------------------------------
 
@@ -131,6 +132,8 @@ class Following(Committing):
 
     def _follow_state(self, event: CommitEvent, applied: Applied, before: StateSecret | None) -> list[str]:
         """`before` is the secret of the state before: to seal another under it would leave it to old members."""
+        if event.room_state is None and self._state_secret() == before:
+            return []
         problem = self._take_state(event.room_state)
         if not problem and event.room_state is not None and self._state_secret() == before:
             problem = "the members-only state is under a secret that was used before"

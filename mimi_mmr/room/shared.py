@@ -66,7 +66,7 @@ class Shared(Members):
     def make_link(self, expiry: int, uses: int) -> LiveLink:
         """A link that lets `uses` people ask to join until `expiry` (seconds); raises `NotAllowed`.
 
-        It lives once it stands in the members-only state (`stage(state=…)`), and then the hub has its order
+        It lives once it stands in the members-only state (`state_with_link`), and then the hub has its order
         (`link_order`); that way round, or a request might come that no member can open.
         """
         credential = self._leaf.identity.credential
@@ -74,6 +74,11 @@ class Shared(Members):
         if not 0 < uses <= MAX_USES:
             raise NotAllowed(f"a join link is for 1 to {MAX_USES} uses, not {uses}")
         return LiveLink(LinkSeed.generate().reveal(), credential.client_pseudonym, expiry, uses)
+
+    def state_with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
+        """The members-only state with one more link, and without those that have expired."""
+        links = (one for one in self._state.links if one.expiry > now)
+        return replace(self._state, links=(*links, live))
 
     def join_link(self, live: LiveLink) -> JoinLink:
         """What to give to people."""

@@ -250,7 +250,7 @@ class RoomBench:
         """A join link, known to members and hub."""
         room = self.rooms[sender]
         live = room.make_link(int(self.now) + lifetime, uses)
-        self.commit(sender, state=replace(room.state, links=(*room.state.links, live)))
+        self.commit(sender, state=room.state_with_link(live, self.now))
         self.take_order(room.link_order(live))
         return room.join_link(live)
 

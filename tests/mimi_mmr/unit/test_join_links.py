@@ -159,6 +159,14 @@ def test_a_link_is_used_up(bench: RoomBench) -> None:
     bench.check_agreement()
 
 
+def test_expired_links_make_way_for_new_ones(bench: RoomBench) -> None:
+    bench.make_link("alice", lifetime=DAY)
+    room = bench.rooms["bob"]
+    live = room.make_link(int(bench.now) + 3 * DAY, 1)
+    assert room.state_with_link(live, bench.now).links[1:] == (live,)
+    assert room.state_with_link(live, bench.now + DAY).links == (live,)
+
+
 def test_a_link_is_revoked_by_whoever_may_add(bench: RoomBench) -> None:
     link = bench.make_link("alice")
     room = bench.rooms["bob"]
