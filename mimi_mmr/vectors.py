@@ -22,11 +22,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import mimi_mmr
 from mimi_mmr import labels, tls, uris
 from mimi_mmr.credentials import PseudonymousCredentialTBS, pad_link
+from mimi_mmr.hub.departures import Departure, departures_hash
 from mimi_mmr.hub.messages import UpdateCode, UpdateRoomResponse
-from mimi_mmr.hub.policy import RoomPolicy
+from mimi_mmr.hub.policy import Identities, RoomPolicy
 from mimi_mmr.keypackages import fetch_token, shelf_id
 from mimi_mmr.labels import SigningKey
+from mimi_mmr.links import JoinLink, LinkSeed
 from mimi_mmr.queues import leaf_binding, queue_id
+from mimi_mmr.room_state import MembersOnlyState, SealedStateAAD, StateSecret, seal_state
 from mimi_mmr.sealing import Kem, SealingPublicKey, hpke_info
 from mimi_mmr.secret import AccessToken, ConnectionKey
 from mimi_mmr.uris import Kind, MimiUri
@@ -191,6 +194,9 @@ def derivations(draw: Stream) -> dict[str, Any]:
             "info": hpke_info("queue id", content).hex(),
         },
         "identity_link": _identity_link(draw),
+        "join_link": _join_link(draw),
+        "members_only_state": _members_only_state(draw),
+        "departures_hash": _departures_hash(draw),
     }
 
 
@@ -204,6 +210,43 @@ def _identity_link(draw: Stream) -> dict[str, str]:
         "tbe": plaintext.hex(),
         "padded": padded.hex(),
         "ciphertext": AESGCM(key).encrypt(bytes(12), padded, tbs).hex(),
+    }
+
+
+def _join_link(draw: Stream) -> dict[str, str]:
+    room, seed = uris.random_uri(DOMAIN, Kind.ROOM, draw(16)), draw(32)
+    link = JoinLink(room, Identities.NOBODY, LinkSeed(seed))
+    return {
+        "room": str(room),
+        "identities": str(int(link.identities)),
+        "seed": seed.hex(),
+        "uri": link.uri,
+        "id": link.id.hex(),
+        "signature_public_key": link.signing_key.public.hex(),
+        "sealing_private_key": link.sealing_key.seed.hex(),
+        "sealing_public_key": link.sealing_key.public.public_key.hex(),
+    }
+
+
+def _members_only_state(draw: Stream) -> dict[str, str]:
+    room, secret = uris.random_uri(DOMAIN, Kind.ROOM, draw(16)), draw(32)
+    state = MembersOnlyState(name="Tea", topic="Thursdays")
+    return {
+        "room": str(room),
+        "epoch": "7",
+        "room_secret": secret.hex(),
+        "state": state.to_bytes().hex(),
+        "aad": SealedStateAAD(room, 7).to_bytes().hex(),
+        "sealed": seal_state(state, StateSecret(secret), room, 7).hex(),
+    }
+
+
+def _departures_hash(draw: Stream) -> dict[str, Any]:
+    departures = (sample(Departure, draw), sample(Departure, draw))
+    return {
+        "departures": [departure.to_bytes().hex() for departure in departures],
+        "hash": departures_hash(departures).hex(),  # type: ignore[arg-type]
+        "hash_of_none": departures_hash(()).hex(),
     }
 
 

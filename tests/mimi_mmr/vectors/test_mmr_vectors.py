@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mimi_mmr.links import JoinLink
+from mimi_mmr.room_state import StateSecret, open_state
+from mimi_mmr.uris import MimiUri
 from mimi_mmr.vectors import all_structs, describe, vectors
 
 FILE = Path(__file__).parents[2] / "vectors" / "mimi_mmr.json"
@@ -28,3 +31,12 @@ def test_the_encoding_is_read_as_the_fields(name: str) -> None:
     value = STRUCTS[name].from_bytes(bytes.fromhex(vector["encoding"]))
     assert json.loads(json.dumps(describe(value))) == vector["fields"]
     assert value.to_bytes().hex() == vector["encoding"]
+
+
+def test_a_published_link_and_state_open() -> None:
+    link = JoinLink.parse(PUBLISHED["derivations"]["join_link"]["uri"])
+    assert link.id.hex() == PUBLISHED["derivations"]["join_link"]["id"]
+    state = PUBLISHED["derivations"]["members_only_state"]
+    secret = StateSecret(bytes.fromhex(state["room_secret"]))
+    opened = open_state(bytes.fromhex(state["sealed"]), secret, MimiUri.parse(state["room"]))
+    assert (opened.name, opened.topic) == ("Tea", "Thursdays")
