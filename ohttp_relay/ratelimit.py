@@ -10,7 +10,9 @@ import hashlib
 import ipaddress
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class RateLimit:
@@ -40,7 +42,7 @@ class RateLimit:
         now = self._clock()
         if now >= self._end:
             self._end, self._key, self._counts = now + self.seconds, os.urandom(16), {}
-        name = hashlib.blake2b(_prefix(address), key=self._key, digest_size=8).digest()
+        name = _name(address, self._key)
         count = self._counts.get(name, 0)
         if count >= self.requests or (not count and len(self._counts) >= self._clients):
             return False
@@ -51,6 +53,31 @@ class RateLimit:
     def retry_after(self) -> int:
         """Seconds until the window ends, at least 1."""
         return max(1, int(self._end - self._clock()) + 1)
+
+
+class Share:
+    """Bounds what each client holds at once; knows one by a keyed hash, and while it holds something."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._key = os.urandom(16)
+        self._held: Counter[bytes] = Counter()
+
+    @contextmanager
+    def hold(self, address: str | None) -> Iterator[bool]:
+        """Hold one more, and give whether that is not too many."""
+        name = _name(address, self._key)
+        self._held[name] += 1
+        try:
+            yield self._held[name] <= self._most
+        finally:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
+
+
+def _name(address: str | None, key: bytes) -> bytes:
+    return hashlib.blake2b(_prefix(address), key=key, digest_size=8).digest()
 
 
 def _prefix(address: str | None) -> bytes:

@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from .ratelimit import RateLimit
+from .ratelimit import RateLimit, Share
 from .sockets import Sockets
 from .telemetry import Metrics
 from .transport import Observer, Seen, open_session
@@ -58,6 +58,7 @@ class RelaySockets(Sockets):
         self._session = session
         self._owned: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
+        self._share = Share(self.limits.each)
         self.rate = rate
 
     async def close(self) -> None:
@@ -76,6 +77,8 @@ class RelaySockets(Sockets):
         self.see("relay.socket", request)
         url = self._gateways[request.match_info["name"]]
         async with AsyncExitStack() as stack:
+            if not stack.enter_context(self._share.hold(request.remote)):
+                raise web.HTTPTooManyRequests(text="too many sockets of one client")
             try:
                 line = await stack.enter_async_context(connect(self._transport(), url, self.limits))
             except TimeoutError:

@@ -53,8 +53,9 @@ _CODES: Final = frozenset(Close)
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Bytes of a request and of a response; sockets open at once; seconds until the next request, until an
-    answer, of a socket's life, and for its closing; bytes a second that a reader must take.
+    """Bytes of a request and of a response; sockets open at once, and of one client at a relay; seconds until
+    the next request, until an answer, of a socket's life, and for its closing; bytes a second that a reader
+    must take.
 
     A frame may take `idle_seconds` and what its length needs at `slowest`.  A frame that comes is whole when
     it is handed on: each socket may hold as much as its largest frame.
@@ -63,6 +64,7 @@ class SocketLimits:
     request: int = 64 * 1024
     response: int = 80 * 1024 * 1024
     sockets: int = 10_000
+    each: int = 1_000
     idle_seconds: float = 60.0
     answer_seconds: float = 60.0
     life_seconds: float = 3600.0

@@ -17,6 +17,7 @@ from aiohttp import web
 from ohttp_relay.bhttp import Response
 from ohttp_relay.capsule import encapsulate_request
 from ohttp_relay.client import OhttpClient, OhttpSocket, PinnedKeys
+from ohttp_relay.errors import RelayRefused
 from ohttp_relay.gateway import DEFAULT_PATH
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.replay import format_date
@@ -26,7 +27,7 @@ from ohttp_frames import bare_socket, ending  # isort: skip
 from ohttp_world import Target  # isort: skip
 from test_ohttp_workers import Process, Setting, children, command  # isort: skip
 
-SOCKETS = 1000
+FIRST, MORE = 50, 950  # a thousand: all that one client may hold
 EACH = 48 * 1024  # bytes that a socket may cost a relay, which has two ends of it, or a gateway
 
 
@@ -73,14 +74,18 @@ async def test_a_thousand_sockets_at_once_cost_little_memory(setting: Setting) -
                 assert (await socket.exchange(request)).status == 200
                 return socket
 
-        await asyncio.gather(*(one() for _ in range(50)))
+        await asyncio.gather(*(one() for _ in range(FIRST)))
         before = [resident(process.process.pid) for process in (gateway, relay)]
-        sockets = await asyncio.gather(*(one() for _ in range(SOCKETS)))
+        sockets = await asyncio.gather(*(one() for _ in range(MORE)))
         grown = [
             resident(process.process.pid) - was for process, was in zip((gateway, relay), before, strict=True)
         ]
-        assert max(grown) < SOCKETS * EACH, grown
+        assert max(grown) < MORE * EACH, grown
         assert (await sockets[0].exchange(request)).status == 200  # the first is as good as the last
+        with pytest.raises(RelayRefused) as refused:
+            async with client.socket():
+                pass
+        assert refused.value.status == 429
 
 
 async def test_workers_share_what_they_have_seen_and_each_serves_sockets(setting: Setting) -> None:

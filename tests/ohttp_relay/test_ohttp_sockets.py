@@ -337,6 +337,50 @@ async def test_more_sockets_than_the_limit_are_refused_and_one_that_ends_makes_r
         assert (await another.exchange(ask())).status == 200
 
 
+async def test_one_client_takes_no_more_than_its_share(world: World, open_world) -> None:
+    client = await open_world(relay={"sockets": SocketLimits(each=2, closing_seconds=0.3)})
+    connector = aiohttp.TCPConnector(ssl=world.tls, local_addr=("127.0.0.9", 0))
+    async with aiohttp.ClientSession(connector=connector) as elsewhere, client.socket(), client.socket():
+        with pytest.raises(RelayRefused) as refused:
+            async with client.socket():
+                pass
+        assert refused.value.status == 429
+        async with world.client(session=elsewhere).socket() as another:
+            assert (await another.exchange(ask())).status == 200
+    await empty(world.relay.sockets)
+    assert not world.relay.sockets._share._held
+    async with client.socket() as again:
+        assert (await again.exchange(ask())).status == 200
+
+
+async def test_a_server_that_cancels_for_lost_connections_cancels_for_sockets_too(
+    world: World, inside: Inside
+) -> None:
+    stopped = asyncio.Event()
+
+    async def patient(request: Request) -> Response:
+        inside.came.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        return Response(200)
+
+    gateway = Gateway(world.keyring, local={ORIGIN: patient}, sockets=QUICK)
+    runner = web.AppRunner(gateway.app(), handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with bare_socket(f"http://127.0.0.1:{runner.addresses[0][1]}{DEFAULT_PATH}") as socket:
+        await socket.send_bytes(sealed(world)[0])
+        await inside.came.wait()
+        socket._conn.transport.abort()
+        async with asyncio.timeout(10):
+            await stopped.wait()
+    await empty(gateway.sockets)
+    await runner.cleanup()
+
+
 async def test_a_rate_limit_counts_requests_and_not_sockets(open_world) -> None:
     client = await open_world(relay={"rate": RateLimit(4)}, key_source=None)
     async with client.socket() as socket:  # the handshake, and the key list, are two
