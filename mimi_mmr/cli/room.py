@@ -85,9 +85,18 @@ def rooms(caller: Caller) -> None:
 
 
 @command(app)
-def add(caller: Caller, room: RoomArgument, users: UserArguments) -> None:
+def add(
+    caller: Caller,
+    room: RoomArgument,
+    users: UserArguments,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0, help="Seconds to wait for somebody who has just become a contact."),
+    ] = 30.0,
+) -> None:
     """Add contacts to a room."""
-    caller.show(caller.ask("room.add", room=room, users=users), _done(f"Added {', '.join(users)} to"))
+    found = caller.ask("room.add", room=room, users=users, wait=wait)
+    caller.show(found, _done(f"Added {', '.join(users)} to"))
 
 
 @command(app)

@@ -32,6 +32,6 @@ def _show(found: dict[str, Any]) -> None:
         ]
     )
     for notice in found["notices"]:
-        terminal.say(f"{terminal.when(notice['when'])}  {notice['text']}")
+        terminal.say(f"{terminal.when(notice['when'])}  {terminal.with_addresses(notice['text'])}")
     for what, why in found["trouble"].items():
         terminal.say(f"does not work at the moment: {what}: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_USER = re.compile(r"mimi://([a-z0-9.-]+)/u/([a-z0-9](?:[a-z0-9._~-]*[a-z0-9])?)")
 _SPACES = {"\n": "\n", "\t": " "}
 
 
@@ -39,7 +41,7 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """A line beside the result, on stderr."""
-    typer.echo(clean(text), err=True)
+    typer.echo(clean(with_addresses(text)), err=True)
 
 
 def show_json(value: object, *, indent: int | None = None) -> None:
@@ -82,6 +84,11 @@ def person(uri: str | None) -> str:
         return "?"
     domain, _, name = uri.removeprefix("mimi://").partition("/u/")
     return f"{name}@{domain}"
+
+
+def with_addresses(text: str) -> str:
+    """Users' URIs in a sentence, as people write them."""
+    return _USER.sub(r"\2@\1", text)
 
 
 def show_message(message: dict[str, object]) -> None:

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mimi_mmr.agent.errors import AgentError, NotFound
 from mimi_mmr.agent.naming import find_contact, user_names
 from mimi_mmr.agent.operations.registry import operation
 from mimi_mmr.agent.operations.rooms import the_room
-from mimi_mmr.agent.views import member_view, room_view
+from mimi_mmr.agent.views import address, member_view, room_view
 from mimi_mmr.agent.wire import Given
+from mimi_mmr.errors import NoKeyPackages
 from mimi_mmr.room import Whois
 
 if TYPE_CHECKING:
     from mimi_mmr.agent.agent import Agent
     from mimi_mmr.agent.server import Say
-    from mimi_mmr.client import Joined
+    from mimi_mmr.client import Client, Contact, Joined
+
+RETRY_SECONDS = 2.0
 
 
 @operation("room.add", changes=True)
 async def add(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
-    """Add contacts."""
+    """Add contacts; `wait` so many seconds for one who has left no KeyPackages yet."""
     joined = the_room(agent, given)
     contacts = [find_contact(agent.client, text) for text in given.texts("users")]
+    blocked = next((contact for contact in contacts if contact.blocked), None)
+    if blocked is not None:
+        raise AgentError(
+            f"{address(blocked.user)} is blocked: mimi-mmr contact unblock {address(blocked.user)}"
+        )
+    end = agent.clock() + given.number("wait")
+    while True:
+        try:
+            await _add(agent.client, joined, contacts)
+        except NoKeyPackages:
+            # Of several, those who have some would lose a set with every try.
+            if len(contacts) > 1 or agent.clock() > end:
+                raise
+            await agent.happened.wait(RETRY_SECONDS)
+        else:
+            return room_view(agent.client, joined)
+
+
+async def _add(client: Client, joined: Joined, contacts: Sequence[Contact]) -> None:
     for contact in contacts:
-        if contact.blocked:
-            raise AgentError(f"{contact.user} is blocked: mimi-mmr contact unblock")
         if contact.theirs is None:
-            raise AgentError(
-                f"{contact.user} has not sent a connection key yet, without which nobody can be added: try again"
-                " when they have been online"
+            raise NoKeyPackages(
+                f"{address(contact.user)} has not sent the key yet that KeyPackages are fetched with"
             )
-    await agent.client.add(joined, contacts)
-    return room_view(agent.client, joined)
+    await client.add(joined, contacts)
 
 
 @operation("room.remove")
@@ -82,8 +100,3 @@ async def who(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     for standing in ("verified", "unverified", "hidden"):
         found[standing] = [view for view in views if view["standing"] == standing]
     return found
-
-
-def others(joined: Joined) -> int:
-    """How many leaves beside one's own."""
-    return len(joined.room.participants()) - 1

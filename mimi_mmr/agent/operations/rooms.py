@@ -84,7 +84,7 @@ async def link(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     made = await agent.client.create_link(
         joined, lifetime=given.number("lifetime"), uses=int(given.number("uses"))
     )
-    return {"room": str(joined.uri), "link": str(made)}
+    return {"room": str(joined.uri), "link": made.uri}
 
 
 @operation("room.revoke-links")

@@ -73,6 +73,13 @@ def test_names_of_files(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
+def test_people_are_called_as_people_write_them() -> None:
+    said = "mimi://b.example/u/bob accepted; mimi://a.example/u/al.ice. And mimi://a.example/r/1"
+    assert (
+        terminal.with_addresses(said) == "bob@b.example accepted; al.ice@a.example. And mimi://a.example/r/1"
+    )
+
+
 def test_a_message_cannot_look_like_two(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show_message(
         {
