@@ -8,20 +8,21 @@ between machines.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
+import select
+import socket
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import uvloop
 from aiohttp import web
@@ -30,22 +31,36 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
 from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import REQUEST_LABEL, RESPONSE_LABEL, decapsulate_request, encapsulate_request
+from ohttp_relay.capsule import (
+    REQUEST_LABEL,
+    RESPONSE_LABEL,
+    ResponseOpener,
+    decapsulate_request,
+    encapsulate_request,
+)
 from ohttp_relay.client import OhttpClient, PinnedKeys
-from ohttp_relay.gateway import DEFAULT_PATH, Gateway
+from ohttp_relay.gateway import DEFAULT_PATH, UNDATED_WINDOW, Gateway
 from ohttp_relay.hpke import AeadId, Suite
 from ohttp_relay.kem import KEMS, KemId
-from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyRing
+from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
 from ohttp_relay.relay import Relay
 from ohttp_relay.replay import ReplayGuard, format_date
 from ohttp_relay.replay_shared import SharedReplayCache
+from ohttp_relay.rotation import KeyKeeper
 from ohttp_relay.serve import Bind, open_sockets, run_on
-from ohttp_relay.streams import StreamedResponse
+from ohttp_relay.streams import Handler, StreamedResponse
 from ohttp_relay.targets import TargetPolicy
+from ohttp_relay.telemetry import Metrics
 
 BODY = bytes(1024)
-CONNECTIONS = 32
+CONNECTIONS = 64
+PAUSE = 0.0005
+ROUNDS = 5
+PLAIN = 1200  # bytes of a bare echo's bodies
+SEALED = 2080  # bytes of an encapsulated answer: a bucket, nonce and tag
+ECHOES = ("bare_echo", "gateway_echo")
 LOCAL = "https://echo.example"
+AWAITED = "https://awaited.example"
 Figures = dict[str, float]
 
 
@@ -139,13 +154,15 @@ def operations(seconds: float, *, every: bool) -> Figures:
 
 
 @contextmanager
-def served(make: Callable[[], web.Application], workers: int) -> Iterator[tuple[str, int]]:
+def served(
+    make: Callable[[], web.Application], workers: int, enter: Callable[[int], None] | None = None
+) -> Iterator[tuple[str, int]]:
     """Run an application on loopback; give its origin and the process's id."""
     bind = Bind("127.0.0.1", 0, workers=workers, grace=0.5)
     sockets = open_sockets(bind)
     port = sockets[0].getsockname()[1]
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=run_on, args=(make, bind, sockets))
+    process = context.Process(target=run_on, args=(make, bind, sockets, None, enter))
     process.start()
     for listener in sockets:
         listener.close()
@@ -169,20 +186,34 @@ def echo_app() -> web.Application:
     return app
 
 
-async def echo_locally(request: Request) -> Response:
+def echo_locally(request: Request) -> Response:
     """An in-process target."""
     return Response(200, (("content-type", "text/plain"),), request.content)
 
 
-def gateway_app(ring: KeyRing, folder: Path, origins: list[str]) -> Callable[[], web.Application]:
-    """A gateway with its replay store shared by the workers."""
+async def echo_awaited(request: Request) -> Response:
+    """The same as a coroutine, which the gateway has to watch over."""
+    return echo_locally(request)
+
+
+@contextmanager
+def served_gateway(folder: Path, origins: list[str], workers: int) -> Iterator[tuple[str, int]]:
+    """Run a gateway as the command does: stores shared by the workers, keys on disk, metrics."""
+    KeyRing.generate().save(folder)
+    metrics = Metrics("gateway", workers)
 
     def make() -> web.Application:
-        replay = ReplayGuard(SharedReplayCache(folder / "replay"), None)
+        ring = KeyRing.load(folder)
+        dated = SharedReplayCache(folder / "replay-dated")
+        undated = SharedReplayCache(folder / "replay-undated", UNDATED_WINDOW, 1_000_000)
         policy = TargetPolicy.of(origins, ["127.0.0.0/8"])
-        return Gateway(ring, policy, {LOCAL: echo_locally}, replay=replay).app()
+        local: dict[str, Handler] = {LOCAL: echo_locally, AWAITED: echo_awaited}
+        app = Gateway(ring, policy, local, replay=ReplayGuard(dated, undated), metrics=metrics).app()
+        KeyKeeper(ring, folder, lifetime=86_400.0).attach(app)
+        return app
 
-    return make
+    with served(make, workers, metrics.enter) as gateway:
+        yield gateway
 
 
 def usage(pid: int) -> tuple[float, float]:
@@ -202,124 +233,163 @@ def spent(pid: int) -> float:
 # Load
 
 
-class Connection(asyncio.Protocol):
-    """Sends requests one after another on one connection, and reads answers by their length."""
-
-    def __init__(self, requests: Iterator[bytes], done: asyncio.Future[None], load: Load) -> None:
-        self._requests, self._done, self._load = requests, done, load
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first request."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._next()
-
-    def _next(self) -> None:
-        request = next(self._requests, None)
-        if request is None or time.perf_counter() > self._load.end:
-            self._transport.close()
-        else:
-            self._started = time.perf_counter()
-            self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        """Read; when an answer is whole, send the next request."""
-        self._buffer = data if not self._buffer else self._buffer + data
-        head, found, rest = self._buffer.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].split(None, 1)[0])
-        if len(rest) < length:
-            return
-        assert head.startswith(b"HTTP/1.1 200"), head
-        self._load.times.append(time.perf_counter() - self._started)
-        self._buffer = b""
-        self._next()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that this connection is through."""
-        self._done.set_result(None)
+Sent = tuple[bytes, ResponseOpener | None]
+"""A request as it goes over the wire, and for a sample of them what opens the answer."""
 
 
 @dataclass
 class Load:
-    """A run of load: requests a second, latencies."""
+    """A run of load: answers of `answer_size` bytes of content; a rate and latencies."""
 
-    end: float
-    times: list[float]
+    answer_size: int
+    times: list[float] = field(default_factory=list)
+    samples: list[tuple[ResponseOpener, bytes]] = field(default_factory=list)
     seconds: float = 0.0
+    start: bytes = b"none yet"
+    size: int = 0
 
     @property
     def rate(self) -> float:
         """Requests a second."""
         return len(self.times) / self.seconds
 
+    def whole(self, data: bytes) -> bool:
+        """Tell whether an answer is all there; it must be a 200 of the right type and length."""
+        if len(data) == self.size and data.startswith(self.start):
+            return True  # all but its Date and its content are as those of the last
+        head, found, content = data.partition(b"\r\n\r\n")
+        if not found:
+            return False
+        start, date, _ = head.partition(b"Date:")
+        lines = start.lower().splitlines()
+        assert lines[0] == b"http/1.1 200 ok", head
+        assert b"content-type: message/ohttp-res" in lines, head
+        assert b"content-length: %d" % self.answer_size in lines, head
+        assert len(content) <= self.answer_size
+        if len(content) < self.answer_size:
+            return False
+        self.start, self.size = start + date, len(data)
+        return True
 
-async def load(origin: str, path: str, bodies: Iterator[bytes], kind: str, seconds: float) -> Load:
-    """POST bodies over `CONNECTIONS` connections for `seconds`."""
+
+def load(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float) -> Load:
+    """Send requests over `CONNECTIONS` connections, on each the next one after an answer, for `seconds`.
+
+    It shares two cores with what it measures, so it is kept cheap: plain sockets, and it looks for answers
+    every half a millisecond, when there are several (each look would take a core from a server).
+    """
     host, _, port = origin.removeprefix("http://").partition(":")
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {kind}\r\nContent-Length: "
+    connections = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
+    by_number = {connection.fileno(): connection for connection in connections}
+    buffers, openers, sent = (
+        dict.fromkeys(by_number, b""),
+        dict.fromkeys(by_number),
+        dict.fromkeys(by_number, 0.0),
+    )
+    started = now = time.perf_counter()
+    made = Load(answer_size)
 
-    def wire() -> Iterator[bytes]:
-        for body in bodies:
-            yield f"{head}{len(body)}\r\n\r\n".encode() + body
+    def send(number: int) -> None:
+        request, openers[number] = next(requests)
+        sent[number] = now
+        by_number[number].sendall(request)
 
-    loop = asyncio.get_running_loop()
-    requests, started = wire(), time.perf_counter()
-    made = Load(started + seconds, [])
-    futures = [loop.create_future() for _ in range(CONNECTIONS)]
-    for done in futures:
-        await loop.create_connection(lambda done=done: Connection(requests, done, made), host, int(port))  # type: ignore[misc]
-    await asyncio.gather(*futures)
+    with select.epoll() as poll:
+        for number in by_number:
+            poll.register(number, select.EPOLLIN)
+            send(number)
+        while now < started + seconds:
+            time.sleep(PAUSE)
+            events = poll.poll()
+            now = time.perf_counter()
+            for number, _ in events:
+                data = buffers[number] + by_number[number].recv(65536)
+                if not made.whole(data):
+                    buffers[number] = data
+                    continue
+                buffers[number] = b""
+                made.times.append(now - sent[number])
+                opener = openers[number]
+                if opener is not None:
+                    made.samples.append((opener, data[-answer_size:]))
+                send(number)
     made.seconds = time.perf_counter() - started
+    for connection in connections:
+        connection.close()
     return made
 
 
-def forever(body: bytes) -> Iterator[bytes]:
-    """The same body again and again."""
-    while True:
-        yield body
+def drive(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float) -> Load:
+    """Run a load to its end; see that the sampled answers are what was asked for."""
+    made = load(origin, requests, answer_size, seconds)
+    for opener, sealed in made.samples:
+        answer = Response.from_bytes(opener.open(sealed))
+        assert (answer.status, answer.content) == (200, BODY)
+    return made
 
 
-def capsules(ring: KeyRing, origin: str, count: int) -> list[bytes]:
+def wire(path: str, body: bytes) -> bytes:
+    """Return a request as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: message/ohttp-req\r\nContent-Length: "
+    return f"{head}{len(body)}\r\n\r\n".encode() + body
+
+
+def plain(path: str) -> Iterator[Sent]:
+    """The same request again and again, its body as long as an encapsulated one."""
+    return itertools.repeat((wire(path, bytes(PLAIN)), None))
+
+
+def capsules(config: KeyConfig, origin: str, count: int) -> list[Sent]:
     """Distinct encapsulated requests, dated now."""
-    config = ring.public_configs()[0]
     scheme, _, authority = origin.partition("://")
     fields = (("date", format_date(time.time())),)
     request = Request("POST", scheme, authority, "/", fields, BODY).to_bytes()
-    return [encapsulate_request(config, request)[0] for _ in range(count)]
+    made = (encapsulate_request(config, request) for _ in range(count))
+    return [
+        (wire(DEFAULT_PATH, body), None if at % 100 else opener) for at, (body, opener) in enumerate(made)
+    ]
 
 
-def drive(origin: str, path: str, bodies: Iterator[bytes], kind: str, seconds: float) -> Load:
-    """Run a load to its end; a short one first, that nothing is cold."""
-    return uvloop.run(load(origin, path, bodies, kind, seconds))
+def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Figures:
+    """Requests a second: bare echo, gateway with in-process echoes, gateway that fetches.
 
-
-def gateways(seconds: float, workers: int, folder: Path) -> Figures:
-    """Requests a second: bare echo, gateway with an in-process echo, gateway that fetches."""
-    ring = KeyRing.generate()
-    count = int(seconds * 14_000)
+    They take turns, and the median turn of each counts, so that other load on the machine hits all alike.
+    `exchange`: seconds of one key exchange, for the ceiling that is left to a gateway on a bare echo's server.
+    """
+    turns, turn = ROUNDS, seconds / ROUNDS
+    with served(echo_app, workers) as (bare, bare_pid), served_gateway(folder, [bare], workers) as (url, pid):
+        config = KeyRing.load(folder).public_configs()[0]
+        kinds: dict[str, tuple[str, int, int, list[Sent]]] = {
+            "bare_echo": (bare, bare_pid, PLAIN, []),
+            "gateway_echo": (
+                url,
+                pid,
+                SEALED,
+                capsules(config, LOCAL, int((seconds + 0.5) * 12_000 * workers)),
+            ),
+            "gateway_awaited": (url, pid, SEALED, capsules(config, AWAITED, int(seconds * 3_000 * workers))),
+            "gateway_fetch": (url, pid, SEALED, capsules(config, bare, int(seconds * 3_000 * workers))),
+        }
+        requests = {name: iter(made) if made else plain("/") for name, (_, _, _, made) in kinds.items()}
+        runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in kinds}
+        for at in range(turns + 1):
+            for name, (origin, served_by, size, _) in kinds.items():
+                before, part = spent(served_by), turn if name in ECHOES else turn / 4
+                run = drive(origin, requests[name], size, part)
+                used = (spent(served_by) - before) / len(run.times)
+                if at:  # in the first turn something may be cold
+                    runs[name].append((run.rate, used * 1e6, statistics.median(run.times) * 1e3))
     figures: Figures = {}
-    with served(echo_app, workers) as (origin, pid):
-        drive(origin, "/", forever(bytes(1200)), "message/ohttp-req", 0.3)
-        before = spent(pid)
-        bare = drive(origin, "/", forever(bytes(1200)), "message/ohttp-req", seconds)
-        figures[f"bare_echo_rps_{workers}_workers"] = bare.rate
-        figures[f"bare_echo_cpu_us_{workers}_workers"] = (spent(pid) - before) / len(bare.times) * 1e6
-        with served(gateway_app(ring, folder, [origin]), workers) as (gateway, pid):
-            drive(gateway, DEFAULT_PATH, iter(capsules(ring, LOCAL, 500)), "message/ohttp-req", 0.3)
-            before = spent(pid)
-            local = drive(
-                gateway, DEFAULT_PATH, iter(capsules(ring, LOCAL, count)), "message/ohttp-req", seconds
-            )
-            figures[f"gateway_echo_rps_{workers}_workers"] = local.rate
-            figures[f"gateway_echo_cpu_us_{workers}_workers"] = (spent(pid) - before) / len(local.times) * 1e6
-            figures[f"gateway_echo_p50_ms_{workers}_workers"] = statistics.median(local.times) * 1e3
-            fetched = iter(capsules(ring, origin, count // 2))
-            figures[f"gateway_fetch_rps_{workers}_workers"] = drive(
-                gateway, DEFAULT_PATH, fetched, "message/ohttp-req", seconds
-            ).rate
-    return figures
+    for name, each in runs.items():
+        rate, cpu, latency = (statistics.median(column) for column in zip(*each, strict=True))
+        figures[f"{name}_rps_{workers}_workers"] = rate
+        if name in ECHOES:
+            figures[f"{name}_cpu_us_{workers}_workers"] = cpu
+            figures[f"{name}_p50_ms_{workers}_workers"] = latency
+    ceiling = 1 / (1 / figures[f"bare_echo_rps_{workers}_workers"] + exchange / workers)
+    figures[f"gateway_echo_ceiling_rps_{workers}_workers"] = ceiling
+    share = figures[f"gateway_echo_rps_{workers}_workers"] / ceiling
+    return figures | {f"gateway_echo_ceiling_share_{workers}_workers": share}
 
 
 def forward_app(origin: str) -> Callable[[], web.Application]:
@@ -347,18 +417,25 @@ def forward_app(origin: str) -> Callable[[], web.Application]:
 
 
 def relays(seconds: float) -> Figures:
-    """How many times as long a relay takes as bare forwarding does, one worker each."""
-    with served(echo_app, 1) as (origin, _):
-        rates = []
-        for make in (
-            forward_app(origin),
-            Relay({"g": origin + "/"}, allow_insecure_loopback=True).app,
-        ):
-            with served(make, 1) as (url, _):
-                drive(url, "/g", forever(bytes(1200)), "message/ohttp-req", 0.3)
-                rates.append(drive(url, "/g", forever(bytes(1200)), "message/ohttp-req", seconds).rate)
-    bare, relay = rates
-    return {"bare_forward_rps": bare, "relay_rps": relay, "relay_over_bare_forward": bare / relay}
+    """How many times as long a relay takes as bare forwarding does, one worker each; they take turns."""
+    metrics = Metrics("relay")
+
+    def relay(origin: str) -> Callable[[], web.Application]:
+        return Relay({"g": origin + "/"}, allow_insecure_loopback=True, metrics=metrics).app
+
+    with (
+        served(echo_app, 1) as (origin, _),
+        served(forward_app(origin), 1) as (forward, _),
+        served(relay(origin), 1) as (relayed, _),
+    ):
+        rates: dict[str, list[float]] = {forward: [], relayed: []}
+        for at in range(ROUNDS + 1):
+            for url, measured in rates.items():
+                rate = drive(url, plain("/g"), PLAIN, seconds / ROUNDS).rate
+                if at:
+                    measured.append(rate)
+    bare, ours = (statistics.median(measured) for measured in rates.values())
+    return {"bare_forward_rps": bare, "relay_rps": ours, "relay_over_bare_forward": bare / ours}
 
 
 # Streaming
@@ -460,8 +537,9 @@ def main() -> None:
     figures = operations(0.7 if short else 1.0, every=not short)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for workers in (2,) if short else (1, 2):
-            figures |= gateways(seconds, workers, folder / str(workers))
+        for workers in (1, 2):
+            part = seconds / 2 if short and workers == 1 else seconds
+            figures |= gateways(part, workers, folder / str(workers), figures["x25519_us"] / 1e6)
         figures |= relays(seconds)
         figures |= streaming((512 if short else 1000) * 1_000_000, folder)
     if short:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -73,18 +73,37 @@ class Answerer:
     observe: Observer | None = None
     refused: Callable[[str], None] | None = None
 
-    async def whole(self, request: Request, enc: bytes) -> Response:
-        """Return the whole answer to a whole request.  Raises nothing but CancelledError.
+    def whole(self, request: Request, enc: bytes) -> Response | Awaitable[Response]:
+        """Return the whole answer to a whole request, or what will be it.  Raises nothing but CancelledError.
 
-        An in-process target that answers at once costs no timer.
+        An in-process target that answers at once costs no task and no timer.
         """
         try:
-            handler = await self._check(request, enc)
-            if handler is not None and isinstance(response := await handler(request), Response):
-                return response
+            waiting = self._check(request, enc)
+            handler = self._local(request)
+            if waiting is None and handler is not None:
+                answer = handler(request)
+                return answer if isinstance(answer, Response) else self._later(request, answer)
+        except OhttpError as error:
+            return self.refusal(error)
+        except Exception as error:
+            return self._failure(error)
+        return self._later(request, None, waiting, handler)
+
+    async def _later(
+        self,
+        request: Request,
+        answer: AnyResponse | Awaitable[AnyResponse] | None,
+        waiting: Awaitable[None] | None = None,
+        handler: Handler | None = None,
+    ) -> Response:
+        try:
             async with asyncio.timeout(self.seconds):
-                if handler is None:
-                    response = await self._fetch(request, None)
+                if waiting is not None:
+                    await waiting
+                if answer is None:
+                    answer = self._fetch(request, None) if handler is None else handler(request)
+                response = await answer if isinstance(answer, Awaitable) else answer
                 return response if isinstance(response, Response) else await self._collect(response)
         except TimeoutError:
             return self.refusal(TargetUnreachable("the target gave no whole answer in time"))
@@ -97,6 +116,8 @@ class Answerer:
         """Return the answer as it begins; `body` is the content still to come.  Raises nothing itself."""
         try:
             return await self._serve(request, enc, body)
+        except TimeoutError:
+            return self.refusal(TargetUnreachable("the target gave no answer in time"))
         except OhttpError as error:
             return self.refusal(error)
         except Exception as error:
@@ -115,17 +136,25 @@ class Answerer:
         return response
 
     async def _serve(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
-        handler = await self._check(request, enc)
-        if handler is not None:
-            return await handler(request if body is None else await self._with_content(request, body))
-        return await self._fetch(request, body)
+        waiting = self._check(request, enc)
+        if waiting is not None:
+            await waiting
+        handler = self._local(request)
+        if handler is None:
+            return await self._fetch(request, body)
+        if body is not None:
+            request = await self._with_content(request, body)
+        answer = handler(request)
+        if not isinstance(answer, Awaitable):
+            return answer
+        async with asyncio.timeout(self.seconds):
+            return await answer
 
-    async def _check(self, request: Request, enc: bytes) -> Handler | None:
-        """Refuse what must not be served; return the in-process target, or None for one to be fetched."""
+    def _check(self, request: Request, enc: bytes) -> Awaitable[None] | None:
+        """Refuse what must not be served; what is returned, if anything, is to be awaited and refuses too."""
         if "100-continue" in (request.header("expect") or "").lower():
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
-        await self.replay.check(enc, request.header("date"), self.clock())
-        return self._local(request)
+        return self.replay.check(enc, request.header("date"), self.clock())
 
     async def _fetch(self, request: Request, body: AsyncIterator[bytes] | None) -> AnyResponse:
         if self.observe is not None:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import BodyTooLarge, InvalidMessage, TruncatedMessage
-from .fields import Field, Fields, check_field, check_order, is_token
+from .fields import Field, Fields, check_field, check_order, is_token, is_usual
 from .varint import decode_varint, encode_varint
 
-_CONTROL: Final = ("method", "scheme", "authority", "path")
-_LINE: Final = ("field name", "field value")
 KNOWN_REQUEST, KNOWN_RESPONSE, STREAMED_REQUEST, STREAMED_RESPONSE = range(4)
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
@@ -53,15 +51,6 @@ def encode_status(status: int, *, interim: bool = False) -> bytes:
     return encode_varint(status)
 
 
-def encode_field(name: str, value: str) -> bytes:
-    """Return one field line, its name lower-cased.  Raises InvalidMessage."""
-    lowered = name.lower()
-    check_field(lowered, value)
-    if len(lowered) < 0x40 and len(value) < 0x40:  # lengths of one byte, as nearly always
-        return octets(f"{chr(len(lowered))}{lowered}{chr(len(value))}{value}")
-    return prefixed(octets(lowered)) + prefixed(octets(value))
-
-
 def check_target(method: str, scheme: str, authority: str, path: str, offset: int | None = None) -> None:
     """Raise InvalidMessage unless control data follows RFC 9113, section 8.3.1."""
     if _USUAL_TARGET.fullmatch(f"{method} {scheme} {authority} {path}") is not None:
@@ -82,15 +71,27 @@ def check_target(method: str, scheme: str, authority: str, path: str, offset: in
 
 def encode_section(fields: Fields, *, trailers: bool = False) -> bytes:
     """Return the field lines of a section without length or terminator.  Raises InvalidMessage."""
-    check_order(fields, trailers=trailers)
-    return b"".join([encode_field(name, value) for name, value in fields])
+    lines, ordinary = [], True
+    for name, value in fields:
+        name = name.lower()
+        if not is_usual(name, value):
+            check_field(name, value)
+            ordinary = False
+        lines.append(f"{_length(name)}{name}{_length(value)}{value}")
+    if not ordinary:
+        check_order(fields, trailers=trailers)
+    return octets("".join(lines))
+
+
+def _length(text: str) -> str:
+    """Return a text's length as the characters that stand for its encoding."""
+    size = len(text)
+    return chr(size) if size < 0x40 else encode_varint(size).decode("latin-1")
 
 
 def section(fields: Fields, *, trailers: bool = False) -> bytes:
     """Return a field section after its length.  Raises InvalidMessage."""
-    if not fields:
-        return b"\0"
-    return prefixed(encode_section(fields, trailers=trailers))
+    return prefixed(encode_section(fields, trailers=trailers)) if fields else b"\0"
 
 
 def known_rest(fields: Fields, content: bytes, trailers: Fields) -> list[bytes]:
@@ -131,9 +132,9 @@ class Reader:
         if offset < len(data) and data[offset] < 0x40:  # one byte, as nearly always
             self._offset = offset + 1
             return data[offset]
-        found = decode_varint(self._data, self._offset)
+        found = decode_varint(data, offset)
         if found is None:
-            raise TruncatedMessage(f"message ends inside {what}", self._offset)
+            raise TruncatedMessage(f"message ends inside {what}", offset)
         value, self._offset = found
         return value
 
@@ -145,30 +146,32 @@ class Reader:
         self._offset = end
         return self._data[start:end]
 
-    def text(self, what: str) -> str:
-        """Read a length and as many octets."""
-        return self.texts((what,))[0]
-
-    def texts(self, names: tuple[str, ...]) -> list[str]:
-        """Read one text for each name."""
-        data, at, texts = self._data, self._offset, []
-        for what in names:
-            length = data[at] if at < len(data) else 0x40
-            end = at + 1 + length
-            if length < 0x40 and end <= len(data):  # a short text, as nearly all are
-                texts.append(data[at + 1 : end].decode("latin-1"))
+    def texts(self, end: int, most: int = -1) -> list[str]:
+        """Read lengths and as many octets each: all texts up to offset `end`, or the first `most`."""
+        data, at = self._data, self._offset
+        texts: list[str] = []
+        while at < end and len(texts) != most:
+            length = data[at]
+            if length < 0x40:  # one byte, as nearly always
+                at += 1
             else:
                 self._offset = at
-                texts.append(self.take(self.varint(what), what).decode("latin-1"))
-                end = self._offset
-            at = end
+                length, at = self.varint("a length"), self._offset
+            stop = at + length
+            if stop > end:
+                raise TruncatedMessage(f"a text of {length} bytes, {end - at} are left", at)
+            texts.append(data[at:stop].decode("latin-1"))
+            at = stop
         self._offset = at
         return texts
 
     def request_control(self) -> tuple[str, str, str, str]:
         """Read method, scheme, authority, path."""
         start = self._offset
-        method, scheme, authority, path = self.texts(_CONTROL)
+        texts = self.texts(len(self._data), 4)
+        if len(texts) < 4:
+            raise TruncatedMessage("message ends inside its control data", self._offset)
+        method, scheme, authority, path = texts
         check_target(method, scheme, authority, path, offset=start)
         return method, scheme, authority, path
 
@@ -204,48 +207,48 @@ class Reader:
         if self._data[start : start + 1] == b"\0":  # no fields, in either form
             self._offset = start + 1
             return ()
-        fields = self._known_section() if known else self._streamed_section()
-        check_order(fields, trailers=trailers, offset=start)
+        texts = self._known_section() if known else self._streamed_section()
+        if len(texts) > 2 * self._limits.fields:
+            raise BodyTooLarge(f"more than {self._limits.fields} fields in a section")
+        fields, ordinary = [], True
+        for at in range(0, len(texts), 2):
+            name, value = texts[at].lower(), texts[at + 1]
+            if not is_usual(name, value):
+                check_field(name, value, offset=start)
+                ordinary = False
+            fields.append((name, value))
+        if not ordinary:
+            check_order(fields, trailers=trailers, offset=start)
         return tuple(fields)
 
-    def _known_section(self) -> list[Field]:
+    def _known_section(self) -> list[str]:
         length = self.varint("field section length")
         end = self._offset + length
         if end > len(self._data):
             raise TruncatedMessage("field section is longer than the message", self._offset)
         self._check_section(length)
-        fields: list[Field] = []
-        while self._offset < end:
-            fields.append(self._line(None, len(fields)))
-        if self._offset != end:
+        texts = self.texts(end)
+        if len(texts) % 2:
             raise InvalidMessage("field line goes over the end of its section", self._offset)
-        return fields
+        return texts
 
-    def _streamed_section(self) -> list[Field]:
+    def _streamed_section(self) -> list[str]:
         start = self._offset
-        fields: list[Field] = []
+        texts: list[str] = []
         while length := self.varint("name length or section end"):
-            fields.append(self._line(length, len(fields)))
+            texts.append(self.take(length, "field name").decode("latin-1"))
+            value = self.texts(len(self._data), 1)
+            if not value:
+                raise TruncatedMessage("message ends inside a field line", self._offset)
+            texts += value
             self._check_section(self._offset - start)
-        return fields
+            if len(texts) > 2 * self._limits.fields:
+                break  # which is refused
+        return texts
 
     def _check_section(self, length: int) -> None:
         if length > self._limits.section:
             raise BodyTooLarge(f"field section of {length} bytes, at most {self._limits.section} accepted")
-
-    def _line(self, name_length: int | None, count: int) -> Field:
-        """Read a field line; `name_length` if that was read already."""
-        start = self._offset
-        if count >= self._limits.fields:
-            raise BodyTooLarge(f"more than {self._limits.fields} fields in a section")
-        if name_length is None:
-            name, value = self.texts(_LINE)
-        else:
-            name = self.take(name_length, "field name").decode("latin-1")
-            value = self.text("field value")
-        name = name.lower()
-        check_field(name, value, offset=start)
-        return name, value
 
     def _known_content(self) -> bytes:
         if self.at_end():

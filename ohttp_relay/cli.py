@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hmac
-import os
 import ssl
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +24,7 @@ from .replay_shared import SharedReplayCache
 from .rotation import KeyKeeper
 from .serve import Bind, run
 from .targets import TargetPolicy
-from .telemetry import MULTIPROCESS_DIR, Metrics, configure_logs
+from .telemetry import Metrics, configure_logs
 from .transport import check_url
 
 app = typer.Typer(
@@ -111,13 +109,10 @@ def _tokens(path: Path | None) -> Callable[[web.Request], bool] | None:
 
 
 def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) -> None:
-    """Run a role with metrics and logs; workers add up their metrics in a directory of their own."""
+    """Run a role with logs, and with metrics that its workers share."""
     configure_logs(sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="ohttp-metrics-") as folder:
-        if bind.workers > 1:
-            os.environ[MULTIPROCESS_DIR] = folder
-        metrics = Metrics(role)
-        run(lambda: make(metrics), bind, metrics.admin_app)
+    metrics = Metrics(role, bind.workers)
+    run(lambda: make(metrics), bind, metrics.admin_app, metrics.enter)
 
 
 @app.command()

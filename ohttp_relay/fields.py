@@ -42,13 +42,16 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+def is_usual(name: str, value: str) -> bool:
+    """Tell whether `check_field` has nothing to say, and the field may stand anywhere in a section."""
+    return _USUAL.fullmatch(f"{name}\0{value}") is not None
+
+
 def check_field(name: str, value: str, *, offset: int | None = None) -> None:
     """Raise InvalidMessage unless name and value may stand in a message (RFC 9292, section 3.6).
 
     Values follow RFC 9113, section 8.2.1: no NUL, CR or LF, no white space at either end.
     """
-    if _USUAL.fullmatch(f"{name}\0{value}") is not None:
-        return
     if _TOKEN_OR_PSEUDO.fullmatch(name) is None:
         raise InvalidMessage("field name is not a token", offset)
     if name in _CONTROL_FIELDS:
@@ -73,7 +76,7 @@ def get_field(fields: Iterable[Field], name: str) -> str | None:
     Cookie is joined with "; " (RFC 9292, section 3.6).  None if there is no such field.
     """
     wanted = name.lower()
-    values = [value for key, value in fields if key.lower() == wanted]
+    values = [value for key, value in fields if key == wanted or key.lower() == wanted]
     if not values:
         return None
     return ("; " if wanted == "cookie" else ", ").join(values)

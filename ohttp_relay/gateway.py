@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from . import capsule, chunked, problems
 from .answering import Answerer, problem
 from .bhttp import Limits, Request, Response
 from .capsule import OpenedRequest, decapsulate_request
+from .door import Head, Visitor
 from .errors import (
     BodyTooLarge,
     CapsuleError,
@@ -36,6 +37,7 @@ from .keys import KeyRing
 from .mount import Service
 from .padding import Padding, buckets
 from .replay import ReplayGuard
+from .reply import Reply
 from .streams import Handler
 from .targets import Origin, TargetPolicy, open_target_session
 from .telemetry import Metrics
@@ -46,6 +48,8 @@ __all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
 
 DEFAULT_PATH: Final = "/.well-known/ohttp-gateway"
 UNDATED_WINDOW: Final = 2 * 86_400.0
+_SEALED: Final = (("Content-Type", capsule.RESPONSE_TYPE),)
+_PROBLEM: Final = (("Content-Type", problems.MEDIA_TYPE), ("Cache-Control", "no-store"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Gateway(Service):
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
         """Return an application that serves the gateway alone and closes it at the end."""
-        return self._application(self.routes(path), self.sockets.stop)
+        return self._application(self.routes(path), self.sockets.stop, _AtTheDoor(self, path))
 
     # Requests
 
@@ -134,6 +138,10 @@ class Gateway(Service):
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve an encapsulated request, chunked or not."""
+        reply = await self._handle(request)
+        return reply.to_library() if isinstance(reply, Reply) else reply
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse | Reply:
         kind = media_type(request.headers.get("Content-Type"))
         try:
             if kind == chunked.REQUEST_TYPE:
@@ -142,36 +150,53 @@ class Gateway(Service):
                 return await self._handle_whole(request)
         except BodyTooLarge as error:
             return _plain(413, str(error))
-        except (UnknownKey, OpenFailed) as error:
-            return _plain(400, str(error), problems.OHTTP_KEY)
         except CapsuleError as error:
-            return _plain(400, str(error))
+            return _refusal(error)
         except web.RequestPayloadError:
             return _plain(400, "the request's framing is broken")
         except TimeoutError:
             return _plain(408, "the request did not come in time")
         return _plain(415, f"expected {capsule.REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
 
-    async def _handle_whole(self, request: web.Request) -> web.Response:
+    async def _handle_whole(self, request: web.Request) -> Reply:
         limits = self.limits
         body = await read_limited(
             request.content, limits.request, request.content_length, limits.idle_seconds
         )
         self._see("gateway.received", request, body)
-        opened = decapsulate_request(self.keyring, body)
-        return web.Response(body=await self.answer(opened), content_type=capsule.RESPONSE_TYPE)
+        reply = self.receive(body)
+        return reply if isinstance(reply, Reply) else await reply
+
+    def receive(self, body: bytes) -> Reply | Awaitable[Reply]:
+        """Return the answer to an encapsulated request that is there whole, or what will be it; never raises."""
+        try:
+            opened = decapsulate_request(self.keyring, body)
+        except CapsuleError as error:
+            return _refusal(error)
+        sealed = self.respond(opened)
+        return Reply(200, _SEALED, sealed) if isinstance(sealed, bytes) else _reply_later(sealed)
 
     async def answer(self, opened: OpenedRequest) -> bytes:
         """Return the encapsulated response to a request that is out of its capsule; never raises."""
+        sealed = self.respond(opened)
+        return sealed if isinstance(sealed, bytes) else await sealed
+
+    def respond(self, opened: OpenedRequest) -> bytes | Awaitable[bytes]:
+        """Return what `answer` does, at once if nothing has to be waited for."""
         if self._observe is not None:
             self._observe("gateway.decapsulated", Seen(body=opened.request))
         try:
             request = Request.from_bytes(opened.request, self._whole_limits)
         except OhttpError as error:
-            response = self._answerer.refusal(error)
+            response: Response | Awaitable[Response] = self._answerer.refusal(error)
         else:
-            response = await self._answerer.whole(request, opened.enc)
-        return opened.sealer.seal(self._encode(response))
+            response = self._answerer.whole(request, opened.enc)
+        if isinstance(response, Response):
+            return opened.sealer.seal(self._encode(response))
+        return self._seal_later(opened, response)
+
+    async def _seal_later(self, opened: OpenedRequest, response: Awaitable[Response]) -> bytes:
+        return opened.sealer.seal(self._encode(await response))
 
     def _encode(self, response: Response) -> bytes:
         try:
@@ -218,10 +243,34 @@ class Gateway(Service):
         return open_target_session(self.policy, ssl_context=self._ssl)
 
 
-def _plain(status: int, title: str, kind: str = problems.BLANK) -> web.Response:
-    return web.Response(
-        status=status,
-        body=problems.encode_problem(kind, title),
-        content_type=problems.MEDIA_TYPE,
-        headers={"Cache-Control": "no-store"},
-    )
+@dataclass(frozen=True, slots=True)
+class _AtTheDoor:
+    """The gateway as it answers whole requests without the HTTP library."""
+
+    gateway: Gateway
+    path: str
+
+    def expects(self, head: Head) -> bool:
+        return (
+            head.path == self.path
+            and head.length <= self.gateway.limits.request
+            and media_type(head.fields.get("content-type")) == capsule.REQUEST_TYPE
+        )
+
+    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply]:
+        if self.gateway.observed:
+            self.gateway.see_whole("gateway.received", head, body, visitor)
+        return self.gateway.receive(body)
+
+
+def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
+    return Reply(status, _PROBLEM, problems.encode_problem(kind, title))
+
+
+def _refusal(error: CapsuleError) -> Reply:
+    kind = problems.OHTTP_KEY if isinstance(error, UnknownKey | OpenFailed) else problems.BLANK
+    return _plain(400, str(error), kind)
+
+
+async def _reply_later(sealed: Awaitable[bytes]) -> Reply:
+    return Reply(200, _SEALED, await sealed)

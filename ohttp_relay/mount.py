@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from aiohttp import web
 
+from .door import Head, Resident, Visitor
 from .errors import ConfigurationError
 from .targets import CheckedConnector
 from .telemetry import Metrics
 from .transport import Observer, Seen, header_pairs, hide_server
+
+
+@dataclass(frozen=True, slots=True)
+class AtTheDoor:
+    """What answers whole requests for an application, and what it counts in."""
+
+    resident: Resident
+    metrics: Metrics | None
+    middlewares: tuple[object, ...]
+
+    def stands_for(self, app: web.Application) -> bool:
+        """Tell whether nobody put anything between requests and the application since it was made."""
+        return tuple(app.middlewares) == self.middlewares
+
+
+AT_THE_DOOR: Final = web.AppKey("ohttp_relay.at_the_door", AtTheDoor)
 
 
 class Service:
@@ -50,10 +69,18 @@ class Service:
             self._owned = None
 
     def _application(
-        self, routes: Iterable[web.RouteDef], stop: Callable[[], None] | None = None
+        self,
+        routes: Iterable[web.RouteDef],
+        stop: Callable[[], None] | None = None,
+        resident: Resident | None = None,
     ) -> web.Application:
-        """Return an application that serves this alone and closes it at the end; `stop` is told before."""
+        """Return an application that serves this alone and closes it at the end; `stop` is told before.
+
+        `resident` is what answers whole requests at the door, where the server has one.
+        """
         app = web.Application(middlewares=[self._metrics.middleware] if self._metrics is not None else [])
+        if resident is not None:
+            app[AT_THE_DOOR] = AtTheDoor(resident, self._metrics, tuple(app.middlewares))
         app.add_routes(routes)
         app.on_response_prepare.append(hide_server)
         if stop is not None:
@@ -69,6 +96,15 @@ class Service:
         if self._observe is not None:
             pairs = header_pairs(request.headers.items())
             self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
+
+    def see_whole(self, event: str, head: Head, body: bytes, visitor: Visitor) -> None:
+        """Tell what came in at the door."""
+        self._note(event, Seen(visitor.peer, "POST", head.path, 0, head.pairs, body))
+
+    @property
+    def observed(self) -> bool:
+        """Whether anyone is told."""
+        return self._observe is not None
 
     def _note(self, event: str, seen: Seen) -> None:
         if self._observe is not None:

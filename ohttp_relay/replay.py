@@ -82,6 +82,11 @@ def parse_date(text: str) -> float | None:
         return None
 
 
+async def _refuse_if(known: Awaitable[bool]) -> None:
+    if await known:
+        raise ReplayedRequest("this request was received before")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayGuard:
     """The gateway's rule: the Date must be within `tolerance` seconds of now, either way, and the key new.
@@ -103,14 +108,20 @@ class ReplayGuard:
         undated = None if undated_window is None else ReplayCache(undated_window)
         return cls(ReplayCache(2 * tolerance + 1), undated, tolerance)
 
-    async def check(self, enc: bytes, date: str | None, now: float) -> None:
-        """Raise DateRejected, ReplayedRequest or ReplayStoreFull; else remember the request."""
+    def check(self, enc: bytes, date: str | None, now: float) -> Awaitable[None] | None:
+        """Raise DateRejected, ReplayedRequest or ReplayStoreFull; else remember the request.
+
+        If the store has to be waited for, what is returned raises.
+        """
         store = self.undated if date is None else self._dated(date, now)
         if store is None:
             raise DateRejected("a Date field is required")
-        answer = store.seen(replay_key(enc), now)
-        if answer if isinstance(answer, bool) else await answer:
+        known = store.seen(replay_key(enc), now)
+        if known is False:
+            return None
+        if known is True:
             raise ReplayedRequest("this request was received before")
+        return _refuse_if(known)
 
     def _dated(self, date: str, now: float) -> ReplayStore:
         moment = parse_date(date)

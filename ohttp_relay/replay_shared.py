@@ -6,6 +6,7 @@ file lock and a few slots of memory; what is on disk is hashes of encapsulated k
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -18,11 +19,12 @@ from .errors import ConfigurationError, ReplayStoreFull
 from .replay import KEY_SIZE
 
 _MAGIC: Final = b"OHTTPRC1"
-_HEADER: Final = struct.Struct("<8s16sQddQQQ")  # magic, seed, slots, window, started, current, counts
-_STATE: Final = struct.Struct("<dQQQ")  # the header's last four
-_COUNTS: Final = struct.Struct("<QQ")
+_HEADER: Final = struct.Struct(
+    "=8s16sQddQQQ"
+)  # magic, seed, slots, window, started, current, counts; of this machine's byte order
 _DATA: Final = 4096
 _EMPTY: Final = bytes(KEY_SIZE)
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, see madvise(2)
 
 
 class SharedReplayCache:
@@ -56,18 +58,25 @@ class SharedReplayCache:
             os.close(self._handle)
             raise ConfigurationError("the replay file was made with other settings: remove it")
         self._slots = slots
-        # Pages are taken now rather than by a fault for each request, which would cost more than the look-up.
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        self._map = mmap.mmap(self._handle, size, flags=flags)
+        self._map = mmap.mmap(self._handle, size)
+        # Pages are made writable now rather than by a fault for each request, which costs more than the look-up.
+        with contextlib.suppress(OSError):  # kernels before 5.14
+            self._map.madvise(_POPULATE_WRITE)
+        header = memoryview(self._map)[: _HEADER.size]
+        self._started = header[-32:-24].cast("d")
+        self._state = header[-24:].cast("Q")  # which table is current, how many keys are in each
 
     def close(self) -> None:
         """Let go of the file."""
+        self._started.release()
+        self._state.release()
         self._map.close()
         os.close(self._handle)
 
     def seen(self, key: bytes, now: float) -> bool:
         """Remember `key` (16 bytes); tell whether it was known.  Raises ReplayStoreFull."""
-        start = int.from_bytes(hashlib.blake2b(key, key=self._seed, digest_size=8).digest(), "little")
+        digest = hashlib.blake2b(key, key=self._seed, digest_size=8).digest()
+        start = int.from_bytes(digest, "little") % self._slots
         fcntl.lockf(self._handle, fcntl.LOCK_EX)  # by process, so also right when opened before a fork
         try:
             return self._seen(key, now, start)
@@ -75,46 +84,43 @@ class SharedReplayCache:
             fcntl.lockf(self._handle, fcntl.LOCK_UN)
 
     def _seen(self, key: bytes, now: float, start: int) -> bool:
-        current, counts = self._turn(now)
-        if counts[1 - current] and self._slot(1 - current, key, start)[1]:
+        state = self._state
+        age = now - self._started[0]
+        if age >= self.window:
+            self._turn(now, age)
+        current = state[0]
+        if state[2 - current] and self._slot(1 - current, key, start) is None:
             return True
-        offset, known = self._slot(current, key, start)
-        if known:
+        offset = self._slot(current, key, start)
+        if offset is None:
             return True
-        if counts[current] >= self.capacity:
+        if state[1 + current] >= self.capacity:
             raise ReplayStoreFull("the replay store is full")
         self._map[offset : offset + KEY_SIZE] = key
-        counts[current] += 1
-        _COUNTS.pack_into(self._map, _HEADER.size - 16, *counts)
+        state[1 + current] += 1
         return False
 
-    def _slot(self, table: int, key: bytes, start: int) -> tuple[int, bool]:
-        """Return the offset where `key` is, or would be, and whether it is there."""
-        base = _DATA + table * self._slots * KEY_SIZE
-        data, slots = self._map, self._slots
-        index = start % slots
+    def _slot(self, table: int, key: bytes, index: int) -> int | None:
+        """Return the offset where `key` would be; None if it is there."""
+        data, base = self._map, _DATA + table * self._slots * KEY_SIZE
         while True:
             offset = base + index * KEY_SIZE
             found = data[offset : offset + KEY_SIZE]
-            if found == key:
-                return offset, True
             if found == _EMPTY:
-                return offset, False
-            index = (index + 1) % slots
+                return offset
+            if found == key:
+                return None
+            index = (index + 1) % self._slots
 
-    def _turn(self, now: float) -> tuple[int, list[int]]:
-        started, current, *counts = _STATE.unpack_from(self._map, _HEADER.size - 32)
-        age = now - started
-        if age < self.window:
-            return current, counts
+    def _turn(self, now: float, age: float) -> None:
+        """Begin a new generation; what is older than the last one is forgotten."""
+        current = self._state[0]
         for table in (1 - current,) if age < 2 * self.window else (0, 1):
-            self._clear(table, counts)
-        current = 1 - current
-        _STATE.pack_into(self._map, _HEADER.size - 32, now, current, *counts)
-        return current, counts
+            self._clear(table)
+        self._started[0], self._state[0] = now, 1 - current
 
-    def _clear(self, table: int, counts: list[int]) -> None:
-        if counts[table]:
+    def _clear(self, table: int) -> None:
+        if self._state[1 + table]:
             size = self._slots * KEY_SIZE
             self._map[_DATA + table * size : _DATA + (table + 1) * size] = bytes(size)
-            counts[table] = 0
+            self._state[1 + table] = 0

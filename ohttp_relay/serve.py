@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,11 +12,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
+from .door import House
 from .errors import ConfigurationError
+from .mount import AT_THE_DOOR
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +43,36 @@ class Bind:
     backlog: int = 4096
 
 
-def run(make_app: AppFactory, bind: Bind, make_admin: AppFactory | None = None) -> None:
-    """Serve until SIGTERM or SIGINT.  Each worker calls `make_app`, so it opens what it needs itself.
+def run(
+    make_app: AppFactory,
+    bind: Bind,
+    make_admin: AppFactory | None = None,
+    enter: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
 
+    Each worker calls `enter` with its number, from 0 on, then `make_app`, so it opens what it needs itself.
     Raises ConfigurationError if the address cannot be listened on.
     """
     sockets = open_sockets(bind)
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if bind.tls else "http"
     log.info("listening on %s://%s:%d with %d workers", scheme, host, port, bind.workers)
-    run_on(make_app, bind, sockets, make_admin)
+    run_on(make_app, bind, sockets, make_admin, enter)
 
 
 def run_on(
-    make_app: AppFactory, bind: Bind, sockets: list[socket.socket], make_admin: AppFactory | None = None
+    make_app: AppFactory,
+    bind: Bind,
+    sockets: list[socket.socket],
+    make_admin: AppFactory | None = None,
+    enter: Callable[[int], None] | None = None,
 ) -> None:
     """Serve on sockets made by `open_sockets`, one worker each, until SIGTERM or SIGINT."""
     if len(sockets) == 1:
         _run_worker(make_app, bind, sockets[0], make_admin)
     else:
-        _supervise(make_app, bind, sockets, make_admin)
+        _supervise(make_app, bind, sockets, make_admin, enter)
 
 
 def open_sockets(bind: Bind) -> list[socket.socket]:
@@ -102,18 +115,37 @@ async def serve(
         handler_cancellation=True,
     )
     runners = [runner]
+    house: House | None = None
+    listening: asyncio.Server | None = None
     try:
         await runner.setup()
-        site = web.SockSite(runner, listener, ssl_context=bind.tls, backlog=bind.backlog)
-        await site.start()
+        library = cast(web.Server, runner.server)
+        at_the_door = app.get(AT_THE_DOOR)
+        if at_the_door is not None and at_the_door.stands_for(app):
+            house = House(at_the_door.resident, library, at_the_door.metrics, bind.idle)
+        listening = await asyncio.get_running_loop().create_server(
+            house or library, sock=listener, ssl=bind.tls, backlog=bind.backlog
+        )
         if admin is not None and bind.admin_port is not None:
             runners.append(web.AppRunner(admin, access_log=None, shutdown_timeout=1.0))
             await runners[1].setup()
             await web.TCPSite(runners[1], "127.0.0.1", bind.admin_port).start()
+        gc.freeze()  # what is there now stays, and need not be looked through again and again
         await stop.wait()
     finally:
+        if listening is not None:
+            listening.close()
+        if house is not None and runner.server is not None:
+            await runner.shutdown()  # before connections are waited for: sockets end when they are told to
+            await asyncio.gather(house.close(bind.grace), _close(runner.server, bind.grace))
         for started in runners:
             await started.cleanup()
+
+
+async def _close(library: web.Server, grace: float) -> None:
+    await asyncio.sleep(0)  # connections that were passed on just now begin
+    library.pre_shutdown()
+    await library.shutdown(grace)
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -148,7 +180,11 @@ def _run_worker(
 
 
 def _supervise(
-    make_app: AppFactory, bind: Bind, sockets: list[socket.socket], make_admin: AppFactory | None
+    make_app: AppFactory,
+    bind: Bind,
+    sockets: list[socket.socket],
+    make_admin: AppFactory | None,
+    enter: Callable[[int], None] | None,
 ) -> None:
     """Fork a worker for each socket; start those again that die; end all when told to."""
     ending = False
@@ -171,6 +207,8 @@ def _supervise(
             os.close(held)
             for other in sockets[:index] + sockets[index + 1 :]:
                 other.close()
+            if enter is not None:
+                enter(index)
             _run_worker(make_app, bind, sockets[index], make_admin if index == 0 else None, watched)
             status = 0
         except Exception as error:  # said once here; the supervisor only learns the status

@@ -6,87 +6,108 @@ No label and no log field holds an address, a path, a header, a key or a time fi
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Awaitable, Callable
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from itertools import accumulate
 from typing import Final, TextIO
 
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from . import errors
+from .counts import Counts
+from .websocket import Close
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
-MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SWITCHED: Final = 101
-_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SECONDS: Final = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    float("inf"),
+)
+_STATUSES: Final = range(100, 600)
+_OTHER: Final = "other"
+_REASONS: Final = (*sorted(n for n, v in vars(errors).items() if isinstance(v, type)), _OTHER)
+_ENDS: Final = tuple(close.name for close in Close)
+_GAUGES: Final = ("in flight", "sockets")
 
 
 class Metrics:
-    """Counters of one role (`relay`, `gateway`, `proxy`) in a registry of its own.
+    """Counters of one role (`relay`, `gateway`, `proxy`), of all its `workers`, in a registry of its own.
 
-    Labels are the role, the outer status, and the name of the reason for an encapsulated refusal.
+    Labels are the role, the outer status, and the name of the reason for an encapsulated refusal or a
+    socket's end.  A forked worker calls `enter` first.
     """
 
-    def __init__(self, role: str) -> None:
-        # Imported here: the library decides at its import whether workers share a directory.
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
+    def __init__(self, role: str, workers: int = 1) -> None:
         self.role = role
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "ohttp_requests",
-            "Requests answered, by outer status.",
-            ["role", "status"],
-            registry=self.registry,
-        )
-        self._refusals = Counter(
-            "ohttp_refusals", "Encapsulated refusals, by reason.", ["role", "reason"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "ohttp_request_seconds", "Time to answer.", ["role"], buckets=_SECONDS, registry=self.registry
-        )
-        self._in_flight = Gauge(
-            "ohttp_in_flight",
-            "Requests being answered, and sockets.",
-            ["role"],
-            registry=self.registry,
-            multiprocess_mode="livesum",
-        )
-        self._sockets = Gauge(
-            "ohttp_sockets", "Sockets open.", ["role"], registry=self.registry, multiprocess_mode="livesum"
-        )
-        self._socket_answers = Counter(
-            "ohttp_socket_answers", "Requests on sockets answered.", ["role"], registry=self.registry
-        )
-        self._socket_ends = Counter(
-            "ohttp_socket_ends", "Sockets ended, by reason.", ["role", "reason"], registry=self.registry
-        )
+        self.registry.register(self)
+        names: list[Hashable] = [*_GAUGES, "socket answers", "seconds"]
+        names += [("within", at) for at in range(len(_SECONDS))]
+        names += [*_STATUSES, *(("end", name) for name in _ENDS), *(("refusal", name) for name in _REASONS)]
+        self._counts = Counts(names, workers)
+
+    def enter(self, worker: int) -> None:
+        """Count for this worker, 0 being the first."""
+        self._counts.enter(worker, _GAUGES)
 
     def refused(self, reason: str) -> None:
         """Count an encapsulated refusal; `reason` is an error class's name."""
-        self._refusals.labels(self.role, reason).inc()
+        self._counts.add(("refusal", reason))
 
     def socket_opened(self) -> None:
         """Count a socket."""
-        self._sockets.labels(self.role).inc()
+        self._counts.add("sockets")
 
     def socket_answered(self) -> None:
         """Count an answer on a socket."""
-        self._socket_answers.labels(self.role).inc()
+        self._counts.add("socket answers")
 
     def socket_closed(self, reason: str) -> None:
         """Count a socket's end; `reason` is the name of a close code."""
-        self._sockets.labels(self.role).dec()
-        self._socket_ends.labels(self.role, reason).inc()
+        self._counts.add("sockets", -1)
+        self._counts.add(("end", reason))
+
+    def begun(self) -> None:
+        """Count a request that is being answered."""
+        self._counts.add("in flight")
+
+    def ended(self) -> None:
+        """Count it no more."""
+        self._counts.add("in flight", -1)
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Count an answer and the time it took."""
+        self._counts.add(status)
+        if status != _SWITCHED:  # how long a socket was open is no time to answer
+            self._counts.add("seconds", seconds)
+            self._counts.add(("within", bisect_left(_SECONDS, seconds)))
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count and time a request."""
         started = time.perf_counter()
         status = 500
-        self._in_flight.labels(self.role).inc()
+        self.begun()
         try:
             response = await handler(request)
             status = response.status
@@ -96,20 +117,54 @@ class Metrics:
         else:
             return response
         finally:
-            self._in_flight.labels(self.role).dec()
-            self._requests.labels(self.role, str(status)).inc()
-            if status != _SWITCHED:  # how long a socket was open is no time to answer
-                self._seconds.labels(self.role).observe(time.perf_counter() - started)
+            self.ended()
+            self.answered(status, time.perf_counter() - started)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give what was counted, as Prometheus's library asks for it."""
+        total, role = self._counts.total, self.role
+        requests = CounterMetricFamily(
+            "ohttp_requests", "Requests answered, by outer status.", labels=["role", "status"]
+        )
+        for status in _STATUSES:
+            if count := total(status):
+                requests.add_metric([role, str(status)], count)
+        yield requests
+        for what, name, help_text, reasons in (
+            ("refusal", "ohttp_refusals", "Encapsulated refusals, by reason.", _REASONS),
+            ("end", "ohttp_socket_ends", "Sockets ended, by reason.", _ENDS),
+        ):
+            family = CounterMetricFamily(name, help_text, labels=["role", "reason"])
+            for reason in reasons:
+                if count := total((what, reason)):
+                    family.add_metric([role, reason], count)
+            yield family
+        yield self._seconds()
+        answers = CounterMetricFamily(
+            "ohttp_socket_answers", "Requests on sockets answered.", labels=["role"]
+        )
+        answers.add_metric([role], total("socket answers"))
+        yield answers
+        for what, name, help_text in (
+            ("in flight", "ohttp_in_flight", "Requests being answered, and sockets."),
+            ("sockets", "ohttp_sockets", "Sockets open."),
+        ):
+            gauge = GaugeMetricFamily(name, help_text, labels=["role"])
+            gauge.add_metric([role], total(what))
+            yield gauge
+
+    def _seconds(self) -> Metric:
+        within = list(accumulate(self._counts.total(("within", at)) for at in range(len(_SECONDS))))
+        family = HistogramMetricFamily("ohttp_request_seconds", "Time to answer.", labels=["role"])
+        if within[-1]:
+            bounds = [*map(str, _SECONDS[:-1]), "+Inf"]
+            buckets = list(zip(bounds, within, strict=True))
+            family.add_metric([self.role], buckets, self._counts.total("seconds"))
+        return family
 
     def render(self) -> bytes:
-        """Return the metrics as Prometheus reads them: of all workers, if they share a directory."""
-        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
-
-        if MULTIPROCESS_DIR not in os.environ:
-            return generate_latest(self.registry)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        """Return the metrics of all workers as Prometheus reads them."""
+        return generate_latest(self.registry)
 
     def admin_app(self) -> web.Application:
         """Return an application with `/metrics` and `/health`, for a port of its own."""
