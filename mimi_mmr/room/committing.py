@@ -79,6 +79,7 @@ class Committing(Shared):
         """
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
+        departures = tuple(dict.fromkeys(departures))
         remove = sorted({*remove, *map(self.departing, departures)})
         signed = sign_policy(policy, self.own_leaf, self._leaf.key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
@@ -87,11 +88,11 @@ class Committing(Shared):
             changes += self._changes(mls, add, remove, signed if policy or remove or self.diverged else None)
             changes += self._own_change(reveal=reveal)
             tree = self._stage_tree(mls, changes) if changes or add else None
+            request = self._request(mls, tree, Beside(signed if policy else None, departures, sealed))
         except (MmrError, TreeWrapError, ValueError) as error:
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
-        beside = Beside(signed if policy else None, tuple(departures), sealed)
-        return PendingCommit(self._request(mls, tree, beside), self, mls, tree, signed)
+        return PendingCommit(request, self, mls, tree, signed)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """A commit of this room's that was on its way when the process ended, to be accepted or rejected.

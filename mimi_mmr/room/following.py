@@ -131,11 +131,13 @@ class Following(Committing):
     # --- after ----------------------------------------------------------------------------------------------
 
     def _follow_state(self, event: CommitEvent, applied: Applied, before: StateSecret | None) -> list[str]:
-        """`before` is the secret of the state before: to seal another under it would leave it to old members."""
-        if event.room_state is None and self._state_secret() == before:
+        """`before` is the secret of the state before: what is sealed under it is open to old members."""
+        due = event.room_state is not None or bool(applied.removed)
+        same = self._state_secret() == before
+        if same and not due:
             return []
         problem = self._take_state(event.room_state)
-        if not problem and event.room_state is not None and self._state_secret() == before:
+        if not problem and same and self._sealed_state is not None:
             problem = "the members-only state is under a secret that was used before"
         if not problem and applied.removed and self._state.links:
             self._state = replace(self._state, links=())

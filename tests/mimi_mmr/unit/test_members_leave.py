@@ -10,7 +10,7 @@ from mimi_mmr.content import Content, ContentKind
 from mimi_mmr.errors import NotAllowed, RoomError
 from mimi_mmr.hub.departures import Departure
 from mimi_mmr.hub.policy import Identities, Role
-from mimi_mmr.room import Standing
+from mimi_mmr.room import Standing, committing
 from tests.mimi_mmr.bench import RoomBench, World, next_policy
 
 WORLD = World()
@@ -65,6 +65,30 @@ def test_a_departure_that_was_answered_is_of_nobody_any_more(bench: RoomBench) -
             bench.stage(name, departures=[departure])
     bench.commit("cathy")
     bench.check_agreement()
+
+
+def test_a_departure_that_was_told_twice_is_answered_once(bench: RoomBench) -> None:
+    departure = bench.rooms["bob"].departure()
+    pending = bench.stage("cathy", departures=[departure, departure])
+    assert pending.request.departures == (departure,)
+    bench.settle("cathy", pending)
+    bench.check_agreement()
+
+
+def test_more_departures_than_fit_leave_nothing_behind(
+    bench: RoomBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = [bench.rooms[name].departure() for name in ("bob", "dave")]
+    monkeypatch.setattr(committing, "departures_hash", too_many)
+    with pytest.raises(RoomError, match="the commit can't be made"):
+        bench.stage("cathy", departures=leaving)
+    monkeypatch.undo()
+    bench.commit("cathy", departures=leaving)
+    bench.check_agreement()
+
+
+def too_many(departures: tuple[Departure, ...]) -> bytes:
+    raise ValueError(f"vector of {len(departures)} items is above its limit")
 
 
 def test_nobody_answers_its_own_departure(bench: RoomBench) -> None:
