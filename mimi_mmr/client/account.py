@@ -116,8 +116,8 @@ class Account:
             for key, value in self._shared.items(SharedKind.CONNECTION_PACKAGE)
         }
         self._outgoing_rows = vault.table("outgoing")
-        saved = (SavedOutgoing.from_bytes(row).outgoing() for row in self._outgoing_rows.values())
-        self.outgoing = {request.recipient.user: request for request in saved}
+        waiting = (SavedOutgoing.from_bytes(row).outgoing() for row in self._outgoing_rows.values())
+        self.outgoing = {request.recipient.user: request for request in waiting}
 
     def _begin_account(self) -> None:
         self._keys = Keys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from mimi_mmr.client.joining import Invitation
-from mimi_mmr.client.membership import Membership
+from mimi_mmr.client.linking import Linking
 from mimi_mmr.client.rooms import Joined
 from mimi_mmr.client.shelves import Waiting
 from mimi_mmr.connections import (
@@ -41,7 +41,7 @@ from mimi_mmr.sealing import SealedBox
 from mimi_mmr.uris import MimiUri
 
 
-class Connecting(Membership):
+class Connecting(Linking):
     """A client's contacts."""
 
     def _open_contacts(self) -> None:

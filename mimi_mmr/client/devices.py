@@ -508,19 +508,24 @@ class Devices(Connecting):
         await self.share()
 
     async def _remove_leaf_of(self, joined: Joined, device: str) -> None:
-        own = self._leaves_of(joined, joined.leaf.identity.credential.user_pseudonym)
-        key = self._leaf_key(joined.uri, device)
-        told = self._shared.get(SharedKind.LEAF, key)
+        """Take a lost device out of a room: its leaf or, where one can't tell, all that are not another's.
+
+        A device that is so taken out by mistake is added again by `tend_devices`.
+        """
         participants = joined.room.participants()
-        gone = [
-            leaf
-            for leaf in own
-            if str(participants[leaf].credential.client_pseudonym).encode() == told
-            or self._device_at(joined, leaf) == device
-        ]
+        told = {
+            self._shared.get(SharedKind.LEAF, self._leaf_key(joined.uri, name)): name
+            for name in self.devices()
+        }
+        gone = []
+        for leaf in self._leaves_of(joined, joined.leaf.identity.credential.user_pseudonym):
+            pseudonym = str(participants[leaf].credential.client_pseudonym).encode()
+            name = self._device_at(joined, leaf) or told.get(pseudonym, device)
+            if name == device and leaf != joined.room.own_leaf:
+                gone.append(leaf)
         if gone:
             await self.remove(joined, gone)
-        self._shared.put(SharedKind.LEAF, key, None)
+        self._shared.put(SharedKind.LEAF, self._leaf_key(joined.uri, device), None)
 
     def _device_at(self, joined: Joined, leaf: int) -> str:
         """The device at one of this user's leaves; "" where names are hidden."""

@@ -58,7 +58,10 @@ class DeviceCode:
             raise InvalidUri("the device code is mistyped: expected letters and the digits 2 to 7") from None
         if len(data) != CODE_SIZE + 1 or data[CODE_SIZE:] != _check(data[:CODE_SIZE]):
             raise InvalidUri("the device code is mistyped: its check letters don't fit")
-        return cls(data[:CODE_SIZE])
+        code = cls(data[:CODE_SIZE])
+        if code.reveal().replace("-", "") != plain:  # the last letter has bits that say nothing
+            raise InvalidUri("the device code is mistyped: its last letter doesn't fit")
+        return code
 
     def reveal(self) -> str:
         """As it is shown."""

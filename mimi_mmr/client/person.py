@@ -64,6 +64,7 @@ class Client(Devices):
         self._open_rooms()
         self._open_joining()
         self._open_membership()
+        self._open_linking()
         self._open_contacts()
         self._open_devices()
 
@@ -104,6 +105,7 @@ class Client(Devices):
             for joined in list(self.rooms.values()):
                 if not joined.room.removed and not joined.desynchronised:
                     await self._try(partial(self.answer_departures, joined))
+                    await self._try(partial(self.answer_knocks, joined))
             await self._try(self.tend_devices)
             await self._try(self._change_pseudonyms)
             await self._try(self.share)

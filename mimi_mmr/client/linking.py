@@ -1,0 +1,111 @@
+"""Join links: whoever is given one asks to be added, and a member who is there adds them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from mimi_mmr.client.membership import Membership
+from mimi_mmr.client.rooms import Joined
+from mimi_mmr.errors import MmrError, RoomError, WrongEpoch
+from mimi_mmr.hub.links import JoinRequest, LinkKind
+from mimi_mmr.labels import SigningKey
+from mimi_mmr.links import JoinLink, LiveLink, make_join_request
+from mimi_mmr.room import Room
+from mimi_mmr.room_state import MembersOnlyState
+
+LINK_LIFETIME = 86400
+LINK_ATTEMPTS = 4
+
+
+class Linking(Membership):
+    """A client on both sides of a join link."""
+
+    def _open_linking(self) -> None:
+        self._knocks = self.vault.table("join requests")
+
+    # --- a member's side -----------------------------------------------------------------------------
+
+    async def create_link(self, joined: Joined, lifetime: float = LINK_LIFETIME, uses: int = 1) -> JoinLink:
+        """A link that lets `uses` people ask to join, for `lifetime` seconds (7 days at most).
+
+        Every removal of a member ends all links. Raises `NotAllowed` where this member may not add.
+        """
+        now = self._clock()
+        live = joined.room.make_link(int(now + lifetime), uses)
+        await self._commit(joined, state=lambda room: room.state_with_link(live, now))
+        await self._order_link(joined, live, LinkKind.CREATE)
+        return joined.room.join_link(live)
+
+    async def revoke_links(self, joined: Joined) -> None:
+        """End all links of a room, at the hub first."""
+        links = joined.room.state.links
+        for live in links:
+            await self._order_link(joined, live, LinkKind.REVOKE)
+        if links:
+            await self._commit(joined, state=lambda room: replace(room.state, links=()))
+
+    async def _order_link(self, joined: Joined, live: LiveLink, kind: LinkKind) -> None:
+        path = f"/v1/links/{joined.uri.name}"
+        for _ in range(LINK_ATTEMPTS):
+            order = joined.room.link_order(live, kind)
+            try:
+                await self.path.call(joined.uri.domain, "POST", path, order.to_bytes())
+            except WrongEpoch:
+                await self.sync(joined, wait=5.0)
+            else:
+                return
+        raise RoomError("the room moved on again and again while the hub was told of a link")
+
+    def _knock(self, joined: Joined, event: bytes) -> None:
+        request = JoinRequest.from_bytes(event)
+        self._knocks[str(joined.uri).encode() + request.signature] = event
+
+    async def _follow_up(self, joined: Joined) -> None:
+        await super()._follow_up(joined)
+        if self._knocks and not joined.room.removed and self._first(joined):
+            await self.answer_knocks(joined)
+
+    async def answer_knocks(self, joined: Joined) -> None:
+        """Add those who ask to join by a link, if this member may, and nobody else has done it yet."""
+        for key, row in list(self._knocks.items()):
+            request = JoinRequest.from_bytes(row)
+            if request.content.room != joined.uri:
+                continue
+            try:
+                joined.room.policy.policy.allow_invite(joined.leaf.identity.credential.user_pseudonym)
+                packages = joined.room.open_join_request(request, self._clock())
+                await self._commit(joined, add=packages, state=partial(_counted, request))
+                await self._commit(joined)
+            except MmrError as error:
+                joined.problems.append(f"a request to join by a link: {error}")
+            self._knocks.pop(key, None)
+
+    # --- the other side ------------------------------------------------------------------------------
+
+    async def join_by_link(self, link: JoinLink | str, wait: float = 60.0) -> Joined:
+        """Ask to be added, with all of one's devices, and wait up to `wait` seconds until somebody does.
+
+        Raises `InvalidUri`; `JoinRefused` when the link has expired or is used up; `RoomError` when nobody in the
+        room answered in time, who may still do so later.
+        """
+        link = JoinLink.parse(link) if isinstance(link, str) else link
+        if link.room in self.rooms and not self.rooms[link.room].room.removed:
+            raise RoomError("this client is in that room already")
+        set_key = SigningKey.generate()
+        (package,) = await self._stock.make(self.me, [set_key])
+        self._await_use(package, room=link.room)
+        more = await self._own_packages(link.room, set_key)
+        request = make_join_request(link, [package.open, *more])
+        path = f"/v1/joinRequests/{link.room.name}"
+        await self.path.call(link.room.domain, "POST", path, request.to_bytes())
+        end = self._clock() + wait
+        while link.room not in self.rooms or self.rooms[link.room].room.removed:
+            if self._clock() >= end:
+                raise RoomError("nobody in the room has answered yet; whoever is there next may still do so")
+            await self.check_invitations(wait=5.0)
+        return self.rooms[link.room]
+
+
+def _counted(request: JoinRequest, room: Room) -> MembersOnlyState:
+    return room.state_after_join(request)
