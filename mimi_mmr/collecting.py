@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ from mimi_mmr.secret import AccessToken
 
 PAGE = 64
 WAIT_MS = 25_000
+SPREAD = 3.0
 
 
 class Follower:
@@ -21,17 +24,24 @@ class Follower:
     `async with Follower(path, token, acknowledged) as pages: async for page in pages: ...; pages.stored(page)`.
     Until `stored` is called, the same page comes again, and whoever begins anew with the same number gets it again:
     the provider forgets what has been acknowledged and nothing else. Each follower has a socket of its own, since
-    two queues on one would be one client's to the provider; and those that are opened in the same moment may look
-    so, too, which is for the caller to avoid.
+    two queues on one would be one client's to the provider; and those that are first opened in the same moment
+    may look so, too, which is for the caller to avoid.
 
     A socket that breaks is replaced once; where there is none, or the new one breaks before it has answered, the
     iteration raises `PrivatePathFailed`. It may be gone on with. The long poll is another way, and as private, for
     a caller that decides so. What the provider answers, `UnknownQueue` for one, is raised as from a long poll.
     """
 
-    def __init__(self, path: PrivatePath, token: AccessToken, acknowledged: int = 0) -> None:
-        """The queue that `token` reads, after the message of this number; nothing is opened yet."""
+    def __init__(
+        self, path: PrivatePath, token: AccessToken, acknowledged: int = 0, *, spread: float = SPREAD
+    ) -> None:
+        """The queue that `token` reads, after the message of this number; nothing is opened yet.
+
+        A broken socket is replaced at a random moment within `spread` seconds: those that broke together, with
+        their relay, do not come back together.
+        """
         self.acknowledged = acknowledged
+        self._spread = spread
         self._path = path
         self._token = token
         self._lost = 0
@@ -76,6 +86,7 @@ class Follower:
                 return await self._ask(self._socket)
             except PrivatePathFailed:
                 await self.close()
+                await asyncio.sleep(self._spread * secrets.randbelow(1 << 16) / (1 << 16))
         self._socket = await self._open.enter_async_context(self._path.socket(self._path.domain))
         return await self._ask(self._socket)
 

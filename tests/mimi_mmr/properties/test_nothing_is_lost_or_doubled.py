@@ -62,7 +62,7 @@ async def live(world: World, token: AccessToken, disk: Disk, life: Life, total: 
             disk.acknowledged = max([disk.acknowledged, *(number for number, _ in contents(page))])
             stored += 1
         return
-    async with Follower(world.path, token, disk.acknowledged) as pages:
+    async with Follower(world.path, token, disk.acknowledged, spread=0) as pages:
         while len(disk.messages) < total:
             if stored >= life.pages:
                 dropped = [contents(await anext(pages)) for _ in range(life.then_drops)]

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from mimi_mmr import collecting
 from mimi_mmr.collecting import Follower
 from mimi_mmr.demo.world import loopback
 from mimi_mmr.endpoints import CollectRequest, QueuePage, ReplyDeposit
@@ -154,7 +155,7 @@ async def test_a_restart_loses_and_doubles_nothing(live: LiveWorld, path: Privat
     found: list[bytes] = []
 
     async def follow() -> None:
-        async with Follower(path, token) as pages:
+        async with Follower(path, token, spread=0.1) as pages:
             while len(found) < len(wanted):
                 try:
                     page = await anext(pages)
@@ -177,12 +178,42 @@ async def test_a_restart_loses_and_doubles_nothing(live: LiveWorld, path: Privat
     assert found == wanted
 
 
+async def test_sockets_that_break_together_do_not_come_back_together(
+    live: LiveWorld, path: PrivatePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [await queue(path) for _ in range(6)]
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
+        followers = [await stack.enter_async_context(Follower(path, token, spread=2.0)) for token in tokens]
+        for token in tokens:
+            await put(path, token, b"one")
+        for pages in followers:
+            pages.stored(await anext(pages))
+        monkeypatch.setattr(collecting.asyncio, "sleep", sleep)
+        for sockets in live.providers[str(path._own_relay)]._sockets:
+            sockets.stop()
+            sockets._stopping = False
+        asking = [asyncio.create_task(anext(pages)) for pages in followers]
+        while len(waited) < len(tokens):
+            await asyncio.wait(asking, timeout=0.01)
+        monkeypatch.undo()
+        for token in tokens:
+            await put(path, token, b"two")
+        assert [messages(page) for page in await asyncio.gather(*asking)] == [[b"two"]] * len(tokens)
+    assert len(set(waited)) > 1
+    assert all(0 <= seconds < 2 for seconds in waited)
+
+
 async def test_a_provider_that_stops_answers_and_lets_its_sockets_go(
     live: LiveWorld, path: PrivatePath
 ) -> None:
     token = await queue(path)
     async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
-        followers = [await stack.enter_async_context(Follower(path, token)) for _ in range(3)]
+        followers = [await stack.enter_async_context(Follower(path, token, spread=0)) for _ in range(3)]
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
         home = live.providers[HOME]
         while len(home.deliveries._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
