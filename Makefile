@@ -29,6 +29,7 @@ format: $(VENV)/.check
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.treewrap $(ARGS)
 	$(BIN)/python -m benchmarks.ohttp $(ARGS)
+	$(BIN)/python -m benchmarks.identities $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
