@@ -130,11 +130,20 @@ class WrongEpoch(HubRefusal):
     """A commit or message made for an epoch that is not the room's."""
 
     code = "wrong-epoch"
+    _WORDS: ClassVar[str] = "the room is in epoch "
 
     def __init__(self, current_epoch: int) -> None:
         """Say which epoch the room is in, so that the sender can catch up."""
-        super().__init__(f"the room is in epoch {current_epoch}")
+        super().__init__(f"{self._WORDS}{current_epoch}")
         self.current_epoch = current_epoch
+
+    @classmethod
+    def reported(cls, message: str) -> MmrError:
+        """The error that a server reported in these words; a `PeerError` if they are not this error's."""
+        number = message.removeprefix(cls._WORDS)
+        if number == message or not (number.isascii() and number.isdecimal() and len(number) < 21):
+            return PeerError(message)
+        return cls(int(number))
 
 
 class NotAllowed(HubRefusal):
@@ -276,4 +285,6 @@ CODES: dict[str, type[MmrError]] = {cls.code: cls for cls in _REPORTED}
 
 def from_code(code: str, message: str) -> MmrError:
     """The error that a server reported, as the class it has here; codes that none may report are `PeerError`."""
+    if code == WrongEpoch.code:
+        return WrongEpoch.reported(message)
     return CODES.get(code, PeerError)(message)
