@@ -20,5 +20,5 @@ def test_the_examples_run() -> None:
         ).stdout
         for code in EXAMPLES
     ]
-    assert shown == ["200 hello, whoever you are\n", ""]
+    assert shown == ["200 hello, whoever you are\n", "", ""]
     assert shown[0].strip() in README.read_text()
