@@ -4,6 +4,9 @@ A link is a seed. Members hold it in the members-only state, whoever was given t
 what it needs to count uses, and neither room name nor newcomer. A newcomer seals KeyPackages to the link, and any
 member who may add adds them: the MLS engine has no external commits, and a link gives no key of the room.
 
+Whoever holds a link can come in by it, and so see what members see; it can also open what others sealed to the
+link, later too, if it comes by that. A link is to be kept as well as a membership.
+
 A member makes one with `Room.make_link`, commits `Room.state_with_link`, then sends the hub `Room.link_order`. A
 newcomer sends the hub `make_join_request`; members get it as an event, open it (`Room.open_join_request`) and stage
 the Add with `Room.state_after_join`.
