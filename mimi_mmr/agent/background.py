@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
+from mimi_mmr.agent.naming import label
+from mimi_mmr.agent.views import contact_in
 from mimi_mmr.client import DeviceInvitation, Joined
 from mimi_mmr.errors import MmrError
 from mimi_mmr.uris import MimiUri
@@ -22,6 +25,8 @@ TEND_SECONDS = 300.0
 KEPT_REFUSALS = 100
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 
+Work = Callable[[], Awaitable[bool]]  # whether that was all
+
 
 class Background:
     """Tasks that live as long as the agent. What fails is tried again, ever later; `trouble` says what."""
@@ -29,17 +34,17 @@ class Background:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._tended = float("-inf")
         # What `tend` does too must not be done by two at once.
         self._answers = asyncio.Lock()
         self._codes = asyncio.Lock()
-        self._tended = float("-inf")
         self.trouble: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin; once there is an account."""
-        self._run("rooms", self._watch_rooms())
-        self._run("invitations", self._again_and_again("invitations", self._look_for_invitations))
-        self._run("errands", self._again_and_again("errands", self._errands))
+        self._run("rooms", "following rooms", self._watch_rooms)
+        self._run("invitations", "looking for invitations", self._look_for_invitations)
+        self._run("errands", "looking for requests and answers", self._errands)
 
     async def stop(self) -> None:
         """End all of it; what was not written is asked for again by the next agent."""
@@ -47,22 +52,23 @@ class Background:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._tasks.clear()
 
-    def _run(self, key: object, work: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks[key] = asyncio.create_task(work)
-        task.add_done_callback(lambda _: self._tasks.pop(key, None) if self._tasks.get(key) is task else None)
+    def _run(self, key: object, what: str, work: Work) -> None:
+        """Do `work` again and again, as the task of this key; `what` it is, for a person."""
+        task = self._tasks[key] = asyncio.create_task(self._again_and_again(what, work))
+        task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def _again_and_again(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        retry = FIRST_RETRY
-        while True:
+    async def _again_and_again(self, what: str, work: Work) -> None:
+        retry, done = FIRST_RETRY, False
+        while not done:
             try:
-                await work()
+                done = await work()
             except MmrError as error:
                 log.info("a background task is to be tried again: %s", error.code)
                 self.trouble[what] = str(error)
             except Exception as error:
-                log.error("a background task failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold anything
+                # not with its traceback, which may hold anything
+                log.error("a background task failed: %s", type(error).__name__)  # noqa: TRY400
                 self.trouble[what] = f"{type(error).__name__}, which is a defect"
             else:
                 retry = FIRST_RETRY
@@ -73,63 +79,54 @@ class Background:
 
     # --- rooms ---------------------------------------------------------------------------------------
 
-    async def _watch_rooms(self) -> None:
+    async def _watch_rooms(self) -> bool:
         """One task for each queue; rooms come and go."""
-        while True:
-            for joined in list(self._agent.client.rooms.values()):
-                key = joined.uri
-                if self._follows(joined) and key not in self._tasks:
-                    self._run(key, self._follow(key))
-            await self._agent.happened.wait(LOOK_SECONDS)
+        for joined in list(self._agent.client.rooms.values()):
+            if joined.uri not in self._tasks and self._follows(joined):
+                what = f"following {label(self._agent.client, joined)}"
+                self._run(joined.uri, what, partial(self._follow, joined.uri))
+        await self._agent.happened.wait(LOOK_SECONDS)
+        return False
 
     def _follows(self, joined: Joined) -> bool:
         """Whether a room is to be followed here: several rooms may share a queue, and one is enough."""
         first = next(other for other in self._agent.client.rooms.values() if other.inbox is joined.inbox)
         return first is joined and not joined.room.removed
 
-    async def _follow(self, uri: MimiUri) -> None:
-        async def once() -> None:
-            joined = self._agent.client.rooms.get(uri)
-            if joined is None or not self._follows(joined):
-                raise asyncio.CancelledError
-            if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
-                self._agent.happened.ring()
-
-        await self._again_and_again(str(uri), once)
+    async def _follow(self, uri: MimiUri) -> bool:
+        joined = self._agent.client.rooms.get(uri)
+        if joined is None or not self._follows(joined):
+            return True
+        if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
+            self._agent.happened.ring()
+        return False
 
     # --- invitations, requests -----------------------------------------------------------------------
 
-    async def _look_for_invitations(self) -> None:
-        agent, started = self._agent, asyncio.get_running_loop().time()
+    async def _look_for_invitations(self) -> bool:
+        agent, loop = self._agent, asyncio.get_running_loop()
+        started = loop.time()
         found = await agent.client.check_invitations(wait=LOOK_SECONDS)
         for joined in found:
-            self._notice_room(joined)
+            contact = contact_in(agent.client, joined)
+            said = "connected with" if contact else "added to the room"
+            agent.client.notices.add(f"{said} {label(agent.client, joined)}", agent.clock())
         if found:
             self.tend_soon()  # a KeyPackage was used: there is to be another one
             agent.happened.ring()
-        elif asyncio.get_running_loop().time() - started < 1.0:  # there was nothing to wait for
+        elif loop.time() - started < 1.0:  # there was nothing to wait for
             await agent.wanted.wait(LOOK_SECONDS)
+        return False
 
-    def _notice_room(self, joined: Joined) -> None:
-        agent = self._agent
-        contacts = agent.client.contacts.values()
-        contact = next((contact for contact in contacts if contact.room == joined.uri), None)
-        if contact is not None:
-            said = f"connected with {contact.user}"
-        else:
-            said = f"added to the room {joined.room.state.name or joined.uri.name[:8]}"
-        agent.client.notices.add(said, agent.clock())
-
-    async def _errands(self) -> None:
+    async def _errands(self) -> bool:
         """Tend what is due, hear of requests, and wait for answers to one's own."""
         agent = self._agent
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._tended > TEND_SECONDS:
+        if asyncio.get_running_loop().time() - self._tended > TEND_SECONDS:
             await self.tend()
-            agent.happened.ring()
         await agent.refresh_requests()
         if not await self._await_answers():
             await agent.wanted.wait(LOOK_SECONDS)
+        return False
 
     def tend_soon(self) -> None:
         """There is something for the client to do."""
@@ -143,6 +140,7 @@ class Background:
             await self._agent.client.tend()
         del self._agent.client.refused[:-KEPT_REFUSALS]
         self._agent.wanted.ring()  # there may be KeyPackages out that nobody looks after yet
+        self._agent.happened.ring()
 
     async def _await_answers(self) -> bool:
         """A long poll for each request that is out; whether there was one."""
@@ -164,13 +162,12 @@ class Background:
 
     def await_device(self, invitation: DeviceInvitation) -> None:
         """Go on with whoever types a device code, until they are in or it has expired."""
+        self._run(invitation, "waiting for a further device", partial(self._go_on_with, invitation))
 
-        async def once() -> None:
-            async with self._codes:
-                done = await self._agent.client.tend_invitation(invitation, wait=LOOK_SECONDS)
-            if done or invitation.expiry < self._agent.clock():
-                self._agent.happened.ring()
-                self._agent.wanted.ring()
-                raise asyncio.CancelledError
-
-        self._run(invitation, self._again_and_again("a further device", once))
+    async def _go_on_with(self, invitation: DeviceInvitation) -> bool:
+        async with self._codes:
+            done = await self._agent.client.tend_invitation(invitation, wait=LOOK_SECONDS)
+        if done:
+            self._agent.happened.ring()
+            self.tend_soon()
+        return done or invitation.expiry < self._agent.clock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -15,7 +14,7 @@ import pytest
 
 from mimi_mmr.agent.home import Home
 from mimi_mmr.agent.launch import wait_for_end
-from tests.mimi_mmr.cli.people import PASSPHRASE, PATIENCE, Person, command, people
+from tests.mimi_mmr.cli.people import PASSPHRASE, PATIENCE, Person, command, people, typing
 from tests.mimi_mmr.config.settings_world import clean_environment
 from tests.mimi_mmr.conftest import LiveWorld
 
@@ -144,31 +143,102 @@ async def test_without_a_terminal_it_says_where_else_the_passphrase_may_be(
 
 async def test_on_a_terminal_it_asks_again_after_a_wrong_one(alice: Person) -> None:
     await alice.ask("agent", "stop")
-
-    def typed() -> tuple[int, bytes]:
-        child, terminal = pty.fork()
-        if not child:
-            environment = clean_environment() | {"TERM": "dumb"}
-            command = [sys.executable, "-m", "mimi_mmr", "account", "show", "--home", str(alice.home)]
-            os.execve(sys.executable, command, environment)  # noqa: S606  # this very Python
-        answers, said = [b"wrong\n", f"{PASSPHRASE}\n".encode()], b""
-        while True:
-            try:
-                chunk = os.read(terminal, 4096)
-            except OSError:  # the terminal has gone with its last process
-                break
-            said += chunk
-            if said.count(b"Passphrase: ") + len(answers) > 2 and answers:
-                os.write(terminal, answers.pop(0))
-        os.close(terminal)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
-
-    async with asyncio.timeout(PATIENCE):
-        status, said = await asyncio.to_thread(typed)
+    answers = ["wrong", PASSPHRASE]
+    status, said = await asyncio.to_thread(typing, ["account", "show"], alice.home, answers, "Passphrase: ")
     assert status == 0, said
-    assert b"wrong passphrase" in said
-    assert b"alice@a.example" in said
-    assert PASSPHRASE.encode() not in said
+    assert "wrong passphrase" in said
+    assert "alice@a.example" in said
+    assert PASSPHRASE not in said
+    await alice.ask("agent", "stop")
+    status, said = await asyncio.to_thread(
+        typing, ["account", "show"], alice.home, ["no"] * 3, "Passphrase: "
+    )
+    assert status == 4, said
+    assert said.count("wrong passphrase") == 3
+
+
+async def test_a_new_passphrase_is_typed_twice(live: LiveWorld, tmp_path: Path) -> None:
+    alice = Person("alice", "a.example", tmp_path / "alice", live)
+    arguments = ["account", "create", "alice", *alice.opening()]
+    answers = ["one", "another", PASSPHRASE, PASSPHRASE]
+    prompt = "(?:New passphrase|The same again): "
+    try:
+        status, said = await asyncio.to_thread(typing, arguments, alice.home, answers, prompt)
+        assert status == 0, said
+        assert said.count("New passphrase") == 2
+        await alice.ask("agent", "stop")
+        assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
+    finally:
+        alice.reap()
+
+
+async def test_a_provider_that_does_not_answer(alice: Person) -> None:
+    assert alice.live is not None
+    await alice.ask("room", "create", "--name", "friends")
+    for domain in ("a.example", "b.example", "c.example"):
+        await alice.live.stop(domain)
+    done = await alice.run("room", "send", "friends", "hello", "--json")
+    assert (done.status, done.out) == (5, "")
+    assert done.error["code"] in ("peer", "private-path")
+    assert done.error["hint"]
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await alice.ask("status"))["trouble"]:
+            pass
+    assert all(what.startswith(("following", "looking")) for what in found["trouble"])
+    log = (alice.home / "agent.log").read_text()
+    assert "to be tried again" in log
+    for planted in ("alice", "friends", "example", "127.0.0", "mimi://", PASSPHRASE):
+        assert planted not in log
+    for domain in ("a.example", "b.example", "c.example"):
+        await alice.live.start(domain)
+    await alice.ask("room", "send", "friends", "hello")
+    async with asyncio.timeout(PATIENCE):
+        while (await alice.ask("status"))["trouble"]:
+            await alice.ask("room", "create")  # which gives the background something to do
+
+
+async def test_an_account_whose_provider_did_not_answer_can_be_finished(
+    live: LiveWorld, tmp_path: Path
+) -> None:
+    alice = Person("alice", "a.example", tmp_path / "alice", live)
+    arguments = ["account", "create", "alice", "--device", "phone", *alice.opening(), "--json"]
+    try:
+        await live.stop("a.example")
+        done = await alice.run(*arguments)
+        assert (done.status, done.out) == (5, "")
+        assert (await alice.run("room", "list", "--json")).error["code"] == "no-account"
+        await alice.kill()
+        await live.start("a.example")
+        other = await alice.run(*arguments[:2], "carol", *arguments[3:])
+        assert "was begun here" in other.error["message"]
+        done = await alice.run(*arguments)
+        assert done.json["user"] == "mimi://a.example/u/alice"
+        again = await alice.run(*arguments)
+        assert again.status == 4
+        assert "already" in again.error["message"]
+    finally:
+        alice.reap()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--provider", "http://127.0.0.1:1", "https"),
+        ("--domain", "nowhere", "domain"),
+        ("--domain", "z.example", "z.example.pem"),
+        ("--device", "Not A Name", "lower-case"),
+    ],
+)
+async def test_what_an_account_is_made_of_is_checked_first(
+    live: LiveWorld, tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    alice = Person("alice", "a.example", tmp_path / "alice", live)
+    try:
+        done = await alice.run("account", "create", "alice", *alice.opening(), option, value, "--json")
+        assert done.status == 2
+        assert said in done.error["message"]
+    finally:
+        alice.reap()
 
 
 async def test_a_home_that_others_can_look_into_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -142,6 +144,27 @@ async def people(live: LiveWorld, directory: Path, **names: str) -> AsyncIterato
     finally:
         for person in found:
             person.reap()
+
+
+def typing(arguments: Sequence[str], home: Path, answers: Sequence[str], prompt: str) -> tuple[int, str]:
+    """Somebody at a terminal: a command, answered at each prompt; its status, and all that stood there."""
+    child, terminal = pty.fork()
+    if not child:
+        environment = clean_environment() | {"TERM": "dumb", "MIMI_MMR_HOME": str(home)}
+        program = [sys.executable, "-m", "mimi_mmr", *arguments]
+        os.execve(sys.executable, program, environment)  # noqa: S606  # this very Python
+    said, given = b"", 0
+    while True:
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # the terminal has gone with its last process
+            break
+        said += chunk
+        while given < len(answers) and len(re.findall(prompt.encode(), said)) > given:
+            os.write(terminal, f"{answers[given]}\n".encode())
+            given += 1
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.decode(errors="replace")
 
 
 async def until(person: Person, what: str, *arguments: str, wanted: Any) -> Any:
