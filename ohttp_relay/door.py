@@ -19,7 +19,7 @@ from typing import Final, Protocol, cast
 
 from .fields import Field
 from .replay import format_date
-from .reply import Reply
+from .reply import Passing, Reply
 from .telemetry import Metrics
 
 WHOLE: Final = 64 * 1024
@@ -81,7 +81,7 @@ class Resident(Protocol):
     def expects(self, head: Head) -> bool:
         """Tell whether requests with this head are answered at the door."""
 
-    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply]:
+    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply | Passing]:
         """Return the answer to a request, or what will be it; never raises, now or later."""
 
 
@@ -156,12 +156,13 @@ class House:
 class Door(asyncio.Protocol):
     """One connection, until it is passed on."""
 
-    __slots__ = ("_held", "_house", "_paused", "_since", "_transport", "task")
+    __slots__ = ("_drained", "_held", "_house", "_paused", "_since", "_transport", "task")
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._held = b""
         self._paused = False
+        self._drained: asyncio.Future[None] | None = None
         self._since = house.now
         self.task: asyncio.Task[None] | None = None
 
@@ -221,21 +222,42 @@ class Door(asyncio.Protocol):
         if len(data) > _HEAD + WHOLE:
             self._transport.pause_reading()
 
-    async def _wait(self, reply: Awaitable[Reply], started: float) -> None:
+    async def _wait(self, reply: Awaitable[Reply | Passing], started: float) -> None:
         metrics = self._house.metrics
         if metrics is not None:
             metrics.begun()
         try:
             answer = await reply
+            if isinstance(answer, Passing):
+                await self._pass(answer)
         finally:
             self.task = None
             if metrics is not None:
                 metrics.ended()
         self._answer(answer, started)
 
-    def _answer(self, reply: Reply, started: float) -> None:
+    async def _pass(self, passing: Passing) -> None:
+        """Send an answer as it comes, no faster than the client reads."""
+        transport, house = self._transport, self._house
+        transport.write(passing.head(house.date, close=house.closing))
+        try:
+            async for piece in passing.pieces:
+                transport.write(passing.frame(piece))
+                if self._paused:
+                    self._drained = house.loop.create_future()
+                    await self._drained
+            if passing.length is None:
+                transport.write(b"0\r\n\r\n")
+        except Exception:
+            transport.abort()  # the head is out: only a broken connection still says that this is not whole
+        finally:
+            await passing.pieces.aclose()
+
+    def _answer(self, reply: Reply | Passing, started: float) -> None:
         house = self._house
-        self._transport.write(reply.to_bytes(house.date, close=house.closing))
+        if isinstance(reply, Reply):
+            self._transport.write(reply.to_bytes(house.date, close=house.closing))
+        self._since = house.now
         if house.metrics is not None:
             house.metrics.answered(reply.status, time.perf_counter() - started)
         if house.closing:
@@ -250,6 +272,8 @@ class Door(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
         if self._held:
             self._resume()
 

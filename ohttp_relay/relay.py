@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ from yarl import URL
 
 from . import chunked
 from .capsule import REQUEST_TYPE
+from .door import Head, Visitor
 from .errors import BodyTooLarge, ConfigurationError, InvalidKeyList
 from .fields import Field
 from .keptkeys import KeyShelf
@@ -29,7 +31,8 @@ from .mount import Service
 from .problems import OHTTP_KEY, decode_problem
 from .ratelimit import RateLimit
 from .relay_sockets import RelaySockets
-from .streams import abort
+from .reply import Passing, Reply
+from .streams import OwnedStream
 from .targets import AUTO_HEADERS
 from .telemetry import Metrics
 from .transport import (
@@ -134,7 +137,9 @@ class Relay(Service):
 
     def app(self, prefix: str = "") -> web.Application:
         """Return an application that serves the relay alone and closes it at the end."""
-        return self._application(self.routes(prefix), self.sockets.stop)
+        # Who decides by a request of the HTTP library's gets one for each.
+        resident = _AtTheDoor(self, prefix) if self._authenticate is None else None
+        return self._application(self.routes(prefix), self.sockets.stop, resident)
 
     async def close(self) -> None:
         """Close the sessions that are the relay's own."""
@@ -173,12 +178,25 @@ class Relay(Service):
         headers = {"Cache-Control": f"max-age={seconds}"}
         return web.Response(body=body, content_type=KEYS_TYPE, headers=headers)
 
+    def knows(self, name: str) -> bool:
+        """Tell whether a gateway has this name."""
+        return name in self._gateways
+
+    def receive(
+        self, name: str, head: Head, body: bytes, visitor: Visitor
+    ) -> Reply | Awaitable[Reply | Passing]:
+        """Return the answer to a small request, or what will be it; never raises."""
+        if self._rate is not None and not self._rate.allows(visitor.peer):
+            return _too_many(self._rate)
+        if self.observed:
+            self.see_whole("relay.received", head, body, visitor)
+        return self._forward(name, REQUEST_TYPE, body)
+
     async def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.match_info["name"] not in self._gateways:
+        if not self.knows(request.match_info["name"]):
             return web.Response(status=404, text="no gateway of this name")
         if self._rate is not None and not self._rate.allows(request.remote):
-            headers = {"Retry-After": str(self._rate.retry_after)}
-            return web.Response(status=429, text="too many requests", headers=headers)
+            return _too_many(self._rate).to_library()
         if self._authenticate is None:
             return None
         allowed = self._authenticate(request)
@@ -189,18 +207,24 @@ class Relay(Service):
     async def _whole(self, request: web.Request, kind: str) -> web.StreamResponse:
         """Forward a small request, read first: it costs the gateway nothing until it is all there."""
         try:
-            async with asyncio.timeout(self.limits.idle_seconds):
-                body = await read_limited(request.content, self.limits.buffered, request.content_length)
+            body = await read_limited(
+                request.content, self.limits.buffered, request.content_length, self.limits.idle_seconds
+            )
         except TimeoutError:
             return web.Response(status=408, text="the request did not come in time")
         except web.RequestPayloadError:
             return web.Response(status=400, text="the request's framing is broken")
-        if not body:
-            return web.Response(status=400, text="the request has no content")
         self._see("relay.received", request, body)
+        reply = await self._forward(request.match_info["name"], kind, body)
+        return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
+
+    async def _forward(self, name: str, kind: str, body: bytes) -> Reply | Passing:
+        """Return a gateway's answer to a request that is there whole; raises nothing."""
+        if not body:
+            return Reply.text(400, "the request has no content")
         try:
             async with asyncio.timeout(self.limits.gateway_seconds) as patience:
-                return await self._send(request, body, {"Content-Type": kind}, patience)
+                return await self._send(name, body, {"Content-Type": kind}, patience)
         except (aiohttp.ClientError, OSError) as error:
             return _blame(error)
 
@@ -215,71 +239,74 @@ class Relay(Service):
                 most = limits.stream if kind == chunked.REQUEST_TYPE else limits.request
                 upload = Upload(request.content, most, limits.idle_seconds, limits.gateway_seconds, patience)
                 pieces = upload.pieces(lambda piece: self._note("relay.received.piece", Seen(body=piece)))
-                return await self._send(request, pieces, headers, patience, upload)
+                name = request.match_info["name"]
+                reply = await self._send(name, pieces, headers, patience, upload)
+                return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
         except (aiohttp.ClientError, OSError) as error:
             if upload is not None and upload.refusal is not None:
                 return web.Response(status=upload.refusal[0], text=upload.refusal[1])
-            return _blame(error)
+            return _blame(error).to_library()
 
     async def _send(
         self,
-        request: web.Request,
+        name: str,
         data: bytes | AsyncGenerator[bytes, None],
         headers: dict[str, str],
         patience: asyncio.Timeout,
         upload: Upload | None = None,
-    ) -> web.StreamResponse:
-        name = request.match_info["name"]
-        body = data if isinstance(data, bytes) else b""
-        fields = header_pairs(headers.items())
-        self._note("relay.forwarded", Seen(target=str(self._gateways[name]), fields=fields, body=body))
-        async with self.session.post(
+    ) -> Reply | Passing:
+        if self._observe is not None:
+            body, fields = data if isinstance(data, bytes) else b"", header_pairs(headers.items())
+            self._observe("relay.forwarded", Seen(target=str(self._gateways[name]), fields=fields, body=body))
+        answer = await self.session.post(
             self._gateways[name],
             data=data,
             headers=headers,
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
-        ) as answer:
+        )
+        try:
             if upload is not None:
                 upload.answered()
             patience.reschedule(None)  # the answer has begun; from here on each piece has its own time
-            return await self._return(request, answer)
+            return await self._return(name, answer)
+        except BaseException:
+            answer.close()
+            raise
 
-    async def _return(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | Passing:
         """Hand the gateway's answer back: at once if it is small, else piece by piece."""
-        headers = {key: answer.headers[key] for key in _RETURNED if key in answer.headers}
-        length = answer.content_length
+        headers, length = answer.headers, answer.content_length
+        fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
         if length is None or length > self.limits.buffered:
-            return await self._return_pieces(request, answer, headers)
+            return self._return_pieces(answer, fields)
         content = await answer.read()
-        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
-        if answer.status == 400 and decode_problem(answer.headers.get("Content-Type"), content) == OHTTP_KEY:
-            self._keys.doubt(request.match_info["name"])
-        return web.Response(status=answer.status, body=content, headers=headers)
+        if self._observe is not None:
+            self._observe("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
+        if answer.status == 400 and decode_problem(headers.get("Content-Type"), content) == OHTTP_KEY:
+            self._keys.doubt(name)
+        return Reply(answer.status, fields, content)
 
-    async def _return_pieces(
-        self, request: web.Request, answer: aiohttp.ClientResponse, headers: dict[str, str]
-    ) -> web.StreamResponse:
+    def _return_pieces(self, answer: aiohttp.ClientResponse, fields: tuple[Field, ...]) -> Reply | Passing:
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
         whole = media_type(answer.headers.get("Content-Type")) != chunked.RESPONSE_TYPE
-        left = self.limits.response if whole else self.limits.stream
-        if answer.content_length is not None and answer.content_length > left:
-            return web.Response(status=502, text="the gateway's answer is too large")
-        response = web.StreamResponse(status=answer.status, headers=headers)
-        response.content_length = answer.content_length
-        try:
-            await response.prepare(request)
-            async for piece in answer.content.iter_any():
-                left -= len(piece)
-                if left < 0:
-                    abort(request)
-                    break
-                self._note("relay.answered.piece", Seen(body=piece))
-                await response.write(piece)
-            await response.write_eof()
-        except (aiohttp.ClientError, OSError):
-            abort(request)  # the head is out: only a broken connection still says that this is not whole
-        return response
+        most = self.limits.response if whole else self.limits.stream
+        if answer.content_length is not None and answer.content_length > most:
+            answer.close()
+            return Reply.text(502, "the gateway's answer is too large")
+        stack = AsyncExitStack()
+        stack.callback(answer.close)
+        pieces = OwnedStream(self._pieces(answer, most), stack)
+        return Passing(answer.status, fields, answer.content_length, pieces)
+
+    async def _pieces(self, answer: aiohttp.ClientResponse, left: int) -> AsyncGenerator[bytes, None]:
+        """Give an answer's pieces.  Raises BodyTooLarge after `left` bytes."""
+        async for piece in answer.content.iter_any():
+            left -= len(piece)
+            if left < 0:
+                raise BodyTooLarge("the gateway's answer is too large")
+            self._note("relay.answered.piece", Seen(body=piece))
+            yield piece
 
     async def _fetch_keys(self, name: str) -> bytes:
         url = self._key_urls[name]
@@ -297,10 +324,37 @@ class Relay(Service):
         return open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
 
 
-def _blame(error: Exception) -> web.Response:
+@dataclass(frozen=True, slots=True)
+class _AtTheDoor:
+    """The relay as it answers small requests without the HTTP library."""
+
+    relay: Relay
+    prefix: str
+
+    def expects(self, head: Head) -> bool:
+        return (
+            head.path.startswith(f"{self.prefix}/")
+            and self.relay.knows(self._name(head))
+            and media_type(head.fields.get("content-type")) == REQUEST_TYPE
+            and not is_incremental(head.fields.get("incremental"))
+            and head.length <= min(self.relay.limits.buffered, self.relay.limits.request)
+        )
+
+    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply | Passing]:
+        return self.relay.receive(self._name(head), head, body, visitor)
+
+    def _name(self, head: Head) -> str:
+        return head.path.removeprefix(f"{self.prefix}/")
+
+
+def _too_many(rate: RateLimit) -> Reply:
+    return Reply.text(429, "too many requests", ("Retry-After", str(rate.retry_after)))
+
+
+def _blame(error: Exception) -> Reply:
     if isinstance(error, TimeoutError):
-        return web.Response(status=504, text="the gateway did not answer in time")
-    return web.Response(status=502, text="the gateway gave no whole answer")
+        return Reply.text(504, "the gateway did not answer in time")
+    return Reply.text(502, "the gateway gave no whole answer")
 
 
 def _pairs(answer: aiohttp.ClientResponse) -> tuple[Field, ...]:

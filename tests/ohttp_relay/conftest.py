@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,6 +10,9 @@ import pytest
 import trustme
 from aiohttp import web
 from ohttp_world import World
+
+from ohttp_relay.serve import Bind, open_sockets
+from ohttp_relay.serve import serve as run
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -40,12 +44,17 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
 Serve = Callable[[web.Application], Awaitable[str]]
 
 
-@pytest.fixture
-async def serve(server_tls: ssl.SSLContext) -> AsyncIterator[Serve]:
-    """Runs an application on a loopback port of its own over TLS; gives its origin."""
+@pytest.fixture(params=["door", "library"])
+async def serve(request: pytest.FixtureRequest, server_tls: ssl.SSLContext) -> AsyncIterator[Serve]:
+    """Runs an application on a loopback port of its own over TLS; gives its origin.
+
+    Once as the commands do, with a door where the application has one, and once by the HTTP library alone.
+    """
+    stop = asyncio.Event()
+    serving: list[asyncio.Task[None]] = []
     runners: list[web.AppRunner] = []
 
-    async def start(app: web.Application) -> str:
+    async def by_the_library(app: web.Application) -> str:
         runner = web.AppRunner(app, shutdown_timeout=0.5)
         runners.append(runner)
         await runner.setup()
@@ -53,7 +62,17 @@ async def serve(server_tls: ssl.SSLContext) -> AsyncIterator[Serve]:
         await site.start()
         return f"https://localhost:{runner.addresses[0][1]}"
 
-    yield start
+    async def at_the_door(app: web.Application) -> str:
+        bind = Bind("127.0.0.1", 0, tls=server_tls, grace=0.5)
+        (listener,) = open_sockets(bind)
+        port = listener.getsockname()[1]
+        serving.append(asyncio.create_task(run(app, bind, listener, stop=stop)))
+        return f"https://localhost:{port}"
+
+    yield at_the_door if request.param == "door" else by_the_library
+    stop.set()
+    for task in serving:
+        await task
     for runner in reversed(runners):
         await runner.cleanup()
 
