@@ -10,6 +10,7 @@ from mimi_mmr.content import Content
 from mimi_mmr.errors import Desynchronised, LinkRejected, TreeMismatch
 from mimi_mmr.hub.messages import CommitEvent, EventKind, UpdateRequest, WelcomeEvent
 from mimi_mmr.room import PendingCommit, Standing
+from mimi_mmr.room_state import MembersOnlyState
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
 from treewrap import Blank, EpochSecret, LeafSecret, MemberUpdate, Set
@@ -184,3 +185,43 @@ def test_a_member_whose_link_key_was_set_wrong_sets_it_right_with_its_next_commi
     bench.commit("dave")
     assert bench.names("alice")[3] == "dave"
     bench.check_agreement()
+
+
+def test_a_tree_that_is_not_the_hubs_survives_its_members_process(bench: RoomBench) -> None:
+    """Cathy's process ends while her tree differs from the hub's, and again with the repair on its way."""
+    bob = bench.rooms["bob"]
+    bob._tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
+    pending = bench.stage("bob")
+    spread(bench, pending, pending.request)
+    bench.restart("cathy")
+    assert bench.rooms["cathy"].diverged
+    assert bench.names("cathy") == {0: "alice", 1: "bob", 2: "cathy"}
+    repair = bench.stage("cathy")
+    again = bench.restart("cathy", bench.at_rest("cathy", repair))
+    assert again is not None
+    bench.settle("cathy", again)
+    assert not bench.rooms["cathy"].diverged
+    assert {bench.rooms[name].tree_hash for name in ("alice", "cathy")} == {bench.state.wrap.tree_hash}
+
+
+def test_a_secret_of_the_state_that_members_never_got_comes_with_the_hubs_tree(bench: RoomBench) -> None:
+    """Bob names the room, and gives the members a wrapped secret that does not open."""
+    pending = bench.stage("bob", state=MembersOnlyState(name="Tea"))
+    sent = pending.request.member_update or b""
+    update = MemberUpdate.from_bytes(sent)
+    (wrapped,) = update.rooms
+    content = sent[:-32].replace(wrapped, bytes(len(wrapped)))
+    context = vector(bench.state.group_id) + update.header.salt
+    key = expand(bench.epoch_secret("bob", pending).reveal(), b"confirm", context)
+    confirmed = content + hmac.digest(key, content, "sha256")
+    problems = spread(bench, pending, bench.resign(pending.request, "bob", member_update=confirmed))
+    for name in ("alice", "cathy"):
+        room = bench.rooms[name]
+        assert any("members-only state" in problem for problem in problems[name])
+        assert room.state == MembersOnlyState()
+        room.adopt(bench.snapshots[-1])
+        assert room.state.name == "Tea"
+    bench.commit("cathy")
+    bench.check_agreement()
+    bench.commit("alice", add=["dave"])
+    assert bench.rooms["dave"].state.name == "Tea"
