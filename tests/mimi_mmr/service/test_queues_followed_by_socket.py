@@ -117,6 +117,16 @@ async def test_a_relay_that_is_the_gateways_is_refused(path: PrivatePath) -> Non
         await anext(Follower(path, token))
 
 
+async def test_to_another_provider_it_goes_by_ones_own_relay(live: LiveWorld, path: PrivatePath) -> None:
+    async with asyncio.timeout(PATIENCE), path.socket("b.example") as socket:
+        with pytest.raises(UnknownQueue):
+            await collect(socket, AccessToken.generate())
+    assert [frame["direction"] for frame in recorded(live, HOME, "relay")][:1] == ["connection"]
+    assert ADDRESS is not None
+    assert ADDRESS.encode() in said(recorded(live, HOME, "relay"))
+    assert ADDRESS.encode() not in said(recorded(live, "b.example", "gateway"))
+
+
 async def test_what_the_provider_answers_is_raised_and_the_socket_goes_on(path: PrivatePath) -> None:
     token = await queue(path)
     async with asyncio.timeout(PATIENCE):
