@@ -6,6 +6,7 @@ is a staged value that the caller stores in one transaction and then commits to 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ from mimi_mmr.hub.messages import (
 )
 from mimi_mmr.hub.policy import Role, SignedPolicy
 from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
-from mimi_mmr.keypackages import check_leaf, check_lifetime
+from mimi_mmr.keypackages import MAX_CLIENTS, check_leaf, check_lifetime
 from mimi_mmr.mls.tree import RatchetTree, TreeChange
 from mimi_mmr.mls.wire import (
     ContentType,
@@ -227,7 +228,9 @@ class HubMode:
         if not change.added:
             return ()
         gone = set(change.removed)
-        clients = {member.client for leaf, member in state.members.items() if leaf not in gone}
+        staying = [member for leaf, member in state.members.items() if leaf not in gone]
+        clients = {member.client for member in staying}
+        of_user = Counter(member.user for member in staying)
         added = []
         for leaf, package in change.added:
             member = self._new_member(leaf, package.leaf_node, now)
@@ -235,6 +238,9 @@ class HubMode:
             if member.client in clients:
                 raise InvalidCommit(f"leaf {leaf}: the client pseudonym is in the room already")
             clients.add(member.client)
+            of_user[member.user] += 1
+            if of_user[member.user] > MAX_CLIENTS:  # one's own need no role, so there is another bound
+                raise NotAllowed(f"leaf {leaf}: a user has at most {MAX_CLIENTS} clients in a room")
             added.append((leaf, member))
         return tuple(added)
 

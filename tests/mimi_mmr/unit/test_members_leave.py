@@ -8,6 +8,7 @@ import pytest
 
 from mimi_mmr.content import Content, ContentKind
 from mimi_mmr.errors import NotAllowed, RoomError
+from mimi_mmr.hub import mode
 from mimi_mmr.hub.departures import Departure
 from mimi_mmr.hub.policy import Identities, Role
 from mimi_mmr.room import Standing, committing
@@ -120,6 +121,19 @@ def test_a_further_device_joins_under_the_same_pseudonym_whatever_the_role(bench
     bench.check_agreement()
     assert list(bench.names("cathy").values()) == ["alice", "bob", "cathy", "dave", "bob"]
     bench.commit("bob-laptop", remove=["bob"])
+    bench.check_agreement()
+
+
+def test_a_user_has_so_many_devices_in_a_room(bench: RoomBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mode, "MAX_CLIENTS", 3)
+    for number in range(4):
+        bench.device_of(f"bob-{number}", "bob")
+    bench.commit("bob", add=["bob-0"])
+    with bench.refused_by_hub(NotAllowed, "a user has at most 3 clients"):
+        bench.hub_takes(bench.stage("bob-0", add=["bob-1", "bob-2"]).request)
+    bench.commit("bob", add=["bob-3"])
+    bench.commit("bob", remove=["bob-0"])
+    bench.commit("bob", add=["bob-1"])
     bench.check_agreement()
 
 
