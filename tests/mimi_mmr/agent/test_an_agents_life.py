@@ -8,6 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -172,25 +173,38 @@ async def test_a_new_passphrase_is_typed_twice(live: LiveWorld, tmp_path: Path) 
         alice.reap()
 
 
+@asynccontextmanager
+async def out_of_order(live: LiveWorld, *domains: str) -> AsyncIterator[None]:
+    """Providers that hang up on everybody; afterwards they are there again."""
+    async with AsyncExitStack() as stack:
+        for domain in domains:
+            await live.stop(domain)
+            listening = live.world.providers[domain].socket.dup()
+            listening.setblocking(False)
+            server = await asyncio.start_server(lambda _, writer: writer.close(), sock=listening)
+            stack.push_async_callback(server.wait_closed)
+            stack.callback(server.close)
+        yield
+    for domain in domains:
+        await live.start(domain)
+
+
 async def test_a_provider_that_does_not_answer(alice: Person) -> None:
     assert alice.live is not None
     await alice.ask("room", "create", "--name", "friends")
-    for domain in ("a.example", "b.example", "c.example"):
-        await alice.live.stop(domain)
-    done = await alice.run("room", "send", "friends", "hello", "--json")
-    assert (done.status, done.out) == (5, "")
-    assert done.error["code"] in ("peer", "private-path")
-    assert done.error["hint"]
-    async with asyncio.timeout(PATIENCE):
-        while not (found := await alice.ask("status"))["trouble"]:
-            pass
+    async with out_of_order(alice.live, "a.example", "b.example", "c.example"):
+        done = await alice.run("room", "send", "friends", "hello", "--json")
+        assert (done.status, done.out) == (5, "")
+        assert done.error["code"] in ("peer", "private-path")
+        assert done.error["hint"]
+        async with asyncio.timeout(PATIENCE):
+            while not (found := await alice.ask("status"))["trouble"]:
+                pass
     assert all(what.startswith(("following", "looking")) for what in found["trouble"])
     log = (alice.home / "agent.log").read_text()
     assert "to be tried again" in log
     for planted in ("alice", "friends", "example", "127.0.0", "mimi://", PASSPHRASE):
         assert planted not in log
-    for domain in ("a.example", "b.example", "c.example"):
-        await alice.live.start(domain)
     await alice.ask("room", "send", "friends", "hello")
     async with asyncio.timeout(PATIENCE):
         while (await alice.ask("status"))["trouble"]:
@@ -203,12 +217,11 @@ async def test_an_account_whose_provider_did_not_answer_can_be_finished(
     alice = Person("alice", "a.example", tmp_path / "alice", live)
     arguments = ["account", "create", "alice", "--device", "phone", *alice.opening(), "--json"]
     try:
-        await live.stop("a.example")
-        done = await alice.run(*arguments)
+        async with out_of_order(live, "a.example"):
+            done = await alice.run(*arguments)
         assert (done.status, done.out) == (5, "")
         assert (await alice.run("room", "list", "--json")).error["code"] == "no-account"
         await alice.kill()
-        await live.start("a.example")
         other = await alice.run(*arguments[:2], "carol", *arguments[3:])
         assert "was begun here" in other.error["message"]
         done = await alice.run(*arguments)

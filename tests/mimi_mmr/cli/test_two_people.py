@@ -222,3 +222,41 @@ async def test_what_is_meant_has_to_be_clear(live: LiveWorld, tmp_path: Path) ->
 @pytest.mark.parametrize(("arguments", "status"), [(("room", "nonsense"), 2), (("room", "send"), 2)])
 async def test_usage_errors_end_with_2(tmp_path: Path, arguments: tuple[str, ...], status: int) -> None:
     assert (await Person("x", "x.example", tmp_path / "home").run(*arguments)).status == status
+
+
+async def test_a_link_lets_somebody_in_who_is_no_contact(live: LiveWorld, tmp_path: Path) -> None:
+    async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
+        await alice.ask("room", "create", "--name", "open house")
+        made = await alice.ask("room", "link", "open house", "--uses", "1", "--expires", "1d")
+        assert set(made) == documented("`room link`")
+        joined = await bob.ask("room", "join", made["link"])
+        assert set(joined) == ROOM
+        assert joined["name"] == "open house"
+        await bob.ask("room", "send", "open house", "let me in, please: thanks")
+        assert await alice.read("open house") == ["let me in, please: thanks"]
+        assert set(await alice.ask("room", "link", "open house", "--revoke")) == {"room"}
+        assert (await alice.run("room", "link", "open house", "--expires", "soon")).status == 2
+
+
+async def test_names_that_are_hidden_until_they_are_shown(live: LiveWorld, tmp_path: Path) -> None:
+    async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
+        await befriend(alice, bob)
+        room = await alice.ask("room", "create", "--name", "masks", "--identities", "nobody")
+        assert room["identities"] == "nobody"
+        await alice.ask("room", "add", "masks", "bob")
+        await until(
+            bob, "in", "room", "list", wanted=lambda rooms: "masks" in {room["name"] for room in rooms}
+        )
+        who = await bob.ask("room", "who", "masks")
+        assert [member["user"] for member in who["hidden"]] == [None, None]
+        assert who["verified"] == []
+        await bob.ask("room", "reveal", "masks")
+        await until(
+            alice,
+            "revealed",
+            *("room", "who", "masks"),
+            wanted=lambda who: [member["user"] for member in who["verified"]] == ["mimi://b.example/u/bob"],
+        )
+        shown = await alice.run("room", "who", "masks")
+        assert "(hidden)" in shown.out
+        await alice.ask("room", "admin", "masks", who["hidden"][0]["pseudonym"])
