@@ -130,7 +130,6 @@ async def serve(
             runners.append(web.AppRunner(admin, access_log=None, shutdown_timeout=1.0))
             await runners[1].setup()
             await web.TCPSite(runners[1], "127.0.0.1", bind.admin_port).start()
-        gc.freeze()  # what is there now stays, and need not be looked through again and again
         await stop.wait()
     finally:
         if listening is not None:
@@ -169,6 +168,7 @@ def _run_worker(
         stop = _stop_on_signals()
         if parent is not None:
             asyncio.get_running_loop().add_reader(parent, stop.set)
+        gc.freeze()  # what is there now stays, and need not be looked through again and again
         await serve(make_app(), bind, listener, make_admin() if make_admin is not None else None, stop)
 
     try:
