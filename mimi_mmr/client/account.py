@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from cryptography import x509
+
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.client.history import Notices
 from mimi_mmr.client.saved import SavedAccount, SavedOutgoing, SavedPackage
@@ -59,6 +61,9 @@ PACKAGES = 4
 PACKAGES_LEAST = 2
 RENEW_BEFORE = 7 * 86400
 STRANGE_SECONDS = 3600.0
+CERTIFICATE_RENEWAL = (
+    80 * 86400
+)  # of 90: a link made today is to be good for nearly as long as its credential
 _ACCOUNT = b"account"
 _ONLY_CONTACTS = b"only-contacts"
 
@@ -186,13 +191,24 @@ class Account:
         await self._certified(CertificateChain.from_bytes(answer).certificates, packages)
 
     async def _certified(self, chain: tuple[bytes, ...], packages: int) -> None:
+        await self.path.provider(self.user.domain)
+        self._bind(chain)
+        await self.publish_connection_packages(packages)
+
+    def _bind(self, chain: tuple[bytes, ...]) -> None:
+        """Take a certificate chain for this device, if it verifies, and put the user's binding beside it."""
         keys = self._keys
         credential = bind_device(keys.identity, self.user, self.device, chain, keys.device.public)
         credential.verify(self.trust, self._clock())
-        await self.path.provider(self.user.domain)
         self._me = DeviceIdentity(self.user, self.device, keys.device, credential)
         self._keep_account(credential)
-        await self.publish_connection_packages(packages)
+
+    async def tend_certificate(self) -> None:
+        """Have the device's certificate renewed before it expires."""
+        certificate = x509.load_der_x509_certificate(self.me.credential.chain[0])
+        if certificate.not_valid_after_utc.timestamp() < self._clock() + CERTIFICATE_RENEWAL:
+            answer = await self._account("POST", "/certificate")
+            self._bind(CertificateChain.from_bytes(answer).certificates)
 
     async def close_account(self) -> None:
         """Have the provider forget the account and all in it; nobody can take its name."""

@@ -16,7 +16,9 @@ from mimi_mmr.errors import MmrError, StateError
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.vault import Vault
 
-CREDENTIAL_RENEWAL = 14 * 86400
+CREDENTIAL_RENEWAL = (
+    24 * 86400
+)  # two weeks before the oldest certificate in a link that is 90 days old expires
 
 
 class Client(Devices):
@@ -97,6 +99,7 @@ class Client(Devices):
                 await self._try(partial(self.tend_invitation, invitation))
             await self._try(self.tend_connections)
             await self._try(self._drop_abandoned)
+            await self._try(self.tend_certificate)
             await self._try(self.tend_connection_packages)
             for contact in list(self.contacts.values()):
                 if not contact.blocked and contact.room is not None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Joined, account, person
 from mimi_mmr.errors import InvalidUri, JoinRefused, NotAllowed, RoomError
 from mimi_mmr.hub.policy import Identities, Role
 from mimi_mmr.room import Standing
@@ -203,3 +203,20 @@ async def test_a_hidden_member_shows_itself_when_it_wants_to(live: LiveWorld) ->
     member = shown[at_bob.room.own_leaf].member
     assert member is not None
     assert member.device.user == bob.user
+
+
+async def test_a_name_is_renewed_before_it_expires(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alice, bob, _), (room, at_bob, _) = await room_of(live)
+    old, chain = at_bob.leaf.identity.credential, bob.me.credential.chain
+    await bob.tend()
+    assert (at_bob.leaf.identity.credential, bob.me.credential.chain) == (old, chain)
+    monkeypatch.setattr(account, "CERTIFICATE_RENEWAL", 100 * 86400)  # as if most of its time were over
+    monkeypatch.setattr(person, "CREDENTIAL_RENEWAL", 100 * 86400)
+    await bob.tend_certificate()
+    await bob._change_pseudonyms()
+    assert bob.me.credential.chain != chain
+    assert at_bob.leaf.identity.credential.user_pseudonym != old.user_pseudonym
+    await until_epoch(alice, room, at_bob.room.epoch)
+    assert {entry.standing for entry in alice.who(room)} == {Standing.VERIFIED}
