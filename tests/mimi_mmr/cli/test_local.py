@@ -14,7 +14,7 @@ from mimi_mmr.errors import ConfigError
 from tests.mimi_mmr.cli.people import command
 
 
-async def test_two_providers_that_know_each_other(tmp_path: Path) -> None:
+async def test_two_providers_that_know_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = await command("local", "try", "--port", "20001", cwd=tmp_path)
     assert done.out.splitlines() == [
         f"mimi-mmr serve --config try/{domain}/config.toml" for domain in ("a.example", "b.example")
@@ -26,6 +26,9 @@ async def test_two_providers_that_know_each_other(tmp_path: Path) -> None:
     assert second.peers == {"a.example": first.base_url}
     assert (first.base_url, second.base_url) == ("https://127.0.0.1:20001", "https://127.0.0.1:20002")
     assert set(TrustAnchors.from_directory(tmp_path / "try" / "trust").roots) == {"a.example", "b.example"}
+    monkeypatch.setenv("MIMI_MMR_HOME", "elsewhere")  # which is of other commands, and no misspelt setting
+    monkeypatch.setenv("MIMI_MMR_PASSPHRASE", "x")
+    assert load_settings(tmp_path / "try" / "a.example" / "config.toml").domain == "a.example"
     ssl.create_default_context(cafile=tmp_path / "try" / "tls-roots.pem")
     assert (tmp_path / "try").stat().st_mode & 0o777 == 0o700
     done = await command("local", "try", cwd=tmp_path)

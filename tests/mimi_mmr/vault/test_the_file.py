@@ -53,6 +53,11 @@ def rewrite(path: Path, *statements: str) -> None:
             db.execute(statement)
 
 
+def sealed(file: Path) -> list[bytes]:
+    with closing(sqlite3.connect(file)) as db:
+        return [row for (row,) in db.execute("SELECT sealed FROM rows ORDER BY place")]
+
+
 def test_what_was_put_in_comes_out(path: Path) -> None:
     table, name, key = PLANTED
     assert content(path) == {
@@ -87,10 +92,6 @@ def test_nothing_of_it_can_be_read_in_the_file(path: Path) -> None:
 
 
 def test_rows_are_padded_and_what_was_deleted_is_gone(path: Path) -> None:
-    def sealed(file: Path) -> list[bytes]:
-        with closing(sqlite3.connect(file)) as db:
-            return [row for (row,) in db.execute("SELECT sealed FROM rows ORDER BY place")]
-
     before = sealed(path)
     assert {len(row) for row in before} == {12 + 256 + 16}
     with Vault.open(path, PASSPHRASE) as vault:
@@ -205,6 +206,7 @@ def test_a_new_passphrase_opens_the_file_and_old_keys_do_not(path: Path, made: P
             raise ZeroDivisionError
         vault.table("room")[b"more"] = b"1"
         vault.change_passphrase("new")
+        assert not any(row[:64] in path.read_bytes() for row in sealed(made))
         vault.table("room")[b"more"] = b"2"
     with pytest.raises(StateError, match="wrong passphrase"):
         Vault.open(path, PASSPHRASE)
