@@ -183,8 +183,7 @@ class Door(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop what is being done for a client that is gone."""
         self._house.doors.discard(self)
-        if self.task is not None:
-            self.task.cancel()
+        self._cancel()
 
     def data_received(self, data: bytes) -> None:
         """Answer a whole request, or wait for the rest of one, or pass the connection on."""
@@ -319,6 +318,9 @@ class Door(asyncio.Protocol):
 
     def abandon(self) -> None:
         """Give up what is being answered."""
-        if self.task is not None:
-            self.task.cancel()
+        self._cancel()
         self._transport.close()
+
+    def _cancel(self) -> None:
+        if self.task is not None:  # when it has begun: what it waits for must learn that nobody does any more
+            self._house.loop.call_soon(self.task.cancel)
