@@ -166,12 +166,13 @@ async def connect(
     """
     if session.connector is None:
         raise aiohttp.ClientConnectionError("the session is closed")
+    handshake = _Handshake()
     bare = aiohttp.ClientSession(
         connector=session.connector,
         connector_owner=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=AUTO_HEADERS,
-        middlewares=(_stay,),
+        middlewares=(handshake,),
         timeout=aiohttp.ClientTimeout(total=None),
     )
     async with bare:
@@ -191,13 +192,27 @@ async def connect(
             yield line
         finally:
             await line.close()
+            handshake.release()
 
 
-async def _stay(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    response = await handler(request)
-    if response.status in _REDIRECTS:
-        response.close()
-        raise aiohttp.WSServerHandshakeError(
-            response.request_info, response.history, status=response.status, message="redirected"
-        )
-    return response
+class _Handshake:
+    """Stays where it was sent, and lets go of the connection, which a socket that breaks does not."""
+
+    def __init__(self) -> None:
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        self._response = response = await handler(request)
+        if response.status in _REDIRECTS:
+            self.release()
+            raise aiohttp.WSServerHandshakeError(
+                response.request_info, response.history, status=response.status, message="redirected"
+            )
+        return response
+
+    def release(self) -> None:
+        """Close the connection if it is not closed."""
+        if self._response is not None:
+            self._response.close()

@@ -41,7 +41,11 @@ async def bare_socket(url: str, **settings: object) -> AsyncIterator[aiohttp.Cli
         aiohttp.ClientSession(connector=connector) as session,
         session.ws_connect(url, protocols=[PROTOCOL], **settings) as socket,  # type: ignore[arg-type]
     ):
-        yield socket
+        try:
+            yield socket
+        finally:
+            await socket.close()
+            socket._response.close()  # a socket that was broken on purpose keeps its connection
 
 
 async def ending(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:

@@ -604,6 +604,18 @@ async def test_an_answer_that_is_none_does_not_open(world: World, serve) -> None
     assert isinstance(await outcome(await dishonest(serve, world, nonsense)), OpenFailed)
 
 
+async def test_connections_of_sockets_that_broke_are_let_go(world: World, serve) -> None:
+    client = await dishonest(serve, world, hang_up)
+    for _ in range(5):
+        async with client.socket() as socket:
+            with pytest.raises(SocketEnded):
+                await socket.exchange(ask())
+    await empty(world.relay.sockets)
+    for session in (world.relay.sockets._owned, client._owned):
+        assert session is not None
+        assert not session.connector._acquired
+
+
 async def test_a_client_that_leaves_in_the_middle_takes_its_sockets_along(
     world: World, open_world, inside: Inside
 ) -> None:
