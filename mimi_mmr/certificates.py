@@ -193,7 +193,7 @@ class _Issuer:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CertifiedDevice:
     """What a device's chain says, with its 32-byte key, and while the chain is valid."""
 

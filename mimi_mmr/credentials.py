@@ -30,7 +30,7 @@ from mimi_mmr.labels import MLS, SigningKey, verify
 from mimi_mmr.queues import QueueAddress
 from mimi_mmr.sealing import pad, unpad
 from mimi_mmr.secret import IdentityLinkKey
-from mimi_mmr.tls import U8, U64, Fixed, Opaque, Struct, Vector
+from mimi_mmr.tls import U8, U64, Fixed, Opaque, Struct, Vector, encode
 from mimi_mmr.uris import (
     CLIENT_PSEUDONYM,
     DEVICE,
@@ -111,7 +111,7 @@ class ClaimedDevice:
         return VerifiedDevice(certified.user, certified.device, certified.key, real.identity_key)
 
     def _verify_binding(self, certified: CertifiedDevice) -> None:
-        content = UserBindingTBS(certified.user, certified.device, certified.key).to_bytes()
+        content = encode(UserBindingTBS, certified.user, certified.device, certified.key)
         key, signature = self.credential.identity_key, self.credential.binding_signature
         try:
             verify(key, "UserBindingTBS", content, signature, by="user binding")
@@ -174,7 +174,16 @@ class PseudonymousCredential(Struct):
     @property
     def tbs(self) -> PseudonymousCredentialTBS:
         """The part that both signatures cover."""
-        return PseudonymousCredentialTBS(
+        return PseudonymousCredentialTBS(*self._covered)
+
+    @property
+    def content(self) -> bytes:
+        """`tbs`, encoded."""
+        return encode(PseudonymousCredentialTBS, *self._covered)
+
+    @property
+    def _covered(self) -> tuple[int, MimiUri, MimiUri, bytes, bytes, int]:
+        return (
             self.version,
             self.client_pseudonym,
             self.user_pseudonym,
@@ -189,12 +198,12 @@ class PseudonymousCredential(Struct):
         Raises `CredentialExpired` or `PseudonymProofRejected`.
         """
         self.check(now)
-        self.verify_proof(self.tbs.to_bytes())
+        self.verify_proof(self.content)
 
     def verify_pseudonym(self) -> None:
         """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
         self.check_pseudonym()
-        self.verify_proof(self.tbs.to_bytes())
+        self.verify_proof(self.content)
 
     def check(self, now: float) -> None:
         """All that `verify` does but for the signature."""
@@ -355,7 +364,7 @@ def open_claim(
     if credential.signature_public_key != leaf_signature_key:
         raise LinkRejected("the credential is for another leaf's signature key")
     credential.check(now)
-    content = credential.tbs.to_bytes()
+    content = credential.content
     try:
         link = _open_link(credential, ilk, content)
     except LinkRejected:
@@ -378,7 +387,7 @@ def resolve(
 
 def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> IdentityLinkTBE:
     """Decrypt and parse an identity link; raises `LinkRejected`."""
-    return _open_link(credential, ilk, credential.tbs.to_bytes())
+    return _open_link(credential, ilk, credential.content)
 
 
 def _open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey, content: bytes) -> IdentityLinkTBE:

@@ -192,8 +192,7 @@ class Opaque:
         """Append the value."""
         if not self.least <= len(value) <= self.limit:
             raise ValueError(f"expected {self.least} to {self.limit} bytes, got {len(value)}")
-        write_varint(out, len(value))
-        out += value
+        out += vec(value)
 
     def read(self, reader: Reader, what: str) -> bytes:
         """Read one value."""
@@ -215,8 +214,7 @@ class Text:
         data = value.encode()
         if len(data) > self.limit:
             raise ValueError(f"expected at most {self.limit} bytes, got {len(data)}")
-        write_varint(out, len(data))
-        out += data
+        out += vec(data)
 
     def read(self, reader: Reader, what: str) -> str:
         """Read one value."""
@@ -356,7 +354,8 @@ class Struct:
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
         """Read every field, leaving what follows; raise `ParseError`."""
-        values = [codec.read(reader, what) for codec, what in _reads(cls)]
+        reads = _READS.get(cls) or _reads(cls)
+        values = [codec.read(reader, what) for codec, what in reads]
         start = reader.offset
         try:
             return cls(*values)
@@ -385,11 +384,16 @@ def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
 
 def _reads(kind: type[Struct]) -> tuple[tuple[Codec, str], ...]:
     """Each field's codec, and what an error calls the field."""
-    found = _READS.get(kind)
-    if found is None:
-        named = layout(kind)
-        found = _READS[kind] = tuple((codec, f"{kind.__name__}.{name}") for name, codec in named)
-    return found
+    _READS[kind] = tuple((codec, f"{kind.__name__}.{name}") for name, codec in layout(kind))
+    return _READS[kind]
+
+
+def encode(kind: type[Struct], *values: Any) -> bytes:
+    """`kind(*values).to_bytes()` without making the struct, for values that were checked when they were read."""
+    out = bytearray()
+    for (_, codec), value in zip(layout(kind), values, strict=True):
+        codec.write(out, value)
+    return bytes(out)
 
 
 def _codec(kind: type[Struct], name: str, hint: Any) -> Codec:

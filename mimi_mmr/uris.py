@@ -15,10 +15,9 @@ from functools import lru_cache
 from typing import Annotated, Self
 
 from mimi_mmr.errors import InvalidUri, ParseError
-from mimi_mmr.tls import Reader, Struct, Text, vec
+from mimi_mmr.tls import Reader, Struct, vec
 
 MAX_URI = 512
-_TEXT = Text(MAX_URI)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\Z")
 _BAD_NAME = "expected a name of 1 to 128 lower-case letters, digits, or . _ ~ - inside"
@@ -93,14 +92,15 @@ class UriCodec:
 
     def write(self, out: bytearray, value: MimiUri) -> None:
         """Append the value."""
-        _TEXT.write(out, str(value))
+        out += vec(str(value).encode())  # which is of less than MAX_URI bytes, by what its parts may be
 
     def read(self, reader: Reader, what: str) -> MimiUri:
         """Read one value."""
         start = reader.offset
-        text = _TEXT.read(reader, what)
         try:
-            return MimiUri.parse(text, self.kind)
+            return MimiUri.parse(reader.opaque(MAX_URI, what).decode(), self.kind)
+        except UnicodeDecodeError:
+            raise ParseError(f"{what} is not UTF-8", start) from None
         except InvalidUri as error:
             raise ParseError(f"{what}: {error}", start) from None
 
@@ -114,11 +114,9 @@ CLIENT_PSEUDONYM = UriCodec(Kind.CLIENT_PSEUDONYM)
 
 def uuid8(digest: bytes) -> str:
     """The first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8), in its usual writing."""
-    value = bytearray(digest[:16])
-    value[6] = value[6] & 0x0F | 0x80
-    value[8] = value[8] & 0x3F | 0x80
-    text = value.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = digest[:16].hex()
+    variant = "89ab"[digest[8] >> 4 & 3]
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
