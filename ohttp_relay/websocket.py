@@ -196,7 +196,7 @@ async def connect(
 
 
 class _Handshake:
-    """Stays where it was sent, and lets go of the connection, which a socket that breaks does not."""
+    """Stays where it was sent, and lets go of the connection in the end, however the socket broke."""
 
     def __init__(self) -> None:
         self._response: aiohttp.ClientResponse | None = None

@@ -6,8 +6,10 @@ import asyncio
 import os
 import random
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import aiohttp
@@ -563,6 +565,15 @@ async def hang_up(socket: web.WebSocketResponse) -> None:
     socket._req.transport.abort()
 
 
+async def reset(socket: web.WebSocketResponse) -> None:
+    await socket.receive()
+    raw = socket.get_extra_info("socket")
+    raw.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    assert socket._req is not None
+    assert socket._req.transport is not None
+    socket._req.transport.abort()
+
+
 async def silent(socket: web.WebSocketResponse) -> None:
     while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
         pass
@@ -585,6 +596,7 @@ async def too_much(socket: web.WebSocketResponse) -> None:
         (unasked, Close.FAILED),
         (in_text, Close.FAILED),
         (hang_up, Close.FAILED),
+        (reset, Close.FAILED),
         (silent, Close.FAILED),
         (strange_code, Close.FAILED),
         (too_much, Close.TOO_LARGE),
@@ -605,7 +617,7 @@ async def test_an_answer_that_is_none_does_not_open(world: World, serve) -> None
 
 
 async def test_connections_of_sockets_that_broke_are_let_go(world: World, serve) -> None:
-    client = await dishonest(serve, world, hang_up)
+    client = await dishonest(serve, world, reset)
     for _ in range(5):
         async with client.socket() as socket:
             with pytest.raises(SocketEnded):
