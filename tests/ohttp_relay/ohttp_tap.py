@@ -13,7 +13,8 @@ class Tap:
         self.down = b""
         self.peers: list[str] = []
         self.hellos: list[bytes] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._passing: set[asyncio.Future[list[None]]] = set()
+        self._tasks: set[asyncio.Task[None] | None] = set()
 
     @classmethod
     async def before(cls, origin: str) -> Tap:
@@ -26,10 +27,16 @@ class Tap:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.peers.append(writer.get_extra_info("peername")[0])
         there, back = await asyncio.open_connection(*self._to)
-        with contextlib.suppress(OSError):
-            await asyncio.gather(self._copy(reader, back, up=True), self._copy(there, writer, up=False))
+        passing = asyncio.gather(self._copy(reader, back, up=True), self._copy(there, writer, up=False))
+        self._passing.add(passing)
+        self._tasks.add(asyncio.current_task())
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await passing
+        self._passing.discard(passing)
         for end in (writer, back):
             end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         first = True
@@ -48,6 +55,10 @@ class Tap:
 
     async def close(self) -> None:
         self.server.close()
+        for passing in self._passing:
+            passing.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 def cipher_suites(hello: bytes) -> bytes:

@@ -517,11 +517,14 @@ async def test_an_upload_that_breaks_off_breaks_off_at_the_target(world: World) 
 
     async def breaks() -> AsyncIterator[bytes]:
         yield b"x" * 1000
+        await begun.wait()
         raise Stop
 
+    begun = asyncio.Event()
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def watch(request: web.Request) -> web.StreamResponse:
+        begun.set()
         try:
             await request.read()
         except (Exception, asyncio.CancelledError) as error:  # a server may cancel its handler for that
