@@ -17,7 +17,8 @@ app = typer.Typer()
 def local(
     directory: Annotated[Path, typer.Argument(help="Where they go; must not exist.")],
     port: Annotated[
-        int, typer.Option(min=1024, max=65534, help="The first one's; the second has the next.")
+        int,
+        typer.Option(min=1024, max=65532, help="The first of four in a row."),
     ] = 8461,
 ) -> None:
     """Set up two providers on this machine, with CAs, certificates and settings, to try it all out."""

@@ -8,12 +8,16 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.uris import check_domain
+
+if TYPE_CHECKING:
+    from mimi_mmr.config import Settings
+    from mimi_mmr.service.assets import AssetHost
 
 # A provider's modules are imported by the commands that run one: people's commands, and completion, are quick.
 EXIT_CONFIG = 2
@@ -104,11 +108,33 @@ async def _serve(config: Path | None) -> None:
     async with AsyncExitStack() as stack:
         provider = Provider(settings)
         stack.push_async_callback(provider.close)
-        runner = await listen(await provider.start(), settings.listen, settings.tls)
+        app = await provider.start()
+        host = await _beside(settings, stack)
+        runner = await listen(app, settings.listen, settings.tls)
         stack.push_async_callback(runner.cleanup)
         await until_signalled(lambda: announce(runner, settings.domain))
         provider.stopping()
+        if host is not None:
+            host.drain.stop()
+            await host.drain.finished()
         await provider.finished()
+
+
+async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
+    """The asset host in the same process, if the settings want one there."""
+    from mimi_mmr.endpoints import MAX_ASSET
+    from mimi_mmr.service.assets import AssetHost
+    from mimi_mmr.service.record import Recorder
+    from mimi_mmr.service.run import listen
+
+    wanted = settings.asset_host
+    if wanted is None or wanted.listen is None:
+        return None
+    record = Recorder(settings.record_dir)
+    host = AssetHost(settings.data_dir / "assets", wanted.upload_token, MAX_ASSET, record)
+    runner = await listen(host.app(), wanted.listen, settings.tls)
+    stack.push_async_callback(runner.cleanup)
+    return host
 
 
 async def _serve_assets(config: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class LocalProvider:
-    """One of them: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`."""
+    """One of them: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`; its asset host's address."""
 
     domain: str
     url: str
     config: Path
+    assets: str
 
 
 def set_up(directory: Path, port: int) -> list[LocalProvider]:
@@ -32,7 +34,12 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
     try:
         directory.mkdir(parents=True, mode=0o700)
         providers = [
-            LocalProvider(domain, f"https://{HOST}:{port + number}", directory / domain / "config.toml")
+            LocalProvider(
+                domain,
+                f"https://{HOST}:{port + number}",
+                directory / domain / "config.toml",
+                f"{HOST}:{port + len(DOMAINS) + number}",
+            )
             for number, domain in enumerate(DOMAINS)
         ]
         (directory / "trust").mkdir()
@@ -72,7 +79,15 @@ def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
     }
     top = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
     tls = 'certificate = "tls.pem"\nkey = "tls-key.pem"\nca = "../tls-roots.pem"\n'
-    return f'{top}\n[tls]\n{tls}\n[peers]\n"{peer.domain}" = "{peer.url}"\n'
+    peers = f'"{peer.domain}" = "{peer.url}"\n'
+    host = {
+        "origin": f"https://{provider.assets}",
+        "listen": provider.assets,
+        "upload_token": secrets.token_urlsafe(24),
+        "networks": [f"{HOST}/32"],
+    }
+    assets = "".join(f"{name} = {json.dumps(value)}\n" for name, value in host.items())
+    return f"{top}\n[tls]\n{tls}\n[peers]\n{peers}\n[asset_host]\n{assets}"
 
 
 def _write_private(path: Path, data: bytes) -> None:

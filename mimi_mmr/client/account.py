@@ -121,6 +121,7 @@ class Account:
             for key, value in self._shared.items(SharedKind.CONNECTION_PACKAGE)
         }
         self._outgoing_rows = vault.table("outgoing")
+        self._settled = vault.table("settled requests")
         waiting = (SavedOutgoing.from_bytes(row).outgoing() for row in self._outgoing_rows.values())
         self.outgoing = {request.recipient.user: request for request in waiting}
 
@@ -250,6 +251,9 @@ class Account:
         for key, item in list(self._packages.items()):
             if item.package.content.expiry + PACKAGE_LIFETIME < now:  # requests to it have expired as well
                 self._forget_package(key)
+        for key, expiry in list(self._settled.items()):
+            if int.from_bytes(expiry, "big") < now:
+                del self._settled[key]
         left = PackagesLeft.from_bytes(await self._account("GET", "/packages")).device
         soon = left.earliest_expiry is not None and left.earliest_expiry < now + RENEW_BEFORE
         if left.one_time < PACKAGES_LEAST or not left.last_resorts or soon:
@@ -324,7 +328,10 @@ class Account:
             except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
                 await self._drop_strange(waiting, error)
                 continue
-            found[opened.hash] = IncomingRequest(waiting.number, opened, device)
+            if opened.hash in self._settled or opened.hash in found:
+                await self._forget_request(waiting.number)  # a provider may say a thing twice
+            else:
+                found[opened.hash] = IncomingRequest(waiting.number, opened, device)
         for number, cancel in cancels:
             await self._take_cancel(number, cancel, found)
         unwanted = [incoming for incoming in found.values() if not self._wanted(incoming)]
@@ -379,7 +386,9 @@ class Account:
 
     async def _settle(self, incoming: IncomingRequest) -> None:
         """A request is dealt with: it goes, and with it the one-time key that it was sealed to."""
-        package_hash = incoming.request.content.package_hash
+        content = incoming.request.content
+        package_hash = content.package_hash
+        self._settled[incoming.request.hash] = content.expiry.to_bytes(8, "big")
         published = self._packages.get(package_hash)  # None if another request was sealed to the same one
         if published is not None and not published.package.content.last_resort:
             self._forget_package(package_hash)

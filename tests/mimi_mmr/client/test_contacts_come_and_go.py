@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mimi_mmr.client import Client
 from mimi_mmr.connections import ContactCode
-from mimi_mmr.contacts import Contact
+from mimi_mmr.contacts import Contact, PublishedPackage
 from mimi_mmr.credentials import fingerprint
 from mimi_mmr.endpoints import Inbox
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, RoomError, UnknownQueue
@@ -145,3 +147,28 @@ async def test_what_a_client_publishes_is_kept_up(live: LiveWorld) -> None:
     await bob.tend()
     assert len(bob._packages) > published
     assert fingerprint(bob._keys.identity.public) == bob.contact_code.fingerprint
+
+
+async def test_a_request_that_a_provider_says_again_is_no_new_one(live: LiveWorld) -> None:
+    alice, bob = await two(live)
+    await alice.request_connection(bob.user)
+    store, told = bob._account, []
+
+    async def repeating(method: str, what: str, body: bytes = b"") -> bytes:
+        if (method, what) != ("GET", "/requests"):
+            return await store(method, what, body) if method != "DELETE" else b""
+        told.append(await store(method, what))
+        return told[0]
+
+    bob._account = repeating  # type: ignore[method-assign]
+    (incoming,) = await bob.connection_requests()
+    bob._packages = {key: replace_last_resort(one) for key, one in bob._packages.items()}
+    await bob.refuse(incoming)
+    assert await bob.connection_requests() == []
+    assert len(told) == 2
+
+
+def replace_last_resort(published: PublishedPackage) -> PublishedPackage:
+    """As if the request had been sealed to a last resort, whose key is kept."""
+    content = replace(published.package.content, last_resort=True)
+    return replace(published, package=replace(published.package, content=content))

@@ -205,9 +205,7 @@ async def test_a_hidden_member_shows_itself_when_it_wants_to(live: LiveWorld) ->
     assert member.device.user == bob.user
 
 
-async def test_a_name_is_renewed_before_it_expires(
-    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_name_is_renewed_before_it_expires(live: LiveWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     (alice, bob, _), (room, at_bob, _) = await room_of(live)
     old, chain = at_bob.leaf.identity.credential, bob.me.credential.chain
     await bob.tend()
