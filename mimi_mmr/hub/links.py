@@ -138,9 +138,11 @@ def check_order(state: RoomState, order: LinkOrder, now: float) -> HubLink:
 def check_join(
     state: RoomState, link: HubLink | None, request: JoinRequest, now: float
 ) -> tuple[Outgoing, ...]:
-    """The events of a request to join; raises `JoinRefused`, the same for whatever is wrong with the link."""
-    content = request.content
-    if content.room != state.room or link is None or link.id != content.link_id:
+    """The events of a request to join, where `link` is the one that it names, if there is one.
+
+    Raises `JoinRefused`, the same for whatever is wrong with the link.
+    """
+    if request.content.room != state.room or link is None:
         raise JoinRefused(NO_SUCH_LINK)
     if link.uses_left < 1 or link.expiry <= now:
         raise JoinRefused(NO_SUCH_LINK)

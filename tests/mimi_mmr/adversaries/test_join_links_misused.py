@@ -31,7 +31,9 @@ from mimi_mmr.hub.links import (
 from mimi_mmr.hub.policy import Role
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.links import JoinLink, LinkSeed, make_join_request
+from mimi_mmr.room_state import StateSecret, seal_state
 from tests.mimi_mmr.bench import DAY, RoomBench, next_policy
+from treewrap import Blank, RoomSecret, SetRoomSecret
 
 
 @contextmanager
@@ -234,6 +236,36 @@ def test_a_hub_without_the_link_reads_and_makes_no_request(bench: RoomBench) -> 
     assert user not in request.to_bytes()
     assert link.seed.reveal() not in repr(kept).encode() + kept.public_key + kept.id
     assert link.seed.reveal() not in (bench.state.room_state or b"")
+
+
+def test_a_removal_that_keeps_links_is_said_and_ends_them(bench: RoomBench) -> None:
+    """Alice removes Cathy, and seals the members-only state with the link that Cathy knows."""
+    link = bench.make_link("cathy")
+    event = bench.knock(bench.ask(link, "erin"))
+    alice, secret = bench.rooms["alice"], StateSecret.generate()
+    pending = bench.stage("alice", remove=["cathy"])
+    changes = [Blank(2), SetRoomSecret("policy", alice._tree.room_secret("policy"))]
+    changes.append(SetRoomSecret("state", RoomSecret(secret.reveal())))
+    staged = bench.forge_tree("alice", pending, changes)
+    request = bench.resign(
+        pending.request,
+        "alice",
+        tree_update=staged.update.to_bytes(),
+        member_update=staged.member_update.to_bytes(),
+        tree_hash=staged.tree_hash,
+        room_state=seal_state(alice.state, secret, bench.uri, bench.state.epoch + 1),
+    )
+    accepted = bench.accept(request)
+    replace(pending, request=request, _tree=staged).accept()
+    followed = bench.deliver(accepted.events)["bob"]
+    assert followed.problems == ("leaf 0: the members-only state keeps join links, which end with a removal",)
+    bob = bench.rooms["bob"]
+    with refused(JoinRefused, "none of the room's links"):
+        bob.open_join_request(event, bench.now)
+    del bench.rooms["cathy"]
+    bench.commit("bob")
+    assert bench.rooms["alice"].state.links == ()
+    bench.check_agreement()
 
 
 # --- somebody with a link ----------------------------------------------------------------------------
