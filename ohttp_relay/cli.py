@@ -26,6 +26,7 @@ from .serve import Bind, run
 from .targets import TargetPolicy
 from .telemetry import Metrics, configure_logs
 from .transport import check_url
+from .websocket import SocketLimits
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."
@@ -37,6 +38,7 @@ Host = Annotated[str, typer.Option(envvar="OHTTP_HOST", help="Address to listen 
 Port = Annotated[int, typer.Option(envvar="OHTTP_PORT", help="Port to listen on; 0 picks one.")]
 Workers = Annotated[int, typer.Option(envvar="OHTTP_WORKERS", min=1, help="Worker processes.")]
 Admin = Annotated[int | None, typer.Option(envvar="OHTTP_ADMIN_PORT", help="Loopback: /metrics, /health.")]
+MaxSockets = Annotated[int, typer.Option(min=0, help="WebSockets open at once, in each worker.")]
 Grace = Annotated[float, typer.Option(help="Seconds for requests in flight at the end.")]
 Certificate = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_CERT", help="PEM certificate chain.")]
 PrivateKey = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_KEY", help="PEM private key.")]
@@ -132,9 +134,11 @@ def relay(
     keys: Annotated[list[str] | None, typer.Option(help="NAME=URL of a key list that is elsewhere.")] = None,
     tokens: Annotated[Path | None, typer.Option(help="File of bearer tokens, one a line.")] = None,
     per_minute: Annotated[int | None, typer.Option(help="Requests of one client in a minute.")] = None,
+    sockets: MaxSockets = 10_000,
+    sockets_each: Annotated[int, typer.Option(min=0, help="WebSockets of one client, of these.")] = 1_000,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
-    """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list."""
+    """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list or opens a WebSocket."""
     gateways, upstream, authenticate = _named(gateway), _client_tls(ca, up_cert, up_key), _tokens(tokens)
     lists = _named(keys or [])
     for url in [*gateways.values(), *lists.values()]:  # a bad setting shows before any worker starts
@@ -149,6 +153,7 @@ def relay(
             metrics=metrics,
             rate=RateLimit(per_minute) if per_minute else None,
             key_urls=lists,
+            sockets=SocketLimits(sockets=sockets, each=sockets_each),
         ).app()
 
     tls = _server_tls(cert, key, client_ca)
@@ -165,6 +170,7 @@ def gateway(
     admin_port: Admin = None,
     grace: Grace = 30.0,
     path: Annotated[str, typer.Option(help="Path of the gateway resource.")] = "/.well-known/ohttp-gateway",
+    sockets: MaxSockets = 10_000,
     network: Networks = None,
     rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0: never.")] = 24.0,
     window: Annotated[float, typer.Option(min=2.0, help="Seconds a Date may be off.")] = 60.0,
@@ -173,7 +179,7 @@ def gateway(
     client_ca: ClientCa = None,
     ca: Trust = None,
 ) -> None:
-    """Run a gateway: POST takes encapsulated requests, GET gives the key list."""
+    """Run a gateway: POST takes encapsulated requests, GET gives the key list or opens a WebSocket."""
     policy, upstream = TargetPolicy.of(target, network or ()), _client_tls(ca)
     KeyRing.load(keys)
 
@@ -182,7 +188,9 @@ def gateway(
         dated = SharedReplayCache(keys / "replay-dated", 2 * window + 1)
         undated = SharedReplayCache(keys / "replay-undated", UNDATED_WINDOW, 1_000_000)
         guard = ReplayGuard(dated, undated, window)
-        made = Gateway(ring, policy, replay=guard, ssl_context=upstream, metrics=metrics).app(path)
+        bounds = SocketLimits(sockets=sockets)
+        serving = Gateway(ring, policy, replay=guard, ssl_context=upstream, metrics=metrics, sockets=bounds)
+        made = serving.app(path)
         KeyKeeper(ring, keys, lifetime=rotate_hours * 3600 or None).attach(made)
         return made
 

@@ -40,11 +40,13 @@ async def setting(serve, tmp_path: Path, authority: trustme.CA) -> Setting:
 
 
 @asynccontextmanager
-async def chain(setting: Setting, *gateway: str) -> AsyncIterator[tuple[Process, Process, OhttpClient]]:
+async def chain(
+    setting: Setting, gateway: tuple[str, ...] = (), relay: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[Process, Process, OhttpClient]]:
     """A gateway's process, a relay's in front of it, and a client of theirs."""
     async with command(*setting.arguments, *gateway) as inner:
         arguments = ["relay", "--gateway", f"g={inner.url}{DEFAULT_PATH}", "--allow-insecure-loopback"]
-        async with command(*arguments) as outer:
+        async with command(*arguments, *relay) as outer:
             keys = PinnedKeys(KeyRing.load(setting.keys).public_list())
             connector = aiohttp.TCPConnector(limit=0)
             async with (
@@ -86,6 +88,24 @@ async def test_a_thousand_sockets_at_once_cost_little_memory(setting: Setting) -
             async with client.socket():
                 pass
         assert refused.value.status == 429
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"gateway": ("--sockets", "0")}, 502),
+        ({"relay": ("--sockets", "0")}, 503),
+        ({"relay": ("--sockets-each", "0")}, 429),
+    ],
+)
+async def test_what_the_command_allows_of_sockets(
+    setting: Setting, options: dict[str, tuple[str, ...]], status: int
+) -> None:
+    async with chain(setting, **options) as (_, _, client):
+        with pytest.raises(RelayRefused) as refused:
+            async with client.socket():
+                pass
+        assert refused.value.status == status
 
 
 async def test_workers_share_what_they_have_seen_and_each_serves_sockets(setting: Setting) -> None:
