@@ -245,6 +245,7 @@ class Load:
     times: list[float] = field(default_factory=list)
     samples: list[tuple[ResponseOpener, bytes]] = field(default_factory=list)
     seconds: float = 0.0
+    out_of_requests: bool = False
     start: bytes = b"none yet"
     size: int = 0
 
@@ -290,15 +291,18 @@ def load(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float
     made = Load(answer_size)
 
     def send(number: int) -> None:
-        request, openers[number] = next(requests)
+        request, openers[number] = next(requests, (b"", None))
         sent[number] = now
-        by_number[number].sendall(request)
+        if request:
+            by_number[number].sendall(request)
+        else:
+            made.out_of_requests = True
 
     with select.epoll() as poll:
         for number in by_number:
             poll.register(number, select.EPOLLIN)
             send(number)
-        while now < started + seconds:
+        while now < started + seconds and not made.out_of_requests:
             time.sleep(PAUSE)
             events = poll.poll()
             now = time.perf_counter()
@@ -356,27 +360,25 @@ def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Fig
     They take turns, and the median turn of each counts, so that other load on the machine hits all alike.
     `exchange`: seconds of one key exchange, for the ceiling that is left to a gateway on a bare echo's server.
     """
-    turns, turn = ROUNDS, seconds / ROUNDS
     with served(echo_app, workers) as (bare, bare_pid), served_gateway(folder, [bare], workers) as (url, pid):
         config = KeyRing.load(folder).public_configs()[0]
-        kinds: dict[str, tuple[str, int, int, list[Sent]]] = {
-            "bare_echo": (bare, bare_pid, PLAIN, []),
-            "gateway_echo": (
-                url,
-                pid,
-                SEALED,
-                capsules(config, LOCAL, int((seconds + 0.5) * 12_000 * workers)),
-            ),
-            "gateway_awaited": (url, pid, SEALED, capsules(config, AWAITED, int(seconds * 3_000 * workers))),
-            "gateway_fetch": (url, pid, SEALED, capsules(config, bare, int(seconds * 3_000 * workers))),
+        kinds = {
+            "bare_echo": (bare, bare_pid, ""),
+            "gateway_echo": (url, pid, LOCAL),
+            "gateway_awaited": (url, pid, AWAITED),
+            "gateway_fetch": (url, pid, bare),
         }
-        requests = {name: iter(made) if made else plain("/") for name, (_, _, _, made) in kinds.items()}
         runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in kinds}
-        for at in range(turns + 1):
-            for name, (origin, served_by, size, _) in kinds.items():
-                before, part = spent(served_by), turn if name in ECHOES else turn / 4
-                run = drive(origin, requests[name], size, part)
+        rates = dict.fromkeys(kinds, 8_000.0 * workers)
+        for at in range(ROUNDS + 1):
+            for name, (origin, served_by, target) in kinds.items():
+                part = seconds / ROUNDS / (1 if name in ECHOES else 4)
+                enough = int(rates[name] * part * 1.5) + CONNECTIONS
+                requests = iter(capsules(config, target, enough)) if target else plain("/")
+                before = spent(served_by)
+                run = drive(origin, requests, SEALED if target else PLAIN, part)
                 used = (spent(served_by) - before) / len(run.times)
+                rates[name] = run.rate
                 if at:  # in the first turn something may be cold
                     runs[name].append((run.rate, used * 1e6, statistics.median(run.times) * 1e3))
     figures: Figures = {}
@@ -538,7 +540,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workers in (1, 2):
-            part = seconds / 2 if short and workers == 1 else seconds
+            part = seconds / 3 if short and workers == 1 else seconds
             figures |= gateways(part, workers, folder / str(workers), figures["x25519_us"] / 1e6)
         figures |= relays(seconds)
         figures |= streaming((512 if short else 1000) * 1_000_000, folder)
