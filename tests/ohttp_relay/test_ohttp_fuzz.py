@@ -13,6 +13,7 @@ from ohttp_relay.bhttp import Informational, Request, Response
 from ohttp_relay.bhttp_stream import Decoder, content_piece, end_message, start_request, start_response
 from ohttp_relay.capsule import decapsulate_request, encapsulate_request
 from ohttp_relay.chunked import ChunkedRequest, chunked_header_size, start_chunked_request
+from ohttp_relay.door import Head
 from ohttp_relay.download import parse_download_url
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.freshness import directives, judge
@@ -77,6 +78,10 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
             lambda v: judge(200, tuple((k, v) for k in ("cache-control", "age", "date", "expires")), 1.0, 2.0)
         ),
         [b"max-age=5", b"17", b"Sun, 06 Nov 1994 08:49:37 GMT"],
+    ),
+    "head at the door": (
+        Head.parse,
+        [b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: message/ohttp-req\r\nContent-Length: 99\r\n\r\n"],
     ),
     "problem": (lambda data: decode_problem("application/problem+json", data), [b'{"type": "about:blank"}']),
 }
