@@ -14,100 +14,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 import sqlite3
 import stat
-import struct
 import tempfile
-import unicodedata
 from collections.abc import Iterator, MutableMapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from mimi_mmr.errors import ParseError, StateError
-from mimi_mmr.secret import Secret
 from mimi_mmr.tls import Reader, vec
+from mimi_mmr.vault_keys import NONCE, TAG, DataKey, Derivation, Keys
 
 APPLICATION_ID = 0x4D4D5256  # in SQLite's header: "MMRV"
-VERSION = 1
 PADDING = 256
 MAX_ROW = 1 << 28
-_NONCE = 12
-_TAG = 16
 _SCHEMA = (
     "CREATE TABLE head (kdf BLOB NOT NULL, data_key BLOB NOT NULL, seal BLOB NOT NULL)",
     "CREATE TABLE rows (place INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, sealed BLOB NOT NULL)",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Derivation:
-    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB."""
-
-    memory: int = 1 << 16
-    iterations: int = 3
-    lanes: int = 4
-    salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
-
-    def to_bytes(self) -> bytes:
-        """As it stands in the file."""
-        return struct.pack(">BIII16s", VERSION, self.memory, self.iterations, self.lanes, self.salt)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Derivation:
-        """Read one; `StateError` for what is weaker than the default, or would take a machine down."""
-        try:
-            version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
-        except struct.error:
-            raise StateError("the state file is damaged: expected a key derivation of 29 bytes") from None
-        if version != VERSION:
-            raise StateError(f"the state file has version {version}, expected {VERSION}")
-        if not (1 << 16 <= memory <= 1 << 20 and 3 <= iterations <= 32 and 4 <= lanes <= 16):
-            raise StateError("the state file is damaged: its key derivation is out of bounds")
-        return cls(memory, iterations, lanes, salt)
-
-    def key(self, passphrase: str) -> bytes:
-        """The key of a passphrase, in whichever Unicode form a terminal sent it."""
-        kdf = Argon2id(
-            salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
-        )
-        return kdf.derive(unicodedata.normalize("NFC", passphrase).encode(errors="surrogatepass"))
-
-
-class DataKey(Secret):
-    """What rows are named, sealed and counted with."""
-
-
-class _Keys:
-    """The data key's three uses."""
-
-    def __init__(self, key: DataKey) -> None:
-        self.naming, self.counting, sealing = (
-            hmac.digest(key.reveal(), b"MIMI-MMR 1.0 vault " + use, hashlib.sha256)
-            for use in (b"row id", b"row count", b"row")
-        )
-        self._aead = AESGCM(sealing)
-
-    def seal(self, bound: bytes, content: bytes) -> bytes:
-        """Nonce and ciphertext.
-
-        Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
-        of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
-        """
-        nonce = secrets.token_bytes(_NONCE)
-        return nonce + self._aead.encrypt(nonce, content, bound)
-
-    def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """The content; raises `InvalidTag`."""
-        if len(sealed) < _NONCE + _TAG:
-            raise InvalidTag
-        return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound)
 
 
 class _Row(NamedTuple):
@@ -128,7 +55,7 @@ class Vault:
         """Not for callers, who `create`, `open`, or have one `in_memory`."""
         self._db = db
         self._path = path
-        self._keys = _Keys(key)
+        self._keys = Keys(key)
         self._clear()
 
     def _clear(self) -> None:
@@ -155,6 +82,7 @@ class Vault:
                 vault = cls(db, key := DataKey.generate(), path)
                 with vault.transaction():
                     vault._write_head(key, passphrase)
+                    vault._write_seal()
             path.hardlink_to(name)
         except FileExistsError:
             raise StateError(f"{path} exists; a state file is not replaced") from None
@@ -215,7 +143,7 @@ class Vault:
             key, tables = DataKey.generate(), self._tables
             self._execute("DELETE FROM rows")
             self._clear()
-            self._keys = _Keys(key)
+            self._keys = Keys(key)
             for name, table in tables.items():
                 for row_key, value in table.items():
                     self._put(name, row_key, value)
@@ -223,9 +151,11 @@ class Vault:
 
     def _write_head(self, key: DataKey, passphrase: str) -> None:
         kdf = Derivation()
-        nonce, encoded = secrets.token_bytes(_NONCE), kdf.to_bytes()
-        data_key = nonce + AESGCM(kdf.key(passphrase)).encrypt(nonce, key.reveal(), encoded)
-        self._execute("UPDATE head SET kdf = ?, data_key = ?", encoded, data_key)
+        sealed = key.sealed(kdf, passphrase)
+        self._execute("UPDATE head SET kdf = ?, data_key = ?", kdf.to_bytes(), sealed)
+
+    def _write_seal(self) -> None:
+        self._execute("UPDATE head SET seal = ?", self._keys.seal(b"seal", self._count()))
 
     def close(self) -> None:
         """Close the file, and let another process open it; to be used no more."""
@@ -253,12 +183,12 @@ class Vault:
     def transaction(self) -> Iterator[None]:
         """All that is written inside, or nothing. Inside of another one: a part of that, taken back alone."""
         self._check_open()
-        outermost, keys = not self._db.in_transaction, self._keys
+        outermost, keys, before = not self._db.in_transaction, self._keys, self._count()
         self._execute("SAVEPOINT change")
         try:
             yield
-            if outermost:
-                self._execute("UPDATE head SET seal = ?", self._keys.seal(b"seal", self._count()))
+            if outermost and (self._keys is not keys or self._count() != before):
+                self._write_seal()
             self._execute("RELEASE change")
         except BaseException:
             self._keys = keys
@@ -288,7 +218,7 @@ class Vault:
         del self._tables[name][key]
 
     def _note(self, row_id: bytes, place: int, sealed: bytes) -> None:
-        what = _bound(place, row_id) + sealed[:_NONCE] + sealed[-_TAG:]
+        what = _bound(place, row_id) + sealed[:NONCE] + sealed[-TAG:]
         share = int.from_bytes(hmac.digest(self._keys.counting, what, hashlib.sha256), "big")
         self._rows[row_id] = _Row(place, share)
         self._digest ^= share
@@ -419,12 +349,7 @@ def _read_key(db: sqlite3.Connection, passphrase: str) -> DataKey:
     if len(heads) != 1 or db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
         raise StateError("the state file is damaged")
     encoded, sealed = heads[0]
-    kdf = Derivation.from_bytes(encoded)
-    try:
-        key = AESGCM(kdf.key(passphrase)).decrypt(sealed[:_NONCE], sealed[_NONCE:], encoded)
-        return DataKey(key)
-    except (InvalidTag, ValueError):
-        raise StateError("wrong passphrase") from None
+    return DataKey.open(sealed, Derivation.from_bytes(encoded), passphrase)
 
 
 def _bound(place: int, row_id: bytes) -> bytes:

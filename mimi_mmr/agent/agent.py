@@ -20,6 +20,7 @@ from mimi_mmr.agent.settings import Settings
 from mimi_mmr.agent.wire import Given, Request
 from mimi_mmr.client import Client
 from mimi_mmr.contacts import IncomingRequest
+from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
 from mimi_mmr.vault import Vault
 
 _SETTINGS = b"settings"
@@ -60,12 +61,15 @@ class Agent:
         self.background = Background(self)
         self.used = clock()
         self._client: Client | None = None
+        self._closed: MmrError | None = None
 
     # --- the client ----------------------------------------------------------------------------------
 
     @property
     def client(self) -> Client:
-        """The client; raises `NoAccount` before there is an account."""
+        """The client; raises `NoAccount` before there is an account, or why it can't be opened."""
+        if self._closed is not None:
+            raise self._closed
         if self._client is None or not self.has_account:
             raise NoAccount("there is no account in this home yet")
         return self._client
@@ -80,27 +84,43 @@ class Agent:
         """A client whose registration was not heard of: it may be tried again."""
         return self._client if self._client is not None and not self._client.registered else None
 
-    def open(self) -> None:
-        """Restore the client that the vault holds, if it holds one."""
+    @property
+    def settings(self) -> Settings | None:
+        """What the client is opened with; None before there is one."""
         row = self.vault.table("agent").get(_SETTINGS)
-        if row is None:
+        return Settings(**json.loads(row)) if row is not None else None
+
+    def keep_settings(self, settings: Settings) -> None:
+        """Open the client with these from the next start on."""
+        self.vault.table("agent")[_SETTINGS] = json.dumps(asdict(settings)).encode()
+
+    def open(self) -> None:
+        """Restore the client that the vault holds, if it holds one and its settings still lead somewhere."""
+        settings = self.settings
+        if settings is None:
             return
-        settings = Settings(**json.loads(row))
+        try:
+            self._restore(settings)
+        except (ConfigError, CertificateRejected) as error:
+            self._closed = error  # which a command can mend
+            return
+        if self._client is not None and self._client.registered:
+            self.background.start()
+
+    def _restore(self, settings: Settings) -> None:
         self._client = Client.restore(
             self.vault,
             settings.trust(),
             ssl_context=settings.tls(),
             key_package_slot=settings.key_package_slot,
         )
-        if self._client.registered:
-            self.background.start()
 
     def begin(self, settings: Settings, make: Callable[[Settings, Vault], Client]) -> Client:
         """Put a new client into the vault; once it has registered, call `begun`."""
-        if self._client is not None:
+        if self.settings is not None:
             raise AgentError("there is an account in this home already; another one needs another --home")
         with self.vault.transaction():
-            self.vault.table("agent")[_SETTINGS] = json.dumps(asdict(settings)).encode()
+            self.keep_settings(settings)
             self._client = make(settings, self.vault)
         return self._client
 

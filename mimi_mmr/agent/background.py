@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mimi_mmr.agent.naming import label
 from mimi_mmr.agent.views import contact_in
 from mimi_mmr.client import DeviceInvitation, Joined
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import MmrError, PrivatePathFailed
 from mimi_mmr.uris import MimiUri
 
 if TYPE_CHECKING:
@@ -97,8 +97,15 @@ class Background:
         joined = self._agent.client.rooms.get(uri)
         if joined is None or not self._follows(joined):
             return True
-        if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
-            self._agent.happened.ring()
+        try:
+            async for _ in self._agent.client.follow(joined):
+                self._agent.happened.ring()
+                if not self._follows(joined):
+                    break
+        except PrivatePathFailed:
+            # No WebSocket, or not any more: the long poll goes the same private way, and says if that is gone too.
+            if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
+                self._agent.happened.ring()
         return False
 
     # --- invitations, requests -----------------------------------------------------------------------

@@ -109,6 +109,17 @@ def show(caller: Caller) -> None:
     caller.show(caller.ask("account.show"), show_account)
 
 
+@command(app)
+def trust(caller: Caller, trust: Trust, tls_ca: TlsCa = None) -> None:
+    """Take trust anchors from another directory, or anew after a provider's CA was put there."""
+    roots = str(tls_ca.absolute()) if tls_ca else None
+    found = caller.ask("account.trust", trust=str(trust.absolute()), tls_ca=roots)
+    launch.wait_for_end(caller.home)
+    caller.show(
+        found, lambda view: terminal.say(f"Trusted from the next command on: {', '.join(view['domains'])}.")
+    )
+
+
 @command(app, "passphrase")
 def change_passphrase(
     caller: Caller,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mimi_mmr.agent.errors import AgentError
+from mimi_mmr.agent.errors import AgentError, NoAccount
 from mimi_mmr.agent.operations.registry import operation
 from mimi_mmr.agent.settings import Settings
 from mimi_mmr.agent.views import account_view
@@ -83,6 +84,24 @@ async def register(agent: Agent, client: Client) -> None:
 async def show(agent: Agent, _: Given, __: Say) -> dict[str, Any]:
     """Who this is."""
     return account_view(agent.client)
+
+
+@operation("account.trust")
+async def trust(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """Other trust anchors, or other roots for TLS; the agent ends, and starts with them."""
+    old = agent.settings
+    if old is None:
+        raise NoAccount("there is no account in this home yet")
+    settings = replace(
+        old,
+        trust_dir=str(agent.given_path(given, "trust")),
+        tls_ca=str(agent.given_path(given, "tls_ca")) if given.text_or_none("tls_ca") else old.tls_ca,
+    )
+    found = settings.trust()
+    settings.tls()
+    agent.keep_settings(settings)
+    agent.stopping.set()
+    return {"domains": sorted(found.roots)}
 
 
 @operation("account.passphrase")

@@ -233,6 +233,20 @@ async def test_an_account_whose_provider_did_not_answer_can_be_finished(
         alice.reap()
 
 
+async def test_trust_anchors_that_have_moved_can_be_found_again(alice: Person, tmp_path: Path) -> None:
+    assert alice.live is not None
+    old, new = alice.live.world.trust_dir, tmp_path / "elsewhere"
+    await alice.ask("agent", "stop")
+    old.rename(new)
+    done = await alice.run("account", "show", "--json")
+    assert done.status == 2
+    assert str(old) in done.error["message"]
+    assert "account trust" in done.error["hint"]
+    found = await alice.ask("account", "trust", "--trust", str(new))
+    assert found == {"domains": ["a.example", "b.example", "c.example"]}
+    assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

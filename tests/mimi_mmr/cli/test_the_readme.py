@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import mimi_mmr
@@ -31,13 +31,14 @@ def blocks() -> list[tuple[str, str]]:
     return BLOCKS.findall(section)
 
 
-def two_free_ports() -> int:
-    """The first of two neighbours that nobody listens on."""
+def free_ports() -> int:
+    """The first of four neighbours that nobody listens on."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
-                return port
+        with ExitStack() as stack, suppress(OSError, OverflowError):
+            port: int = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for number in range(1, 4):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + number)))
+            return port
 
 
 class Shell:
@@ -86,7 +87,7 @@ class Shell:
 
 async def test_the_walk_through_runs_as_printed(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    typed, port = blocks(), two_free_ports()
+    typed, port = blocks(), free_ports()
     assert INSTALL in typed[0][1]
     shells = {number: await Shell.open(tmp_path) for number in "123"}
     said = dict.fromkeys(shells, "")

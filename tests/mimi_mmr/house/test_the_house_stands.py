@@ -15,8 +15,8 @@ PACKAGES = ("treewrap", "ohttp_relay", "mimi_mmr")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("tls", "secret", "certificate_forms"),
-    ("uris", "labels", "vault"),
-    ("sealing", "certificates", "mls.wire"),
+    ("uris", "labels", "vault_keys"),
+    ("vault", "sealing", "certificates", "mls.wire"),
     ("queues", "provider_keys", "content", "mls"),
     ("credentials", "mls.mls_rs"),
     ("keypackages",),

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from mimi_mmr.errors import StateError
 from mimi_mmr.vault import Vault
+from mimi_mmr.vault_keys import Derivation
 
 BEFORE = {bytes([number]): bytes([number]) * 3000 for number in range(8)}
 AFTER = {bytes([number]): bytes([number]) * 5000 for number in range(4, 12)}
@@ -109,11 +111,14 @@ def test_a_child_that_is_killed_in_a_transaction_has_changed_nothing(place: Path
     "libsqlite3" not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True,
     reason="SQLite is part of this Python: its system calls can't be watched",
 )
-def test_between_any_two_writes_the_file_holds_the_state_before_or_after(place: Path, tmp_path: Path) -> None:
+def test_between_any_two_writes_the_file_holds_the_state_before_or_after(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "copies").mkdir()
     assert child(TRACED, place, tmp_path / "copies") == 0
     copies = sorted((tmp_path / "copies").iterdir(), key=lambda path: int(path.name))
     assert len(copies) > 10
+    monkeypatch.setattr(Derivation, "key", cache(Derivation.key))  # they all have one passphrase and one salt
     states = [content(copy / "state") for copy in copies]
     assert states[0] == BEFORE
     assert states[-1] == AFTER

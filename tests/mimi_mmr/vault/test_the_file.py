@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from mimi_mmr.errors import StateError
-from mimi_mmr.vault import Derivation, Vault
+from mimi_mmr.vault import Vault
+from mimi_mmr.vault_keys import Derivation
 
 PASSPHRASE = "correct horse battery staple"
 PLANTED = [b"table-of-contacts", b"mimi://b.example/u/bob", b"a key worth 32 bytes of anything"]
