@@ -84,7 +84,7 @@ class Background:
         for joined in list(self._agent.client.rooms.values()):
             if joined.uri not in self._tasks and self._follows(joined):
                 what = f"following {label(self._agent.client, joined)}"
-                self._run(joined.uri, what, partial(self._follow, joined.uri))
+                self._run(joined.uri, what, partial(self._follow, joined.uri, what))
         await self._agent.happened.wait(LOOK_SECONDS)
         return False
 
@@ -93,10 +93,13 @@ class Background:
         first = next(other for other in self._agent.client.rooms.values() if other.inbox is joined.inbox)
         return first is joined and not joined.room.removed
 
-    async def _follow(self, uri: MimiUri) -> bool:
+    async def _follow(self, uri: MimiUri, what: str) -> bool:
         joined = self._agent.client.rooms.get(uri)
         if joined is None or not self._follows(joined):
             return True
+        await self._agent.client.sync(joined)
+        self.trouble.pop(what, None)  # what follows may be silent for long
+        self._agent.happened.ring()
         try:
             async for _ in self._agent.client.follow(joined):
                 self._agent.happened.ring()

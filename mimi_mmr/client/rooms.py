@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from mimi_mmr.client.history import History, Message
 from mimi_mmr.client.saved import SavedJoined, SavedLeaf
 from mimi_mmr.client.shelves import Inbox, Shelves
+from mimi_mmr.collecting import Follower
 from mimi_mmr.contacts import Contact
 from mimi_mmr.content import AssetReference, Content, ContentKind, seal_asset
 from mimi_mmr.endpoints import AssetLocation, QueuePage
@@ -380,6 +381,22 @@ class Rooms(Shelves):
         inbox = joined.inbox
         page = await self._queues.collect(inbox.token, inbox.acknowledged, wait)
         return await self.take_page(joined, page)
+
+    async def follow(self, joined: Joined) -> AsyncIterator[int]:
+        """Process a room's queue as it comes, over a WebSocket; how many events a page had, page by page.
+
+        Ends when this client is no longer in the room. Raises `PrivatePathFailed` when there is no such path; the
+        long poll of `sync` is another one, and as private.
+        """
+        while not joined.room.removed:
+            inbox = joined.inbox
+            async with Follower(self.path, inbox.token, inbox.acknowledged) as pages:
+                async for page in pages:
+                    count = await self.take_page(joined, page)
+                    pages.stored(page)
+                    yield count
+                    if joined.inbox is not inbox or joined.room.removed:
+                        break
 
     async def take_page(self, joined: Joined, page: QueuePage) -> int:
         """Process a page of a room's queue, whichever way it was collected; how many events."""

@@ -208,3 +208,19 @@ async def test_two_syncs_at_once_process_a_page_once(live: LiveWorld) -> None:
     await alice.send(room, "once")
     await asyncio.gather(*(bob.sync(at_bob, wait=5) for _ in range(3)))
     assert [message.text for message in at_bob.messages] == ["once"]
+
+
+async def test_a_room_is_followed_over_a_websocket_across_processes(live: LiveWorld) -> None:
+    alice, bob, room, at_bob = await room_of_two(live)
+    for number in range(3):
+        await alice.send(room, f"message {number}")
+        async for _ in bob.follow(at_bob):
+            if at_bob.messages:
+                break
+        bob = live.restarted(bob)
+        at_bob = bob.rooms[at_bob.uri]
+        assert at_bob.messages.popleft().text == f"message {number}"
+    await alice.remove(room, [at_bob.room.own_leaf])
+    async for _ in bob.follow(at_bob):
+        pass
+    assert at_bob.room.removed
