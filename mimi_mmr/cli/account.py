@@ -12,6 +12,8 @@ import typer
 from mimi_mmr.agent import launch
 from mimi_mmr.cli import passphrase, terminal
 from mimi_mmr.cli.caller import Caller, command
+from mimi_mmr.errors import ConfigError
+from mimi_mmr.uris import check_domain, check_name
 
 app = typer.Typer(no_args_is_help=True, help="This device's account.")
 
@@ -50,9 +52,19 @@ User = Annotated[
 ]
 
 
-def opening(provider: str, domain: str, trust: Path, tls_ca: Path | None, slot: float) -> dict[str, Any]:
-    """What the agent is told of provider, trust and TLS."""
+def opening(
+    user: str, device: str | None, provider: str, domain: str, trust: Path, tls_ca: Path | None, slot: float
+) -> dict[str, Any]:
+    """What the agent is told of an account to be; what is wrong is said before anything is made of it."""
+    device = device or default_device()
+    for name in (user, device):
+        check_name(name)
+    check_domain(domain)
+    if not (trust / f"{domain}.pem").is_file():
+        raise ConfigError(f"--trust: expected {domain}.pem in {trust.absolute()}")
     return {
+        "user": user,
+        "device": device,
         "provider": provider,
         "domain": domain,
         "trust": str(trust.absolute()),
@@ -93,13 +105,9 @@ def create(
     key_package_slot: Slot = 60.0,
 ) -> None:
     """Make an account at a provider, with this device as its first."""
+    given = opening(user, device, provider, domain, trust, tls_ca, key_package_slot)
     caller.start_new()
-    view = caller.ask(
-        "account.create",
-        user=user,
-        device=device or default_device(),
-        **opening(provider, domain, trust, tls_ca, key_package_slot),
-    )
+    view = caller.ask("account.create", **given)
     caller.show(view, show_account)
 
 

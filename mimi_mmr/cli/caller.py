@@ -183,7 +183,7 @@ def failing(as_json: bool = False) -> Iterator[None]:
         else:
             terminal.note(f"mimi-mmr: {error}")
             if hint:
-                terminal.note(f"mimi-mmr: {hint}")
+                terminal.note(f"hint: {hint}")
         raise typer.Exit(EXITS.get(code, FAILED)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

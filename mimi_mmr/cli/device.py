@@ -15,7 +15,6 @@ from mimi_mmr.cli.account import (
     TlsCa,
     Trust,
     User,
-    default_device,
     opening,
     show_account,
 )
@@ -70,15 +69,10 @@ def join(
     ] = None,
 ) -> None:
     """Make this a further device of an account: `mimi-mmr device add` on the one there is shows a code."""
-    shown = code or typer.prompt("Code", err=True)
+    given = opening(user, device, provider, domain, trust, tls_ca, key_package_slot)
+    given["code"] = code or typer.prompt("Code", err=True)
     caller.start_new()
-    view = caller.ask(
-        "device.join",
-        user=user,
-        device=device or default_device(),
-        code=shown,
-        **opening(provider, domain, trust, tls_ca, key_package_slot),
-    )
+    view = caller.ask("device.join", **given)
     caller.show(view, show_account)
 
 

@@ -250,7 +250,6 @@ async def test_trust_anchors_that_have_moved_can_be_found_again(alice: Person, t
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--provider", "http://127.0.0.1:1", "https"),
         ("--domain", "nowhere", "domain"),
         ("--domain", "z.example", "z.example.pem"),
         ("--device", "Not A Name", "lower-case"),
@@ -264,6 +263,12 @@ async def test_what_an_account_is_made_of_is_checked_first(
         done = await alice.run("account", "create", "alice", *alice.opening(), option, value, "--json")
         assert done.status == 2
         assert said in done.error["message"]
+        assert not alice.home.exists()
+        done = await alice.run(
+            "account", "create", "alice", *alice.opening(), "--provider", "http://x", "--json"
+        )
+        assert "https" in done.error["message"]  # which the agent says
+        assert (await alice.create())["user"] == "mimi://a.example/u/alice"
     finally:
         alice.reap()
 
