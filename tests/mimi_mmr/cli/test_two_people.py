@@ -260,3 +260,31 @@ async def test_names_that_are_hidden_until_they_are_shown(live: LiveWorld, tmp_p
         shown = await alice.run("room", "who", "masks")
         assert "(hidden)" in shown.out
         await alice.ask("room", "admin", "masks", who["hidden"][0]["pseudonym"])
+
+
+async def test_nothing_is_lost_or_doubled_by_agents_that_die(live: LiveWorld, tmp_path: Path) -> None:
+    """Whatever an agent is at when it dies: what it had not written down comes again, what it had does not."""
+    async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
+        await befriend(alice, bob)
+        expected = [f"message {number}" for number in range(12)]
+
+        async def dying() -> None:
+            while len(sent) < len(expected):
+                await bob.ask("agent", "start")
+                await bob.kill()
+
+        sent: list[str] = []
+        dies = asyncio.create_task(dying())
+        for text in expected:
+            await alice.ask("room", "send", "bob", text)
+            sent.append(text)
+            if len(sent) % 5 == 0:
+                await alice.kill()
+        await dies
+        read: list[str] = []
+        while len(read) < len(expected):
+            read += await bob.read("alice")
+        assert read == expected
+        assert await bob.lines("room", "read", "alice") == []
+        await bob.ask("room", "send", "alice", "all there")
+        assert await alice.read("bob") == ["all there"]
