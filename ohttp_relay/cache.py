@@ -71,7 +71,7 @@ class DiskCache:
             if stored is not None:
                 self._remember(stored)
         for path in self._folder.iterdir():
-            if path.suffix in (".part", ".body") and path.stem not in self._sizes and _abandoned(path):
+            if path.suffix in _LEFT and path.stem not in self._sizes and _abandoned(path):
                 path.unlink(missing_ok=True)
 
     def find(self, name: str) -> StoredObject | None:
@@ -93,6 +93,10 @@ class DiskCache:
     def part(self, name: str) -> Path:
         """Return a new place to write content to."""
         return self._folder / f"{name}.{os.getpid()}.{os.urandom(4).hex()}.part"
+
+    def lock(self, name: str) -> Path:
+        """Return where the lock of an object's fetch lies."""
+        return self._folder / f"{name}.lock"
 
     def add(self, stored: StoredObject, part: Path) -> None:
         """Take the complete content at `part` as the object's; make room."""
@@ -147,6 +151,7 @@ class DiskCache:
             return None
 
 
+_LEFT: Final = (".part", ".body", ".lock", ".coming")  # by a worker that died
 _META: Final = ("name", "size", "stored_at", "lifetime", "age")
 
 

@@ -23,6 +23,7 @@ from yarl import URL
 
 from .bhttp import Request, Response
 from .cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
+from .claims import LOOK, Claim, Coming
 from .errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from .fetch import from_library
 from .fields import Field, Fields, get_field
@@ -175,17 +176,39 @@ class DownloadProxy(Service):
             found = await self._find(self._cache, name, url)
         if isinstance(found, _Fetching):
             return _ranged(found.fields, found.size, wanted, found.file.read)
+        if isinstance(found, Coming):
+            return _ranged(found.fields, found.size, wanted, found.read)
         if isinstance(found, StoredObject):
             return self._stored(self._cache, found, wanted)
         return found
 
-    async def _find(self, cache: DiskCache, name: str, url: URL) -> _Fetching | StoredObject | AnyResponse:
+    async def _find(
+        self, cache: DiskCache, name: str, url: URL
+    ) -> _Fetching | Coming | StoredObject | AnyResponse:
         if name in self._fetching:
             return self._fetching[name]
-        stored = cache.find(name)
-        if stored is not None and stored.is_fresh(self._clock()):
-            return stored
+        async with asyncio.timeout(self.limits.read_seconds):
+            while True:
+                claim = Claim.take(cache.lock(name))
+                stored = cache.find(name)
+                if stored is not None and stored.is_fresh(self._clock()):
+                    if claim is not None:
+                        claim.release()
+                    return stored
+                if claim is not None:
+                    break
+                coming = Coming.of(cache.lock(name))
+                if coming is not None:
+                    return coming
+                await asyncio.sleep(LOOK)  # another worker has asked, and has no answer yet
+        return await self._fetch(cache, name, url, stored, claim)
+
+    async def _fetch(
+        self, cache: DiskCache, name: str, url: URL, stored: StoredObject | None, claim: Claim
+    ) -> _Fetching | StoredObject | AnyResponse:
+        """Ask the asset host, as the only worker that does; the claim is let go when that is over."""
         stack = AsyncExitStack()
+        fetching: _Fetching | None = None
         try:
             answer = await stack.enter_async_context(self._ask(url, _validators(stored)))
             fields = from_library(answer)
@@ -197,10 +220,15 @@ class DownloadProxy(Service):
                 cache.remove(name)
             if answer.status != 200 or not freshness.storable or not self._fits(answer):
                 return await self._relay(stack, answer, fields)
-            return self._store(cache, name, stack, answer, fields, freshness)
+            fetching = self._store(cache, name, stack, answer, fields, freshness, claim)
         except BaseException:
             await stack.aclose()
             raise
+        else:
+            return fetching
+        finally:
+            if fetching is None:  # else its writer lets go
+                claim.release()
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
         self._note("download.fetched", Seen(method="GET", target=str(url)))
@@ -269,9 +297,11 @@ class DownloadProxy(Service):
         answer: aiohttp.ClientResponse,
         fields: Fields,
         freshness: Freshness,
+        claim: Claim,
     ) -> _Fetching:
         kept = _safe(fields, None)
         fetching = _Fetching(kept, answer.content_length, GrowingFile(cache.part(name)))
+        claim.announce(fetching.file.path, kept, fetching.size)
         self._fetching[name] = fetching
 
         async def write() -> None:
@@ -291,6 +321,7 @@ class DownloadProxy(Service):
                 if failed:
                     discard(file.path)
                 self._fetching.pop(name, None)
+                claim.release()
                 await file.finish(failed=failed)
 
         fetching.task = asyncio.create_task(write())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
@@ -13,10 +15,12 @@ import pytest
 from aiohttp import web
 
 from ohttp_relay.cache import DiskCache, GrowingFile, StoredObject, object_name
+from ohttp_relay.claims import Claim, Coming
 from ohttp_relay.download import DownloadLimits, DownloadProxy, parse_download_url
-from ohttp_relay.errors import InvalidMessage
+from ohttp_relay.errors import InvalidMessage, TargetUnreachable
 from ohttp_relay.freshness import judge
 from ohttp_relay.ranges import ByteRange, Unsatisfiable, parse_range
+from ohttp_relay.streams import StreamedResponse
 
 from ohttp_world import LOOPBACK, World, break_off  # isort: skip
 
@@ -101,6 +105,110 @@ async def test_many_downloads_are_one_fetch(downloads: Downloads) -> None:
     downloads.now += 3599
     assert (await downloads.get())[1]["age"] == "3599"
     assert downloads.fetches == 1
+
+
+async def test_workers_share_a_fetch_while_it_goes_on(downloads: Downloads) -> None:
+    """What another worker is fetching is followed, whole and in ranges; the asset host is asked once."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": str(len(ASSET)), "X-Not-Passed": "1"})
+        await answer.prepare(request)
+        await answer.write(ASSET[:1000])
+        begun.set()
+        await go_on.wait()
+        await answer.write(ASSET[1000:])
+        return answer
+
+    downloads.world.target.answer = slowly
+    await downloads.start()
+    origin = downloads.origin
+    other = Downloads(downloads.world, downloads.folder)
+    await other.start()
+    downloads.world.target.answer = slowly
+    other.proxy._hosts = {origin.removeprefix("https://")}
+    first = asyncio.create_task(downloads.get())
+    await begun.wait()
+    followed = await other.proxy.answer("/proxyDownload/" + quote(f"{origin}/asset", safe=""))
+    assert isinstance(followed, StreamedResponse)
+    pieces = followed.content
+    assert await anext(pieces) == ASSET[:1000]
+    ranged = asyncio.create_task(other.get(f"{origin}/asset", Range="bytes=990-1009"))
+    go_on.set()
+    assert b"".join([piece async for piece in pieces]) == ASSET[1000:]
+    assert (await ranged)[::2] == (206, ASSET[990:1010])
+    assert (await first)[2] == (await other.get(f"{origin}/asset"))[2] == ASSET
+    assert downloads.fetches == 1
+    assert not [
+        path
+        for path in (downloads.folder / "cache").iterdir()
+        if path.suffix in (".lock", ".coming", ".part")
+    ]
+
+
+async def test_a_fetch_that_fails_fails_for_the_workers_that_follow_it(downloads: Downloads) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": str(len(ASSET))})
+        await answer.prepare(request)
+        await answer.write(ASSET[:1000])
+        begun.set()
+        await go_on.wait()
+        assert request.transport is not None
+        request.transport.abort()
+        return answer
+
+    await downloads.start()
+    downloads.world.target.answer = breaks
+    origin = downloads.origin
+    answer = await downloads.proxy.answer("/proxyDownload/" + quote(f"{origin}/asset", safe=""))
+    await begun.wait()
+    cache = DiskCache(downloads.folder / "cache", 1 << 30)
+    coming = Coming.of(cache.lock(object_name(f"{origin}/asset")))
+    assert coming is not None
+    assert Claim.take(coming.lock) is None
+    pieces = coming.read()
+    assert await anext(pieces) == ASSET[:1000]
+    go_on.set()
+    with pytest.raises(TargetUnreachable):
+        async for _ in pieces:
+            pass
+    assert isinstance(answer, StreamedResponse)
+    with pytest.raises(TargetUnreachable):
+        await answer.collect(1 << 30)
+    claim = Claim.take(coming.lock)
+    assert claim is not None
+    claim.release()
+
+
+async def test_what_a_dead_worker_left_is_no_object(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from ohttp_relay.claims import Claim\n"
+        "lock = Path(sys.argv[1]); part = lock.with_suffix('.1.part'); part.write_bytes(b'half')\n"
+        "Claim.take(lock).announce(part, (('a', 'b'),), None); print('held', flush=True); sys.stdin.read()"
+    )
+    lock = tmp_path / "x.lock"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(lock), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"held\n"
+    assert Claim.take(lock) is None
+    coming = Coming.of(lock)
+    assert coming is not None
+    assert (coming.fields, coming.size) == ((("a", "b"),), None)
+    pieces = coming.read()
+    assert await anext(pieces) == b"half"
+    process.kill()
+    await process.wait()
+    with pytest.raises(TargetUnreachable):
+        await anext(pieces)
+    assert Coming.of(lock) is None
+    claim = Claim.take(lock)
+    assert claim is not None
+    claim.release()
+    assert not lock.exists()
 
 
 async def test_a_cache_survives_its_process(downloads: Downloads) -> None:
@@ -244,6 +352,7 @@ async def test_slow_and_endless_asset_hosts_are_cut_off(downloads: Downloads, ca
         await answer.prepare(request)
         while True:
             await answer.write(bytes(10_000))
+            await asyncio.sleep(0)  # or a write to a connection that is gone would never let go of the loop
 
     limits = DownloadLimits(object=200_000, read_seconds=0.1)
     await downloads.start(cached=cached, limits=limits)
