@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 20.0  # of a long poll
+SPREAD_SECONDS = 5.0
 LOOK_SECONDS = 10.0  # between looks for requests; a command that wants one has it looked for at once
 TEND_SECONDS = 300.0
 KEPT_REFUSALS = 100
@@ -101,6 +103,9 @@ class Background:
         self.trouble.pop(what, None)  # what follows may be silent for long
         self._agent.happened.ring()
         try:
+            # Sockets that are opened in one moment, when an agent starts, would look like one client's.
+            if await self._agent.client.sync(joined, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000):
+                self._agent.happened.ring()
             async for _ in self._agent.client.follow(joined):
                 self._agent.happened.ring()
                 if not self._follows(joined):

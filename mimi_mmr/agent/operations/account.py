@@ -117,13 +117,18 @@ async def delete(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     client = agent.unfinished or agent.client
     problems: list[str] = []
     if client.registered and not given.flag("local"):
+        await agent.refresh_requests()  # raises if the provider is not there: what follows can't be taken back
         await agent.background.stop()
         for joined in list(client.rooms.values()):
             try:
                 await client.leave(joined)
             except MmrError as error:
                 problems.append(f"{joined.room.state.name or joined.uri.name}: {error}")
-        await client.close_account()
+        try:
+            await client.close_account()
+        except MmrError:
+            agent.begun()  # it is still there
+            raise
     user = str(client.user)
     await agent.abandon()
     return {"user": user, "problems": problems}

@@ -44,6 +44,16 @@ async def test_an_agent_is_started_by_whatever_needs_it_and_found_by_the_next(al
     assert (await alice.run("agent", "stop")).out == "it was not running\n"
 
 
+async def test_a_home_may_have_a_long_path(live: LiveWorld, tmp_path: Path) -> None:
+    alice = Person("alice", "a.example", tmp_path / ("x" * 120) / "home", live)
+    try:
+        await alice.create()
+        await alice.kill()
+        assert (await alice.ask("status"))["account"]["user"] == "mimi://a.example/u/alice"
+    finally:
+        alice.reap()
+
+
 async def test_many_commands_at_once_start_one_agent(alice: Person) -> None:
     await alice.ask("agent", "stop")
     found = await asyncio.gather(*(alice.ask("status") for _ in range(4)))
@@ -193,6 +203,8 @@ async def test_a_provider_that_does_not_answer(alice: Person) -> None:
     assert alice.live is not None
     await alice.ask("room", "create", "--name", "friends")
     async with out_of_order(alice.live, "a.example", "b.example", "c.example"):
+        done = await alice.run("account", "delete", "--yes", "--json")
+        assert (done.status, done.error["code"]) == (5, "peer")
         done = await alice.run("room", "send", "friends", "hello", "--json")
         assert (done.status, done.out) == (5, "")
         assert done.error["code"] in ("peer", "private-path")
