@@ -346,3 +346,15 @@ def test_buckets_cover_and_waste_little(length: int) -> None:
     assert bucket >= length
     assert buckets(bucket) == bucket
     assert bucket <= max(512, length * 2) if length <= 4096 else bucket <= length * 1.25
+
+
+@pytest.mark.parametrize("zero", [b"\0", b"\x40\0", b"\x80\0\0\0", b"\xc0" + bytes(7)])
+def test_the_end_of_a_section_may_be_written_at_any_length(zero: bytes) -> None:
+    control = b"\3GET\5https\7a.b.exa\1/"
+    line = b"\1a\1b"
+    streamed = b"\2" + control + line + zero + b"\2xy" + zero + line + zero + bytes(5)
+    known = b"\0" + control + b"\4" + line + b"\2xy" + b"\4" + line + bytes(5)
+    empty = b"\0" + control + zero + zero + zero
+    assert Request.from_bytes(streamed) == Request.from_bytes(known)
+    assert Request.from_bytes(known).trailers == (("a", "b"),)
+    assert Request.from_bytes(empty) == Request("GET", "https", "a.b.exa", "/")

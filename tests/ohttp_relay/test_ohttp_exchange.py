@@ -577,6 +577,38 @@ async def test_a_target_in_process_needs_no_second_hop(world: World) -> None:
         assert response.status == 403
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_target_in_process_may_be_a_plain_function(world: World, chunked: bool) -> None:
+    def hub(request: bhttp.Request) -> bhttp.Response:
+        return bhttp.Response(200, (), b"got:" + request.content)
+
+    client = await world.start(
+        gateway={"local": {"https://hub.example": hub}, "targets": ()}, client={"chunked": chunked}
+    )
+    async with client.post("https://hub.example/x", data=b"1") as response:
+        assert (response.status, await response.text()) == (200, "got:1")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_target_in_process_has_the_time_that_any_target_has(world: World, chunked: bool) -> None:
+    ended = asyncio.Event()
+
+    async def hub(_: bhttp.Request) -> bhttp.Response:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    client = await world.start(
+        gateway={"local": {"https://hub.example": hub}, "limits": GatewayLimits(target_seconds=0.05)},
+        client={"chunked": chunked},
+    )
+    async with client.get("https://hub.example/") as response:
+        assert response.status == 504
+    assert ended.is_set()
+
+
 async def test_a_failing_target_in_process_tells_nothing(world: World) -> None:
     async def hub(_: bhttp.Request) -> bhttp.Response:
         raise RuntimeError("secret detail")
