@@ -152,7 +152,8 @@ class Answerer:
 
     def _check(self, request: Request, enc: bytes) -> Awaitable[None] | None:
         """Refuse what must not be served; what is returned, if anything, is to be awaited and refuses too."""
-        if "100-continue" in (request.header("expect") or "").lower():
+        expected = request.header("expect")
+        if expected is not None and "100-continue" in expected.lower():
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
         return self.replay.check(enc, request.header("date"), self.clock())
 

@@ -156,11 +156,12 @@ class House:
 class Door(asyncio.Protocol):
     """One connection, until it is passed on."""
 
-    __slots__ = ("_drained", "_held", "_house", "_paused", "_since", "_transport", "task")
+    __slots__ = ("_drained", "_head", "_held", "_house", "_last", "_paused", "_since", "_transport", "task")
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._held = b""
+        self._last = b"\0"  # how the last request's head read; no request starts so
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self._since = house.now
@@ -196,11 +197,14 @@ class Door(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         house = self._house
-        start = data.find(b"\r\n\r\n", 0, _HEAD) + 4
-        head = house.head(data[:start]) if start > 3 else None
-        if head is None:
-            self._pass_on(data)
-            return
+        if not data.startswith(self._last):  # a connection's requests mostly start alike
+            start = data.find(b"\r\n\r\n", 0, _HEAD) + 4
+            head = house.head(data[:start]) if start > 3 else None
+            if head is None:
+                self._pass_on(data)
+                return
+            self._last, self._head = data[:start], head
+        head, start = self._head, len(self._last)
         end = start + head.length
         if len(data) < end:
             self._hold(data)
