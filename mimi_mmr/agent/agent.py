@@ -27,20 +27,26 @@ _SETTINGS = b"settings"
 
 
 class Bell:
-    """Rung when something has happened; whoever waits looks again."""
+    """Rung when something has happened; whoever waits looks again.
+
+    `rung` is how often it was: who has noted that before looking misses nothing that happens meanwhile.
+    """
 
     def __init__(self) -> None:
+        self.rung = 0
         self._event = asyncio.Event()
 
     def ring(self) -> None:
         """Wake everybody who waits."""
+        self.rung += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, seconds: float | None = None) -> None:
-        """Until it rings, or so many seconds have passed."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+    async def wait(self, seconds: float | None = None, *, after: int | None = None) -> None:
+        """Until it rings, or has rung `after` that many times already, or so many seconds have passed."""
+        if after is None or after == self.rung:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), seconds)
 
 
 class Agent:

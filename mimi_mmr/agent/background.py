@@ -83,11 +83,12 @@ class Background:
 
     async def _watch_rooms(self) -> bool:
         """One task for each queue; rooms come and go."""
+        rung = self._agent.happened.rung
         for joined in list(self._agent.client.rooms.values()):
             if joined.uri not in self._tasks and self._follows(joined):
                 what = f"following {label(self._agent.client, joined)}"
                 self._run(joined.uri, what, partial(self._follow, joined.uri, what))
-        await self._agent.happened.wait(LOOK_SECONDS)
+        await self._agent.happened.wait(LOOK_SECONDS, after=rung)
         return False
 
     def _follows(self, joined: Joined) -> bool:
@@ -120,7 +121,7 @@ class Background:
 
     async def _look_for_invitations(self) -> bool:
         agent, loop = self._agent, asyncio.get_running_loop()
-        started = loop.time()
+        started, rung = loop.time(), agent.wanted.rung
         found = await agent.client.check_invitations(wait=LOOK_SECONDS)
         for joined in found:
             contact = contact_in(agent.client, joined)
@@ -130,7 +131,7 @@ class Background:
             self.tend_soon()  # a KeyPackage was used: there is to be another one
             agent.happened.ring()
         elif loop.time() - started < 1.0:  # there was nothing to wait for
-            await agent.wanted.wait(LOOK_SECONDS)
+            await agent.wanted.wait(LOOK_SECONDS, after=rung)
         return False
 
     async def _errands(self) -> bool:
@@ -138,9 +139,10 @@ class Background:
         agent = self._agent
         if asyncio.get_running_loop().time() - self._tended > TEND_SECONDS:
             await self.tend()
+        rung = agent.wanted.rung
         await agent.refresh_requests()
         if not await self._await_answers():
-            await agent.wanted.wait(LOOK_SECONDS)
+            await agent.wanted.wait(LOOK_SECONDS, after=rung)
         return False
 
     def tend_soon(self) -> None:

@@ -53,7 +53,7 @@ async def get(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 def safe_name(name: str) -> str:
     """A file's name as its sender gave it, without what leads elsewhere, hides, or can't be typed."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    safe = "".join(letter if letter.isprintable() else "_" for letter in last).lstrip(".-").strip()
+    safe = "".join(letter if letter.isprintable() else "_" for letter in last).strip().lstrip(".- ")
     return safe.encode()[:MAX_NAME].decode(errors="ignore") or "file"
 
 

@@ -51,9 +51,10 @@ async def read(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
         told = await _tell_unread(joined, say)
     if given.flag("follow"):
         while True:
-            await agent.happened.wait()
+            rung = agent.happened.rung
             _check_there(agent, joined)
-            await _tell_unread(joined, say)
+            if not await _tell_unread(joined, say):
+                await agent.happened.wait(after=rung)
     if not told and wait:
         told = await _wait_for(agent, joined, say, wait)
     return {"room": str(joined.uri), "told": told}

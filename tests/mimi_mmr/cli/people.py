@@ -169,12 +169,12 @@ def typing(arguments: Sequence[str], home: Path, answers: Sequence[str], prompt:
 
 async def until(person: Person, what: str, *arguments: str, wanted: Any) -> Any:
     """Ask until the answer is as wanted: the agent does it by itself, and each answer comes from it."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            found = await person.ask(*arguments)
-            if wanted(found):
-                return found
-            assert found is not None, what
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while asyncio.get_running_loop().time() < end:
+        found = await person.ask(*arguments)
+        if wanted(found):
+            return found
+    raise AssertionError((what, found, await person.ask("status")))
 
 
 async def befriend(asking: Person, asked: Person) -> None:
