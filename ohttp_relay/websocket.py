@@ -191,7 +191,8 @@ async def connect(
                 raise aiohttp.ClientConnectionError(f"expected the subprotocol {PROTOCOL}, got none")
             yield line
         finally:
-            await line.close()
+            # To its end also if this task is cancelled: the connection would be left as it is otherwise.
+            await asyncio.shield(asyncio.create_task(line.close()))
             handshake.release()
 
 

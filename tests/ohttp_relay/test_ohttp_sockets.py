@@ -41,7 +41,6 @@ from ohttp_frames import bare_socket, ending  # isort: skip
 from ohttp_world import World  # isort: skip
 
 ORIGIN = "https://target.example"
-pytestmark = pytest.mark.parametrize("serve", ["library"], indirect=True)  # a handshake passes the door by
 QUICK = SocketLimits(closing_seconds=0.3)
 Answer = Callable[[Request], Awaitable[Response | StreamedResponse]]
 
