@@ -19,7 +19,8 @@ class Contact:
 
     `pinned` says whether the identity key was checked against a contact code; otherwise it was trusted on first
     use. `own_key` is this side's connection key for them, in its `key_version`, `theirs` the one they sent; each
-    names a shelf. Of one who is `blocked` nothing is taken any more, and nothing is told.
+    names a shelf. Of one who is `blocked` nothing is taken any more, and nothing is told. `removed_devices` are the
+    keys of devices that they have lost.
     """
 
     device: VerifiedDevice
@@ -30,6 +31,7 @@ class Contact:
     theirs: ConnectionKeyOffer | None = None
     key_version: int = 1
     blocked: bool = False
+    removed_devices: tuple[bytes, ...] = ()
 
     @property
     def shelf(self) -> bytes:
@@ -68,7 +70,7 @@ class PublishedPackage:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
-    """A request that was deposited, and what its response will be opened with."""
+    """A request that was deposited, and what its response will be opened with; its `room`, once it was answered."""
 
     request: ConnectionRequest
     package: ConnectionPackage
@@ -76,6 +78,7 @@ class OutgoingRequest:
     pinned: bool
     response_key: SealingKey
     inbox: AccessToken
+    room: MimiUri | None = None
 
 
 @dataclass(frozen=True, slots=True)

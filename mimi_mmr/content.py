@@ -30,6 +30,7 @@ class ContentKind(enum.IntEnum):
     SHARED_STATE = 6
     PACKAGES_WANTED = 7
     PACKAGES_MADE = 8
+    DEVICE_REMOVED = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ revokes; a refusal is silence, and so is a revocation.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mimi_mmr.client.joining import Invitation
 from mimi_mmr.client.linking import Linking
@@ -23,35 +23,55 @@ from mimi_mmr.connections import (
 from mimi_mmr.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.content import Content, ContentKind
 from mimi_mmr.credentials import VerifiedDevice, fingerprint
-from mimi_mmr.endpoints import ReplyDeposit
 from mimi_mmr.errors import (
     BindingRejected,
     ConnectionRefused,
+    HubRefusal,
     IdentityError,
+    MmrError,
     ParseError,
     PeerError,
     PrivatePathFailed,
+    RemovedFromRoom,
     RoomError,
     SealedBoxRejected,
 )
 from mimi_mmr.hub.messages import FanoutMessage
-from mimi_mmr.keypackages import OpenKeyPackage
+from mimi_mmr.keypackages import OpenKeyPackage, check_set
+from mimi_mmr.leaves import PreparedKeyPackage
 from mimi_mmr.room import Room, Whois
 from mimi_mmr.sealing import SealedBox
 from mimi_mmr.uris import MimiUri
+
+DEVICE_KEY_SIZE = 32
+MAX_REMOVED = 64
 
 
 class Connecting(Linking):
     """A client's contacts."""
 
     def _open_contacts(self) -> None:
-        self._introductions: deque[tuple[Contact, Joined]] = deque()
         self._due_offers = self.vault.table("offers due")
+        self._due_keys = self.vault.table("connection keys due")
+        self._answers: dict[bytes, PreparedKeyPackage] = {}
 
     # --- asking --------------------------------------------------------------------------------------
 
+    async def request_connection(self, to: ContactCode | MimiUri) -> OutgoingRequest:
+        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused.
+
+        Raises `ConnectionRefused` for a user whom one has blocked.
+        """
+        known = self.contacts.get(to.user if isinstance(to, ContactCode) else to)
+        if known is not None and known.blocked:
+            raise ConnectionRefused("this user is blocked: unblock first")
+        return await super().request_connection(to)
+
     async def complete_connection(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
-        """Look for the response; if it is there, make the connection room. None if it isn't yet."""
+        """Look for the response; if it is there, make the connection room. None if it isn't yet.
+
+        May be called again after any failure, and goes on where that one ended.
+        """
         page = await self._queues.collect(outgoing.inbox, 0, wait)
         for queued in page.messages:
             try:
@@ -65,24 +85,32 @@ class Connecting(Linking):
     async def _connect(
         self, outgoing: OutgoingRequest, packages: Sequence[OpenKeyPackage], device: VerifiedDevice
     ) -> Contact:
-        contact = self._contact_with(device, pinned=outgoing.pinned)
-        joined = await self.create_room()
-        contact.room = joined.uri
-        self._keep_contact(contact)
-        await self._commit(joined, add=packages)
-        await self._commit(joined)  # an Add-only commit heals nobody: this one does
-        await self._introduce(contact, joined)
+        outgoing = self.outgoing.get(outgoing.recipient.user, outgoing)
+        joined = self._room_of(outgoing.room)
+        if joined is None:
+            joined = await self.create_room()
+            outgoing = replace(outgoing, room=joined.uri)
+            self._keep_outgoing(outgoing)
+        added = {who.credential.client_pseudonym for who in joined.room.participants().values()}
+        leaves = check_set([package.key_package for package in packages], self._clock())
+        if not added & {leaf.credential.client_pseudonym for leaf in leaves}:
+            await self._commit(joined, add=packages)
+        with self.vault.transaction():
+            contact = self._connected(Contact(device, outgoing.pinned), joined.uri)
         await self._drop_outgoing(outgoing)
+        await self._commit(joined)  # an Add-only commit heals nobody: this one does
+        await self._send_offer(contact)
         return contact
 
-    def _contact_with(self, device: VerifiedDevice, *, pinned: bool) -> Contact:
-        """The contact that a device's user is, or is to be; whom one asks oneself is not blocked."""
-        self._check_known(device)
-        known = self.contacts.get(device.user)
-        if known is None:
-            return Contact(device, pinned)
-        known.device, known.pinned, known.blocked = device, known.pinned or pinned, False
-        return known
+    def _connected(self, with_whom: Contact, room: MimiUri) -> Contact:
+        """There is a connection room with somebody: it and the offer that is due go into the vault together."""
+        self._check_known(with_whom.device)
+        contact = self.contacts.get(with_whom.user, with_whom)
+        contact.device, contact.room = with_whom.device, room
+        contact.pinned = contact.pinned or with_whom.pinned
+        self._keep_contact(contact)
+        self._due_offers[str(contact.user).encode()] = b""
+        return contact
 
     def _open_response(
         self, outgoing: OutgoingRequest, message: bytes
@@ -92,6 +120,7 @@ class Connecting(Linking):
         box = SealedBox.from_bytes(message)
         response = open_response(box, outgoing.response_key, request_hash)
         device = response.verify(request_hash, outgoing.recipient, self.trust, self._clock())
+        self._check_known(device)
         packages = list(response.content.key_packages)
         self._check_packages(packages, device)
         return packages, device
@@ -100,114 +129,178 @@ class Connecting(Linking):
 
     def _wanted(self, incoming: IncomingRequest) -> bool:
         known = self.contacts.get(incoming.device.user)
-        if known is not None and known.blocked:
-            return False
-        return known is not None or super()._wanted(incoming)
+        if known is None:
+            return super()._wanted(incoming)
+        return not known.blocked and incoming.device.device_key not in known.removed_devices
 
     async def accept(self, incoming: IncomingRequest) -> Contact:
         """Say yes, with a KeyPackage for the connection room, which the requester will make.
 
-        Raises `BindingRejected` if the user is a contact already, with another identity key.
+        Of somebody who is a contact already the room that they make takes the place of the one there is. Raises
+        `BindingRejected` if the user is a contact with another identity key, `ConnectionRefused` if they are
+        blocked, or no longer wait for an answer.
         """
-        contact = self._contact_with(incoming.device, pinned=False)
-        package = (await self._stock.take(self.me, 1))[0]
+        self._check_known(incoming.device)
+        asking = Contact(incoming.device, pinned=False)
+        contact = self.contacts.get(asking.user, asking)
+        if contact.blocked:
+            raise ConnectionRefused("this user is blocked: unblock first")
+        package = self._answers.get(incoming.request.hash)
+        if package is None:
+            (package,) = await self._stock.take(self.me, 1)
+            self._answers[incoming.request.hash] = package
+            self._await_use(package, contact=asking)
         response = make_response(self.me, incoming.request.hash, [package.open])
         content = incoming.request.content
         sealed = seal_response(response, content.connection_response_key)
-        self._await_use(package, contact=contact)
         inbox = content.reply_inbox
-        body = ReplyDeposit(inbox.queue, sealed).to_bytes()
-        await self.path.call(inbox.domain, "POST", "/v1/replyInbox", body)
-        await self._settle(incoming)
+        try:
+            await self._queues.deposit(inbox.domain, inbox.queue, sealed)
+        except (PrivatePathFailed, PeerError):
+            raise
+        except MmrError as error:
+            self._forget_waiting(self._waiting[package.ref])
+            await self._answered(incoming)
+            raise ConnectionRefused(f"the requester no longer waits for an answer: {error}") from None
+        await self._answered(incoming)
         return contact
 
-    def _check_place(self, waiting: Waiting, room: Room) -> None:
-        """A connection room holds the two who connect, and nobody else."""
-        contact = waiting.contact
-        if contact is None:
-            return
-        self._check_known(contact.device)
-        mine = fingerprint(self._keys.identity.public)
-        others = [self._pinned(entry) for entry in room.who(self.trust, self._clock())]
-        people = {
-            (entry.member.device.user, fingerprint(entry.member.device.identity_key))
-            if entry.member
-            else None
-            for entry in others
-        }
-        people.discard((self.user, mine))
-        if people != {(contact.user, fingerprint(contact.device.identity_key))}:
-            raise BindingRejected("the connection room is not one with the person who asked to connect")
+    async def _answered(self, incoming: IncomingRequest) -> None:
+        self._answers.pop(incoming.request.hash, None)
+        await self._settle(incoming)
 
-    async def _arrived(self, invitation: Invitation, joined: Joined) -> None:
-        contact = invitation.waiting.contact
-        if contact is not None:
-            contact.room = joined.uri
-            self._introductions.append((contact, joined))
-        await self._introduce_all()
-        await super()._arrived(invitation, joined)
+    def _check_place(self, waiting: Waiting, room: Room) -> None:
+        """A connection room holds the two who connect, and nobody else; and nobody blocked is with us anywhere."""
+        super()._check_place(waiting, room)
+        user = waiting.contact.user if waiting.contact else waiting.user
+        known = self.contacts.get(user) if user else None
+        if known is not None and known.blocked:
+            raise ConnectionRefused("an invitation by somebody who is blocked")
+        if waiting.contact is not None:
+            self._check_known(waiting.contact.device)
+            if self._people(room) != {identity_of(waiting.contact.device)}:
+                raise BindingRejected("the connection room is not one with the person who asked to connect")
+
+    def _people(self, room: Room) -> set[tuple[MimiUri, bytes] | None]:
+        """Who else is in a room: users and their identity keys; None stands for whoever can't be verified."""
+        entries = [self._pinned(entry) for entry in room.who(self.trust, self._clock())]
+        people = {identity_of(entry.member.device) if entry.member else None for entry in entries}
+        return people - {(self.user, self._keys.identity.public)}
+
+    def _placed(self, waiting: Waiting, room: MimiUri) -> None:
+        super()._placed(waiting, room)
+        if waiting.contact is not None:
+            self._connected(waiting.contact, room)
 
     async def _before_looking(self) -> None:
-        await self._introduce_all()
+        await self.send_offers()
 
-    async def _introduce_all(self) -> None:
-        """Send connection keys that are due; one that can't be sent now stays due."""
-        while self._introductions:
-            contact, joined = self._introductions[0]
+    async def _arrived(self, invitation: Invitation, joined: Joined) -> None:
+        await super()._arrived(invitation, joined)
+        await self.send_offers()
+
+    # --- connection keys -----------------------------------------------------------------------------
+
+    async def send_offers(self) -> None:
+        """Send the connection keys that are due; one that can't be sent now stays due, and keeps no other."""
+        for place in list(self._due_offers):
+            contact = self.contacts.get(MimiUri.parse(place.decode()))
+            if contact is None or contact.blocked:
+                del self._due_offers[place]
+                continue
             try:
-                await self._introduce(contact, joined)
-            except (PrivatePathFailed, PeerError) as error:
+                await self._send_offer(contact)
+            except (HubRefusal, RemovedFromRoom) as error:  # this room takes nothing of ours any more
+                self.refused.append(f"introduction: {error}")
+                self._due_offers.pop(place, None)
+            except MmrError as error:
                 self.refused.append(f"introduction, to be tried again: {error}")
-                return
-            self._introductions.popleft()
 
-    async def _introduce(self, contact: Contact, joined: Joined) -> None:
-        """Send this side's connection key; from then on the contact can fetch KeyPackages."""
-        self._check_known(contact.device)
-        known = self.contacts.get(contact.user)
-        if known is not None and known is not contact:
-            known.room, known.device, contact = contact.room, contact.device, known
-        self._keep_contact(contact)
-        await self._offer(contact, joined)
+    async def _send_offer(self, contact: Contact) -> None:
+        """Send this side's connection key; from then on the contact can fetch KeyPackages.
 
-    async def _offer(self, contact: Contact, joined: Joined) -> None:
-        place = str(contact.user).encode()
-        self._due_offers[place] = b""
+        Raises `RoomError` if there is no connection room, or not one of these two.
+        """
+        joined = self._room_of(contact.room)
+        if joined is None or joined.room.removed:
+            raise RoomError(f"there is no connection room with {contact.user}")
+        if self._people(joined.room) - {identity_of(contact.device)}:
+            raise RoomError(f"the connection room with {contact.user} holds somebody else")
+        version = contact.key_version
         await self.send(joined, Content(ContentKind.CONNECTION_KEY, contact.offer().to_bytes()))
-        self._due_offers.pop(place, None)
-
-    # --- the connection key --------------------------------------------------------------------------
+        if contact.key_version == version:
+            self._due_offers.pop(str(contact.user).encode(), None)
 
     def _instructed(self, joined: Joined, sender: Whois, content: Content) -> None:
         if content.kind is ContentKind.CONNECTION_KEY:
             self._take_offer(joined, sender, ConnectionKeyOffer.from_bytes(content.body))
+        elif content.kind is ContentKind.DEVICE_REMOVED:
+            self._take_removal(self._contact_from(joined, sender), content.body)
         else:
             super()._instructed(joined, sender, content)
 
+    def _contact_from(self, joined: Joined, sender: Whois) -> Contact:
+        """The contact who speaks in a connection room; raises `ConnectionRefused` for anybody or anywhere else.
+
+        When two asked each other at once there are two rooms of the two: either will do, and the one with the
+        smaller name is the one that both use from then on.
+        """
+        contact = self.contacts.get(sender.member.device.user) if sender.member else None
+        if sender.member is None or contact is None or contact.blocked:
+            raise ConnectionRefused("a message between contacts by somebody who is none")
+        if sender.member.device.identity_key != contact.device.identity_key:
+            raise ConnectionRefused("a message between contacts under another identity key")
+        if contact.room != joined.uri:
+            if self._people(joined.room) != {identity_of(contact.device)}:
+                raise ConnectionRefused("a message between contacts in a room that is not theirs alone")
+            if contact.room is None or contact.room not in self.rooms or joined.uri < contact.room:
+                contact.room = joined.uri
+                self._keep_contact(contact)
+        return contact
+
     def _take_offer(self, joined: Joined, sender: Whois, offer: ConnectionKeyOffer) -> None:
-        """A connection key counts only in the room with the contact, from the contact."""
-        key = sender.member.device.identity_key if sender.member else None
-        if sender.member and key == self._keys.identity.public and sender.member.device.user == self.user:
+        """A connection key counts only in a room with the contact alone, from the contact."""
+        person = sender.member.device if sender.member else None
+        if person and identity_of(person) == (self.user, self._keys.identity.public):
             return  # this user's own offer, by another device
-        contact = self._contact_of(joined)
-        if contact is None or key != contact.device.identity_key:
-            raise ConnectionRefused("a connection key from somebody who is not the contact of this room")
-        if contact.take(offer):
-            self._keep_contact(contact)
+        contact = self._contact_from(joined, sender)
+        contact.take(offer)
+        self._keep_contact(contact)
 
     def _contact_of(self, joined: Joined) -> Contact | None:
         return next((contact for contact in self.contacts.values() if contact.room == joined.uri), None)
 
     async def rotate_connection_key(self, contact: Contact) -> None:
-        """A new connection key for a contact, and a new shelf; what the old one fetches is nothing."""
-        await self.close_shelf(contact)
-        contact.rotate()
-        self._due_offers[str(contact.user).encode()] = b""
-        self._keep_contact(contact)
-        joined = self._room_of(contact.room)
-        if joined is not None and not joined.room.removed:
-            await self._offer(contact, joined)
-        await self.tend_shelf(contact)
+        """A new connection key for a contact, and a new shelf; what the old one fetches is nothing.
+
+        What can't be done now is done by `tend`.
+        """
+        with self.vault.transaction():
+            self._due_keys.pop(str(contact.user).encode(), None)
+            self._renew_shelf(contact)
+            self._due_offers[str(contact.user).encode()] = b""
+        await self.run_errands()
+        await self.send_offers()
+        try:
+            await self.tend_shelf(contact)
+        except MmrError as error:
+            self.refused.append(f"a shelf, to be filled later: {error}")
+
+    # --- devices that a contact has lost -------------------------------------------------------------
+
+    def _take_removal(self, contact: Contact, device_key: bytes) -> None:
+        """A contact has lost a device: what comes of it is that contact's no longer."""
+        if len(device_key) != DEVICE_KEY_SIZE or device_key == contact.device.device_key:
+            self.refused.append("the removal of a contact's device: not a device that can be removed")
+        elif device_key not in contact.removed_devices:
+            contact.removed_devices = (*contact.removed_devices, device_key)[-MAX_REMOVED:]
+            self._keep_contact(contact)
+
+    def _check_known(self, device: VerifiedDevice) -> None:
+        super()._check_known(device)
+        known = self.contacts.get(device.user)
+        if known is not None and device.device_key in known.removed_devices:
+            raise BindingRejected("a device that its user has removed")
 
     # --- blocking ------------------------------------------------------------------------------------
 
@@ -215,23 +308,41 @@ class Connecting(Linking):
         """End a connection in silence, and give every other contact a new connection key.
 
         The contact's shelf is closed: its token then gets what an unknown one gets. Nothing of the connection room
-        is read any more; its queue goes, so that what is sent there is dropped.
+        is read any more; its queue goes, so that what is sent there is dropped. It holds from the first moment;
+        what can't be done now is done by `tend`.
         """
-        contact.blocked = True
-        self._keep_contact(contact)
-        await self.close_shelf(contact)
-        joined = self._room_of(contact.room)
-        contact.room, contact.theirs = None, None
-        contact.rotate()
-        self._keep_contact(contact)
+        with self.vault.transaction():
+            contact.blocked, contact.theirs = True, None
+            self._renew_shelf(contact)
+            self._due_offers.pop(str(contact.user).encode(), None)
+            for other in self.contacts.values():
+                if not other.blocked:
+                    self._due_keys[str(other.user).encode()] = b""
+        await self._part_from(contact)
+        await self.run_errands()
+        await self.rotate_due_keys()
+
+    async def _part_from(self, contact: Contact) -> None:
+        """What is still there of a connection with somebody who is blocked."""
+        for waiting in self._waiting_for(contact.user):
+            self._forget_waiting(waiting)
         outgoing = self.outgoing.get(contact.user)
         if outgoing is not None:
             await self._drop_outgoing(outgoing)
+        joined = self._room_of(contact.room)
         if joined is not None:
             await self.forget(joined)
-        for other in list(self.contacts.values()):
-            if not other.blocked:
-                await self.rotate_connection_key(other)
+        if contact.room is not None:
+            contact.room = None
+            self._keep_contact(contact)
+
+    async def rotate_due_keys(self) -> None:
+        """Give new connection keys to contacts for whom they are due."""
+        for place in list(self._due_keys):
+            contact = self.contacts.get(MimiUri.parse(place.decode()))
+            if contact is not None and not contact.blocked:
+                await self.rotate_connection_key(contact)
+            self._due_keys.pop(place, None)
 
     async def unblock(self, user: MimiUri) -> None:
         """Hear of a blocked user's requests again; to be connected, one of the two has to ask anew."""
@@ -245,37 +356,72 @@ class Connecting(Linking):
 
     async def tend_connections(self) -> None:
         """Complete what was asked for, reconnect contacts who lost us, send offers that are due."""
-        now = self._clock()
+        for contact in list(self.contacts.values()):
+            if contact.blocked:
+                await self._part_from(contact)
         for outgoing in list(self.outgoing.values()):
+            await self._tend_outgoing(outgoing)
+        for incoming in await self.connection_requests():
+            await self._tend_incoming(incoming)
+        await self.rotate_due_keys()
+        await self.send_offers()
+
+    async def _tend_outgoing(self, outgoing: OutgoingRequest) -> None:
+        now, user = self._clock(), outgoing.recipient.user
+        try:
             if outgoing.request.content.expiry < now:
-                self.notices.add(f"no answer of {outgoing.recipient.user} to the request to connect", now)
+                self.notices.add(f"no answer of {user} to the request to connect", now)
                 await self._drop_outgoing(outgoing)
             elif await self.complete_connection(outgoing, wait=0.0) is not None:
-                self.notices.add(f"{outgoing.recipient.user} accepted: you are connected", now)
-        for incoming in await self.connection_requests():
-            known = self.contacts.get(incoming.device.user)
-            if known is not None and known.device.identity_key == incoming.device.identity_key:
-                await self.accept(incoming)
-                self.notices.add(
-                    f"{known.user} connects anew: accepted, its identity key is the known one", now
-                )
-        for place in list(self._due_offers):
-            contact = self.contacts.get(MimiUri.parse(place.decode()))
-            joined = self._room_of(contact.room) if contact else None
-            if contact is not None and joined is not None:
-                await self._offer(contact, joined)
+                self.notices.add(f"{user} accepted: you are connected", now)
+        except (PrivatePathFailed, PeerError) as error:
+            self.refused.append(f"connection with {user}, to be tried again: {error}")
+        except MmrError as error:
+            self.notices.add(f"the request to connect with {user} came to nothing: {error}", now)
+            await self._drop_outgoing(outgoing)
+
+    async def _tend_incoming(self, incoming: IncomingRequest) -> None:
+        """A contact who never got our connection, or lost it, is answered; any other request is for the user.
+
+        Not where a connection lives: a device that its user has lost could else put itself in its user's place.
+        """
+        known = self.contacts.get(incoming.device.user)
+        if known is None or known.blocked or known.device.identity_key != incoming.device.identity_key:
+            return
+        joined = self._room_of(known.room)
+        lives = known.theirs is not None and joined is not None and not joined.room.removed
+        if known.room is None or lives:
+            return
+        try:
+            await self.accept(incoming)
+            self.notices.add(
+                f"{known.user} connects anew: accepted, its identity key is the known one", self._clock()
+            )
+        except MmrError as error:
+            self.refused.append(f"request of a contact: {error}")
 
     async def _ask_again(self, waiting: Waiting, fanout: FanoutMessage) -> None:
         """A Welcome for a KeyPackage of before the restart: ask whoever had it, and say so."""
-        now, user = self._clock(), waiting.user
-        if user is None:
+        user = waiting.user
+        if user is None or user == self.user:
             return await super()._ask_again(waiting, fanout)
         known = self.contacts.get(user)
-        if waiting.serial and known is not None and self._room_of(known.room) is not None:
+        if known is not None and known.blocked:
+            self._forget_waiting(waiting)
+        elif waiting.serial and known is not None and self._room_of(known.room) is not None:
             await self._ask_to_be_added(known, fanout.room, waiting.package.leaf)
+            self._no_longer_wait(waiting)
         else:
             to = ContactCode(user, fingerprint(known.device.identity_key)) if known else user
-            await self.request_connection(to)
-            self.notices.add(f"the keys for the room with {user} were lost at a restart: asked again", now)
-        self._no_longer_wait(waiting)
+            if user not in self.outgoing:
+                await self.request_connection(to)
+            self.notices.add(
+                f"the keys for the room with {user} were lost at a restart: asked again", self._clock()
+            )
+            self._no_longer_wait(waiting)
         return None
+
+
+def identity_of(device: VerifiedDevice) -> tuple[MimiUri, bytes]:
+    """Whose a device is: the user, and its identity key."""
+    return device.user, device.identity_key

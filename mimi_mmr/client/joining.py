@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mimi_mmr.client.rooms import Joined, Rooms
@@ -22,6 +22,10 @@ from mimi_mmr.hub.messages import EventKind, FanoutMessage, WelcomeEvent
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.room import Room
 from mimi_mmr.uris import MimiUri
+
+LAST_RESORT_WELCOMES = 16
+JOIN_SECONDS = 30.0
+LONGEST_PAUSE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,23 @@ class Joining(Rooms):
         """
         async with self._looking:
             await self._before_looking()
-            joined = await self._join_all(await self._look_into(self._waiting, 0.0))
+            joined = await self._join_all(await self._look_into(self._due(), 0.0))
             if joined or not wait:
                 return joined
-            # whose hub can't be reached is asked again at the next look, and keeps nobody waiting
-            quiet = {ref: waiting for ref, waiting in self._waiting.items() if not waiting.failures}
+            # whose hub can't be reached is asked again at a later look, and keeps nobody waiting
+            quiet = [waiting for waiting in self._waiting.values() if not waiting.failures]
             return await self._join_all(await self._look_into(quiet, wait))
+
+    def _due(self) -> list[Waiting]:
+        """Where to look now: an invitation that failed is left alone for ever longer."""
+        now = asyncio.get_running_loop().time()
+        return [waiting for waiting in self._waiting.values() if waiting.not_before <= now]
 
     async def _before_looking(self) -> None:
         """What is due from an earlier look; for the floors above."""
 
-    async def _look_into(self, queues: Mapping[bytes, Waiting], wait: float) -> list[Invitation]:
-        looks = {asyncio.create_task(self._look(waiting, wait)) for waiting in list(queues.values())}
+    async def _look_into(self, queues: Sequence[Waiting], wait: float) -> list[Invitation]:
+        looks = {asyncio.create_task(self._look(waiting, wait)) for waiting in queues}
         used: list[Invitation] = []
         until = asyncio.FIRST_COMPLETED if wait else asyncio.ALL_COMPLETED
         try:
@@ -82,7 +91,7 @@ class Joining(Rooms):
             self._no_longer_wait(waiting)  # the provider has forgotten it: nobody can reach us there
             return []
         found = self._welcomes(waiting, page)
-        return found if waiting.last_resort else found[:1]
+        return found[: LAST_RESORT_WELCOMES if waiting.last_resort else 1]
 
     def _welcomes(self, waiting: Waiting, page: QueuePage) -> list[Invitation]:
         found = []
@@ -100,15 +109,17 @@ class Joining(Rooms):
 
     async def _join_all(self, used: Sequence[Invitation]) -> list[Joined]:
         """Join all before any is stored: the engine joins several rooms with one KeyPackage only until then."""
-        rooms = [(invitation, await self._try_to_join(invitation)) for invitation in used]
+        rooms = await asyncio.gather(*(self._try_to_join(invitation) for invitation in used))
         entered = []
-        for invitation, room in rooms:
+        for invitation, room in zip(used, rooms, strict=True):
             if room is not None:
                 entered.append((invitation, await self._take_place(invitation, room)))
         for invitation, joined in entered:
-            await self._arrived(invitation, joined)
-        for _, joined in entered:
-            await self.sync(joined)
+            try:
+                await self._arrived(invitation, joined)
+                await self.sync(joined)
+            except MmrError as error:  # one room's trouble is not another's; `sync` comes again
+                joined.problems.append(f"on arrival: {error}")
         return [joined for _, joined in entered]
 
     async def _try_to_join(self, invitation: Invitation) -> Room | None:
@@ -118,21 +129,32 @@ class Joining(Rooms):
         """
         waiting = invitation.waiting
         try:
-            return await self._join(waiting, invitation.fanout)
-        except (PrivatePathFailed, PeerError) as error:
-            self.refused.append(f"invitation, to be tried again: {error}")
-            waiting.failures += 1
-            return None
+            async with asyncio.timeout(JOIN_SECONDS):
+                return await self._join(waiting, invitation.fanout)
+        except (PrivatePathFailed, PeerError, TimeoutError) as error:
+            self._later(waiting, error)
         except MmrError as error:
             await self._could_not_join(invitation, error)
-            return None
+        return None
+
+    def _later(self, waiting: Waiting, error: Exception) -> None:
+        """Look again: at the next look first, then after ever longer times."""
+        self.refused.append(f"invitation, to be tried again: {error or 'no answer in time'}")
+        waiting.failures += 1
+        pause = 0.0 if waiting.failures == 1 else min(2.0**waiting.failures, LONGEST_PAUSE)
+        waiting.not_before = asyncio.get_running_loop().time() + pause
 
     async def _could_not_join(self, invitation: Invitation, error: MmrError) -> None:
         waiting = invitation.waiting
-        if waiting.dead and isinstance(error, EngineError):
+        try:
+            if not (waiting.dead and isinstance(error, EngineError)):
+                raise error
             await self._ask_again(waiting, invitation.fanout)
-        else:
-            self.refused.append(f"invitation: {error}")
+        except (PrivatePathFailed, PeerError) as failure:
+            self._later(waiting, failure)
+            return
+        except MmrError as failure:
+            self.refused.append(f"invitation: {failure}")
         waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
         self._keep_inbox(waiting.inbox)
 
@@ -181,6 +203,7 @@ class Joining(Rooms):
         waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
         with self.vault.transaction():
             self._no_longer_wait(waiting)
+            self._placed(waiting, joined.uri)
             if joined.unanswered is not None:
                 joined.unanswered.reject()
             joined.room, joined.leaf, joined.inbox = room, waiting.package.leaf, waiting.inbox
@@ -205,6 +228,7 @@ class Joining(Rooms):
             waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
         with self.vault.transaction():
             self._no_longer_wait(waiting)
+            self._placed(waiting, room.uri)
             joined = self._enter(room, waiting.package.leaf, waiting.inbox)
             joined.last_sequence = invitation.fanout.sequence
             joined.problems += [f"leaf {at}: {problem}" for at, problem in room.problems.items()]
@@ -218,6 +242,9 @@ class Joining(Rooms):
                     self._keep(other)
             self._keep(joined)
         return joined
+
+    def _placed(self, waiting: Waiting, room: MimiUri) -> None:
+        """What goes into the vault together with a room that one came into; for the floors above."""
 
     async def _arrived(self, invitation: Invitation, joined: Joined) -> None:
         """This client has come into a room by a Welcome; for the floors above."""

@@ -16,6 +16,7 @@ from mimi_mmr.errors import MmrError, StateError
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.vault import Vault
 
+KEPT_REFUSALS = 500
 CREDENTIAL_RENEWAL = (
     24 * 86400
 )  # two weeks before the oldest certificate in a link that is 90 days old expires
@@ -97,6 +98,8 @@ class Client(Devices):
             await self._try(self.make_wanted)
             for invitation in list(self._invitations.values()):
                 await self._try(partial(self.tend_invitation, invitation))
+            self._sweep()
+            await self._try(self.run_errands)
             await self._try(self.tend_connections)
             await self._try(self._drop_abandoned)
             await self._try(self.tend_certificate)
@@ -112,6 +115,7 @@ class Client(Devices):
             await self._try(self.tend_devices)
             await self._try(self._change_pseudonyms)
             await self._try(self.share)
+            del self.refused[:-KEPT_REFUSALS]
 
     async def _try(self, work: Callable[[], Awaitable[object]]) -> None:
         try:

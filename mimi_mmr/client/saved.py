@@ -98,6 +98,7 @@ class SavedOutgoing(Struct):
     pinned: Annotated[bool, BOOL]
     response_key: SavedKey
     inbox: Annotated[bytes, Fixed(32)] = field(repr=False)
+    room: Annotated[MimiUri | None, Maybe(ROOM)]
 
     @classmethod
     def of(cls, outgoing: OutgoingRequest) -> SavedOutgoing:
@@ -109,6 +110,7 @@ class SavedOutgoing(Struct):
             outgoing.pinned,
             SavedKey.of(outgoing.response_key),
             outgoing.inbox.reveal(),
+            outgoing.room,
         )
 
     def outgoing(self) -> OutgoingRequest:
@@ -120,6 +122,7 @@ class SavedOutgoing(Struct):
             self.pinned,
             self.response_key.key(),
             AccessToken(self.inbox),
+            self.room,
         )
 
 
@@ -135,6 +138,7 @@ class SavedContact(Struct):
     own_key: Annotated[bytes, Fixed(32)] = field(repr=False)
     upload_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
     theirs: Annotated[ConnectionKeyOffer | None, Maybe(Nested(ConnectionKeyOffer))] = field(repr=False)
+    removed_devices: Annotated[tuple[bytes, ...], Vector(Fixed(32), count=64)]
 
     @classmethod
     def of(cls, contact: Contact) -> SavedContact:
@@ -148,6 +152,7 @@ class SavedContact(Struct):
             contact.own_key.reveal(),
             contact.upload_key.seed(),
             contact.theirs,
+            contact.removed_devices,
         )
 
     def update(self, contact: Contact) -> None:
@@ -156,12 +161,21 @@ class SavedContact(Struct):
         contact.room, contact.key_version, contact.theirs = self.room, self.key_version, self.theirs
         contact.own_key = ConnectionKey(self.own_key)
         contact.upload_key = SigningKey.from_seed(self.upload_seed)
+        contact.removed_devices = self.removed_devices
 
     def contact(self) -> Contact:
         """As it was."""
         contact = Contact(self.person.device(), self.pinned)
         self.update(contact)
         return contact
+
+
+@dataclass(frozen=True, slots=True)
+class SavedShelf(Struct):
+    """A shelf that is to be closed, and the key that may say so."""
+
+    shelf: Annotated[bytes, Fixed(32)]
+    upload_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +240,9 @@ class SavedJoined(Struct):
     rotate: Annotated[bool, BOOL]
     unprocessed: Annotated[bytes | None, Maybe(Opaque(1 << 24))]
     unanswered: Annotated[UpdateRequest | None, Maybe(Nested(UpdateRequest))]
-    departures: Annotated[tuple[Departure, ...], Vector(Nested(Departure), 1 << 20)]
+    departures: Annotated[tuple[Departure, ...], Vector(Nested(Departure), 1 << 24)]
     invited_by: Annotated[MimiUri | None, Maybe(USER)]
+    last_resort: Annotated[bool, BOOL]
     problems: Annotated[tuple[str, ...], Vector(Text(4096), 1 << 22, 1000)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import secrets
 import ssl
 import time
@@ -10,11 +11,19 @@ from dataclasses import dataclass
 
 from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.client.account import Account, saved_account
-from mimi_mmr.client.saved import SavedContact, SavedInbox, SavedKeyPackage, SavedLeaf
+from mimi_mmr.client.saved import SavedContact, SavedInbox, SavedKeyPackage, SavedLeaf, SavedShelf
 from mimi_mmr.client.shared import SharedKind
 from mimi_mmr.contacts import Contact
 from mimi_mmr.credentials import VerifiedDevice, resolve
-from mimi_mmr.errors import BindingRejected, NotAllowed, RoomError, StateError
+from mimi_mmr.errors import (
+    BindingRejected,
+    MmrError,
+    NotAllowed,
+    PeerError,
+    PrivatePathFailed,
+    RoomError,
+    StateError,
+)
 from mimi_mmr.keypackages import (
     CLAIM_LIFETIME,
     KeyMaterialClaim,
@@ -44,11 +53,27 @@ from mimi_mmr.stock import KeyPackageStock
 from mimi_mmr.uris import Kind, MimiUri
 from mimi_mmr.vault import Vault
 
-DAY = 86400
+DAY, MINUTE = 86400, 60
 SET_LIFETIME = 30 * DAY
 SET_RENEWAL = 7 * DAY
 SETS = 2
 LAST_RESORTS = 2
+UPLOAD_ATTEMPTS = 3
+
+
+class Errand(enum.IntEnum):
+    """What is owed to one's own provider."""
+
+    DELETE_QUEUE = 1
+    CLOSE_SHELF = 2
+
+
+class Shelf:
+    """A contact's shelf as it is now: while sets for it are being made, its key may change."""
+
+    def __init__(self, contact: Contact) -> None:
+        """Of this contact."""
+        self.id, self.key, self.upload_key = contact.shelf, contact.own_key, contact.upload_key
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +92,8 @@ class Waiting:
     `contact` if it is for the connection room with somebody; else `user` may say for whose shelf it was made, and
     `serial` in which set; or `room` that it is for this one only. Once the process that made it ended it is `dead`:
     its private keys are gone, and a Welcome for it leads to a request to be added again. `reused` if it is a last
-    resort that was given away more than once; `used` counts the Welcomes that came.
+    resort that was given away more than once; `used` counts the Welcomes that came, `failures` the times that
+    joining failed; `not_before` (by the event loop's clock) is when to try again.
     """
 
     package: PreparedKeyPackage
@@ -82,6 +108,7 @@ class Waiting:
     reused: bool = False
     used: int = 0
     failures: int = 0
+    not_before: float = 0.0
 
 
 class Shelves(Account):
@@ -122,6 +149,7 @@ class Shelves(Account):
         )
         self._inbox_rows = self.vault.table("inboxes")
         self._waiting_rows = self.vault.table("key packages")
+        self._errands = self.vault.table("errands")
         saved_inboxes = (SavedInbox.from_bytes(row) for row in self._inbox_rows.values())
         self._inboxes = {
             saved.token: Inbox(AccessToken(saved.token), saved.acknowledged, saved.lost)
@@ -153,10 +181,16 @@ class Shelves(Account):
         self._inbox_rows[saved.token] = saved.to_bytes()
 
     async def _drop_inbox(self, inbox: Inbox) -> None:
-        """A queue that nobody is to write to any more."""
-        self._inboxes.pop(inbox.token.reveal(), None)
-        self._inbox_rows.pop(inbox.token.reveal(), None)
-        await self._queues.delete(inbox.token)
+        """A queue that nobody is to write to any more; deleted now or, if that fails, another time."""
+        self._close_inbox(inbox)
+        await self.run_errands()
+
+    def _close_inbox(self, inbox: Inbox) -> None:
+        token = inbox.token.reveal()
+        with self.vault.transaction():
+            self._inboxes.pop(token, None)
+            self._inbox_rows.pop(token, None)
+            self._errands[bytes([Errand.DELETE_QUEUE]) + token] = b""
 
     def _restored_waiting(self, saved: SavedKeyPackage) -> Waiting:
         leaf = saved.leaf.leaf(self._engine, self._mls_rows(saved.leaf.key()))
@@ -206,12 +240,60 @@ class Shelves(Account):
         self._waiting.pop(waiting.package.ref, None)
         self._waiting_rows.pop(waiting.package.ref, None)
 
-    async def _forget_waiting(self, waiting: Waiting) -> None:
-        """A KeyPackage that nobody can use any more, and its queue."""
-        self._no_longer_wait(waiting)
-        if not waiting.used:
-            self.vault.drop(f"mls {waiting.package.leaf.key.public.hex()}")
-            await self._drop_inbox(waiting.inbox)
+    def _forget_waiting(self, waiting: Waiting) -> None:
+        """A KeyPackage that nobody can use any more, or is to use, and its queue."""
+        with self.vault.transaction():
+            self._no_longer_wait(waiting)
+            if not waiting.used:
+                self.vault.drop(f"mls {waiting.package.leaf.key.public.hex()}")
+                self._close_inbox(waiting.inbox)
+
+    def _waiting_for(self, user: MimiUri) -> list[Waiting]:
+        """KeyPackages that were made for somebody, on a shelf or in an answer."""
+        return [
+            one
+            for one in self._waiting.values()
+            if user in (one.user, one.contact.user if one.contact else None)
+        ]
+
+    # --- what has to be done sooner or later ---------------------------------------------------------
+
+    async def run_errands(self) -> None:
+        """Delete queues and close shelves that are done with; what can't be done now stays due."""
+        for errand, row in list(self._errands.items()):
+            try:
+                if errand[0] == Errand.DELETE_QUEUE:
+                    await self._queues.delete(AccessToken(errand[1:]))
+                else:
+                    self._taken_back(await self._close(SavedShelf.from_bytes(row)))
+            except (PrivatePathFailed, PeerError) as error:
+                self.refused.append(f"an errand, to be tried again: {error}")
+                continue
+            except MmrError as error:
+                self.refused.append(f"an errand: {error}")
+            self._errands.pop(errand, None)
+
+    async def _close(self, shelf: SavedShelf) -> ShelfReport:
+        order = ShelfOrderTBS(shelf.shelf, self._rounded(), ShelfOrderKind.CLOSE, ())
+        body = sign_order(order, SigningKey.from_seed(shelf.upload_seed)).to_bytes()
+        return ShelfReport.from_bytes(
+            await self.path.call(self.user.domain, "POST", "/v1/keyPackages/order", body)
+        )
+
+    def _taken_back(self, report: ShelfReport) -> None:
+        """What nobody took from a shelf nobody will use; what somebody took stays watched."""
+        unused = {entry.serial for entry in report.taken_back if not entry.uses}
+        for waiting in [one for one in self._waiting.values() if one.serial in unused]:
+            self._forget_waiting(waiting)
+
+    def _rounded(self) -> int:
+        """The time as far as an anonymous order has to tell it: a clock's error is a mark."""
+        return int(self._clock()) // MINUTE * MINUTE
+
+    def _sweep(self) -> None:
+        """Look no longer after KeyPackages that nobody may use any more."""
+        for waiting in [one for one in self._waiting.values() if one.expiry < self._clock()]:
+            self._forget_waiting(waiting)
 
     # --- putting on a shelf --------------------------------------------------------------------------
 
@@ -226,6 +308,7 @@ class Shelves(Account):
 
         A last resort is given away when there is nothing else, and may be given away more than once.
         """
+        shelf = Shelf(contact)
         made = await self._stock.take(self.me, count)
         serials = [secrets.token_bytes(16) for _ in made]
         for package, serial in zip(made, serials, strict=True):
@@ -234,7 +317,10 @@ class Shelves(Account):
         others = await self._of_other_devices(keys, contact, serials, last_resort=last_resort)
         for package, serial, more in zip(made, serials, others, strict=True):
             packages = sorted([package.open, *more], key=lambda one: key_package_ref(one.key_package))
-            await self._upload(contact, serial, packages, last_resort=last_resort)
+            try:
+                await self._upload(shelf, serial, packages, last_resort=last_resort)
+            except NotAllowed:  # the shelf was closed meanwhile: nobody will ever see this set
+                self._forget_waiting(self._waiting[package.ref])
 
     async def _of_other_devices(
         self, set_keys: Sequence[SigningKey], contact: Contact, serials: Sequence[bytes], *, last_resort: bool
@@ -243,19 +329,27 @@ class Shelves(Account):
         return [[] for _ in set_keys]
 
     async def _upload(
-        self, contact: Contact, serial: bytes, packages: Sequence[OpenKeyPackage], *, last_resort: bool
+        self, shelf: Shelf, serial: bytes, packages: Sequence[OpenKeyPackage], *, last_resort: bool
     ) -> None:
-        entries = KeyPackageSet(tuple(wrap(package, contact.own_key) for package in packages))
+        """Upload a set; the very same again while answers are lost, and watched in any case."""
+        entries = KeyPackageSet(tuple(wrap(package, shelf.key) for package in packages))
         expiry = int(self._clock()) // DAY * DAY + SET_LIFETIME
-        content = SetUploadTBS(contact.shelf, serial, last_resort, expiry, entries)
-        upload = sign_upload(content, contact.upload_key)
-        await self.path.call(self.user.domain, "POST", "/v1/keyPackages", upload.to_bytes())
+        content = SetUploadTBS(shelf.id, serial, last_resort, expiry, entries)
+        upload = sign_upload(content, shelf.upload_key).to_bytes()
+        for attempt in reversed(range(UPLOAD_ATTEMPTS)):
+            try:
+                await self.path.call(self.user.domain, "POST", "/v1/keyPackages", upload)
+            except (PrivatePathFailed, PeerError):
+                if not attempt:
+                    raise
+            else:
+                return
 
     async def _order(
         self, contact: Contact, kind: ShelfOrderKind, serials: Sequence[bytes] = ()
     ) -> ShelfReport:
         """A signed order for a contact's shelf; an empty report if there is no such shelf (yet)."""
-        content = ShelfOrderTBS(contact.shelf, int(self._clock()), kind, tuple(sorted(serials)))
+        content = ShelfOrderTBS(contact.shelf, self._rounded(), kind, tuple(sorted(serials)))
         order = sign_order(content, contact.upload_key).to_bytes()
         try:
             return ShelfReport.from_bytes(
@@ -264,11 +358,15 @@ class Shelves(Account):
         except NotAllowed:
             return ShelfReport((), ())
 
-    async def close_shelf(self, contact: Contact) -> None:
-        """Withdraw every set for a contact, for good: its connection key then fetches what an unknown one does."""
-        await self._order(contact, ShelfOrderKind.CLOSE)
-        for waiting in [one for one in self._waiting.values() if one.user == contact.user]:
-            await self._forget_waiting(waiting)
+    def _renew_shelf(self, contact: Contact) -> None:
+        """A new connection key and shelf for a contact; the old shelf is closed by the next errands.
+
+        What the old key fetches is then what an unknown one does. Inside a transaction.
+        """
+        saved = SavedShelf(contact.shelf, contact.upload_key.seed())
+        self._errands[bytes([Errand.CLOSE_SHELF]) + contact.shelf] = saved.to_bytes()
+        contact.rotate()
+        self._keep_contact(contact)
 
     async def tend_shelf(self, contact: Contact) -> None:
         """Bring a contact's shelf up to what it should hold.
@@ -302,8 +400,8 @@ class Shelves(Account):
         unused = {entry.serial for entry in taken.taken_back if not entry.uses}
         for serial, waiting in mine.items():
             # What somebody took stays watched; what nobody took, and nobody can take now, does not.
-            if serial in unused or waiting.expiry < now:
-                await self._forget_waiting(waiting)
+            if serial in unused:
+                self._forget_waiting(waiting)
 
     def _reused(self, contact: Contact, waiting: Waiting | None, uses: int) -> None:
         """A last resort was given away: it is replaced, and rooms that share it are to be told apart again."""
@@ -336,7 +434,7 @@ class Shelves(Account):
             fetch_token(contact.theirs.key).reveal(),
             contact.theirs.upload_public_key,
             key.public,
-            int(self._clock()) + CLAIM_LIFETIME,
+            self._rounded() + CLAIM_LIFETIME,
         )
         request = seal_claim(claim, keys.key_material_key)
         answer = await self.path.call(hub, "POST", f"/v1/keyMaterial/{provider}", request.to_bytes())
@@ -354,6 +452,7 @@ class Shelves(Account):
             member = resolve(leaf.credential, package.ilk, key, self.trust, now)
             if (member.device.user, member.device.identity_key) != (whose.user, whose.identity_key):
                 raise BindingRejected("a KeyPackage of the set is another user's than the contact's")
+            self._check_known(member.device)
 
     def _check_known(self, device: VerifiedDevice) -> None:
         """An identity key, once known, is not replaced in passing."""
