@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -333,6 +334,35 @@ async def test_a_worker_that_dies_is_started_again(setting: Setting) -> None:
         before = await two_workers(gateway)
         os.kill(int(min(before)), signal.SIGKILL)
         await two_workers(gateway, other_than=before)
+        await gateway.end()
+
+
+async def test_metrics_are_of_all_workers_and_outlive_one(setting: Setting) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def metrics() -> str:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+        ):
+            return await answer.text()
+
+    async with command(*setting.arguments, "--admin-port", str(port)) as gateway:
+        url = gateway.url + DEFAULT_PATH
+        config = KeyRing.load(setting.keys).public_configs()[0]
+        for _ in range(20):  # each on a connection of its own, which either worker may get
+            capsule, _ = encapsulate_request(config, setting.request().to_bytes())
+            await post(url, capsule)
+        assert 'ohttp_requests_total{role="gateway",status="200"} 20.0' in await metrics()
+        assert 'ohttp_request_seconds_count{role="gateway"} 20.0' in await metrics()
+        assert 'ohttp_in_flight{role="gateway"} 0.0' in await metrics()
+        workers = await two_workers(gateway)
+        os.kill(max(map(int, workers)), signal.SIGKILL)
+        await two_workers(gateway, other_than=workers)
+        capsule, _ = encapsulate_request(config, setting.request().to_bytes())
+        await post(url, capsule)
+        assert 'ohttp_requests_total{role="gateway",status="200"} 21.0' in await metrics()
         await gateway.end()
 
 
