@@ -26,7 +26,7 @@ WHOLE: Final = 64 * 1024
 """Bytes of a request's content that are waited for here; a larger one streams through the library."""
 
 _HEAD: Final = 4096
-_KNOWN_HEADS: Final = 1024
+_KNOWN_HEADS: Final = 1024  # which relays share; in memory only, and forgotten when there are more
 _TICK: Final = 1.0
 _REQUEST: Final = re.compile(
     rb"POST (/[\x21\x22\x24-\x3e\x40-\x7e]*) HTTP/1\.1\r\n"
@@ -258,11 +258,11 @@ class Door(asyncio.Protocol):
 
     def _answer(self, reply: Reply | Passing, started: float) -> None:
         house = self._house
+        if house.metrics is not None:  # first: who has the answer may look
+            house.metrics.answered(reply.status, time.perf_counter() - started)
         if isinstance(reply, Reply):
             self._transport.write(reply.to_bytes(house.date, close=house.closing))
         self._since = house.now
-        if house.metrics is not None:
-            house.metrics.answered(reply.status, time.perf_counter() - started)
         if house.closing:
             self._transport.close()
         elif self._held:
