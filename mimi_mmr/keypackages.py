@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mimi_mmr.credentials import LeafIdentity
+from mimi_mmr.credentials import LeafIdentity, PseudonymousCredential
 from mimi_mmr.errors import (
     CredentialExpired,
     LinkRejected,
@@ -336,5 +336,14 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
 
 def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
     """The user pseudonym that a checked set has."""
-    leaf = LeafIdentity.from_bytes(KeyPackage.from_bytes(packages[0].key_package).leaf_node.identity)
-    return leaf.credential.user_pseudonym
+    return _credential_of(packages[0]).user_pseudonym
+
+
+def client_of(package: OpenKeyPackage) -> MimiUri:
+    """The client pseudonym that a checked KeyPackage has."""
+    return _credential_of(package).client_pseudonym
+
+
+def _credential_of(package: OpenKeyPackage) -> PseudonymousCredential:
+    identity = KeyPackage.from_bytes(package.key_package).leaf_node.identity
+    return LeafIdentity.from_bytes(identity).credential

@@ -61,6 +61,7 @@ PACKAGES = 4
 PACKAGES_LEAST = 2
 RENEW_BEFORE = 7 * 86400
 STRANGE_SECONDS = 3600.0
+CLOCK_STEP = 300
 CERTIFICATE_RENEWAL = (
     80 * 86400
 )  # of 90: a link made today is to be good for nearly as long as its credential
@@ -255,9 +256,17 @@ class Account:
             if int.from_bytes(expiry, "big") < now:
                 del self._settled[key]
         left = PackagesLeft.from_bytes(await self._account("GET", "/packages")).device
-        soon = left.earliest_expiry is not None and left.earliest_expiry < now + RENEW_BEFORE
-        if left.one_time < PACKAGES_LEAST or not left.last_resorts or soon:
+        if left.one_time < PACKAGES_LEAST or not left.last_resorts or not self._has_fresh_package(now):
             await self.publish_connection_packages(PACKAGES)
+
+    def _has_fresh_package(self, now: float) -> bool:
+        """Whether this device has published lately. Its older packages lapse by themselves, and are no sign."""
+        contents = [
+            item.package.content
+            for item in self._packages.values()
+            if item.package.credential == self.me.credential
+        ]
+        return any(one.last_resort and one.expiry >= now + RENEW_BEFORE for one in contents)
 
     async def replace_connection_packages(self) -> None:
         """Withdraw all of the account's packages, whose keys somebody else may have, and publish new ones."""
@@ -283,11 +292,15 @@ class Account:
         inbox, response_key = AccessToken.generate(), SealingKey.generate(Kem.X_WING)
         await self._queues.create(inbox, accepts_deposits=True)
         reply = ReplyInbox(self.user.domain, queue_id(inbox))
-        request = make_request(self.me, package, reply, response_key.public, self._clock())
+        rounded = int(self._clock()) // CLOCK_STEP * CLOCK_STEP  # a clock's error is a mark
+        request = make_request(self.me, package, reply, response_key.public, rounded)
         outgoing = OutgoingRequest(request, package, recipient, pin is not None, response_key, inbox)
+        previous = self.outgoing.get(user)
         self._keep_outgoing(outgoing)  # before it goes: its answer must find the key
         deposit = Deposit(package.hash, seal_request(request, package))
         await self.path.call(user.domain, "POST", f"/v1/connectionRequest/{user.name}", deposit.to_bytes())
+        if previous is not None:  # this one asks the same: one answer will do
+            await self._drop_outgoing(previous)
         return outgoing
 
     async def cancel_request(self, outgoing: OutgoingRequest) -> None:

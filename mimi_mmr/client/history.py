@@ -91,7 +91,8 @@ class History:
         self._vault = vault
         self._rows = vault.table(f"messages {room}")
         self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
-        self._last = max((int.from_bytes(key, "big") for key in self._rows), default=0)
+        # What was discarded had numbers as well, which are not given again.
+        self._last = max([self._read, *(int.from_bytes(key, "big") for key in self._rows)])
         self._unread = deque(message for message in self.since(self._read) if not message.own)
 
     def __len__(self) -> int:

@@ -168,6 +168,7 @@ class Joining(Rooms):
         epoch = event.auth.content.epoch + 1
         room = Room.join(leaf, event, await self._snapshot(fanout.room, epoch, leaf))
         self._check_place(waiting, room)
+        self._check_continuity(waiting, room, event.auth.content.sender)
         return room
 
     def _check_place(self, waiting: Waiting, room: Room) -> None:
@@ -178,6 +179,17 @@ class Joining(Rooms):
         lives = present is not None and not (present.room.removed or present.desynchronised)
         if lives and waiting.room is None:
             raise RoomError("an invitation to a room that this client is in")
+
+    def _check_continuity(self, waiting: Waiting, room: Room, adder: int) -> None:
+        """A room that this client lost track of is gone on with at the word of somebody whom it knows from there.
+
+        Or its hub, who can make anybody lose track, and a contact could put another room in its place.
+        """
+        present = self.rooms.get(room.uri)
+        if present is None or present.room.removed or waiting.room is not None:
+            return
+        if not present.room.knows(room, adder):
+            raise RoomError("an invitation to a room that this client is in, by somebody who was not")
 
     async def _take_place(self, invitation: Invitation, room: Room) -> Joined:
         """The room is this client's from now on: stored, in place of a leaf that it may have had there."""
@@ -201,7 +213,7 @@ class Joining(Rooms):
         waiting = invitation.waiting
         waiting.used += 1
         waiting.inbox.acknowledged = max(waiting.inbox.acknowledged, invitation.sequence)
-        with self.vault.transaction():
+        with self._changing(joined):
             self._no_longer_wait(waiting)
             self._placed(waiting, joined.uri)
             if joined.unanswered is not None:
@@ -209,6 +221,7 @@ class Joining(Rooms):
             joined.room, joined.leaf, joined.inbox = room, waiting.package.leaf, waiting.inbox
             joined.last_sequence = invitation.fanout.sequence
             joined.rotate = joined.desynchronised = False
+            joined.last_resort = waiting.last_resort
             joined.kept = joined.unprocessed = joined.unanswered = None
             self._keep_inbox(joined.inbox)
             self._keep(joined)
@@ -233,6 +246,7 @@ class Joining(Rooms):
             joined.last_sequence = invitation.fanout.sequence
             joined.problems += [f"leaf {at}: {problem}" for at, problem in room.problems.items()]
             joined.rotate, joined.invited_by = waiting.reused, waiting.user
+            joined.last_resort = waiting.last_resort
             for other in self.rooms.values():
                 # One leaf in two rooms links them for whoever sees both: see `change_pseudonym`.
                 shared = other is not joined and other.inbox is joined.inbox

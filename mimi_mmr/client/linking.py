@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import replace
 from functools import partial
 
 from mimi_mmr.client.membership import Membership
 from mimi_mmr.client.rooms import Joined
-from mimi_mmr.errors import MmrError, RoomError, WrongEpoch
+from mimi_mmr.errors import (
+    JoinRefused,
+    MmrError,
+    PeerError,
+    PrivatePathFailed,
+    RoomError,
+    StateError,
+    WrongEpoch,
+)
 from mimi_mmr.hub.links import JoinRequest, LinkKind
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.links import JoinLink, LiveLink, make_join_request
@@ -16,13 +25,11 @@ from mimi_mmr.room_state import MembersOnlyState
 
 LINK_LIFETIME = 86400
 LINK_ATTEMPTS = 4
+MAX_KNOCKS = 256
 
 
 class Linking(Membership):
     """A client on both sides of a join link."""
-
-    def _open_linking(self) -> None:
-        self._knocks = self.vault.table("join requests")
 
     # --- a member's side -----------------------------------------------------------------------------
 
@@ -57,29 +64,44 @@ class Linking(Membership):
                 return
         raise RoomError("the room moved on again and again while the hub was told of a link")
 
+    def _knocks(self, joined: Joined) -> MutableMapping[bytes, bytes]:
+        """Requests to join a room that nobody has answered yet, as far as this client knows."""
+        return self.vault.table(f"join requests {joined.uri}")
+
     def _knock(self, joined: Joined, event: bytes) -> None:
-        request = JoinRequest.from_bytes(event)
-        self._knocks[str(joined.uri).encode() + request.signature] = event
+        request, knocks = JoinRequest.from_bytes(event), self._knocks(joined)
+        if request.content.room != joined.uri:
+            raise JoinRefused("a request to join another room")
+        if len(knocks) >= MAX_KNOCKS:
+            raise JoinRefused(f"more than {MAX_KNOCKS} requests to join are waiting")
+        knocks[request.signature] = event
 
     async def _follow_up(self, joined: Joined) -> None:
         await super()._follow_up(joined)
-        if self._knocks and not joined.room.removed and self._first(joined):
+        if not joined.room.removed and self._knocks(joined) and self._first(joined):
             await self.answer_knocks(joined)
 
     async def answer_knocks(self, joined: Joined) -> None:
-        """Add those who ask to join by a link, if this member may, and nobody else has done it yet."""
-        for key, row in list(self._knocks.items()):
+        """Add those who ask to join by a link, if this member may, and nobody else has done it yet.
+
+        When the hub can't be reached they are kept for another time; a link expires, and with it its requests.
+        """
+        knocks = self._knocks(joined)
+        for key, row in list(knocks.items()):
             request = JoinRequest.from_bytes(row)
-            if request.content.room != joined.uri:
-                continue
             try:
                 joined.room.policy.policy.allow_invite(joined.leaf.identity.credential.user_pseudonym)
                 packages = joined.room.open_join_request(request, self._clock())
                 await self._commit(joined, add=packages, state=partial(_counted, request))
                 await self._commit(joined)
+            except StateError:
+                raise
+            except (PrivatePathFailed, PeerError) as error:
+                self.refused.append(f"a request to join by a link, to be tried again: {error}")
+                return
             except MmrError as error:
                 joined.problems.append(f"a request to join by a link: {error}")
-            self._knocks.pop(key, None)
+            knocks.pop(key, None)
 
     # --- the other side ------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -11,19 +12,20 @@ from mimi_mmr.client.rooms import Joined
 from mimi_mmr.client.shelves import Waiting
 from mimi_mmr.contacts import Contact
 from mimi_mmr.content import Content, ContentKind
-from mimi_mmr.errors import HubRefusal, MmrError, NotAllowed, RoomError
-from mimi_mmr.hub.departures import Departure, sign_departure
+from mimi_mmr.errors import MmrError, NotAllowed, PeerError, PrivatePathFailed, RoomError, StateError
+from mimi_mmr.hub.departures import MAX_DEPARTURES, Departure, sign_departure
 from mimi_mmr.hub.messages import EventKind, FanoutMessage
 from mimi_mmr.hub.policy import Role
 from mimi_mmr.keypackages import OpenKeyPackage
 from mimi_mmr.labels import SigningKey
 from mimi_mmr.leaves import PreparedLeaf
 from mimi_mmr.room import Whois
-from mimi_mmr.tls import Struct
-from mimi_mmr.uris import ROOM, MimiUri
+from mimi_mmr.tls import Code, Struct
+from mimi_mmr.uris import ROOM, USER, MimiUri
 
 WELCOME_WAITS = 6
 WELCOME_SECONDS = 5.0
+MOST_STRAYS = 16  # further rooms that a last resort was used for, of which this client takes notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,35 @@ class AddAgain(Struct):
     departure: Departure
 
 
+class Step(enum.IntEnum):
+    """How far a contact's wish to be added again has come: it holds; or its dead leaf is being removed."""
+
+    VERIFIED = 1
+    REMOVED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAddAgain(Struct):
+    """A wish to be added again that holds, whose it is, and what was done about it."""
+
+    user: Annotated[MimiUri, USER]
+    step: Annotated[Step, Code(Step)]
+    request: AddAgain
+
+
 class Membership(Joining):
     """What a client does about itself in a room."""
 
     def _open_membership(self) -> None:
-        self._to_add_again = self.vault.table("to add again")
-        self._strays: list[tuple[Joined, MimiUri]] = []
+        self._to_add_again = self.vault.table("add again")
 
     # --- leaving -------------------------------------------------------------------------------------
 
     async def leave(self, joined: Joined) -> None:
         """Leave: every device of this user. The others are told, and one of them takes us out (MLS: Remove).
 
-        Raises `NotAllowed` if this user is the only admin and not alone: nobody could change the policy any more.
+        An admin gives up that role first: whoever takes us out may not be one, and could not take it away. Raises
+        `NotAllowed` if this user is the only admin and not alone: nobody could change the policy any more.
         """
         room = joined.room
         if room.removed:
@@ -67,7 +85,9 @@ class Membership(Joining):
         if not others:
             await self.forget(joined)  # nobody is left whom it could be told
             return
-        await self.send(joined, Content(ContentKind.DEPARTURE, room.departure().to_bytes()))
+        if me in admins:
+            await self.make_admin(joined, me, admin=False)
+        await self.send(joined, Content(ContentKind.DEPARTURE, joined.room.departure().to_bytes()))
 
     async def make_admin(self, joined: Joined, user: MimiUri, *, admin: bool = True) -> None:
         """Give a user pseudonym the role ADMIN, or take it; as an admin."""
@@ -78,41 +98,36 @@ class Membership(Joining):
         if content.kind is ContentKind.DEPARTURE:
             departure = Departure.from_bytes(content.body)
             joined.room.departing(departure)
-            joined.departures.append(departure)
+            joined.departures[departure.content.client_pseudonym] = departure
         elif content.kind is ContentKind.ADD_AGAIN:
             self._take_add_again(joined, sender, AddAgain.from_bytes(content.body))
         else:
             super()._instructed(joined, sender, content)
 
     async def _follow_up(self, joined: Joined) -> None:
-        await self._mind_strays()
-        if joined.room.removed:
-            return
-        if self._first(joined):
+        await super()._follow_up(joined)
+        if not joined.room.removed and self._first(joined):
             await self.answer_departures(joined)
 
     def _first(self, joined: Joined) -> bool:
         """Whether it falls to this member to act at once: to the one with the lowest leaf who stays."""
-        going = {departure.content.client_pseudonym for departure in joined.departures}
         present = joined.room.participants().items()
-        staying = (leaf for leaf, who in present if who.credential.client_pseudonym not in going)
+        staying = (leaf for leaf, who in present if who.credential.client_pseudonym not in joined.departures)
         return min(staying, default=-1) == joined.room.own_leaf
 
     async def answer_departures(self, joined: Joined) -> None:
         """Take out those who asked to go, if nobody else has done it yet."""
-        present = {who.credential.client_pseudonym for who in joined.room.participants().values()}
-        me = joined.leaf.identity.credential.client_pseudonym
-        pending = {
-            departure.content.client_pseudonym: departure
-            for departure in joined.departures
-            if departure.content.client_pseudonym in present and departure.content.client_pseudonym != me
-        }
-        if pending:
-            await self._commit(joined, departures=list(pending.values()))
-        if joined.departures:
-            joined.departures.clear()
-            with self.vault.transaction():
-                self._keep(joined)
+        if not joined.departures:
+            return
+        others = joined.room.clients() - {joined.leaf.identity.credential.client_pseudonym}
+        asked = dict(joined.departures)
+        pending = [departure for client, departure in asked.items() if client in others]
+        for start in range(0, len(pending), MAX_DEPARTURES):
+            await self._commit(joined, departures=pending[start : start + MAX_DEPARTURES])
+        for client in asked:  # others may have come meanwhile
+            joined.departures.pop(client, None)
+        with self._changing(joined):
+            self._keep(joined)
 
     # --- what members share --------------------------------------------------------------------------
 
@@ -136,113 +151,168 @@ class Membership(Joining):
 
         For rooms that share a last-resort KeyPackage, and for credentials that are about to expire. Who is behind
         both is the same to members who see identities; the hub sees one pseudonym follow another in this one room.
-        Raises `NotAllowed` where members may not add.
+        Raises `NotAllowed` where members may not add; `RoomError` when the Welcome has not come in time, which is
+        followed whenever it comes.
         """
         old = joined.leaf.identity.credential.user_pseudonym
         set_key = SigningKey.generate()
         (package,) = await self._stock.make(self.me, [set_key])
-        waiting = self._await_use(package, room=joined.uri)
+        new, leaf = package.leaf.identity.credential.user_pseudonym, package.leaf
+        self._await_use(package, room=joined.uri)
         more = await self._own_packages(joined.uri, set_key)
-        await self._commit(joined, add=[package.open, *more])
-        new = package.leaf.identity.credential.user_pseudonym
-        policy = joined.room.policy.policy
-        role = policy.role(old)
-        if role is not Role.MEMBER:
-            await self._commit(joined, policy=lambda room: room.policy.policy.with_role(new, role))
-        further = [leaf for leaf in self._leaves_of(joined, old) if leaf != joined.room.own_leaf]
-        if further:
-            await self.remove(joined, further)
-        await self._take_over(joined, waiting)
-        if role is not Role.MEMBER:
-            await self._commit(joined, policy=lambda room: room.policy.policy.with_role(old, Role.MEMBER))
+        role = joined.room.policy.policy.role(old)
+        async with self._looking:  # the Welcome is not followed before the old leaf did what it alone may do
+            await self._commit(
+                joined,
+                add=[package.open, *more],
+                policy=(lambda room: room.policy.policy.with_role(new, role)) if role is Role.ADMIN else None,
+            )
+            further = [one for one in self._leaves_of(joined, old) if one != joined.room.own_leaf]
+            if further:
+                await self.remove(joined, further)
+        for _ in range(WELCOME_WAITS):
+            if joined.leaf is leaf:
+                break
+            await self.check_invitations(WELCOME_SECONDS)
+        else:
+            raise RoomError("the Welcome for the new pseudonym has not come")
+        await self.answer_departures(joined)
 
     async def _own_packages(self, room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
         """KeyPackages of this user's other devices under one pseudonym; for the floors above."""
         return []
 
-    async def _take_over(self, joined: Joined, waiting: Waiting) -> None:
-        """The fresh leaf's Welcome is there: it takes the old one's place, and takes the old one out."""
-        for _ in range(WELCOME_WAITS):
-            found = await self._look(waiting, WELCOME_SECONDS)
-            if found:
-                break
-        else:
-            raise RoomError("the Welcome for the new pseudonym has not come")
-        room = await self._join(waiting, found[0].fanout)
-        departure = joined.room.departure()
-        await self._take_place(found[0], room)
-        await self._entered(joined)
-        await self.sync(joined)
-        await self._commit(joined, departures=[departure])
+    def _placed(self, waiting: Waiting, room: MimiUri) -> None:
+        """A fresh leaf takes the place of an old one: that one asks to be removed, before its keys are dropped."""
+        super()._placed(waiting, room)
+        present = self.rooms.get(room)
+        if present is not None:
+            departure = present.room.departure()
+            present.departures[departure.content.client_pseudonym] = departure
 
     # --- keys that a restart lost --------------------------------------------------------------------
 
-    def _stray(self, rooms: Sequence[Joined], fanout: FanoutMessage) -> None:
-        """A Welcome to a further room for a last resort that is used up by now: its keys are gone."""
-        if fanout.kind is EventKind.WELCOME and fanout.room not in self.rooms and rooms:
-            self._strays.append((rooms[0], fanout.room))
+    def _strays(self, joined: Joined) -> MutableMapping[bytes, bytes]:
+        """Rooms that a last resort was used for too late, with what is to be asked; b"" once it was."""
+        return self.vault.table(f"strays {joined.uri}")
 
-    async def _mind_strays(self) -> None:
-        while self._strays:
-            joined, room = self._strays.pop()
+    def _stray(self, rooms: Sequence[Joined], fanout: FanoutMessage) -> None:
+        """A Welcome to a further room for a last resort that is used up by now: its keys are gone.
+
+        Any hub can say so of any room: it is believed of a last resort only, once for each room, and acted on at
+        another time, so that it doesn't learn at once where this leaf's inviter hears of it.
+        """
+        joined = next((one for one in rooms if one.last_resort), None)
+        if joined is None or fanout.kind is not EventKind.WELCOME or fanout.room in self.rooms:
+            return
+        strays, key = self._strays(joined), joined.leaf.key.public + str(fanout.room).encode()
+        if key not in strays and len(strays) < MOST_STRAYS:
+            client = joined.leaf.identity.credential.client_pseudonym
+            strays[key] = AddAgain(
+                fanout.room, sign_departure(fanout.room, client, joined.leaf.key)
+            ).to_bytes()
+
+    async def mind_strays(self) -> None:
+        """Ask those who used a last resort for more rooms than it was good for to add us anew there."""
+        for joined in list(self.rooms.values()):
             contact = self.contacts.get(joined.invited_by) if joined.invited_by else None
-            if contact is not None:
-                await self._ask_to_be_added(contact, room, joined.leaf)
+            if contact is None or contact.blocked or self._room_of(contact.room) is None:
+                continue
+            for key, row in list(self._strays(joined).items()):
+                if row and (request := AddAgain.from_bytes(row)).room not in self.rooms:
+                    await self._ask(contact, request)
+                self._strays(joined)[key] = b""
 
     async def _ask_to_be_added(self, contact: Contact, room: MimiUri, leaf: PreparedLeaf) -> None:
         """Ask a contact who added us with a KeyPackage of theirs to take that leaf out and claim anew."""
+        departure = sign_departure(room, leaf.identity.credential.client_pseudonym, leaf.key)
+        await self._ask(contact, AddAgain(room, departure))
+
+    async def _ask(self, contact: Contact, request: AddAgain) -> None:
         connection = self._room_of(contact.room)
         if connection is None:
             raise RoomError("there is no room with this contact to ask in")
-        departure = sign_departure(room, leaf.identity.credential.client_pseudonym, leaf.key)
-        request = AddAgain(room, departure)
         await self.send(connection, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
         self.notices.add(
             f"the keys of an invitation by {contact.user} are lost: asked to be added again", self._clock()
         )
 
     async def _ask_again(self, waiting: Waiting, fanout: FanoutMessage) -> None:
-        """A KeyPackage that this client made for itself, and whose keys it lost: it takes that leaf out again."""
+        """A KeyPackage that this client made for itself, and whose keys it lost.
+
+        Where it is in the room it takes that leaf out, and goes on to yet another pseudonym, which the user's other
+        devices are to share; where it had asked to join it can't do anything but say so.
+        """
         joined = self.rooms.get(fanout.room)
-        if joined is None:
+        if waiting.room is None or waiting.room != fanout.room:
             await super()._ask_again(waiting, fanout)
-            return
-        leaf = waiting.package.leaf
-        departure = sign_departure(fanout.room, leaf.identity.credential.client_pseudonym, leaf.key)
-        joined.departures.append(departure)
-        with self.vault.transaction():
+        elif joined is None or joined.room.removed:
+            self.notices.add(
+                "the keys of an invitation to a room were lost at a restart: ask to be added again",
+                self._clock(),
+            )
             self._no_longer_wait(waiting)
-            self._keep(joined)
+        else:
+            leaf = waiting.package.leaf
+            client = leaf.identity.credential.client_pseudonym
+            with self._changing(joined):
+                joined.departures[client] = sign_departure(fanout.room, client, leaf.key)
+                joined.rotate = True
+                self._no_longer_wait(waiting)
+                self._keep(joined)
+
+    # --- contacts whose keys were lost ---------------------------------------------------------------
 
     def _take_add_again(self, joined: Joined, sender: Whois, request: AddAgain) -> None:
-        """Somebody's keys were lost; noted, and done when the page has been read."""
-        if sender.member is None or request.room not in self.rooms:
+        """A contact's keys were lost. Noted if it is theirs to ask, and done when the page has been read.
+
+        They have to have a leaf in the room now: nobody comes in like this who was not in, or was removed.
+        """
+        contact = self.contacts.get(sender.member.device.user) if sender.member else None
+        if contact is None or contact.blocked or contact.room != joined.uri:
+            raise RoomError(
+                "a request to be added again that does not come from a contact in the room with them"
+            )
+        room = self.rooms.get(request.room)
+        if room is None or room is joined or room.room.removed:
             raise RoomError("a request to be added again to a room that this client is not in")
-        self._to_add_again[str(sender.member.device.user).encode() + b" " + str(request.room).encode()] = (
-            request.to_bytes()
-        )
+        leaf = room.room.departing(request.departure)
+        dead = self._pinned(room.room.whois(leaf, self.trust, self._clock()))
+        if self._user_at(room, dead) != contact.user:
+            raise RoomError("a request to be added again for a leaf that is not the contact's")
+        key = f"{contact.user} {request.room}".encode()
+        self._to_add_again[key] = SavedAddAgain(contact.user, Step.VERIFIED, request).to_bytes()
 
     async def add_again(self) -> None:
         """Take out the dead leaves of contacts who asked for it, and add those contacts anew."""
         for key, row in list(self._to_add_again.items()):
-            contact = self.contacts.get(MimiUri.parse(key.split(b" ")[0].decode()))
-            request = AddAgain.from_bytes(row)
-            joined = self.rooms.get(request.room)
-            if contact is not None and joined is not None and not joined.room.removed:
-                await self._add_again(joined, request.departure)
-                try:
-                    await self.add(joined, [contact])
-                except (HubRefusal, MmrError) as error:
-                    self.notices.add(
-                        f"{contact.user} asked to be added again, which failed: {error}", self._clock()
-                    )
-                    continue
-                self.notices.add(f"{contact.user} had lost its keys, and was added again", self._clock())
-            del self._to_add_again[key]
+            saved = SavedAddAgain.from_bytes(row)
+            contact, joined = self.contacts.get(saved.user), self.rooms.get(saved.request.room)
+            try:
+                if contact is None or contact.blocked or joined is None or joined.room.removed:
+                    raise RoomError("they are no contact any more, or this client is not in that room")
+                await self._add_again(joined, contact, key, saved)
+            except StateError:
+                raise
+            except (PrivatePathFailed, PeerError) as error:
+                self.refused.append(f"to add a contact again, to be gone on with: {error}")
+                continue
+            except MmrError as error:
+                self.notices.add(
+                    f"{saved.user} asked to be added again, which failed: {error}", self._clock()
+                )
+            else:
+                self.notices.add(f"{saved.user} had lost its keys, and was added again", self._clock())
+            self._to_add_again.pop(key, None)
 
-    async def _add_again(self, joined: Joined, departure: Departure) -> None:
-        try:
-            joined.room.departing(departure)
-        except RoomError:
-            return  # it is not there, or not any more
-        await self._commit(joined, departures=[departure])
+    async def _add_again(self, joined: Joined, contact: Contact, key: bytes, saved: SavedAddAgain) -> None:
+        """Each step is noted first, so that a process that ends between two does neither twice."""
+        departure = saved.request.departure
+        await self._be_decided(joined)
+        joined.room.policy.policy.allow_invite(joined.leaf.identity.credential.user_pseudonym)
+        there = departure.content.client_pseudonym in joined.room.clients()
+        if there:
+            self._to_add_again[key] = replace(saved, step=Step.REMOVED).to_bytes()
+        if not await self._commit(joined, departures=[departure]) and (there or saved.step is Step.VERIFIED):
+            raise RoomError("somebody else has removed them")
+        await self.add(joined, [contact])

@@ -67,7 +67,6 @@ class Client(Devices):
         self._open_rooms()
         self._open_joining()
         self._open_membership()
-        self._open_linking()
         self._open_contacts()
         self._open_devices()
 
@@ -108,6 +107,7 @@ class Client(Devices):
                 if not contact.blocked and contact.room is not None:
                     await self._try(partial(self.tend_shelf, contact))
             await self._try(self.add_again)
+            await self._try(self.mind_strays)
             for joined in list(self.rooms.values()):
                 if not joined.room.removed and not joined.desynchronised:
                     await self._try(partial(self.answer_departures, joined))

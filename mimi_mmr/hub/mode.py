@@ -231,10 +231,14 @@ class HubMode:
         staying = [member for leaf, member in state.members.items() if leaf not in gone]
         clients = {member.client for member in staying}
         of_user = Counter(member.user for member in staying)
+        users = frozenset(of_user)
         added = []
         for leaf, package in change.added:
             member = self._new_member(leaf, package.leaf_node, now)
-            state.policy.policy.allow_add(sender.user, member.user)
+            allow = (
+                state.policy.policy.allow_add if member.user in users else state.policy.policy.allow_return
+            )
+            allow(sender.user, member.user)
             if member.client in clients:
                 raise InvalidCommit(f"leaf {leaf}: the client pseudonym is in the room already")
             clients.add(member.client)

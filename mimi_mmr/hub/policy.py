@@ -72,6 +72,11 @@ class RoomPolicy(Struct):
         """A participant's role."""
         return self._roles().get(user, Role.MEMBER)
 
+    @property
+    def privileged(self) -> frozenset[MimiUri]:
+        """Who has a role above `MEMBER`."""
+        return frozenset(entry.user_pseudonym for entry in self.roles if entry.role > Role.MEMBER)
+
     def _roles(self) -> Mapping[MimiUri, Role]:
         return {entry.user_pseudonym: entry.role for entry in self.roles}
 
@@ -79,6 +84,15 @@ class RoomPolicy(Struct):
         """One's own clients always; others with the role. Raises `NotAllowed`."""
         if actor != target:
             self.allow_invite(actor)
+
+    def allow_return(self, actor: MimiUri, target: MimiUri) -> None:
+        """Whether somebody may add a pseudonym of which there is no leaf in the room; raises `NotAllowed`.
+
+        One that still has a role there, since it was taken out by others than admins, comes back by an admin only.
+        """
+        self.allow_add(actor, target)
+        if target in self.privileged and self.role(actor) is not Role.ADMIN:
+            raise NotAllowed("adding somebody who has a role already needs the role ADMIN")
 
     def allow_invite(self, actor: MimiUri) -> None:
         """Whether somebody may add others than its own clients; raises `NotAllowed`."""

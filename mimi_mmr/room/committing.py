@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mimi_mmr.errors import InvalidCommit, MmrError, RemovedFromRoom, RoomError
 from mimi_mmr.hub.departures import Departure, Leaver, departed, departures_hash, sign_departure
 from mimi_mmr.hub.messages import CommitAuthTBS, UpdateRequest, digest, sign_commit
-from mimi_mmr.hub.policy import RoomPolicy, SignedPolicy, sign_policy
+from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy, sign_policy
 from mimi_mmr.keypackages import OpenKeyPackage, pseudonym_of
 from mimi_mmr.mls.engine import StagedCommit
 from mimi_mmr.room.keys import policy_secret, staged_secret
@@ -75,12 +75,15 @@ class Committing(Shared):
 
         Whoever asks for it in one of `departures` is removed as well, whatever this member may do. A removal ends
         all join links and seals the members-only state anew; `state` replaces it. `reveal` shows one's own
-        identity where the policy hides it, which can't be taken back.
+        identity where the policy hides it, which can't be taken back. By an admin nobody keeps a role who has no
+        leaf in the room afterwards.
         """
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
         departures = tuple(dict.fromkeys(departures))
         remove = sorted({*remove, *map(self.departing, departures)})
+        if add or remove:
+            policy = self._without_vacant_roles(policy, add, remove)
         signed = sign_policy(policy, self.own_leaf, self._leaf.key) if policy else self.policy
         mls = self._group.stage_commit([package.key_package for package in add], remove)
         try:
@@ -93,6 +96,28 @@ class Committing(Shared):
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
         return PendingCommit(request, self, mls, tree, signed)
+
+    def _without_vacant_roles(
+        self, policy: RoomPolicy | None, add: Sequence[OpenKeyPackage], remove: Sequence[int]
+    ) -> RoomPolicy | None:
+        """The policy that goes with an Add or a Remove.
+
+        A role of somebody who is gone would wait for whoever holds that pseudonym's key. Of those who come in only
+        those have one whom this very commit's policy gives it.
+        """
+        current, me = policy or self.policy.policy, self._leaf.identity.credential.user_pseudonym
+        privileged = current.privileged - {me}
+        if not privileged or self.policy.policy.role(me) is not Role.ADMIN:
+            return policy
+        members = self.participants().items()
+        there = {who.credential.user_pseudonym for leaf, who in members if leaf not in remove}
+        if policy is not None and add:
+            there |= {pseudonym_of([package]) for package in add}
+        if privileged <= there:
+            return policy
+        vacant = privileged - there
+        roles = tuple(entry for entry in current.roles if entry.user_pseudonym not in vacant)
+        return replace(current, serial=self.policy.policy.serial + 1, roles=roles)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """A commit of this room's that was on its way when the process ended, to be accepted or rejected.

@@ -186,12 +186,21 @@ class Following(Committing):
             return [*problems, f"leaf {applied.sender}: its credential is malformed"]
         try:
             for leaf in applied.added:
-                policy.allow_add(sender, self._user(leaf) or sender)
+                user = self._user(leaf) or sender
+                allow = policy.allow_add if self._was_there(user, applied) else policy.allow_return
+                allow(sender, user)
             for leaf in set(applied.removed) - before.departed:
                 policy.allow_remove(sender, before.users[leaf] or sender)
         except NotAllowed as error:
             problems.append(f"leaf {applied.sender} did what it may not do: {error}")
         return problems
+
+    def _was_there(self, user: MimiUri, applied: Applied) -> bool:
+        """Whether a user has a leaf that a commit has not just added; asked of those with a role only."""
+        if user not in self.policy.policy.privileged:
+            return True
+        others = self.participants().items()
+        return any(who.credential.user_pseudonym == user for leaf, who in others if leaf not in applied.added)
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
         problems = []

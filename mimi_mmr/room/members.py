@@ -69,6 +69,15 @@ class Members:
         read = self._read(self._group.credentials().items())
         return {leaf: identity for leaf, identity, _ in read}
 
+    def clients(self) -> frozenset[MimiUri]:
+        """The client pseudonyms of all members whose credential parses."""
+        return frozenset(identity.credential.client_pseudonym for identity in self.participants().values())
+
+    def knows(self, other: Members, leaf: int) -> bool:
+        """Whether who is at a leaf in another state of this room is a member in this one: by its signature key."""
+        key = other._signature_key(leaf)
+        return any(key == known for _, known in self._group.credentials().values())
+
     def _read(
         self, credentials: Iterable[tuple[int, tuple[bytes, bytes]]]
     ) -> Iterator[tuple[int, LeafIdentity, bytes]]:

@@ -104,8 +104,7 @@ class Shared(Members):
         event.verify(link.signing_key.public)
         packages = open_join_request(link, event.content.box)
         leaves = check_set([package.key_package for package in packages], now)
-        present = {identity.credential.client_pseudonym for identity in self.participants().values()}
-        if present & {leaf.credential.client_pseudonym for leaf in leaves}:
+        if self.clients() & {leaf.credential.client_pseudonym for leaf in leaves}:
             raise JoinRefused("whoever asks to join has been added already")
         return list(packages)
 
