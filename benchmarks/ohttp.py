@@ -382,16 +382,17 @@ def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Fig
                 if at:  # in the first turn something may be cold
                     runs[name].append((run.rate, used * 1e6, statistics.median(run.times) * 1e3))
     figures: Figures = {}
+    of = f"{workers}_worker" + "s" * (workers > 1)
     for name, each in runs.items():
         rate, cpu, latency = (statistics.median(column) for column in zip(*each, strict=True))
-        figures[f"{name}_rps_{workers}_workers"] = rate
+        figures[f"{name}_rps_{of}"] = rate
         if name in ECHOES:
-            figures[f"{name}_cpu_us_{workers}_workers"] = cpu
-            figures[f"{name}_p50_ms_{workers}_workers"] = latency
-    ceiling = 1 / (1 / figures[f"bare_echo_rps_{workers}_workers"] + exchange / workers)
-    figures[f"gateway_echo_ceiling_rps_{workers}_workers"] = ceiling
-    share = figures[f"gateway_echo_rps_{workers}_workers"] / ceiling
-    return figures | {f"gateway_echo_ceiling_share_{workers}_workers": share}
+            figures[f"{name}_cpu_us_{of}"] = cpu
+            figures[f"{name}_p50_ms_{of}"] = latency
+    ceiling = 1 / (1 / figures[f"bare_echo_rps_{of}"] + exchange / workers)
+    figures[f"gateway_echo_ceiling_rps_{of}"] = ceiling
+    figures[f"gateway_echo_ceiling_share_{of}"] = figures[f"gateway_echo_rps_{of}"] / ceiling
+    return figures
 
 
 def forward_app(origin: str) -> Callable[[], web.Application]:
@@ -544,6 +545,7 @@ def main() -> None:
             figures |= gateways(part, workers, folder / str(workers), figures["x25519_us"] / 1e6)
         figures |= relays(seconds)
         figures |= streaming((512 if short else 1000) * 1_000_000, folder)
+    figures["gateway_echo_ceiling_share"] = figures["gateway_echo_ceiling_share_2_workers"]
     if short:
         sys.stdout.write(json.dumps({name: round(value, 3) for name, value in figures.items()}) + "\n")
         return
