@@ -101,6 +101,9 @@ class History:
     def __iter__(self) -> Iterator[Message]:
         return iter(self._unread)
 
+    def __getitem__(self, place: int) -> Message:
+        return self._unread[place]
+
     def append(self, sender: Whois, content: Content, received: int, *, own: bool = False) -> Message:
         """One more."""
         message = Message(sender, content, self._last + 1, received, own)
