@@ -235,7 +235,7 @@ class Connecting(Linking):
         if content.kind is ContentKind.CONNECTION_KEY:
             self._take_offer(joined, sender, ConnectionKeyOffer.from_bytes(content.body))
         elif content.kind is ContentKind.DEVICE_REMOVED:
-            self._take_removal(self._contact_from(joined, sender), content.body)
+            self._take_removal(joined, sender, content.body)
         else:
             super()._instructed(joined, sender, content)
 
@@ -288,12 +288,17 @@ class Connecting(Linking):
 
     # --- devices that a contact has lost -------------------------------------------------------------
 
-    def _take_removal(self, contact: Contact, device_key: bytes) -> None:
-        """A contact has lost a device: what comes of it is that contact's no longer."""
-        if len(device_key) != DEVICE_KEY_SIZE or device_key == contact.device.device_key:
-            self.refused.append("the removal of a contact's device: not a device that can be removed")
-        elif device_key not in contact.removed_devices:
+    def _take_removal(self, joined: Joined, sender: Whois, device_key: bytes) -> None:
+        """A contact has lost a device, says another one: what comes of it is that contact's no longer."""
+        person = sender.member.device if sender.member else None
+        if person and identity_of(person) == (self.user, self._keys.identity.public):
+            return  # this user's own device, to the contact
+        contact = self._contact_from(joined, sender)
+        if person is None or len(device_key) != DEVICE_KEY_SIZE or device_key == person.device_key:
+            raise ConnectionRefused("the removal of a contact's device that is none, or that says so itself")
+        if device_key not in contact.removed_devices:
             contact.removed_devices = (*contact.removed_devices, device_key)[-MAX_REMOVED:]
+            contact.device = person
             self._keep_contact(contact)
 
     def _check_known(self, device: VerifiedDevice) -> None:

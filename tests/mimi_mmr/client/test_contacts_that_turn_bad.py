@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client
+from mimi_mmr.content import Content, ContentKind
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, PrivatePathFailed
 from mimi_mmr.room import Standing
+from tests.mimi_mmr.client.test_several_devices import running, second_device
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_keyed
 
 
@@ -199,13 +201,39 @@ async def test_a_device_that_a_contact_has_lost_is_nobodys(live: LiveWorld) -> N
     to_bob, to_alice = await connect(alice, bob)
     thief = alice.me.key.public
     assert to_alice.device.device_key == thief
-    bob._take_removal(to_alice, thief)  # the very device that the connection is with can't be
+    await alice.send(alice.rooms[to_bob.room], Content(ContentKind.DEVICE_REMOVED, thief))  # type: ignore[index]
+    room = bob.rooms[to_alice.room]  # type: ignore[index]
+    while not any("says so itself" in problem for problem in room.problems):
+        await bob.sync(room, wait=5)
     assert to_alice.removed_devices == ()
     to_alice.removed_devices = (thief,)
     with pytest.raises(BindingRejected, match="removed"):
         bob._check_known(to_alice.device)
-    room = bob.rooms[to_alice.room]  # type: ignore[index]
     assert {entry.standing for entry in bob.who(room)} == {Standing.VERIFIED, Standing.UNVERIFIED}
     await alice.request_connection(bob.contact_code)
     assert await bob.connection_requests() == []
     assert to_bob.user == bob.user
+
+
+async def test_a_removed_device_does_not_take_its_users_place(live: LiveWorld) -> None:
+    alice, bob = await two(live)
+    _, to_alice = await connect(alice, bob)
+    tablet = await second_device(live, alice)
+    async with running(alice, tablet) as agents:
+        await agents.until_in(tablet, alice.rooms[alice.contacts[bob.user].room])  # type: ignore[index]
+    lost = alice.me.key.public  # the device that the connection was made with
+    outgoing = await alice.request_connection(bob.contact_code)
+    await bob.tend()
+    assert len(await bob.connection_requests()) == 1  # a connection lives: for Bob himself to answer
+    await tablet.remove_device(alice.device.name)
+    room = bob.rooms[to_alice.room]  # type: ignore[index]
+    while lost not in to_alice.removed_devices:
+        await bob.sync(room, wait=5)
+    assert await bob.connection_requests() == []
+    assert await alice.complete_connection(outgoing, wait=0) is None
+    await bob.publish_key_packages(to_alice)
+    await until_keyed(tablet, tablet.contacts[bob.user])
+    assert to_alice.device.device == tablet.device
+    joined = await tablet.create_room()
+    await tablet.add(joined, [tablet.contacts[bob.user]])
+    assert (await invited(bob)).uri == joined.uri
