@@ -15,7 +15,8 @@ def expected_changes(
 ) -> dict[int, ChangeKind]:
     """The net effect in MLS order, for leaves `removed` and for leaves `added` with their user pseudonyms.
 
-    A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names.
+    A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names: the policy that
+    comes with the same commit, if it brings one.
     """
     expected = dict.fromkeys(removed, ChangeKind.BLANK)
     expected |= {leaf: ChangeKind.SET for leaf, user in added if policy.shows_identity(user)}

@@ -37,7 +37,7 @@ from mimi_mmr.hub.messages import (
     WelcomeEvent,
     digest,
 )
-from mimi_mmr.hub.policy import Role, SignedPolicy
+from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy
 from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
 from mimi_mmr.keypackages import MAX_CLIENTS, check_leaf, check_lifetime
 from mimi_mmr.mls.tree import RatchetTree, TreeChange
@@ -165,7 +165,7 @@ class HubMode:
         self._check_removes(state, request, change, sender)
         self._check_welcome(request, change)
         room_state = self._next_room_state(state, request, change)
-        wrap = self._stage_tree(state, request, change, added)
+        wrap = self._stage_tree(state, request, policy.policy, change, added)
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
         events = tuple(self._events(state, request, added))
         return AcceptedCommit(
@@ -283,6 +283,7 @@ class HubMode:
         self,
         state: RoomState,
         request: UpdateRequest,
+        policy: RoomPolicy,
         change: TreeChange,
         added: tuple[tuple[int, Member], ...],
     ) -> StagedPublic | None:
@@ -299,7 +300,7 @@ class HubMode:
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
         check_member_update(request.member_update, update)
-        self._check_changes(state, update, change, added, request.auth.content.sender)
+        self._check_changes(policy, update, change, added, request.auth.content.sender)
         if update.rebuilt:
             role = state.policy.policy.role(state.members[request.auth.content.sender].user)
             check_rebuilt(state.wrap, update, staged, may_drop=role is Role.ADMIN)
@@ -309,14 +310,14 @@ class HubMode:
 
     def _check_changes(
         self,
-        state: RoomState,
+        policy: RoomPolicy,
         update: TreeUpdate,
         change: TreeChange,
         added: tuple[tuple[int, Member], ...],
         committer: int,
     ) -> None:
         users = ((leaf, member.user) for leaf, member in added)
-        expected = expected_changes(state.policy.policy, change.removed, users)
+        expected = expected_changes(policy, change.removed, users)
         wrong = wrong_leaves(dict(update.changes), expected, committer)
         if wrong:
             raise TreeMismatch(f"the Tree Wrap update does not match the commit at leaf {wrong[0]}")

@@ -88,7 +88,9 @@ class Committing(Shared):
         mls = self._group.stage_commit([package.key_package for package in add], remove)
         try:
             sealed, changes = self._seal_state(mls.epoch, state, removes=bool(remove))
-            changes += self._changes(mls, add, remove, signed if policy or remove or self.diverged else None)
+            changes += self._changes(mls, add, remove, signed)
+            if policy or remove or self.diverged:
+                changes.append(policy_secret(signed))  # a removal replaces every room secret: keep this one
             changes += self._own_change(reveal=reveal)
             tree = self._stage_tree(mls, changes) if changes or add else None
             request = self._request(mls, tree, Beside(signed if policy else None, departures, sealed))
@@ -159,14 +161,12 @@ class Committing(Shared):
         mls: StagedCommit,
         add: Sequence[OpenKeyPackage],
         remove: Sequence[int],
-        policy: SignedPolicy | None,
+        policy: SignedPolicy,
     ) -> list[Change]:
         changes: list[Change] = [Blank(leaf) for leaf in remove]
         for leaf, package in zip(mls.added, add, strict=True):
-            if self.policy.policy.shows_identity(pseudonym_of([package])):
+            if policy.policy.shows_identity(pseudonym_of([package])):
                 changes.append(Set(leaf, LeafSecret(package.identity_link_key)))
-        if policy is not None:
-            changes.append(policy_secret(policy))  # a removal replaces every room secret: keep this one
         if self.diverged:
             changes.append(Rebuild())
         return changes

@@ -154,7 +154,7 @@ class Following(Committing):
         problems = []
         try:
             update = MemberUpdate.from_bytes(event.member_update)
-            problems += self._check_changes(update, applied)
+            problems += self._check_changes(update, applied, policy)
             staged = self._tree.follow(update, epoch_secret(self._group))
         except TreeWrapError as error:
             computed = getattr(error, "staged", None)
@@ -169,11 +169,11 @@ class Following(Committing):
             problems.append("the policy in the Tree Wrap root is not the room's")
         return problems
 
-    def _check_changes(self, update: MemberUpdate, applied: Applied) -> list[str]:
-        """Under the policy that was in force when the commit was made."""
+    def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
+        """Under the policy that comes with the commit, by which whoever it adds is shown or hidden."""
         users = ((leaf, self._user(leaf)) for leaf in applied.added)
         added = ((leaf, user) for leaf, user in users if user is not None)
-        expected = expected_changes(self.policy.policy, applied.removed, added)
+        expected = expected_changes(policy.policy, applied.removed, added)
         found = {leaf: kind for leaf, kind, _ in update.leaves}
         wrong = wrong_leaves(found, expected, applied.sender)
         return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in wrong]

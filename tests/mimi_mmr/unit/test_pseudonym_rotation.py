@@ -18,20 +18,16 @@ def the_same_person(bench: RoomBench, old: str, new: str) -> None:
 
 
 def rotate(bench: RoomBench, old: str, new: str) -> None:
-    """All that a client does, with its role handed over first."""
+    """All that a client does: its role goes over with the Add, and away from the old leaf as that one goes."""
     the_same_person(bench, old, new)
     package = bench.package(new)
     role = bench.state.policy.policy.role(bench.pseudonym(old))
+    policy = None
     if role is not Role.MEMBER:
-        room = bench.rooms[old]
-        bench.commit(old, policy=room.policy.policy.with_role(bench.pseudonym(new), role))
-    pending = bench.rooms[old].stage(add=[package])
-    bench.settle(old, pending, [new])
+        policy = bench.state.policy.policy.with_role(bench.pseudonym(new), role)
+    bench.settle(old, bench.rooms[old].stage(add=[package], policy=policy), [new])
     departure = bench.rooms[old].departure()
     bench.commit(new, departures=[departure])
-    if role is not Role.MEMBER:
-        room = bench.rooms[new]
-        bench.commit(new, policy=room.policy.policy.with_role(bench.pseudonym(old), Role.MEMBER))
 
 
 @pytest.mark.parametrize("identities", list(Identities))
