@@ -112,8 +112,8 @@ class Enrolling(Removing):
             invitation.acknowledged = queued.sequence
             self._keep_invitation(invitation)
             if invitation.device:
-                await self._end_invitation(invitation)
                 await self._attempt(self.share)
+                await self._end_invitation(invitation)
                 return True
         return False
 

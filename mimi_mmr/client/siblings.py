@@ -45,7 +45,7 @@ class Siblings(Connecting):
         return {key.decode() for key in self._shared.gone(SharedKind.DEVICE)} - {self.device.name}
 
     def _has_devices(self) -> bool:
-        return bool(self._other_devices())
+        return self.devices_room is not None  # also one that has just come in, and has been told of nobody
 
     @property
     def devices_room(self) -> Joined | None:
