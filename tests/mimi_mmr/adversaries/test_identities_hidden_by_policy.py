@@ -113,7 +113,7 @@ def test_a_new_admin_is_told_missing_until_it_shows_itself() -> None:
     assert bench.names("cathy") == {0: "alice", 1: "bob", 2: None}
 
 
-def test_somebody_added_together_with_becoming_admin_is_judged_by_the_policy_before() -> None:
+def test_somebody_added_together_with_becoming_admin_is_judged_by_the_policy_that_comes_with_it() -> None:
     """Hub and members must draw the line at the same place, or one of them cries wolf."""
     bench = RoomBench(identities=Identities.ADMINS_ONLY)
     bench.commit("alice", add=["bob", "cathy"])
@@ -122,7 +122,8 @@ def test_somebody_added_together_with_becoming_admin_is_judged_by_the_policy_bef
     pending = bench.stage("alice", add=[package], policy=new)
     done = bench.settle("alice", pending, ["dave"])
     assert not any(followed.problems for followed in done.followed.values())
-    assert bench.names("bob") == {0: "alice", 1: None, 2: None, 3: "?"}
+    assert bench.names("bob") == {0: "alice", 1: None, 2: None, 3: "dave"}
+    assert bench.rooms["dave"].problems == {}
 
 
 def test_a_hidden_member_with_a_forged_pseudonym_is_not_taken_for_sound() -> None:
