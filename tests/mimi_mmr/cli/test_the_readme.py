@@ -89,7 +89,7 @@ async def test_the_walk_through_runs_as_printed(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     typed, port = blocks(), free_ports()
     assert INSTALL in typed[0][1]
-    shells = {number: await Shell.open(tmp_path) for number in "123"}
+    shells = {number: await Shell.open(tmp_path) for number in "1234"}
     said = dict.fromkeys(shells, "")
     try:
         for number, commands in typed:
@@ -100,8 +100,8 @@ async def test_the_walk_through_runs_as_printed(tmp_path: Path) -> None:
                 for _ in range(2):
                     said[number] += await shells[number].until("serves on")
     finally:
-        for name in ("alice", "bob"):
-            Person(name, f"{name[0]}.example", tmp_path / "try" / name).reap()
+        for name, domain in (("alice", "a.example"), ("bob", "b.example"), ("tablet", "a.example")):
+            Person(name, domain, tmp_path / "try" / name).reap()
         for shell in shells.values():
             await shell.close()
     alice, bob = said["2"], said["3"]
@@ -110,6 +110,9 @@ async def test_the_walk_through_runs_as_printed(tmp_path: Path) -> None:
     assert "bob@b.example: hello, Alice" in alice
     assert re.search(r"bob@b.example\t.*verified", alice)
     assert "stopped" in alice
+    assert (tmp_path / "try" / "from-bob.txt").read_text() == "plant them in October\n"
+    assert "alice@a.example: from the tablet" in bob
+    assert re.search(r"bob@b.example\tpinned, blocked", alice)
 
 
 async def test_every_command_is_on_the_page_of_commands() -> None:
