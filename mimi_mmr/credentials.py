@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self, TypeAlias, TypeVar, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,7 +30,7 @@ from mimi_mmr.labels import MLS, SigningKey, verify
 from mimi_mmr.queues import QueueAddress
 from mimi_mmr.sealing import pad, unpad
 from mimi_mmr.secret import IdentityLinkKey
-from mimi_mmr.tls import U8, U64, Fixed, Opaque, Struct, Vector, encode
+from mimi_mmr.tls import U8, U64, Fixed, Opaque, Reader, Struct, Vector, encode, read_struct, slot, vec_size
 from mimi_mmr.uris import (
     CLIENT_PSEUDONYM,
     DEVICE,
@@ -50,6 +50,8 @@ MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
 # The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
 _ZERO_NONCE = bytes(12)
+_T = TypeVar("_T")
+Verifying: TypeAlias = Generator[None, None, _T]  # pauses before each further signature
 
 
 # --- the real credential -----------------------------------------------------------------------------
@@ -78,7 +80,7 @@ class RealCredential(Struct):
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
         """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
-        return ClaimedDevice.read(self).verify(trust, now)
+        return _finish(ClaimedDevice.read(self).verifying(trust, now))
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class ClaimedDevice:
         """Take a credential apart."""
         return cls(credential, DeviceChain.read(credential.chain))
 
-    def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
+    def verifying(self, trust: TrustAnchors, now: float) -> Verifying[VerifiedDevice]:
         """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`.
 
         One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
@@ -104,10 +106,12 @@ class ClaimedDevice:
         known = trust.devices.get(content, now)
         if known is None:
             certified = trust.certified(self.chain, now)
+            yield
             self._verify_binding(certified)
             trust.devices.put(content, certified.span, certified)
         else:
             _, certified = known
+            yield
         return VerifiedDevice(certified.user, certified.device, certified.key, real.identity_key)
 
     def _verify_binding(self, certified: CertifiedDevice) -> None:
@@ -157,8 +161,18 @@ class PseudonymousCredentialTBS(Struct):
     expiry: Annotated[int, U64]
 
 
+class _AsItTravelled:
+    """Room for what both signatures cover, if it was read. It is no field: it says nothing that they don't."""
+
+    __slots__ = ("_content",)
+    _content: bytes
+
+
+_put_content = slot(_AsItTravelled, "_content")
+
+
 @dataclass(frozen=True, slots=True)
-class PseudonymousCredential(Struct):
+class PseudonymousCredential(_AsItTravelled, Struct):
     """What the hub and every provider see in place of a name. One per KeyPackage, one room only."""
 
     LIMIT: ClassVar[int] = 20000
@@ -171,6 +185,15 @@ class PseudonymousCredential(Struct):
     set_signature: Annotated[bytes, Opaque(64, 64)]
     identity_link_ciphertext: Annotated[bytes, Opaque(MAX_LINK)]
 
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read every field, and keep what both signatures cover as it travelled."""
+        start = reader.offset
+        made = read_struct(cls, reader)
+        behind = vec_size(made.set_signature) + vec_size(made.identity_link_ciphertext)
+        _put_content(made, reader.data[start : reader.offset - behind])
+        return made
+
     @property
     def tbs(self) -> PseudonymousCredentialTBS:
         """The part that both signatures cover."""
@@ -178,8 +201,11 @@ class PseudonymousCredential(Struct):
 
     @property
     def content(self) -> bytes:
-        """`tbs`, encoded."""
-        return encode(PseudonymousCredentialTBS, *self._covered)
+        """`tbs`, encoded; as it travelled, if it did."""
+        try:
+            return self._content
+        except AttributeError:
+            return encode(PseudonymousCredentialTBS, *self._covered)
 
     @property
     def _covered(self) -> tuple[int, MimiUri, MimiUri, bytes, bytes, int]:
@@ -333,6 +359,10 @@ class Claim:
     device: ClaimedDevice
 
     def verify(self, trust: TrustAnchors, now: float) -> ResolvedMember:
+        """Verify all of it; raises a subclass of `IdentityError`."""
+        return _finish(self.verifying(trust, now))
+
+    def verifying(self, trust: TrustAnchors, now: float) -> Verifying[ResolvedMember]:
         """Verify all of it; raises a subclass of `IdentityError`.
 
         In order: the pseudonym's proof, the real credential's chain and binding, the provider domain, that real and
@@ -340,7 +370,9 @@ class Claim:
         """
         credential = self.credential
         credential.verify_proof(self.content)
-        device = self.device.verify(trust, now)
+        yield
+        device = yield from self.device.verifying(trust, now)
+        yield
         if device.user.domain != credential.user_pseudonym.domain:
             raise LinkRejected("the pseudonym is of another provider than the identity behind it")
         pseudonymous = (credential.signature_public_key, credential.set_public_key)
@@ -352,6 +384,43 @@ class Claim:
         except SignatureRejected as error:
             raise LinkRejected(str(error)) from None
         return ResolvedMember(credential.user_pseudonym, device)
+
+
+def verify_in_step(
+    claims: Sequence[Claim | IdentityError | None], trust: TrustAnchors, now: float
+) -> list[ResolvedMember | IdentityError | None]:
+    """What `Claim.verify` returns or raises, for each of them; what is no claim stays what it is.
+
+    All signatures of one kind are verified before those of the next: curves push each other out of a processor's
+    caches.
+    """
+    verified: list[ResolvedMember | IdentityError | None] = [
+        None if isinstance(claim, Claim) else claim for claim in claims
+    ]
+    running = [
+        (at, claim.verifying(trust, now)) for at, claim in enumerate(claims) if isinstance(claim, Claim)
+    ]
+    while running:
+        going = []
+        for at, one in running:
+            try:
+                next(one)
+                going.append((at, one))
+            except StopIteration as done:
+                verified[at] = done.value
+            except IdentityError as error:
+                verified[at] = error
+        running = going
+    return verified
+
+
+def _finish(verifying: Verifying[_T]) -> _T:
+    """Verify one alone."""
+    while True:
+        try:
+            next(verifying)
+        except StopIteration as done:
+            return cast("_T", done.value)
 
 
 def open_claim(
@@ -416,4 +485,5 @@ __all__ = [
     "open_claim",
     "open_link",
     "resolve",
+    "verify_in_step",
 ]

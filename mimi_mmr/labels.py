@@ -86,7 +86,7 @@ def verify(
     if len(public_key) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE:
         raise SignatureRejected(f"{by}: expected a 32-byte key and a 64-byte signature")
     try:
-        crypto_sign_open(signature + sign_content(label, content, prefix), public_key)
+        crypto_sign_open(signature + _label(label, prefix) + vec(content), public_key)
     except BadSignatureError:
         raise SignatureRejected(f"{by}: the signature over {label} is not by the expected key") from None
 

@@ -144,7 +144,7 @@ def pad_to(content: bytes, size: int) -> bytes:
 
 def unpad(padded: bytes) -> bytes:
     """The content; anything but zeros after it is `SealedBoxRejected`."""
-    length = int.from_bytes(padded[:4], "big")
-    if len(padded) < 4 or length > len(padded) - 4 or padded[4 + length :].strip(b"\0"):
+    end = 4 + int.from_bytes(padded[:4], "big")
+    if not 4 <= end <= len(padded) or not padded.endswith(bytes(len(padded) - end)):
         raise SealedBoxRejected("padding is not as specified")
-    return padded[4 : 4 + length]
+    return padded[4:end]

@@ -22,6 +22,7 @@ from mimi_mmr.errors import InvalidUri, ParseError
 
 MAX_VECTOR = 1 << 30
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="Struct")
 
 
 class Reader:
@@ -45,12 +46,19 @@ class Reader:
 
     def uint(self, width: int, what: str) -> int:
         """An unsigned big-endian integer of `width` bytes."""
-        return int.from_bytes(self.take(width, what), "big")
+        start = self.offset
+        stop = start + width
+        if stop > self.end:
+            self.take(width, what)  # which says what is wrong
+        self.offset = stop
+        return int.from_bytes(self.data[start:stop], "big")
 
     def varint(self, what: str, limit: int = MAX_VECTOR) -> int:
         """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal, of at most `limit`."""
         start = self.offset
         first = self.uint(1, what)
+        if first <= limit and first < 1 << 6:
+            return first
         prefix = first >> 6
         if prefix == 3:
             raise ParseError(f"invalid length prefix of {what}", start)
@@ -62,21 +70,24 @@ class Reader:
             raise ParseError(f"{what} of {value} bytes, at most {limit} allowed", start)
         return value
 
-    def opaque(self, limit: int, what: str) -> bytes:
-        """The bytes of the next variable-size vector."""
+    def opaque(self, limit: int, what: str, least: int = 0) -> bytes:
+        """The bytes of the next variable-size vector: `least` to `limit` of them."""
         # Nearly all that is parsed is vectors of less than 16 KiB: they are read here, in one call. What is wrong
         # with the others, if anything is, is for `varint` and `take` to say.
-        data, start = self.data, self.offset
-        if start + 1 < self.end:
-            size, start = data[start], start + 1
-            if 1 << 6 <= size < 1 << 7:
-                size, start = (size & 0x3F) << 8 | data[start], start + 1
-                size = size if size >= 1 << 6 else MAX_VECTOR
+        data, at = self.data, self.offset
+        if at + 1 < self.end:
+            size, start = data[at], at + 1
+            if size >= 1 << 6:
+                size, start = (size << 8 | data[start]) - (1 << 14), start + 1
+                size = size if 1 << 6 <= size < 1 << 14 else MAX_VECTOR
             stop = start + size
-            if size <= limit and size < 1 << 14 and stop <= self.end and data[self.offset] < 1 << 7:
+            if least <= size <= limit and stop <= self.end and size < MAX_VECTOR:
                 self.offset = stop
                 return data[start:stop]
-        return self.take(self.varint(what, limit), what)
+        found = self.take(self.varint(what, limit), what)
+        if len(found) < least:
+            raise ParseError(f"{what} of {len(found)} bytes, at least {least} expected", at)
+        return found
 
     def vector(self, limit: int, what: str) -> Reader:
         """A reader over the next variable-size vector, which this one skips; copies nothing."""
@@ -134,6 +145,12 @@ def vec(data: bytes) -> bytes:
     out = bytearray()
     write_varint(out, size)
     return bytes(out) + data
+
+
+def vec_size(data: bytes) -> int:
+    """How long `vec(data)` is."""
+    size = len(data)
+    return size + (1 if size < 1 << 6 else 2 if size < 1 << 14 else 4)
 
 
 class Codec(Protocol):
@@ -196,11 +213,7 @@ class Opaque:
 
     def read(self, reader: Reader, what: str) -> bytes:
         """Read one value."""
-        start = reader.offset
-        value = reader.opaque(self.limit, what)
-        if len(value) < self.least:
-            raise ParseError(f"{what} of {len(value)} bytes, at least {self.least} expected", start)
-        return value
+        return reader.opaque(self.limit, what, self.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +260,7 @@ class Vector:
         """Read one value."""
         inner = reader.vector(self.limit, what)
         items: list[Any] = []
-        while not inner.empty:
+        while inner.offset < inner.end:
             if len(items) == self.count:
                 raise ParseError(f"more than {self.count} items in {what}", inner.offset)
             items.append(self.item.read(inner, what))
@@ -354,13 +367,7 @@ class Struct:
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
         """Read every field, leaving what follows; raise `ParseError`."""
-        reads = _READS.get(cls) or _reads(cls)
-        values = [codec.read(reader, what) for codec, what in reads]
-        start = reader.offset
-        try:
-            return cls(*values)
-        except (ValueError, InvalidUri) as error:
-            raise ParseError(f"{cls.__name__}: {error}", start) from None
+        return read_struct(cls, reader)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -368,8 +375,14 @@ class Struct:
         return read_whole(data, cls.LIMIT, cls.__name__, cls.read_from)
 
 
+# How each field is put into a struct, how it is read, and what an error calls it; then, what the whole has to pass.
+_Reads = tuple[
+    tuple[tuple[Callable[[Struct, Any], None], Callable[[Reader, str], Any], str], ...],
+    Callable[[Struct], None] | None,
+]
 _LAYOUTS: dict[type, tuple[tuple[str, Codec], ...]] = {}
-_READS: dict[type, tuple[tuple[Codec, str], ...]] = {}
+_READS: dict[type[Struct], _Reads] = {}
+_WRITES: dict[type[Struct], tuple[Callable[[bytearray, Any], None], ...]] = {}
 
 
 def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
@@ -382,17 +395,42 @@ def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
     return found
 
 
-def _reads(kind: type[Struct]) -> tuple[tuple[Codec, str], ...]:
-    """Each field's codec, and what an error calls the field."""
-    _READS[kind] = tuple((codec, f"{kind.__name__}.{name}") for name, codec in layout(kind))
+def slot(kind: type, name: str) -> Callable[[Any, Any], None]:
+    """What sets this field of a new instance: of a frozen dataclass too, before anybody else has seen it."""
+    return cast("Callable[[Any, Any], None]", getattr(kind, name).__set__)
+
+
+def _reads(kind: type[Struct]) -> _Reads:
+    """Past `__init__`, which sets the fields of a frozen dataclass by name: the slots themselves are faster."""
+    reads = tuple((slot(kind, name), codec.read, f"{kind.__name__}.{name}") for name, codec in layout(kind))
+    _READS[kind] = reads, getattr(kind, "__post_init__", None)
     return _READS[kind]
+
+
+def read_struct(kind: type[_S], reader: Reader) -> _S:
+    """Read every field of a struct, leaving what follows; raise `ParseError`."""
+    reads, check = _READS.get(kind) or _reads(kind)
+    made = object.__new__(kind)
+    for put, read, what in reads:
+        put(made, read(reader, what))
+    if check is not None:
+        try:
+            check(made)
+        except (ValueError, InvalidUri) as error:
+            raise ParseError(f"{kind.__name__}: {error}", reader.offset) from None
+    return made
+
+
+def _writes(kind: type[Struct]) -> tuple[Callable[[bytearray, Any], None], ...]:
+    _WRITES[kind] = tuple(codec.write for _, codec in layout(kind))
+    return _WRITES[kind]
 
 
 def encode(kind: type[Struct], *values: Any) -> bytes:
     """`kind(*values).to_bytes()` without making the struct, for values that were checked when they were read."""
     out = bytearray()
-    for (_, codec), value in zip(layout(kind), values, strict=True):
-        codec.write(out, value)
+    for write, value in zip(_WRITES.get(kind) or _writes(kind), values, strict=True):
+        write(out, value)
     return bytes(out)
 
 

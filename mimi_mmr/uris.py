@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Annotated, Self
 
 from mimi_mmr.errors import InvalidUri, ParseError
-from mimi_mmr.tls import Reader, Struct, vec
+from mimi_mmr.tls import Reader, Struct, slot, vec
 
 MAX_URI = 512
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -67,21 +67,29 @@ class MimiUri:
             raise InvalidUri(_BAD_NAME)
 
     def __str__(self) -> str:
-        return f"mimi://{self.domain}/{self.kind.value}/{self.name}"
+        return f"mimi://{self.domain}/{self.kind}/{self.name}"
 
     @classmethod
     def parse(cls, text: str, kind: Kind | None = None) -> Self:
         """Read one; of the given kind, if one is given. Raises `InvalidUri`."""
-        scheme, _, rest = text.partition("://")
-        parts = rest.split("/")
-        if scheme != "mimi" or len(parts) != 3 or len(text) > MAX_URI:
+        parts = text.split("/")
+        if len(parts) != 5 or parts[0] != "mimi:" or parts[1] or len(text) > MAX_URI:
             raise InvalidUri("expected mimi://domain/kind/name")
-        found = _KINDS.get(parts[1])
+        _, _, domain, letter, name = parts
+        found = _KINDS.get(letter)
         if found is None:
             raise InvalidUri("unknown kind of MIMI URI")
         if kind is not None and found is not kind:
             raise InvalidUri(f"expected a {kind.name} URI, got a {found.name} one")
-        return cls(parts[0], found, parts[2])
+        made = object.__new__(cls)  # by way of its slots: `__init__` would set them by name, which is slower
+        _put_domain(made, domain)
+        _put_kind(made, found)
+        _put_name(made, name)
+        made.__post_init__()
+        return made
+
+
+_put_domain, _put_kind, _put_name = (slot(MimiUri, name) for name in ("domain", "kind", "name"))
 
 
 @dataclass(frozen=True, slots=True)

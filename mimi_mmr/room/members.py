@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mimi_mmr.certificates import TrustAnchors
-from mimi_mmr.credentials import Claim, LeafIdentity, ResolvedMember, open_claim
+from mimi_mmr.credentials import Claim, LeafIdentity, ResolvedMember, open_claim, verify_in_step
 from mimi_mmr.errors import IdentityError, ParseError, RoomError
 from mimi_mmr.hub.policy import SignedPolicy
 from mimi_mmr.labels import SigningKey
@@ -102,8 +102,10 @@ class Members:
         for start in range(0, len(known), AT_ONCE):
             members = list(self._read(known[start : start + AT_ONCE]))
             claims = [self._claim(leaf, identity, key, now) for leaf, identity, key in members]
-            for (leaf, identity, key), claim in zip(members, claims, strict=True):
-                found.append(self._whois(leaf, identity, key, claim, trust, now))
+            for (leaf, identity, key), member in zip(
+                members, verify_in_step(claims, trust, now), strict=True
+            ):
+                found.append(self._whois(leaf, identity, key, member, now))
                 if progress is not None:
                     progress(len(found), len(known))
         return found
@@ -114,7 +116,8 @@ class Members:
         if identity is None:
             raise RoomError(f"no member at leaf {leaf} whose credential can be read")
         key = self._signature_key(leaf)
-        return self._whois(leaf, identity, key, self._claim(leaf, identity, key, now), trust, now)
+        [member] = verify_in_step([self._claim(leaf, identity, key, now)], trust, now)
+        return self._whois(leaf, identity, key, member, now)
 
     def resolve(self, leaf: int, trust: TrustAnchors, now: float) -> ResolvedMember:
         """The person behind a leaf; raises a subclass of `IdentityError` that names the leaf, or `RoomError`."""
@@ -122,12 +125,12 @@ class Members:
         if node is None:
             raise RoomError(f"no member at leaf {leaf}")
         claim = self._claim(leaf, LeafIdentity.from_bytes(node.identity), node.signature_key, now)
-        if claim is None:
+        [member] = verify_in_step([claim], trust, now)
+        if member is None:
             raise RoomError(f"leaf {leaf} does not show its identity")
-        try:
-            return _verified(claim, trust, now)
-        except IdentityError as error:
-            raise type(error)(f"leaf {leaf}: {error}") from None
+        if isinstance(member, IdentityError):
+            raise type(member)(f"leaf {leaf}: {member}")
+        return member
 
     def _claim(
         self, leaf: int, identity: LeafIdentity, key: bytes, now: float
@@ -159,20 +162,21 @@ class Members:
         leaf: int,
         identity: LeafIdentity,
         key: bytes,
-        claim: Claim | IdentityError | None,
-        trust: TrustAnchors,
+        member: ResolvedMember | IdentityError | None,
         now: float,
     ) -> Whois:
         credential = identity.credential
         user, client = credential.user_pseudonym, credential.client_pseudonym
         role = self.policy.policy.role(user)
-        try:
-            if claim is None:
+        if member is None:
+            try:
                 self._check_hidden(identity, key, now)
+            except IdentityError as error:
+                member = error
+            else:
                 return Whois(leaf, user, client, role, Standing.HIDDEN)
-            member = _verified(claim, trust, now)
-        except IdentityError as error:
-            return Whois(leaf, user, client, role, Standing.UNVERIFIED, why=f"leaf {leaf}: {error}")
+        if isinstance(member, IdentityError):
+            return Whois(leaf, user, client, role, Standing.UNVERIFIED, why=f"leaf {leaf}: {member}")
         return Whois(leaf, user, client, role, Standing.VERIFIED, member)
 
     def _check_hidden(self, identity: LeafIdentity, key: bytes, now: float) -> None:
@@ -194,9 +198,3 @@ class Members:
         """The user pseudonym at a leaf; None as for `_identity`."""
         identity = self._identity(leaf)
         return identity.credential.user_pseudonym if identity else None
-
-
-def _verified(claim: Claim | IdentityError, trust: TrustAnchors, now: float) -> ResolvedMember:
-    if isinstance(claim, IdentityError):
-        raise claim
-    return claim.verify(trust, now)

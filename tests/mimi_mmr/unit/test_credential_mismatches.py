@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from mimi_mmr.certificates import TrustAnchors
 from mimi_mmr.credentials import (
     CREDENTIAL_LIFETIME,
     LINK_MULTIPLE,
@@ -19,19 +20,23 @@ from mimi_mmr.credentials import (
     bind_device,
     fingerprint,
     make_credential,
+    open_claim,
     open_link,
     resolve,
+    verify_in_step,
 )
 from mimi_mmr.errors import (
     BindingRejected,
     CertificateRejected,
     CredentialExpired,
+    IdentityError,
     LinkRejected,
     PseudonymProofRejected,
 )
 from mimi_mmr.labels import MLS, SigningKey
 from mimi_mmr.sealing import pad
 from mimi_mmr.secret import IdentityLinkKey
+from mimi_mmr.tls import Reader, layout
 from mimi_mmr.uris import Kind, MimiUri, self_certifying_pseudonym
 from tests.mimi_mmr.bench import DAY, World
 
@@ -76,6 +81,13 @@ def sealed(made: Made, link: bytes, **changes: Any) -> PseudonymousCredential:
     credential = replace(made.credential, **changes)
     box = AESGCM(made.ilk.reveal()).encrypt(bytes(12), link, credential.tbs.to_bytes())
     return replace(credential, identity_link_ciphertext=box)
+
+
+def remade(made: Made, real: RealCredential, key: SigningKey | None = None) -> PseudonymousCredential:
+    """The credential with this real one in its link, the link's signature by this key or the device's."""
+    content = made.credential.tbs.to_bytes()
+    signature = (key or made.device.key).sign("PseudonymousCredentialTBS", content, prefix=MLS)
+    return sealed(made, pad(IdentityLinkTBE(signature, real).to_bytes(), LINK_MULTIPLE))
 
 
 def check(
@@ -235,6 +247,17 @@ def test_a_link_signed_by_another_key_than_the_certificates(world: World, bob: M
         check(world, sealed(bob, link), bob)
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 16383, 16384])
+def test_what_is_signed_is_the_same_as_it_travelled_and_as_it_is_encoded(bob: Made, size: int) -> None:
+    made = replace(bob.credential, identity_link_ciphertext=bytes(size))
+    wire = b"before" + made.to_bytes() + b"behind"
+    read = PseudonymousCredential.read_from(Reader(wire, 6))
+    assert read == made and hash(read) == hash(made)
+    assert read.content == made.content == made.tbs.to_bytes()
+    later = replace(read, expiry=read.expiry + 1)
+    assert later.content == later.tbs.to_bytes() != read.content
+
+
 @pytest.mark.parametrize("inside", [b"", b"\0\0\0\0", pad(b"nonsense", 256), b"\xff" * 256])
 def test_a_link_whose_inside_is_malformed(world: World, bob: Made, inside: bytes) -> None:
     with pytest.raises(LinkRejected, match="malformed"):
@@ -260,8 +283,8 @@ def test_the_length_of_a_link_does_not_tell_the_length_of_a_name(world: World) -
 
 def test_two_credentials_of_one_device_have_nothing_in_common(world: World, bob: Made) -> None:
     one, other = make(world, bob.device).credential, make(world, bob.device).credential
-    for name in PseudonymousCredential.__annotations__:
-        if name not in {"LIMIT", "version", "expiry"}:
+    for name, _ in layout(PseudonymousCredential):
+        if name not in {"version", "expiry"}:
             assert getattr(one, name) != getattr(other, name), name
     real = bob.device.credential.to_bytes()
     encoded = one.to_bytes()
@@ -277,3 +300,38 @@ def test_the_real_credential_is_whole(world: World, bob: Made) -> None:
         assert one != other
     with pytest.raises(CertificateRejected):
         replace(again, chain=()).verify(world.trust, world.now)
+
+
+def test_in_step_each_gets_what_it_gets_alone(world: World, bob: Made) -> None:
+    """The first thing that is wrong, whatever is wrong with the others, and whatever is known of them already."""
+    cathy, stranger = make(world, world.device("cathy", "c.example")), SigningKey.generate()
+    unsigned = replace(bob.credential, set_signature=bytes(64))
+    real = bob.device.credential
+    uncertified = remade(bob, replace(real, chain=()))
+    unbound = remade(bob, replace(real, binding_signature=bytes(64)))
+    unlinked = remade(bob, real, stranger)
+    made = [bob.credential, unsigned, uncertified, unbound, unlinked, cathy.credential, bob.credential]
+
+    def claims() -> list[Any]:
+        owners = [cathy if one is cathy.credential else bob for one in made]
+        opened: list[Any] = [
+            open_claim(one, owner.ilk, one.signature_public_key, world.now)
+            for one, owner in zip(made, owners, strict=True)
+        ]
+        return [None, CredentialExpired("before"), *opened]
+
+    fresh = TrustAnchors(world.trust.roots)
+    for _ in range(2):
+        found = verify_in_step(claims(), fresh, world.now)
+        assert [type(one).__name__ for one in found] == [
+            "NoneType", "CredentialExpired", "ResolvedMember", "PseudonymProofRejected", "CertificateRejected",
+            "BindingRejected", "LinkRejected", "ResolvedMember", "ResolvedMember",
+        ]  # fmt: skip
+        for claim, together in zip(claims()[2:], found[2:], strict=True):
+            try:
+                alone: object = claim.verify(TrustAnchors(world.trust.roots), world.now)
+            except IdentityError as error:
+                assert (type(error), str(error)) == (type(together), str(together))
+            else:
+                assert alone == together
+    assert verify_in_step([], fresh, world.now) == []
