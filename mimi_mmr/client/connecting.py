@@ -91,6 +91,8 @@ class Connecting(Linking):
             joined = await self.create_room()
             outgoing = replace(outgoing, room=joined.uri)
             self._keep_outgoing(outgoing)
+        async with joined.lock:  # an Add of an earlier try may have been accepted unheard
+            await self._settle_commit(joined)
         added = {who.credential.client_pseudonym for who in joined.room.participants().values()}
         leaves = check_set([package.key_package for package in packages], self._clock())
         if not added & {leaf.credential.client_pseudonym for leaf in leaves}:
