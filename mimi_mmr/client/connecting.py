@@ -90,7 +90,11 @@ class Connecting(Linking):
         if joined is None:
             joined = await self.create_room()
             outgoing = replace(outgoing, room=joined.uri)
-            self._keep_outgoing(outgoing)
+            with self.vault.transaction():
+                self._keep_outgoing(outgoing)
+                self._connected(
+                    Contact(device, outgoing.pinned), joined.uri
+                )  # who may speak before we look again
         async with joined.lock:  # an Add of an earlier try may have been accepted unheard
             await self._settle_commit(joined)
         added = {who.credential.client_pseudonym for who in joined.room.participants().values()}
@@ -225,9 +229,9 @@ class Connecting(Linking):
         """
         joined = self._room_of(contact.room)
         if joined is None or joined.room.removed:
-            raise RoomError(f"there is no connection room with {contact.user}")
-        if self._people(joined.room) - {identity_of(contact.device)}:
-            raise RoomError(f"the connection room with {contact.user} holds somebody else")
+            raise RemovedFromRoom(f"there is no connection room with {contact.user}")
+        if self._people(joined.room) != {identity_of(contact.device)}:
+            raise RoomError(f"the connection room with {contact.user} is not one of the two and nobody else")
         version = contact.key_version
         await self.send(joined, Content(ContentKind.CONNECTION_KEY, contact.offer().to_bytes()))
         if contact.key_version == version:
