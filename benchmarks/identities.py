@@ -21,7 +21,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -139,7 +139,7 @@ class MemberList:
 
     tree: RatchetTree
 
-    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+    def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
         """Every member's identity and signature key."""
         return self.tree.credentials()
 

@@ -6,7 +6,7 @@ is an `EngineError`; a group that removed this client raises `RemovedFromRoom` f
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,7 +82,7 @@ class MlsGroup(Protocol):
     def leaves(self) -> dict[int, LeafNode]:
         """All members."""
 
-    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+    def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
         """All members' identities and signature keys, with the rest of each leaf unread."""
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -31,7 +31,7 @@ class FormerGroup:
         """Nobody."""
         return {}
 
-    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+    def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
         """Nobody's."""
         return {}
 

@@ -27,6 +27,26 @@ from mimi_mmr.mls.wire import LeafNode
 Unique = tuple[str, bytes]
 
 
+class Credentials(Mapping[int, tuple[bytes, bytes]]):
+    """A tree's members' identities and signature keys by leaf index, taken out of a leaf when asked for."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Mapping[int, bytes]) -> None:
+        """A view of these rows, by node."""
+        self._rows = rows
+
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]:
+        row = self._rows[2 * index]
+        return identity(row), signature_key(row)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(node // 2 for node in self._rows if not node & 1))
+
+    def __len__(self) -> int:
+        return sum(1 for node in self._rows if not node & 1)
+
+
 class Leaves(Mapping[int, LeafNode]):
     """A tree's members by leaf index; parses a leaf when it is asked for."""
 
@@ -84,10 +104,9 @@ class TreeState:
         """The members' leaf indices, ascending."""
         return sorted(node // 2 for node in self._rows if not node & 1)
 
-    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+    def credentials(self) -> Credentials:
         """Every member's identity and signature key, by leaf index; parses no more of a leaf than that."""
-        rows = ((leaf, self._rows[2 * leaf]) for leaf in self.occupied())
-        return {leaf: (identity(row), signature_key(row)) for leaf, row in rows}
+        return Credentials(self._rows)
 
     def node_bytes(self, node: int) -> bytes | None:
         """A node's row: its type, then its struct; None if it is blank."""

@@ -95,12 +95,14 @@ class Members:
 
         `progress` is told after each of them how many are done, and of how many.
         """
-        known = list(self._group.credentials().items())
+        credentials = self._group.credentials()
+        known = list(credentials)
         found: list[Whois] = []
         # Parsing and elliptic curves push each other out of a processor's caches, so it is many of the one, then
         # many of the other.
         for start in range(0, len(known), AT_ONCE):
-            members = list(self._read(known[start : start + AT_ONCE]))
+            block = ((leaf, credentials[leaf]) for leaf in known[start : start + AT_ONCE])
+            members = list(self._read(block))
             claims = [self._claim(leaf, identity, key, now) for leaf, identity, key in members]
             for (leaf, identity, key), member in zip(
                 members, verify_in_step(claims, trust, now), strict=True

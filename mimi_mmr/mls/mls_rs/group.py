@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -84,7 +84,7 @@ class MlsRsGroup:
         """All members."""
         return dict(self._tree.leaves)
 
-    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+    def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
         """All members' identities and signature keys, with the rest of each leaf unread."""
         return self._tree.credentials()
 
