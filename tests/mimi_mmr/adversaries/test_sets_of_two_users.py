@@ -24,7 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mimi_mmr import stock
-from mimi_mmr.client.shelves import Shelves
+from mimi_mmr.client.shelves import Shelf, Shelves
 from mimi_mmr.credentials import DeviceIdentity, LeafIdentity, bind_device
 from mimi_mmr.endpoints import QueueOrder
 from mimi_mmr.keypackages import SetUpload, fetch_token, shelf_id
@@ -113,7 +113,7 @@ async def see(path: FakePath, package: PreparedKeyPackage) -> Seen:
         user=SimpleNamespace(domain=DOMAIN), path=path, _clock=time.time, contacts={contact.shelf: contact}
     )
     serial = secrets.token_bytes(16)
-    await Shelves._upload(client, contact, serial, [package.open], last_resort=False)  # type: ignore[arg-type]
+    await Shelves._upload(client, Shelf(contact), serial, [package.open], last_resort=False)  # type: ignore[arg-type]
     _, body = path.heard.pop()
     token = package.leaf.queue.reveal()
     orders = [QueueOrder.from_bytes(body) for where, body in path.heard if where == "/v1/queues"]
