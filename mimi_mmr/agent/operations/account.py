@@ -117,7 +117,8 @@ async def delete(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     client = agent.unfinished or agent.client
     problems: list[str] = []
     if client.registered and not given.flag("local"):
-        await agent.refresh_requests()  # raises if the provider is not there: what follows can't be taken back
+        # Raises if the provider is not there: what follows can't be taken back.
+        await agent.refresh_requests()
         await agent.background.stop()
         for joined in list(client.rooms.values()):
             try:
