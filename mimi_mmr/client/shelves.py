@@ -319,8 +319,10 @@ class Shelves(Account):
             packages = sorted([package.open, *more], key=lambda one: key_package_ref(one.key_package))
             try:
                 await self._upload(shelf, serial, packages, last_resort=last_resort)
-            except NotAllowed:  # the shelf was closed meanwhile: nobody will ever see this set
+            except NotAllowed:  # the shelf is closed: nobody will ever see this set
                 self._forget_waiting(self._waiting[package.ref])
+                if contact.shelf == shelf.id:
+                    raise
 
     async def _of_other_devices(
         self, set_keys: Sequence[SigningKey], contact: Contact, serials: Sequence[bytes], *, last_resort: bool

@@ -145,7 +145,7 @@ class DeliveryStore:
                 raise UnknownQueue("no such queue")
             old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
             freed = await connection.scalar(sa.select(sa.func.sum(sa.func.length(table.message))).where(old))
-            if freed:
+            if freed is not None:
                 await connection.execute(sa.delete(queue_messages).where(old))
                 await connection.execute(
                     sa.update(queues).where(queues.c.id == queue).values(size=row.size - freed)

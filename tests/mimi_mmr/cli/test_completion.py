@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.mimi_mmr.cli.people import Person, befriend, command, people
 from tests.mimi_mmr.conftest import LiveWorld
 
@@ -21,6 +23,7 @@ async def complete(person: Person, line: str) -> set[str]:
     return set(done.out.split("\n")) - {""}
 
 
+@pytest.mark.nightly  # a minute of commands, each a process
 async def test_commands_rooms_and_people(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         await befriend(alice, bob)

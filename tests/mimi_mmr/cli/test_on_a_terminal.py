@@ -54,6 +54,7 @@ async def follow(person: Person, name: str) -> Process:
     )
 
 
+@pytest.mark.nightly  # a minute of commands, each a process
 async def test_following_a_room_until_interrupted(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         await befriend(alice, bob)

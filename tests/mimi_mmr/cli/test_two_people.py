@@ -23,6 +23,7 @@ ROOM, MEMBER, CONTACT = (
 MESSAGE, STATUS = documented("`room read`") - {"asset"}, documented("`status`")
 
 
+@pytest.mark.nightly  # a minute of commands, each a process
 async def test_from_an_account_to_a_room(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         shown = await alice.ask("account", "show")
@@ -146,6 +147,7 @@ async def test_a_file_from_one_to_the_other(live: LiveWorld, tmp_path: Path) -> 
         assert (await bob.run("asset", "get", "alice", "999")).status == 3
 
 
+@pytest.mark.nightly  # a minute of commands, each a process
 async def test_a_further_device(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         await befriend(alice, bob)
@@ -183,6 +185,7 @@ async def test_a_further_device(live: LiveWorld, tmp_path: Path) -> None:
             second.reap()
 
 
+@pytest.mark.nightly  # a minute of commands, each a process
 async def test_another_passphrase_and_the_end(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example") as (alice,):
         new = tmp_path / "new"
