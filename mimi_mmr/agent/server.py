@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
 BACKLOG = 32
 STOP_SECONDS = 5.0
+ACCEPT_AGAIN_SECONDS = 1.0
 
 
 class Say:
@@ -53,7 +54,7 @@ class Server:
         self._handle = handle
         self._only_waits = only_waits
         self._uid = uid
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[dict[str, Any]], bool] = {}
         self._lines: set[asyncio.Task[bytes]] = set()
@@ -71,17 +72,18 @@ class Server:
                 listening.bind(address)
         finally:
             os.umask(before)
-        self._server = await asyncio.start_unix_server(
-            self._connected, sock=listening, backlog=BACKLOG, limit=wire.MAX_REQUEST
-        )
+        listening.listen(BACKLOG)
+        self._listening = listening
+        self._listen()
 
     async def stop(self) -> None:
         """Listen no more; what changes something has a few seconds to be finished."""
-        if self._server is not None:
-            self._server.close()
+        self._stopping = True
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
             with suppress(FileNotFoundError):
                 self._home.socket.unlink()
-        self._stopping = True
         for line in list(self._lines):
             line.cancel()
         for work, waits in list(self._work.items()):
@@ -99,10 +101,29 @@ class Server:
         """Whether a command is connected."""
         return bool(self._connections)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine that runs is a task's
+    def _listen(self) -> None:
+        if self._listening is not None and not self._stopping:
+            asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take a connection, which has its task from here on: `asyncio.Server` forgets one that it takes as it closes."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors: it would be said again at once, and for ever
+            log.error("no connection can be taken: %s", error.strerror)  # noqa: TRY400
+            loop.remove_reader(listening)
+            loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+            return
+        connection.setblocking(False)
+        task = loop.create_task(self._connected(connection))
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _connected(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=wire.MAX_REQUEST)
         try:
             if self._is_ours(writer):
                 await self._converse(reader, writer)
@@ -114,7 +135,6 @@ class Server:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-            self._connections.discard(task)
 
     def _is_ours(self, writer: asyncio.StreamWriter) -> bool:
         """Whether the peer runs as the user whose agent this is; the directory's mode says so already."""

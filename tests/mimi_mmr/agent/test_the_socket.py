@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,47 @@ async def test_a_request_that_is_too_long_is_not_even_sent(home: Home) -> None:
     async with serving(home):
         with pytest.raises(AgentError, match="at most"):
             await in_thread(lambda link: link.ask("echo", text="x" * wire.MAX_REQUEST), home)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_connects_as_the_agent_stops_is_not_left_waiting(home: Home, turns: int) -> None:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(30)
+        server = Server(home, echo, lambda _: False, os.geteuid())
+        await server.start()
+        caller.connect(str(home.socket))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        caller.shutdown(socket.SHUT_WR)
+        await server.stop()
+        with suppress(ConnectionResetError):
+            assert await asyncio.to_thread(caller.recv, 1) == b""
+
+
+async def test_who_connects_when_no_descriptor_is_left_is_served_when_one_is(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mimi_mmr.agent.server.ACCEPT_AGAIN_SECONDS", 0.01)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        async with serving(home), asyncio.timeout(30):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+            try:
+                caller.connect(str(home.socket))
+                with suppress(OSError):
+                    while True:
+                        taken.append(os.dup(caller.fileno()))
+                while not caplog.records:
+                    await asyncio.sleep(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for one in taken:
+                    os.close(one)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(caller, Request("echo", Given({})).to_line())
+            assert json.loads(await loop.sock_recv(caller, 1000)) == {"result": {}}
 
 
 async def test_who_hangs_up_ends_what_waits_but_not_what_changes_something(home: Home) -> None:

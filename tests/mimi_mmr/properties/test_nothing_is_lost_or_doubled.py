@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mimi_mmr.collecting import Follower
+from mimi_mmr.endpoints import QueuePage
 from mimi_mmr.errors import PrivatePathFailed
 from mimi_mmr.secret import AccessToken
 from mimi_mmr.stock import Queues
@@ -75,6 +77,13 @@ async def live(world: World, token: AccessToken, disk: Disk, life: Life, total: 
             stored += 1
 
 
+async def last_page(world: World, token: AccessToken, disk: Disk) -> QueuePage:
+    """What there is after everything; connections that are still to be cut are cut first."""
+    while True:
+        with suppress(PrivatePathFailed):
+            return await Queues(world.path).collect(token, disk.acknowledged, 0)
+
+
 async def history(
     world: World, batches: list[int], cuts: tuple[list[int], list[int]], lives: list[Life]
 ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
@@ -102,9 +111,9 @@ async def history(
             except PrivatePathFailed:
                 continue  # the way was cut twice in a row: whoever collects decides what then; here, to go on
         await writing
-        for scissors in world.scissors:
-            scissors.lengths.clear()
-        assert not (await Queues(world.path).collect(token, disk.acknowledged, 0)).messages
+        assert not (await last_page(world, token, disk)).messages
+    for scissors in world.scissors:
+        scissors.lengths.clear()
     return put, disk.messages
 
 
