@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self, TypeAlias, TypeVar, cast
+from typing import Annotated, ClassVar, NamedTuple, Self, TypeAlias, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,7 +30,20 @@ from mimi_mmr.labels import MLS, SigningKey, verify
 from mimi_mmr.queues import QueueAddress
 from mimi_mmr.sealing import pad, unpad
 from mimi_mmr.secret import IdentityLinkKey
-from mimi_mmr.tls import U8, U64, Fixed, Opaque, Reader, Struct, Vector, encode, read_struct, slot, vec_size
+from mimi_mmr.tls import (
+    U8,
+    U64,
+    Fixed,
+    Opaque,
+    Reader,
+    Struct,
+    Vector,
+    encode,
+    read_struct,
+    slot,
+    vec,
+    vec_size,
+)
 from mimi_mmr.uris import (
     CLIENT_PSEUDONYM,
     DEVICE,
@@ -50,8 +63,6 @@ MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
 # The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
 _ZERO_NONCE = bytes(12)
-_T = TypeVar("_T")
-Verifying: TypeAlias = Generator[None, None, _T]  # pauses before each further signature
 
 
 # --- the real credential -----------------------------------------------------------------------------
@@ -64,6 +75,11 @@ class UserBindingTBS(Struct):
     user_uri: Annotated[MimiUri, USER]
     device_uri: Annotated[MimiUri, DEVICE]
     device_public_key: Annotated[bytes, Fixed(32)]
+
+    @staticmethod
+    def encoded(user: MimiUri, device: MimiUri, key: bytes) -> bytes:
+        """`UserBindingTBS(user, device, key).to_bytes()`, the shortest way: rooms have many members."""
+        return vec(str(user).encode()) + vec(str(device).encode()) + key
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,51 +96,61 @@ class RealCredential(Struct):
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
         """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
-        return _finish(ClaimedDevice.read(self).verifying(trust, now))
+        return ClaimedDevice.read(self).verify(trust, now)
 
 
 @dataclass(slots=True)
 class ClaimedDevice:
-    """A real credential taken apart, no signature in it verified yet."""
+    """A real credential taken apart, and what of it is verified: nothing, then its chain, then its binding too.
+
+    One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
+    valid: nothing else that the verdict depends on can change.
+    """
 
     credential: RealCredential
     chain: DeviceChain
+    certified: CertifiedDevice | None = None
+    is_bound: bool = False
 
     @classmethod
     def read(cls, credential: RealCredential) -> ClaimedDevice:
         """Take a credential apart."""
         return cls(credential, DeviceChain.read(credential.chain))
 
-    def verifying(self, trust: TrustAnchors, now: float) -> Verifying[VerifiedDevice]:
-        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`.
+    def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
+        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
+        self.verify_chain(trust, now)
+        return self.verify_binding(trust)
 
-        One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
-        valid: nothing else that the verdict depends on can change.
-        """
-        real = self.credential
-        content = (real.identity_key, real.binding_signature, real.chain)
-        known = trust.devices.get(content, now)
-        if known is None:
-            certified = trust.certified(self.chain, now)
-            yield
-            self._verify_binding(certified)
-            trust.devices.put(content, certified.span, certified)
-        else:
-            _, certified = known
-            yield
+    def verify_chain(self, trust: TrustAnchors, now: float) -> None:
+        """The chain, or that all of it was found good before; raises `CertificateRejected`."""
+        known = trust.devices.get(self._content, now)
+        self.is_bound = known is not None
+        self.certified = trust.certified(self.chain, now) if known is None else known[1]
+
+    def verify_binding(self, trust: TrustAnchors) -> VerifiedDevice:
+        """After the chain: that the user's identity key signed for this device; raises `BindingRejected`."""
+        real, certified = self.credential, self.certified
+        if certified is None:
+            raise BindingRejected("the chain of the user binding is not verified")
+        if not self.is_bound:
+            content = UserBindingTBS.encoded(certified.user, certified.device, certified.key)
+            try:
+                verify(
+                    real.identity_key, "UserBindingTBS", content, real.binding_signature, by="user binding"
+                )
+            except SignatureRejected as error:
+                raise BindingRejected(str(error)) from None
+            trust.devices.put(self._content, certified.span, certified)
         return VerifiedDevice(certified.user, certified.device, certified.key, real.identity_key)
 
-    def _verify_binding(self, certified: CertifiedDevice) -> None:
-        content = encode(UserBindingTBS, certified.user, certified.device, certified.key)
-        key, signature = self.credential.identity_key, self.credential.binding_signature
-        try:
-            verify(key, "UserBindingTBS", content, signature, by="user binding")
-        except SignatureRejected as error:
-            raise BindingRejected(str(error)) from None
+    @property
+    def _content(self) -> tuple[object, ...]:
+        real = self.credential
+        return real.identity_key, real.binding_signature, real.chain
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedDevice:
+class VerifiedDevice(NamedTuple):
     """What a verified real credential says."""
 
     user: MimiUri
@@ -341,8 +367,7 @@ def make_credential(
 # --- resolving ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedMember:
+class ResolvedMember(NamedTuple):
     """A pseudonym and who is behind it, everything verified."""
 
     pseudonym: MimiUri
@@ -357,22 +382,27 @@ class Claim:
     content: bytes
     signature: bytes
     device: ClaimedDevice
+    verified: VerifiedDevice | None = None
 
     def verify(self, trust: TrustAnchors, now: float) -> ResolvedMember:
         """Verify all of it; raises a subclass of `IdentityError`."""
-        return _finish(self.verifying(trust, now))
+        [found] = verify_in_step([self], trust, now)
+        if isinstance(found, ResolvedMember):
+            return found
+        raise cast("IdentityError", found)
 
-    def verifying(self, trust: TrustAnchors, now: float) -> Verifying[ResolvedMember]:
-        """Verify all of it; raises a subclass of `IdentityError`.
+    def verify_pseudonym(self) -> None:
+        """The pseudonym's proof; raises `PseudonymProofRejected`."""
+        self.credential.verify_proof(self.content)
 
-        In order: the pseudonym's proof, the real credential's chain and binding, the provider domain, that real and
-        pseudonymous keys differ, and the real key's signature over this very credential.
+    def verify_link(self) -> ResolvedMember:
+        """After the device: the provider domain, that real and pseudonymous keys differ, the device's signature.
+
+        Raises `LinkRejected`.
         """
-        credential = self.credential
-        credential.verify_proof(self.content)
-        yield
-        device = yield from self.device.verifying(trust, now)
-        yield
+        credential, device = self.credential, self.verified
+        if device is None:
+            raise LinkRejected("the device of the identity link is not verified")
         if device.user.domain != credential.user_pseudonym.domain:
             raise LinkRejected("the pseudonym is of another provider than the identity behind it")
         pseudonymous = (credential.signature_public_key, credential.set_public_key)
@@ -386,41 +416,39 @@ class Claim:
         return ResolvedMember(credential.user_pseudonym, device)
 
 
+_Found: TypeAlias = "ResolvedMember | IdentityError | None"
+
+
 def verify_in_step(
     claims: Sequence[Claim | IdentityError | None], trust: TrustAnchors, now: float
-) -> list[ResolvedMember | IdentityError | None]:
+) -> list[_Found]:
     """What `Claim.verify` returns or raises, for each of them; what is no claim stays what it is.
 
-    All signatures of one kind are verified before those of the next: curves push each other out of a processor's
-    caches.
+    In order: the pseudonym's proof, the real credential's chain and binding, the link of the two. All signatures of
+    one kind are verified before those of the next: curves push each other out of a processor's caches.
     """
-    verified: list[ResolvedMember | IdentityError | None] = [
-        None if isinstance(claim, Claim) else claim for claim in claims
-    ]
-    running = [
-        (at, claim.verifying(trust, now)) for at, claim in enumerate(claims) if isinstance(claim, Claim)
-    ]
-    while running:
-        going = []
-        for at, one in running:
-            try:
-                next(one)
-                going.append((at, one))
-            except StopIteration as done:
-                verified[at] = done.value
-            except IdentityError as error:
-                verified[at] = error
-        running = going
-    return verified
 
+    def prove(claim: Claim) -> Claim:
+        claim.verify_pseudonym()
+        return claim
 
-def _finish(verifying: Verifying[_T]) -> _T:
-    """Verify one alone."""
-    while True:
-        try:
-            next(verifying)
-        except StopIteration as done:
-            return cast("_T", done.value)
+    def certify(claim: Claim) -> Claim:
+        claim.device.verify_chain(trust, now)
+        return claim
+
+    def bind(claim: Claim) -> Claim:
+        claim.verified = claim.device.verify_binding(trust)
+        return claim
+
+    found: list[Claim | _Found] = list(claims)
+    for step in (prove, certify, bind, Claim.verify_link):
+        for at, claim in enumerate(found):
+            if isinstance(claim, Claim):
+                try:
+                    found[at] = step(claim)
+                except IdentityError as error:
+                    found[at] = error
+    return cast("list[_Found]", found)
 
 
 def open_claim(

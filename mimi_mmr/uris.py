@@ -21,7 +21,9 @@ MAX_URI = 512
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+\Z")
 _BAD_NAME = "expected a name of 1 to 128 lower-case letters, digits, or . _ ~ - inside"
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._~-]{0,126}[a-z0-9])?\Z")
+_LETTERS = r"[a-z0-9](?:[a-z0-9._~-]{0,126}[a-z0-9])?"
+_NAME = re.compile(rf"{_LETTERS}\Z")
+_URI = re.compile(rf"mimi://([^/]{{1,253}})/([a-z])/({_LETTERS})\Z")
 
 
 class Kind(enum.StrEnum):
@@ -63,8 +65,7 @@ class MimiUri:
     def __post_init__(self) -> None:
         """Refuse what could not be read back."""
         check_domain(self.domain)
-        if not _NAME.match(self.name):
-            raise InvalidUri(_BAD_NAME)
+        check_name(self.name)
 
     def __str__(self) -> str:
         return f"mimi://{self.domain}/{self.kind}/{self.name}"
@@ -72,21 +73,26 @@ class MimiUri:
     @classmethod
     def parse(cls, text: str, kind: Kind | None = None) -> Self:
         """Read one; of the given kind, if one is given. Raises `InvalidUri`."""
-        parts = text.split("/")
-        if len(parts) != 5 or parts[0] != "mimi:" or parts[1] or len(text) > MAX_URI:
-            raise InvalidUri("expected mimi://domain/kind/name")
-        _, _, domain, letter, name = parts
+        whole = _URI.match(text)
+        domain, letter, name = whole.groups() if whole else _parts(text)
         found = _KINDS.get(letter)
         if found is None:
             raise InvalidUri("unknown kind of MIMI URI")
         if kind is not None and found is not kind:
             raise InvalidUri(f"expected a {kind.name} URI, got a {found.name} one")
         made = object.__new__(cls)  # by way of its slots: `__init__` would set them by name, which is slower
-        _put_domain(made, domain)
+        _put_domain(made, check_domain(domain))
         _put_kind(made, found)
-        _put_name(made, name)
-        made.__post_init__()
+        _put_name(made, name if whole else check_name(name))
         return made
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Domain, kind and name of what is none as a whole: which of them it is that is wrong, each of them says."""
+    parts = text.split("/")
+    if len(parts) != 5 or parts[0] != "mimi:" or parts[1] or len(text) > MAX_URI:
+        raise InvalidUri("expected mimi://domain/kind/name")
+    return parts[2], parts[3], parts[4]
 
 
 _put_domain, _put_kind, _put_name = (slot(MimiUri, name) for name in ("domain", "kind", "name"))

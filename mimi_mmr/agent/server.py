@@ -106,7 +106,7 @@ class Server:
             asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Take a connection, which has its task from here on: `asyncio.Server` forgets one that it takes as it closes."""
+        """Take a connection, and give it its task at once: `asyncio.Server` forgets those it has as it closes."""
         loop = asyncio.get_running_loop()
         try:
             connection, _ = listening.accept()

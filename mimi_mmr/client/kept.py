@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
 from mimi_mmr.client.history import History
 from mimi_mmr.client.saved import SavedContact, SavedJoined, SavedLeaf
@@ -205,7 +205,7 @@ class Kept(Shelves):
                 self._check_known(entry.member.device)
         except BindingRejected as error:
             why = f"leaf {entry.leaf}: {error}"
-            return replace(entry, standing=Standing.UNVERIFIED, member=None, why=why)
+            return entry._replace(standing=Standing.UNVERIFIED, member=None, why=why)
         return entry
 
     def _leaves_of(self, joined: Joined, user: MimiUri) -> list[int]:

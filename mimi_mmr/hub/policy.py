@@ -10,7 +10,7 @@ from typing import Annotated
 
 from mimi_mmr.errors import NotAllowed, SignatureRejected, WrongSigner
 from mimi_mmr.labels import SigningKey, verify
-from mimi_mmr.tls import U8, U32, U64, Code, Fixed, Nested, Struct, Vector
+from mimi_mmr.tls import U8, U32, U64, Code, Fixed, Nested, Struct, Vector, slot
 from mimi_mmr.uris import ROOM, USER_PSEUDONYM, MimiUri
 
 VERSION = 1
@@ -42,8 +42,18 @@ class RoleAssignment(Struct):
     role: Annotated[Role, Code(Role)]
 
 
+class _ByUser:
+    """Room for the roles by their users. It is no field: it says nothing that `roles` does not."""
+
+    __slots__ = ("_by_user",)
+    _by_user: Mapping[MimiUri, Role]
+
+
+_put_by_user = slot(_ByUser, "_by_user")
+
+
 @dataclass(frozen=True, slots=True)
-class RoomPolicy(Struct):
+class RoomPolicy(_ByUser, Struct):
     """Who may do what. `serial` grows with every change; identity policy is fixed at the room's creation."""
 
     version: Annotated[int, U8]
@@ -58,10 +68,12 @@ class RoomPolicy(Struct):
         """Refuse an unknown version, a pseudonym that stands twice, and `NEVER` as somebody's role."""
         if self.version != VERSION:
             raise ValueError(f"expected policy version {VERSION}, got {self.version}")
-        if len({entry.user_pseudonym for entry in self.roles}) != len(self.roles):
+        by_user = {entry.user_pseudonym: entry.role for entry in self.roles}
+        if len(by_user) != len(self.roles):
             raise ValueError("a pseudonym has two roles")
         if any(entry.role is Role.NEVER for entry in self.roles):
             raise ValueError("NEVER is a bar that nobody reaches, not a role that somebody has")
+        _put_by_user(self, by_user)
 
     @property
     def hash(self) -> bytes:
@@ -70,15 +82,12 @@ class RoomPolicy(Struct):
 
     def role(self, user: MimiUri) -> Role:
         """A participant's role."""
-        return self._roles().get(user, Role.MEMBER)
+        return self._by_user.get(user, Role.MEMBER)
 
     @property
     def privileged(self) -> frozenset[MimiUri]:
         """Who has a role above `MEMBER`."""
         return frozenset(entry.user_pseudonym for entry in self.roles if entry.role > Role.MEMBER)
-
-    def _roles(self) -> Mapping[MimiUri, Role]:
-        return {entry.user_pseudonym: entry.role for entry in self.roles}
 
     def allow_add(self, actor: MimiUri, target: MimiUri) -> None:
         """One's own clients always; others with the role. Raises `NotAllowed`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mimi_mmr.credentials import ResolvedMember
 from mimi_mmr.hub.policy import Role
@@ -18,8 +19,7 @@ class Standing(enum.Enum):
     HIDDEN = "hidden"
 
 
-@dataclass(frozen=True, slots=True)
-class Whois:
+class Whois(NamedTuple):
     """A member as another member sees it. `why` says what failed for one that is unverified."""
 
     leaf: int
