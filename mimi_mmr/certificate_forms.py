@@ -11,17 +11,21 @@ needless zeros.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
 _SEQUENCE, _INTEGER, _BITS, _OCTETS, _URI, _EXTENSIONS = 0x30, 0x02, 0x03, 0x04, 0x86, 0xA3
+# Certificate and tbsCertificate (both of 256 bytes at least), version, then tag and length of the serial number.
+_HEAD = struct.Struct(">HHHH5sBB")
+_LONG_SEQUENCE = 0x3082
 _V3 = bytes.fromhex("a003020102")
 _ED25519 = bytes.fromhex(
     "302a300506032b6570032100"
 )  # SubjectPublicKeyInfo (RFC 8410, section 4), then 32 bytes
 _SAN_CRITICAL = bytes.fromhex("0603551d110101ff")
 _KEY_SIZE = 32
-_MAX_SERIAL = 20
+_MAX_SERIAL = 20  # bytes (RFC 5280, section 4.1.2.2)
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ class DeviceCertificate:
         """Take apart a certificate for an Ed25519 key (32 bytes) and two URIs; None if it is another kind."""
         try:
             return _read(der)
-        except (_OtherForm, IndexError, UnicodeDecodeError):
+        except (_OtherForm, IndexError, UnicodeDecodeError, struct.error):
             return None
 
 
@@ -48,10 +52,21 @@ class _OtherForm(Exception):
 
 
 def _read(der: bytes) -> DeviceCertificate:
-    end = len(der)
-    start = _open_last(der, 0, _SEQUENCE, end)
-    at, tbs_end = _open(der, start, _SEQUENCE, end)
-    names_start = _skip_serial(der, _expect(der, at, _V3), tbs_end)
+    end, start = len(der), 4
+    outer, size, inner, tbs_size, version, integer, serial = _HEAD.unpack_from(der)
+    tbs_end, names_start = start + 4 + tbs_size, _HEAD.size + serial
+    if not (
+        outer == inner == _LONG_SEQUENCE
+        and size == end - 4 >= tbs_end - 4
+        and tbs_size >= 0x100
+        and version == _V3
+        and integer == _INTEGER
+        and 0 < serial <= _MAX_SERIAL
+    ):
+        raise _OtherForm
+    first = der[_HEAD.size]
+    if first >= 0x80 or (first == 0 and (serial == 1 or der[_HEAD.size + 1] < 0x80)):
+        raise _OtherForm  # a serial number is positive, and has no needless zero in front
     names_end = der.find(_ED25519, names_start)
     key_start = names_end + len(_ED25519)
     _check_names(der[names_start:names_end])
@@ -102,16 +117,6 @@ def _read_uris(der: bytes, at: int, end: int) -> tuple[str, str]:
     first, first_end = _open(der, at, _URI, end)
     second = _open_last(der, first_end, _URI, end)
     return der[first:first_end].decode("ascii"), der[second:end].decode("ascii")
-
-
-def _skip_serial(der: bytes, at: int, end: int) -> int:
-    """Past a positive number of at most 20 bytes (RFC 5280, section 4.1.2.2), with no needless zero in front."""
-    start, after = _open(der, at, _INTEGER, end)
-    serial = der[start:after]
-    needless = serial[:1] == b"\0" and serial[1:2] < b"\x80"
-    if not 0 < len(serial) <= _MAX_SERIAL or serial[0] >= 0x80 or needless:
-        raise _OtherForm
-    return after
 
 
 def _expect(der: bytes, at: int, constant: bytes) -> int:

@@ -111,6 +111,7 @@ class ClaimedDevice:
     chain: DeviceChain
     certified: CertifiedDevice | None = None
     is_bound: bool = False
+    _content: tuple[object, ...] = ()
 
     @classmethod
     def read(cls, credential: RealCredential) -> ClaimedDevice:
@@ -124,6 +125,8 @@ class ClaimedDevice:
 
     def verify_chain(self, trust: TrustAnchors, now: float) -> None:
         """The chain, or that all of it was found good before; raises `CertificateRejected`."""
+        real = self.credential
+        self._content = real.identity_key, real.binding_signature, real.chain
         known = trust.devices.get(self._content, now)
         self.is_bound = known is not None
         self.certified = trust.certified(self.chain, now) if known is None else known[1]
@@ -143,11 +146,6 @@ class ClaimedDevice:
                 raise BindingRejected(str(error)) from None
             trust.devices.put(self._content, certified.span, certified)
         return VerifiedDevice(certified.user, certified.device, certified.key, real.identity_key)
-
-    @property
-    def _content(self) -> tuple[object, ...]:
-        real = self.credential
-        return real.identity_key, real.binding_signature, real.chain
 
 
 class VerifiedDevice(NamedTuple):

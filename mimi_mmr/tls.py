@@ -14,8 +14,9 @@ within their bound, enums are known, text is UTF-8; anything else is a `ParseErr
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, get_type_hints
 
 from mimi_mmr.errors import InvalidUri, ParseError
@@ -69,25 +70,6 @@ class Reader:
         if value > limit:
             raise ParseError(f"{what} of {value} bytes, at most {limit} allowed", start)
         return value
-
-    def opaque(self, limit: int, what: str, least: int = 0) -> bytes:
-        """The bytes of the next variable-size vector: `least` to `limit` of them."""
-        # Nearly all that is parsed is vectors of less than 16 KiB: they are read here, in one call. What is wrong
-        # with the others, if anything is, is for `varint` and `take` to say.
-        data, at = self.data, self.offset
-        if at + 1 < self.end:
-            size, start = data[at], at + 1
-            if size >= 1 << 6:
-                size, start = (size << 8 | data[start]) - (1 << 14), start + 1
-                size = size if 1 << 6 <= size < 1 << 14 else MAX_VECTOR
-            stop = start + size
-            if least <= size <= limit and stop <= self.end and size < MAX_VECTOR:
-                self.offset = stop
-                return data[start:stop]
-        found = self.take(self.varint(what, limit), what)
-        if len(found) < least:
-            raise ParseError(f"{what} of {len(found)} bytes, at least {least} expected", at)
-        return found
 
     def vector(self, limit: int, what: str) -> Reader:
         """A reader over the next variable-size vector, which this one skips; copies nothing."""
@@ -213,7 +195,27 @@ class Opaque:
 
     def read(self, reader: Reader, what: str) -> bytes:
         """Read one value."""
-        return reader.opaque(self.limit, what, self.least)
+        # Nearly all that is parsed is vectors of less than 16 KiB: they are read here, in one call. What is wrong
+        # with the others, if anything is, is for `varint` and `take` to say.
+        data, at = reader.data, reader.offset
+        if at + 1 < reader.end:
+            size, start = data[at], at + 1
+            if size >= 1 << 6:
+                size, start = (size << 8 | data[start]) - (1 << 14), start + 1
+                size = size if 1 << 6 <= size < 1 << 14 else MAX_VECTOR
+            stop = start + size
+            if self.least <= size <= self.limit and stop <= reader.end and size < MAX_VECTOR:
+                reader.offset = stop
+                return data[start:stop]
+        found = reader.take(reader.varint(what, self.limit), what)
+        if len(found) < self.least:
+            raise ParseError(f"{what} of {len(found)} bytes, at least {self.least} expected", at)
+        return found
+
+
+@cache
+def _opaque(limit: int) -> Opaque:
+    return Opaque(limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ class Text:
         """Read one value."""
         start = reader.offset
         try:
-            return reader.opaque(self.limit, what).decode()
+            return _opaque(self.limit).read(reader, what).decode()
         except UnicodeDecodeError:
             raise ParseError(f"{what} is not UTF-8", start) from None
 
@@ -260,10 +262,11 @@ class Vector:
         """Read one value."""
         inner = reader.vector(self.limit, what)
         items: list[Any] = []
+        read = self.item.read
         while inner.offset < inner.end:
             if len(items) == self.count:
                 raise ParseError(f"more than {self.count} items in {what}", inner.offset)
-            items.append(self.item.read(inner, what))
+            items.append(read(inner, what))
         return tuple(items)
 
 
@@ -303,10 +306,15 @@ class Code:
         """Read one value."""
         start = reader.offset
         value = reader.uint(self.width, what)
-        try:
-            return self.kind(value)
-        except ValueError:
-            raise ParseError(f"unknown {self.kind.__name__} {value}", start) from None
+        found = _members(self.kind).get(value)
+        if found is None:
+            raise ParseError(f"unknown {self.kind.__name__} {value}", start)
+        return found
+
+
+@cache
+def _members(kind: type[enum.IntEnum]) -> Mapping[int, enum.IntEnum]:
+    return {int(member): member for member in kind}
 
 
 @dataclass(frozen=True, slots=True)

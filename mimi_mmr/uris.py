@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Annotated, Self
 
 from mimi_mmr.errors import InvalidUri, ParseError
-from mimi_mmr.tls import Reader, Struct, slot, vec
+from mimi_mmr.tls import Opaque, Reader, Struct, slot, vec
 
 MAX_URI = 512
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -95,6 +95,7 @@ def _parts(text: str) -> tuple[str, str, str]:
     return parts[2], parts[3], parts[4]
 
 
+_OPAQUE = Opaque(MAX_URI)
 _put_domain, _put_kind, _put_name = (slot(MimiUri, name) for name in ("domain", "kind", "name"))
 
 
@@ -112,7 +113,7 @@ class UriCodec:
         """Read one value."""
         start = reader.offset
         try:
-            return MimiUri.parse(reader.opaque(MAX_URI, what).decode(), self.kind)
+            return MimiUri.parse(_OPAQUE.read(reader, what).decode(), self.kind)
         except UnicodeDecodeError:
             raise ParseError(f"{what} is not UTF-8", start) from None
         except InvalidUri as error:
@@ -144,8 +145,12 @@ def is_self_certifying(user: MimiUri, set_public_key: bytes) -> bool:
 
 
 def _pseudonym(domain: str, set_public_key: bytes) -> str:
-    content = b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode()) + vec(set_public_key)
-    return uuid8(hashlib.sha256(content).digest())
+    return uuid8(hashlib.sha256(_pseudonyms_of(domain) + vec(set_public_key)).digest())
+
+
+@lru_cache(1024)  # as for `check_domain`
+def _pseudonyms_of(domain: str) -> bytes:
+    return b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode())
 
 
 def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:

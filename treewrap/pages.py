@@ -106,11 +106,13 @@ class Level:
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return None
-        bitmap = self.bitmap(index)
-        if not bitmap >> slot & 1:
+        # As in `_span`: the bitmaps are one number, and its bits below the slot's tell how much lies before.
+        at = (index & PAGE_MASK) * self._bitmap_size
+        bits = int.from_bytes(page.bitmaps[: at + self._bitmap_size], "little")
+        bit = 1 << (8 * at + slot)
+        if not bits & bit:
             return None
-        start, _ = self._span(page, index & PAGE_MASK)
-        start += (bitmap & ((1 << slot) - 1)).bit_count() * SLOT_SIZE
+        start = (bits & (bit - 1)).bit_count() * SLOT_SIZE
         return bytes(page.packed[start : start + SLOT_SIZE])
 
     def write(

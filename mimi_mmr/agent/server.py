@@ -113,7 +113,7 @@ class Server:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:  # out of descriptors: it would be said again at once, and for ever
-            log.error("no connection can be taken: %s", error.strerror)  # noqa: TRY400
+            log.error("no connection can be taken: %s", type(error).__name__)  # noqa: TRY400
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
             return

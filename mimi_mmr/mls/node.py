@@ -161,6 +161,7 @@ def _skip_leaf(reader: Reader) -> None:
     reader.vector(64, "LeafNode.signature")
 
 
+_IDENTITY = Opaque(MAX_IDENTITY)
 _SIGNATURE_KEY = slice(35, 67)  # type, length and 32 bytes, length and 32 bytes
 
 
@@ -171,7 +172,7 @@ def signature_key(row: bytes) -> bytes:
 
 def identity(row: bytes) -> bytes:
     """A leaf row's identity, without parsing the leaf."""
-    return Reader(row, 69).opaque(MAX_IDENTITY, "BasicCredential.identity")
+    return _IDENTITY.read(Reader(row, 69), "BasicCredential.identity")
 
 
 def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:

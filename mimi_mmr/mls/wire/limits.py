@@ -51,8 +51,6 @@ class ContentType(enum.IntEnum):
 class CodePoints:
     """`uint16 x<V>`: a list of IANA code points, of at most 512 bytes."""
 
-    limit: int = 512
-
     def write(self, out: bytearray, value: tuple[int, ...]) -> None:
         """Append the value."""
         write_varint(out, 2 * len(value))
@@ -61,10 +59,13 @@ class CodePoints:
     def read(self, reader: Reader, what: str) -> tuple[int, ...]:
         """Read one value."""
         start = reader.offset
-        data = reader.opaque(self.limit, what)
+        data = _CODE_POINTS.read(reader, what)
         if len(data) % 2:
             raise ParseError(f"{what} of {len(data)} bytes is no list of 16-bit values", start)
         return _code_points(data)
+
+
+_CODE_POINTS = Opaque(512)
 
 
 @lru_cache(256)

@@ -194,6 +194,10 @@ async def test_who_connects_as_the_agent_stops_is_not_left_waiting(home: Home, t
             assert await asyncio.to_thread(caller.recv, 1) == b""
 
 
+def open_descriptors() -> set[int]:
+    return {int(one.name) for one in Path("/proc/self/fd").iterdir()}
+
+
 async def test_who_connects_when_no_descriptor_is_left_is_served_when_one_is(
     home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,8 +207,7 @@ async def test_who_connects_when_no_descriptor_is_left_is_served_when_one_is(
     with socket.socket(socket.AF_UNIX) as caller:
         caller.setblocking(False)
         async with serving(home), asyncio.timeout(30):
-            most = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most + 1, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 1, hard))
             try:
                 caller.connect(str(home.socket))
                 with suppress(OSError):
