@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -152,10 +152,13 @@ class Answerer:
 
     def _check(self, request: Request, enc: bytes) -> Awaitable[None] | None:
         """Refuse what must not be served; what is returned, if anything, is to be awaited and refuses too."""
-        expected = request.header("expect")
+        fields = dict(request.fields)
+        expected, date = fields.get("expect"), fields.get("date")
+        if len(fields) < len(request.fields):  # some are repeated, as these may be
+            expected, date = request.header("expect"), request.header("date")
         if expected is not None and "100-continue" in expected.lower():
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
-        return self.replay.check(enc, request.header("date"), self.clock())
+        return self.replay.check(enc, date, self.clock())
 
     async def _fetch(self, request: Request, body: AsyncIterator[bytes] | None) -> AnyResponse:
         if self.observe is not None:
@@ -175,7 +178,7 @@ class Answerer:
 
     async def _with_content(self, request: Request, body: AsyncIterator[bytes]) -> Request:
         whole = await StreamedResponse(200, (), body).collect(self.request_limit)
-        return replace(request, content=whole.content)
+        return request._replace(content=whole.content)
 
     async def _collect(self, response: StreamedResponse) -> Response:
         try:

@@ -8,7 +8,7 @@ indeterminate-length messages and every truncation that section 3.8 allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from .bhttp_parts import (
     DEFAULT_LIMITS,
@@ -33,8 +33,7 @@ from .padding import Padding, unpadded
 __all__ = ["Informational", "Limits", "Request", "Response", "encode_request_control", "pad"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request.  `authority` may be empty, then the Host field decides (RFC 9292, section 3.4)."""
 
     method: str
@@ -80,15 +79,14 @@ class Request:
         return f"{self.scheme}://{self.host}".lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A response, with the interim responses that came before it."""
 
     status: int
     fields: Fields = ()
     content: bytes = b""
     trailers: Fields = ()
-    informational: tuple[Informational, ...] = field(default=())
+    informational: tuple[Informational, ...] = ()
 
     def to_bytes(self, padding: Padding = unpadded) -> bytes:
         """Return the known-length form, padded.  Raises InvalidMessage if a part is not valid HTTP."""
@@ -121,7 +119,7 @@ class Response:
 
     def with_fields(self, *more: Field) -> Response:
         """Return a copy with `more` fields at the end."""
-        return replace(self, fields=(*self.fields, *more))
+        return self._replace(fields=(*self.fields, *more))
 
 
 def pad(message: bytes, padding: Padding) -> bytes:

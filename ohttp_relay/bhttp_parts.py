@@ -201,10 +201,11 @@ class Reader:
 
     def section(self, *, known: bool, trailers: bool = False, may_miss: bool = True) -> tuple[Field, ...]:
         """Read a field section."""
-        if may_miss and self.at_end():
-            return ()
-        start = self._offset
-        if self._data[start : start + 1] == b"\0":  # no fields, in either form
+        start, data = self._offset, self._data
+        if start >= len(data):
+            if may_miss:
+                return ()
+        elif data[start] == 0:  # no fields, in either form
             self._offset = start + 1
             return ()
         texts = self._known_section() if known else self._streamed_section()

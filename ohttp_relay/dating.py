@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from . import problems
 from .bhttp import Request
 from .replay import format_date, parse_date
@@ -12,7 +10,7 @@ from .transport import media_type
 
 def dated(request: Request, now: float) -> Request:
     """Return a request with a Date; `now` in seconds since 1970."""
-    return replace(request, fields=(*request.fields, ("date", format_date(now))))
+    return request._replace(fields=(*request.fields, ("date", format_date(now))))
 
 
 def may_correct(status: int, content_type: str | None) -> bool:
