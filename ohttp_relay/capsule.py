@@ -58,24 +58,6 @@ class _Nonces:
 _NONCES: Final = _Nonces()
 
 
-class ResponseSealer:
-    """The gateway's end: encapsulates the response to one request."""
-
-    __slots__ = ("_context", "_enc")
-
-    def __init__(self, context: Context, enc: bytes) -> None:
-        self._context = context
-        self._enc = enc
-
-    def seal(self, response: bytes, nonce: bytes | None = None) -> bytes:
-        """Return the encapsulated response.  `nonce` is for vectors only."""
-        aead = self._context.aead
-        nonce = nonce or _NONCES.take(aead.entropy_size)
-        secret = self._context.export(RESPONSE_LABEL, aead.entropy_size)
-        cipher, base = response_cipher(aead, secret, self._enc, nonce)
-        return nonce + cipher.encrypt(base, response, None)
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class ResponseOpener:
     """The client's end: opens the response to one request."""
@@ -97,14 +79,22 @@ class ResponseOpener:
 
 
 class OpenedRequest:
-    """A request taken out of its capsule: Binary HTTP bytes, replay key, and the way back."""
+    """A request taken out of its capsule, at the gateway: Binary HTTP bytes, encapsulated key, and the way back."""
 
-    __slots__ = ("enc", "request", "sealer")
+    __slots__ = ("_context", "enc", "request")
 
-    def __init__(self, request: bytes, enc: bytes, sealer: ResponseSealer) -> None:
+    def __init__(self, request: bytes, enc: bytes, context: Context) -> None:
         self.request = request
         self.enc = enc
-        self.sealer = sealer
+        self._context = context
+
+    def seal(self, response: bytes, nonce: bytes | None = None) -> bytes:
+        """Return the encapsulated response.  `nonce` is for vectors only."""
+        aead = self._context.aead
+        nonce = nonce or _NONCES.take(aead.entropy_size)
+        secret = self._context.export(RESPONSE_LABEL, aead.entropy_size)
+        cipher, base = response_cipher(aead, secret, self.enc, nonce)
+        return nonce + cipher.encrypt(base, response, None)
 
 
 def start_request(
@@ -164,4 +154,4 @@ def decapsulate_request(ring: KeyRing, capsule: bytes) -> OpenedRequest:
     ciphertext = capsule[HEADER_SIZE + len(enc) :]
     if len(ciphertext) < TAG_SIZE:
         raise TruncatedCapsule(f"a sealed request has at least {TAG_SIZE} bytes, got {len(ciphertext)}")
-    return OpenedRequest(context.open(ciphertext), enc, ResponseSealer(context, enc))
+    return OpenedRequest(context.open(ciphertext), enc, context)

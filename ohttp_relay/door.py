@@ -5,27 +5,34 @@ and a table of headers for each request, whose head is, byte for byte, what the 
 head is read once and then known; a request that is there whole is answered from its bytes; and all else (a
 head not seen whole at once, another method or path, chunked or large bodies, slow clients, odd or hostile
 framing) goes, with its connection and for good, to the library, whose limits and rules then hold.
+
+Requests that came in one turn of the event loop are answered together: a service may then take each of its
+steps for all of them in a row, while the processor has that step's code at hand.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from .fields import Field
 from .replay import format_date
 from .reply import Passing, Reply
 from .telemetry import Metrics
 
+log = logging.getLogger(__name__)
+
 WHOLE: Final = 64 * 1024
 """Bytes of a request's content that are waited for here; a larger one streams through the library."""
 
 _HEAD: Final = 4096
+_TOGETHER: Final = 16  # requests: the first one's answer waits for the last one's
 _KNOWN_HEADS: Final = 1024  # which relays share; in memory only, and forgotten when there are more
 _TICK: Final = 1.0
 _REQUEST: Final = re.compile(
@@ -81,8 +88,8 @@ class Resident(Protocol):
     def expects(self, head: Head) -> bool:
         """Tell whether requests with this head are answered at the door."""
 
-    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply | Passing]:
-        """Return the answer to a request, or what will be it; never raises, now or later."""
+    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
+        """Return the answers to requests, in their order, or what will be them; never raises, now or later."""
 
 
 class Visitor(Protocol):
@@ -91,6 +98,14 @@ class Visitor(Protocol):
     @property
     def peer(self) -> str:
         """The address the connection comes from."""
+
+
+class Visit(NamedTuple):
+    """A request that is there whole: its head, its content, who sent it."""
+
+    head: Head
+    body: bytes
+    visitor: Visitor
 
 
 class House:
@@ -114,6 +129,7 @@ class House:
         self.loop = asyncio.get_running_loop()
         self.doors: set[Door] = set()
         self.closing = False
+        self._asked: list[tuple[Door, Visit, float]] = []
         self._heads: dict[bytes, Head | None] = {}
         self._tick()
 
@@ -133,9 +149,33 @@ class House:
             self._heads[data] = found
             return found
 
+    def ask(self, door: Door, visit: Visit) -> None:
+        """Have a request answered at the end of this turn of the loop."""
+        if not self._asked:
+            self.loop.call_soon(self._answer)
+        self._asked.append((door, visit, time.perf_counter()))
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
+        if self._asked:
+            self.loop.call_soon(self._answer)
+        try:
+            replies = self.resident.receive([visit for _, visit, _ in asked])
+        except (
+            Exception
+        ) as error:  # a defect of the service: nobody is to wait for ever, nor to bring others down
+            log.error("requests failed at the door: %s", type(error).__name__)  # noqa: TRY400
+            for door, _, _ in asked:
+                door.abandon()
+            return
+        for (door, _, started), reply in zip(asked, replies, strict=True):
+            door.answer(reply, started)
+
     async def close(self, grace: float) -> None:
         """Let requests that are being answered end, for `grace` seconds; close all connections."""
         self.closing = True
+        while self._asked:
+            self._answer()
         for door in tuple(self.doors):
             door.close()
         tasks = [door.task for door in self.doors if door.task is not None]
@@ -156,12 +196,26 @@ class House:
 class Door(asyncio.Protocol):
     """One connection, until it is passed on."""
 
-    __slots__ = ("_drained", "_head", "_held", "_house", "_last", "_paused", "_since", "_transport", "task")
+    __slots__ = (
+        "_asked",
+        "_drained",
+        "_head",
+        "_held",
+        "_house",
+        "_last",
+        "_leaving",
+        "_paused",
+        "_since",
+        "_transport",
+        "task",
+    )
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._held = b""
         self._last = b"\0"  # how the last request's head read; no request starts so
+        self._asked = False  # the house has a request of this door's
+        self._leaving = False  # the client sends nothing more
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self._since = house.now
@@ -190,7 +244,7 @@ class Door(asyncio.Protocol):
         """Answer a whole request, or wait for the rest of one, or pass the connection on."""
         if self._held:
             data = self._held + data
-        if self.task is not None or self._paused:
+        if self._asked or self.task is not None or self._paused:
             self._hold(data)  # a next request waits its turn
         else:
             self._take(data)
@@ -211,12 +265,25 @@ class Door(asyncio.Protocol):
             return
         self._held = data[end:]
         self._since = house.now
-        started = time.perf_counter()
-        reply = house.resident.receive(head, data[start:end], self)
+        self._asked = True
+        house.ask(self, Visit(head, data[start:end], self))
+
+    def eof_received(self) -> bool:
+        """Answer what was asked before the client sent its end; keep the connection for that, and no longer."""
+        self._leaving = True
+        return self._asked
+
+    def answer(self, reply: Reply | Awaitable[Reply | Passing], started: float) -> None:
+        """Answer the request that the house was asked for, now or when the answer is there."""
+        self._asked = False
         if isinstance(reply, Reply):
             self._answer(reply, started)
-        else:
-            self.task = house.loop.create_task(self._wait(reply, started))
+            if self._leaving:
+                self._transport.close()
+            return
+        self.task = self._house.loop.create_task(self._wait(reply, started))
+        if self._leaving or self._transport.is_closing():
+            self.abandon()
 
     def _hold(self, data: bytes) -> None:
         if not self._held:
@@ -260,7 +327,7 @@ class Door(asyncio.Protocol):
         house = self._house
         if house.metrics is not None:  # first: who has the answer may look
             house.metrics.answered(reply.status, time.perf_counter() - started)
-        if isinstance(reply, Reply):
+        if isinstance(reply, Reply) and not self._transport.is_closing():
             self._transport.write(reply.to_bytes(house.date, close=house.closing))
         self._since = house.now
         if house.closing:
@@ -284,7 +351,8 @@ class Door(asyncio.Protocol):
         self._house.loop.call_soon(self._next)
 
     def _next(self) -> None:
-        if self._held and self.task is None and not self._paused and not self._transport.is_closing():
+        idle = not self._asked and self.task is None and not self._paused
+        if self._held and idle and not self._transport.is_closing():
             self._transport.resume_reading()
             data, self._held = self._held, b""
             self._take(data)
@@ -302,7 +370,7 @@ class Door(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Look after a connection that is slow or unused."""
         idle = now - self._since
-        if self.task is not None or idle < _TICK:
+        if self._asked or self.task is not None or idle < _TICK:
             return
         if self._paused:
             if idle > self._house.idle:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ from . import capsule, chunked, problems
 from .answering import Answerer, problem
 from .bhttp import Limits, Request, Response
 from .capsule import OpenedRequest, decapsulate_request
-from .door import Head, Visitor
+from .door import Head, Visit
 from .errors import (
     BodyTooLarge,
     CapsuleError,
@@ -164,39 +164,49 @@ class Gateway(Service):
             request.content, limits.request, request.content_length, limits.idle_seconds
         )
         self._see("gateway.received", request, body)
-        reply = self.receive(body)
+        [reply] = self.receive([body])
         return reply if isinstance(reply, Reply) else await reply
 
-    def receive(self, body: bytes) -> Reply | Awaitable[Reply]:
-        """Return the answer to an encapsulated request that is there whole, or what will be it; never raises."""
+    def receive(self, bodies: Sequence[bytes]) -> list[Reply | Awaitable[Reply]]:
+        """Return the answers to encapsulated requests that are there whole, or what will be them; never raises.
+
+        Each step is taken for all of them before the next: steps push each other's code out of a processor's
+        caches, which costs a tenth of the time where requests are many.
+        """
+        opened = [self._decapsulate(body) for body in bodies]
+        answered = [one if isinstance(one, Reply) else (one, self._respond(one)) for one in opened]
+        return [one if isinstance(one, Reply) else self._encapsulate(*one) for one in answered]
+
+    def _decapsulate(self, body: bytes) -> OpenedRequest | Reply:
         try:
-            opened = decapsulate_request(self.keyring, body)
+            return decapsulate_request(self.keyring, body)
         except CapsuleError as error:
             return _refusal(error)
-        sealed = self.respond(opened)
-        return Reply(200, _SEALED, sealed) if isinstance(sealed, bytes) else _reply_later(sealed)
+
+    def _encapsulate(
+        self, opened: OpenedRequest, response: Response | Awaitable[Response]
+    ) -> Reply | Awaitable[Reply]:
+        if isinstance(response, Response):
+            return Reply(200, _SEALED, opened.seal(self._encode(response)))
+        return self._reply_later(opened, response)
 
     async def answer(self, opened: OpenedRequest) -> bytes:
         """Return the encapsulated response to a request that is out of its capsule; never raises."""
-        sealed = self.respond(opened)
-        return sealed if isinstance(sealed, bytes) else await sealed
+        response = self._respond(opened)
+        return opened.seal(self._encode(response if isinstance(response, Response) else await response))
 
-    def respond(self, opened: OpenedRequest) -> bytes | Awaitable[bytes]:
-        """Return what `answer` does, at once if nothing has to be waited for."""
+    def _respond(self, opened: OpenedRequest) -> Response | Awaitable[Response]:
+        """Return the response, at once if nothing has to be waited for."""
         if self._observe is not None:
             self._observe("gateway.decapsulated", Seen(body=opened.request))
         try:
             request = Request.from_bytes(opened.request, self._whole_limits)
         except OhttpError as error:
-            response: Response | Awaitable[Response] = self._answerer.refusal(error)
-        else:
-            response = self._answerer.whole(request, opened.enc)
-        if isinstance(response, Response):
-            return opened.sealer.seal(self._encode(response))
-        return self._seal_later(opened, response)
+            return self._answerer.refusal(error)
+        return self._answerer.whole(request, opened.enc)
 
-    async def _seal_later(self, opened: OpenedRequest, response: Awaitable[Response]) -> bytes:
-        return opened.sealer.seal(self._encode(await response))
+    async def _reply_later(self, opened: OpenedRequest, response: Awaitable[Response]) -> Reply:
+        return Reply(200, _SEALED, opened.seal(self._encode(await response)))
 
     def _encode(self, response: Response) -> bytes:
         try:
@@ -257,10 +267,11 @@ class _AtTheDoor:
             and media_type(head.fields.get("content-type")) == capsule.REQUEST_TYPE
         )
 
-    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply]:
+    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply]]:
         if self.gateway.observed:
-            self.gateway.see_whole("gateway.received", head, body, visitor)
-        return self.gateway.receive(body)
+            for visit in visits:
+                self.gateway.see_whole("gateway.received", visit)
+        return self.gateway.receive([visit.body for visit in visits])
 
 
 def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
@@ -270,7 +281,3 @@ def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
 def _refusal(error: CapsuleError) -> Reply:
     kind = problems.OHTTP_KEY if isinstance(error, UnknownKey | OpenFailed) else problems.BLANK
     return _plain(400, str(error), kind)
-
-
-async def _reply_later(sealed: Awaitable[bytes]) -> Reply:
-    return Reply(200, _SEALED, await sealed)

@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
-from .door import Head, Resident, Visitor
+from .door import Resident, Visit
 from .errors import ConfigurationError
 from .targets import CheckedConnector
 from .telemetry import Metrics
@@ -97,9 +97,10 @@ class Service:
             pairs = header_pairs(request.headers.items())
             self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
 
-    def see_whole(self, event: str, head: Head, body: bytes, visitor: Visitor) -> None:
+    def see_whole(self, event: str, visit: Visit) -> None:
         """Tell what came in at the door."""
-        self._note(event, Seen(visitor.peer, "POST", head.path, 0, head.pairs, body))
+        head = visit.head
+        self._note(event, Seen(visit.visitor.peer, "POST", head.path, 0, head.pairs, visit.body))
 
     @property
     def observed(self) -> bool:

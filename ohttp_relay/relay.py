@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +21,7 @@ from yarl import URL
 
 from . import chunked
 from .capsule import REQUEST_TYPE
-from .door import Head, Visitor
+from .door import Head, Visit
 from .errors import BodyTooLarge, ConfigurationError, InvalidKeyList
 from .fields import Field
 from .keptkeys import KeyShelf
@@ -182,15 +182,13 @@ class Relay(Service):
         """Tell whether a gateway has this name."""
         return name in self._gateways
 
-    def receive(
-        self, name: str, head: Head, body: bytes, visitor: Visitor
-    ) -> Reply | Awaitable[Reply | Passing]:
+    def receive(self, name: str, visit: Visit) -> Reply | Awaitable[Reply | Passing]:
         """Return the answer to a small request, or what will be it; never raises."""
-        if self._rate is not None and not self._rate.allows(visitor.peer):
+        if self._rate is not None and not self._rate.allows(visit.visitor.peer):
             return _too_many(self._rate)
         if self.observed:
-            self.see_whole("relay.received", head, body, visitor)
-        return self._forward(name, REQUEST_TYPE, body)
+            self.see_whole("relay.received", visit)
+        return self._forward(name, REQUEST_TYPE, visit.body)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if not self.knows(request.match_info["name"]):
@@ -340,8 +338,8 @@ class _AtTheDoor:
             and head.length <= min(self.relay.limits.buffered, self.relay.limits.request)
         )
 
-    def receive(self, head: Head, body: bytes, visitor: Visitor) -> Reply | Awaitable[Reply | Passing]:
-        return self.relay.receive(self._name(head), head, body, visitor)
+    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
+        return [self.relay.receive(self._name(visit.head), visit) for visit in visits]
 
     def _name(self, head: Head) -> str:
         return head.path.removeprefix(f"{self.prefix}/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ from aiohttp.http import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohttp_relay.door import WHOLE, Door, Head, House
+from ohttp_relay.door import WHOLE, Door, Head, House, Visit
 from ohttp_relay.gateway import DEFAULT_PATH, Gateway
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.mount import AT_THE_DOOR
@@ -77,11 +77,18 @@ class Echo:
         self.cancelled = False
         self.length: int | None = None
         self.peers: list[str] = []
+        self.together: list[int] = []
 
     def expects(self, head: Head) -> bool:
         return head.path == "/x"
 
-    def receive(self, head: Head, body: bytes, visitor: Any) -> Reply | Awaitable[Reply | Passing]:
+    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
+        self.together.append(len(visits))
+        return [self.one(visit.body, visit.visitor) for visit in visits]
+
+    def one(self, body: bytes, visitor: Any) -> Reply | Awaitable[Reply | Passing]:
+        if body == b"defect":
+            raise KeyError
         self.peers.append(visitor.peer)
         reply = Reply(200, (("Content-Type", "message/ohttp-res"),), body)
         if body.startswith(b"stream"):
@@ -181,6 +188,7 @@ async def test_an_unusual_head_is_passed_on_byte_for_byte(house: House, data: by
     door, transport = opened(house)
     door.data_received(wire(b"first"))
     door.data_received(data + b"z")
+    await settle()
     assert bodies(transport.written) == [b"first"]
     assert transport.protocol.data == data + b"z"
     assert not house.doors
@@ -237,10 +245,12 @@ async def test_a_request_is_answered_however_it_is_split(house: House) -> None:
         door.data_received(data[:cut])
         assert not transport.written
         door.data_received(data[cut:])
+        await settle()
         assert bodies(transport.written) == [b"body"]
     door, transport = opened(house)
     for at in range(start, len(data) + 1):
         door.data_received(data[:start] if at == start else data[at - 1 : at])
+    await settle()
     assert bodies(transport.written) == [b"body"]
     for cut in range(1, start):  # a head that is not all there is the library's
         door, transport = opened(house)
@@ -254,6 +264,72 @@ async def test_requests_that_come_at_once_are_answered_in_turn(house: House) -> 
     await settle()
     assert bodies(transport.written) == [b"1", b"2", b"3"]
     assert transport.protocol.data == UNUSUAL[0]
+
+
+async def test_requests_of_one_turn_are_answered_together(house: House) -> None:
+    echo = house.resident
+    assert isinstance(echo, Echo)
+    doors = [opened(house) for _ in range(40)]
+    for at, (door, _) in enumerate(doors):
+        door.data_received(wire(b"%d" % at))
+    assert not echo.together
+    await settle()
+    assert echo.together == [16, 16, 8]
+    assert [bodies(transport.written) for _, transport in doors] == [[b"%d" % at] for at in range(40)]
+
+
+async def test_who_sends_nothing_more_is_answered_and_who_is_gone_is_not_written_to(house: House) -> None:
+    door, transport = opened(house)
+    door.data_received(wire(b"1"))
+    assert door.eof_received()
+    await settle()
+    assert bodies(transport.written) == [b"1"]
+    assert transport.closed
+    door, transport = opened(house)
+    assert not door.eof_received()
+    gone, transport = opened(house)
+    gone.data_received(wire(b"1"))
+    transport.closed = True
+    gone.connection_lost(None)
+    await settle()
+    assert not transport.written
+    echo = house.resident
+    assert isinstance(echo, Echo)
+    echo.gate = asyncio.Event()
+    for leave in (Door.eof_received, lambda door: door.connection_lost(None)):
+        echo.cancelled = False
+        door, transport = opened(house)
+        door.data_received(wire(b"1"))
+        leave(door)
+        transport.closed = leave is not Door.eof_received
+        await settle()
+        assert echo.cancelled
+        assert transport.closed
+        assert not transport.written
+
+
+async def test_a_defect_of_the_service_leaves_nobody_waiting(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    doors = [opened(house) for _ in range(3)]
+    (first, _), (second, _), (third, transport) = doors
+    first.data_received(wire(b"1"))
+    second.data_received(wire(b"defect"))
+    await settle()
+    assert [record.getMessage() for record in caplog.records] == ["requests failed at the door: KeyError"]
+    assert [transport.closed for _, transport in doors] == [True, True, False]
+    third.data_received(wire(b"3"))
+    await settle()
+    assert bodies(transport.written) == [b"3"]
+
+
+async def test_the_end_answers_what_was_asked_just_before(house: House) -> None:
+    door, transport = opened(house)
+    door.data_received(wire(b"1"))
+    await house.close(5.0)
+    assert bodies(transport.written) == [b"1"]
+    assert b"Connection: close\r\n" in transport.written
+    assert transport.closed
 
 
 async def test_an_answer_that_is_waited_for_holds_up_the_next_and_is_given_up_for_a_client_that_left(
@@ -430,6 +506,7 @@ async def test_answers_are_counted(house: House) -> None:
     door, _ = opened(house)
     for _ in range(3):
         door.data_received(wire(b"1"))
+    await settle()
     assert house.metrics is not None
     shown = house.metrics.render().decode()
     assert 'ohttp_requests_total{role="gateway",status="200"} 3.0' in shown
