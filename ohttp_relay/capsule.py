@@ -8,13 +8,14 @@ and ciphertext.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from .errors import NoUsableKey, TruncatedCapsule, UnknownKey
+from .errors import CapsuleError, NoUsableKey, TruncatedCapsule, UnknownKey
 from .hkdf import expand_info, extract, prf_two
 from .hpke import NONCE_SIZE, TAG_SIZE, Aead, Cipher, Context, Schedule, Suite, open_sealed
-from .kem import KEMS, KemSecret
+from .kem import KEMS, KemSecret, PrivateKey
 from .keyconfig import KeyConfig
 from .keys import KeyRing
 
@@ -130,6 +131,11 @@ def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, Contex
 
     Raises TruncatedCapsule, UnknownKey, or OpenFailed for an impossible encapsulated key.
     """
+    private, schedule, enc = _read_header(ring, data, label)
+    return enc, schedule.context(private.decapsulate(enc))
+
+
+def _read_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[PrivateKey, Schedule, bytes]:
     header = data[:HEADER_SIZE]
     if len(header) < HEADER_SIZE:
         raise TruncatedCapsule(f"a request header has {HEADER_SIZE} bytes, got {len(data)}")
@@ -137,7 +143,7 @@ def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, Contex
     enc = data[HEADER_SIZE : HEADER_SIZE + size]
     if len(enc) < size:
         raise TruncatedCapsule(f"an encapsulated key has {size} bytes, got {len(enc)}")
-    return enc, schedule.context(private.decapsulate(enc))
+    return private, schedule, enc
 
 
 def enc_size(header: bytes) -> int:
@@ -151,7 +157,40 @@ def enc_size(header: bytes) -> int:
 def decapsulate_request(ring: KeyRing, capsule: bytes) -> OpenedRequest:
     """Open an encapsulated request.  Raises TruncatedCapsule, UnknownKey or OpenFailed."""
     enc, context = open_header(ring, capsule, REQUEST_LABEL)
+    return _open(capsule, enc, context)
+
+
+def _open(capsule: bytes, enc: bytes, context: Context) -> OpenedRequest:
     ciphertext = capsule[HEADER_SIZE + len(enc) :]
     if len(ciphertext) < TAG_SIZE:
         raise TruncatedCapsule(f"a sealed request has at least {TAG_SIZE} bytes, got {len(ciphertext)}")
     return OpenedRequest(context.open(ciphertext), enc, context)
+
+
+def decapsulate_requests(ring: KeyRing, capsules: Iterable[bytes]) -> list[OpenedRequest | CapsuleError]:
+    """Do as `decapsulate_request` for several; an error stands where it would be raised.
+
+    Each step is taken for all of them before the next: steps push each other's code out of a processor's caches.
+    """
+
+    def begin(capsule: bytes) -> tuple[PrivateKey, Schedule, bytes, bytes]:
+        return *_read_header(ring, capsule, REQUEST_LABEL), capsule
+
+    def agree(begun: tuple[PrivateKey, Schedule, bytes, bytes]) -> tuple[bytes, Schedule, bytes, bytes]:
+        private, schedule, enc, capsule = begun
+        return private.decapsulate(enc), schedule, enc, capsule
+
+    def derive(agreed: tuple[bytes, Schedule, bytes, bytes]) -> tuple[bytes, bytes, Context]:
+        shared, schedule, enc, capsule = agreed
+        return capsule, enc, schedule.context(shared)
+
+    found: list[Any] = list(capsules)
+    steps: tuple[Callable[[Any], object], ...] = (begin, agree, derive, lambda derived: _open(*derived))
+    for step in steps:
+        for at, one in enumerate(found):
+            if not isinstance(one, CapsuleError):
+                try:
+                    found[at] = step(one)
+                except CapsuleError as error:
+                    found[at] = error
+    return found
