@@ -24,6 +24,7 @@ from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
 from mimi_mmr.vault import Vault
 
 _SETTINGS = b"settings"
+_ENTERING = b"entering"  # there is one: the client is a further device of an account, or was to become one
 
 
 class Bell:
@@ -91,6 +92,12 @@ class Agent:
         return self._client if self._client is not None and not self._client.registered else None
 
     @property
+    def entering(self) -> Client | None:
+        """A further device that is not in yet: it may try again with another code, after whatever has ended it."""
+        began = self._client is not None and _ENTERING in self.vault.table("agent")
+        return self._client if began and self._client and self._client.devices_room is None else None
+
+    @property
     def settings(self) -> Settings | None:
         """What the client is opened with; None before there is one."""
         row = self.vault.table("agent").get(_SETTINGS)
@@ -121,12 +128,16 @@ class Agent:
             key_package_slot=settings.key_package_slot,
         )
 
-    def begin(self, settings: Settings, make: Callable[[Settings, Vault], Client]) -> Client:
-        """Put a new client into the vault; once it has registered, call `begun`."""
+    def begin(
+        self, settings: Settings, make: Callable[[Settings, Vault], Client], *, entering: bool = False
+    ) -> Client:
+        """Put a new client into the vault, or one `entering` an account; once it has registered, call `begun`."""
         if self.settings is not None:
             raise AgentError("there is an account in this home already; another one needs another --home")
         with self.vault.transaction():
             self.keep_settings(settings)
+            if entering:
+                self.vault.table("agent")[_ENTERING] = b""
             self._client = make(settings, self.vault)
         return self._client
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from mimi_mmr.agent.errors import NothingYet
+from mimi_mmr.agent.errors import AgentError, NothingYet
 from mimi_mmr.agent.operations.account import provider_url, settings_of
 from mimi_mmr.agent.operations.registry import operation
 from mimi_mmr.agent.settings import Settings
@@ -53,7 +53,12 @@ async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
         slot = settings.key_package_slot
         return Client(user, device, domain, url, trust, vault=vault, ssl_context=tls, key_package_slot=slot)
 
-    client = agent.begin(settings_of(agent, given), make)
+    client = agent.entering
+    if client is None:
+        client = agent.begin(settings_of(agent, given), make, entering=True)
+    elif (client.user.name, client.user.domain, client.device.name) != (user, domain, device):
+        raise AgentError(f"this was to become a device of {client.user}: say the same again, or delete it")
+    await agent.background.stop()
     try:
         await client.join_account(given.text("code"))
     finally:
