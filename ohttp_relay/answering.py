@@ -74,7 +74,7 @@ class Answerer:
     refused: Callable[[str], None] | None = None
 
     def whole(self, request: Request, enc: bytes) -> Response | Awaitable[Response]:
-        """Return the whole answer to a whole request, or what will be it.  Raises nothing but CancelledError.
+        """Return the whole answer to a whole request, or what will be it, which raises nothing but CancelledError.
 
         An in-process target that answers at once costs no task and no timer.
         """
@@ -86,8 +86,8 @@ class Answerer:
                 return answer if isinstance(answer, Response) else self._later(request, answer)
         except OhttpError as error:
             return self.refusal(error)
-        except Exception as error:
-            return self._failure(error)
+        except (Exception, asyncio.CancelledError) as error:
+            return self._failure(error)  # given up by the target itself: nothing is awaited here
         return self._later(request, None, waiting, handler)
 
     async def _later(
@@ -187,7 +187,7 @@ class Answerer:
             return problem(502, "the target's answer is too large")
 
     @staticmethod
-    def _failure(error: Exception) -> Response:
+    def _failure(error: BaseException) -> Response:
         # A target's own failure must not leave the encapsulation, nor its content reach the log.
         log.error("a target failed: %s", type(error).__name__)
         return problem(500, "the target failed")

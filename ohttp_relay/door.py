@@ -152,18 +152,20 @@ class House:
     def ask(self, door: Door, visit: Visit) -> None:
         """Have a request answered at the end of this turn of the loop."""
         if not self._asked:
-            self.loop.call_soon(self._answer)
+            self.loop.call_soon(self.answer)
         self._asked.append((door, visit, time.perf_counter()))
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Answer those that asked first, as many as are answered together."""
         asked, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
+        if not asked:  # somebody could not wait
+            return
         if self._asked:
-            self.loop.call_soon(self._answer)
+            self.loop.call_soon(self.answer)
         try:
             replies = self.resident.receive([visit for _, visit, _ in asked])
-        except (
-            Exception
-        ) as error:  # a defect of the service: nobody is to wait for ever, nor to bring others down
+        except Exception as error:
+            # A defect of the service: nobody is to wait for ever, nor to bring down the doors of other turns.
             log.error("requests failed at the door: %s", type(error).__name__)  # noqa: TRY400
             for door, _, _ in asked:
                 door.abandon()
@@ -175,7 +177,7 @@ class House:
         """Let requests that are being answered end, for `grace` seconds; close all connections."""
         self.closing = True
         while self._asked:
-            self._answer()
+            self.answer()
         for door in tuple(self.doors):
             door.close()
         tasks = [door.task for door in self.doors if door.task is not None]
@@ -203,7 +205,6 @@ class Door(asyncio.Protocol):
         "_held",
         "_house",
         "_last",
-        "_leaving",
         "_paused",
         "_since",
         "_transport",
@@ -215,7 +216,6 @@ class Door(asyncio.Protocol):
         self._held = b""
         self._last = b"\0"  # how the last request's head read; no request starts so
         self._asked = False  # the house has a request of this door's
-        self._leaving = False  # the client sends nothing more
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self._since = house.now
@@ -268,21 +268,24 @@ class Door(asyncio.Protocol):
         self._asked = True
         house.ask(self, Visit(head, data[start:end], self))
 
-    def eof_received(self) -> bool:
-        """Answer what was asked before the client sent its end; keep the connection for that, and no longer."""
-        self._leaving = True
-        return self._asked
+    def eof_received(self) -> None:
+        """Answer what was asked before the client sent its end, as far as nothing has to be waited for.
+
+        At once, for the transport closes after this; one with TLS could not be kept from it.
+        """
+        self._next()
+        while self._asked:
+            self._house.answer()
+            self._next()
 
     def answer(self, reply: Reply | Awaitable[Reply | Passing], started: float) -> None:
         """Answer the request that the house was asked for, now or when the answer is there."""
         self._asked = False
         if isinstance(reply, Reply):
             self._answer(reply, started)
-            if self._leaving:
-                self._transport.close()
             return
         self.task = self._house.loop.create_task(self._wait(reply, started))
-        if self._leaving or self._transport.is_closing():
+        if self._transport.is_closing():
             self.abandon()
 
     def _hold(self, data: bytes) -> None:
@@ -300,6 +303,11 @@ class Door(asyncio.Protocol):
             answer = await reply
             if isinstance(answer, Passing):
                 await self._pass(answer)
+        except Exception as error:
+            # A defect of the service: the next answer must not be taken for this one's.
+            log.error("a request failed at the door: %s", type(error).__name__)  # noqa: TRY400
+            self._transport.close()
+            return
         finally:
             self.task = None
             if metrics is not None:
@@ -359,6 +367,8 @@ class Door(asyncio.Protocol):
 
     def _pass_on(self, data: bytes) -> None:
         """Give the connection to the library, with what came of its next request."""
+        if self._transport.is_closing():  # which would do what it is asked to, and could not say so
+            return
         self._house.doors.discard(self)
         self._held = b""
         handler = self._house.library()

@@ -6,6 +6,7 @@ encapsulated response, and the outer status is 200.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -45,6 +46,8 @@ from .transport import Observer, Seen, media_type, read_limited
 from .websocket import SocketLimits
 
 __all__ = ["DEFAULT_PATH", "Gateway", "GatewayLimits", "Handler"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PATH: Final = "/.well-known/ohttp-gateway"
 UNDATED_WINDOW: Final = 2 * 86_400.0
@@ -211,7 +214,11 @@ class Gateway(Service):
         try:
             return response.to_bytes(self._padding)
         except InvalidMessage:
-            return problem(502, "the target's answer is not valid HTTP").to_bytes(self._padding)
+            pass
+        except Exception as error:
+            # An in-process target may give anything: the requests that are answered together must not suffer.
+            log.error("a target gave no answer: %s", type(error).__name__)  # noqa: TRY400
+        return problem(502, "the target's answer is not valid HTTP").to_bytes(self._padding)
 
     async def _handle_chunked(self, request: web.Request) -> web.StreamResponse:
         self._see("gateway.received", request)

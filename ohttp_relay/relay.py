@@ -51,6 +51,10 @@ from .websocket import SocketLimits
 Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
 """Decides whether a client may use the relay; nothing it looks at is forwarded."""
 
+_WITHOUT_CONTENT: Final = (
+    204,
+    304,
+)  # whatever length they say: framing after them would be taken for an answer
 # What a gateway's answer may carry back; all else (Set-Cookie, Server, Via, ...) stays here.
 _RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After", "Incremental")
 
@@ -274,7 +278,8 @@ class Relay(Service):
 
     async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | Passing:
         """Hand the gateway's answer back: at once if it is small, else piece by piece."""
-        headers, length = answer.headers, answer.content_length
+        headers = answer.headers
+        length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
         fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
         if length is None or length > self.limits.buffered:
             return self._return_pieces(answer, fields)

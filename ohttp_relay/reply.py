@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -13,6 +13,8 @@ from aiohttp import web
 from .errors import OhttpError
 from .fields import Field
 from .streams import OwnedStream, abort
+
+_KNOWN: Final = frozenset(HTTPStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,9 @@ class Reply(NamedTuple):
 
 @lru_cache(maxsize=256)  # nearly all answers start the same
 def _head(status: int, fields: tuple[Field, ...], close: bool) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    phrase = HTTPStatus(status).phrase if status in _KNOWN else ""  # a gateway's own may be any
+    lines = [f"HTTP/1.1 {status} {phrase}"]
     lines += [f"{name}: {value}" for name, value in fields]
     lines += ["Connection: close"] if close else []
-    return "\r\n".join([*lines, ""]).encode("latin-1")
+    # As the library decodes what a gateway sent, so that it goes on octet for octet.
+    return "\r\n".join([*lines, ""]).encode("utf-8", "surrogateescape")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,8 +18,12 @@ from aiohttp.http import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ohttp_relay.bhttp import Request, Response
+from ohttp_relay.capsule import encapsulate_request
+from ohttp_relay.dating import dated
 from ohttp_relay.door import WHOLE, Door, Head, House, Visit
 from ohttp_relay.gateway import DEFAULT_PATH, Gateway
+from ohttp_relay.keyconfig import choose_config, decode_key_list
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.mount import AT_THE_DOOR
 from ohttp_relay.relay import Relay
@@ -89,6 +97,8 @@ class Echo:
     def one(self, body: bytes, visitor: Any) -> Reply | Awaitable[Reply | Passing]:
         if body == b"defect":
             raise KeyError
+        if body == b"defect, later":
+            return self.fail()
         self.peers.append(visitor.peer)
         reply = Reply(200, (("Content-Type", "message/ohttp-res"),), body)
         if body.startswith(b"stream"):
@@ -102,6 +112,9 @@ class Echo:
             self.cancelled = True
             raise
         return reply
+
+    async def fail(self) -> Reply:
+        raise KeyError
 
     async def stream(self, body: bytes) -> Passing:
         async def pieces() -> AsyncGenerator[bytes, None]:
@@ -279,33 +292,70 @@ async def test_requests_of_one_turn_are_answered_together(house: House) -> None:
 
 
 async def test_who_sends_nothing_more_is_answered_and_who_is_gone_is_not_written_to(house: House) -> None:
+    echo = house.resident
+    assert isinstance(echo, Echo)
+    others = [opened(house) for _ in range(20)]
+    for other, _ in others:
+        other.data_received(wire(b"0"))
     door, transport = opened(house)
-    door.data_received(wire(b"1"))
-    assert door.eof_received()
+    door.data_received(wire(b"1") + wire(b"2") + wire(b"3")[:-1])
+    door.eof_received()  # after which the transport closes: with TLS, whatever this returns
+    assert bodies(transport.written) == [b"1", b"2"]
     await settle()
-    assert bodies(transport.written) == [b"1"]
-    assert transport.closed
-    door, transport = opened(house)
-    assert not door.eof_received()
+    assert [bodies(transport.written) for _, transport in others] == [[b"0"]] * 20
+    assert echo.together == [16, 5, 1]
     gone, transport = opened(house)
     gone.data_received(wire(b"1"))
     transport.closed = True
     gone.connection_lost(None)
     await settle()
     assert not transport.written
-    echo = house.resident
-    assert isinstance(echo, Echo)
     echo.gate = asyncio.Event()
-    for leave in (Door.eof_received, lambda door: door.connection_lost(None)):
+    for leave in (Door.eof_received, lambda door: None):
         echo.cancelled = False
         door, transport = opened(house)
         door.data_received(wire(b"1"))
         leave(door)
-        transport.closed = leave is not Door.eof_received
+        transport.closed = True
+        door.connection_lost(None)
         await settle()
         assert echo.cancelled
-        assert transport.closed
         assert not transport.written
+
+
+def ask_and_say_goodbye(address: tuple[str, int], tls: ssl.SSLContext, data: bytes) -> bytes:
+    """Send a request over TLS, and in the same segment that nothing more comes; return what comes back."""
+    received, to_send, answer = ssl.MemoryBIO(), ssl.MemoryBIO(), b""
+    session = tls.wrap_bio(received, to_send, server_hostname="127.0.0.1")
+    with socket.create_connection(address, timeout=10) as connection:
+        while session.version() is None or not session.cipher():
+            with contextlib.suppress(ssl.SSLWantReadError):
+                session.do_handshake()
+                break
+            connection.sendall(to_send.read())
+            received.write(connection.recv(1 << 16))
+        session.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            session.unwrap()
+        connection.sendall(to_send.read())
+        while piece := connection.recv(1 << 16):
+            received.write(piece)
+    with contextlib.suppress(ssl.SSLError):
+        while piece := session.read():
+            answer += piece
+    return answer
+
+
+async def test_who_says_goodbye_with_its_request_is_answered_over_tls_too(
+    house: House, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await house.loop.create_server(house, "127.0.0.1", 0, ssl=server_tls)
+    address = server.sockets[0].getsockname()
+    got = await asyncio.to_thread(ask_and_say_goodbye, address, client_tls, wire(b"1"))
+    assert bodies(got) == [b"1"]
+    assert not caplog.records
+    server.close()
+    await house.close(1.0)
 
 
 async def test_a_defect_of_the_service_leaves_nobody_waiting(
@@ -321,6 +371,14 @@ async def test_a_defect_of_the_service_leaves_nobody_waiting(
     third.data_received(wire(b"3"))
     await settle()
     assert bodies(transport.written) == [b"3"]
+    late, transport = opened(house)
+    late.data_received(wire(b"defect, later") + wire(b"4"))
+    await settle()
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "a request failed at the door: KeyError"
+    ]
+    assert transport.closed  # so that the next answer can't be taken for this one's
+    assert not transport.written
 
 
 async def test_the_end_answers_what_was_asked_just_before(house: House) -> None:
@@ -330,6 +388,19 @@ async def test_the_end_answers_what_was_asked_just_before(house: House) -> None:
     assert bodies(transport.written) == [b"1"]
     assert b"Connection: close\r\n" in transport.written
     assert transport.closed
+
+
+async def test_what_comes_after_the_last_answer_is_not_passed_on_to_a_library_that_could_not_answer(
+    house: House,
+) -> None:
+    door, transport = opened(house)
+    door.data_received(wire(b"1") + wire(b"2"))
+    await house.close(5.0)
+    assert bodies(transport.written) == [b"1"]
+    assert transport.closed
+    assert transport.protocol is None
+    door.tick(house.now + 2)
+    assert transport.protocol is None
 
 
 async def test_an_answer_that_is_waited_for_holds_up_the_next_and_is_given_up_for_a_client_that_left(
@@ -500,6 +571,74 @@ def test_services_expect_their_own_small_requests() -> None:
         ("/r/g", "message/ohttp-req", {"incremental": "?1"}),
     ):
         assert not relay.expects(head(path, kind, **more))
+
+
+def answer_oddly(request: Request) -> Any:
+    """An in-process target of which each path gives something else."""
+
+    async def later() -> Response:
+        return Response(200, (), b"later")
+
+    if request.path == "/cancel":
+        raise asyncio.CancelledError
+    answers: dict[str, Callable[[], Any]] = {
+        "/": lambda: Response(200, (), b"now"),
+        "/later": later,
+        "/text": lambda: Response(200, (), "text"),  # type: ignore[arg-type]
+        "/number": lambda: Response(200, (("x", 5),)),  # type: ignore[arg-type]
+        "/three": lambda: Response(200, (("a", "b", "c"),)),  # type: ignore[arg-type]
+        "/status": lambda: Response("200"),  # type: ignore[arg-type]
+    }
+    return answers[request.path]()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/text", 502), ("/number", 502), ("/three", 502), ("/status", 502), ("/cancel", 500)],
+)
+async def test_what_a_target_gives_for_one_request_harms_no_other(path: str, status: int) -> None:
+    ring = KeyRing.generate()
+    gateway = Gateway(ring, local={"https://a.example": answer_oddly})
+    config, suite = choose_config(decode_key_list(ring.public_list()))
+    asked = [
+        encapsulate_request(
+            config, dated(Request("GET", "https", "a.example", one), time.time()).to_bytes(), suite
+        )
+        for one in ("/", "/later", path, "/")
+    ]
+    replies = gateway.receive([*(capsule for capsule, _ in asked), b"", asked[0][0]])
+    whole = [reply if isinstance(reply, Reply) else await reply for reply in replies]
+    assert [reply.status for reply in whole] == [200, 200, 200, 200, 400, 200]
+    openers = [*(opener for _, opener in asked), asked[0][1]]
+    del whole[4]
+    statuses = [
+        Response.from_bytes(opener.open(reply.body)).status
+        for opener, reply in zip(openers, whole, strict=True)
+    ]
+    assert statuses == [200, 200, status, 200, 400]  # the last one came before
+    await gateway.close()
+
+
+def test_whatever_a_gateway_says_is_said_again() -> None:
+    written = Reply(299, (("Content-Type", "a/b;x=\u20ac\udce9"),), b"1").to_bytes(b"now")
+    assert written.startswith(b"HTTP/1.1 299 \r\nContent-Type: a/b;x=\xe2\x82\xac\xe9\r\n")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_can_have_no_content_is_not_chunked(status: int) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d Odd\r\n\r\n" % status)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    relay = Relay({"g": f"http://127.0.0.1:{port}/"}, allow_insecure_loopback=True)
+    reply = relay.receive("g", Visit(Head("/g", {}, 1), b"1", Door.__new__(Door)))
+    assert isinstance(reply, Awaitable)
+    assert await reply == Reply(status, (), b"")
+    await relay.close()
+    server.close()
 
 
 async def test_answers_are_counted(house: House) -> None:
