@@ -33,7 +33,7 @@ from .keysource import AgreeingKeys, KeyCache, KeyCallable, KeySource, PinnedKey
 from .padding import Padding, buckets, stream_buckets
 from .response import OhttpResponse, receive_chunked
 from .targets import AUTO_HEADERS, Origin
-from .transport import check_url, open_session, payload, read_limited
+from .transport import check_url, open_session, parse_url, payload, read_limited
 from .websocket import SocketLimits, connect
 
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "OhttpSocket", "PinnedKeys", "RelayKeys"]
@@ -251,7 +251,7 @@ def as_url(text: str | URL) -> URL:
     """Return a URL that says what `text` says: text that needs no quoting is not requoted."""
     if isinstance(text, URL):
         return text
-    return URL(text, encoded=_WRITTEN_URL.fullmatch(text) is not None)
+    return parse_url(text, encoded=_WRITTEN_URL.fullmatch(text) is not None)
 
 
 def build_request(method: str, url: URL, data: bytes, headers: Headers) -> Request:

@@ -33,7 +33,7 @@ from .ranges import Unsatisfiable, parse_range
 from .streams import AnyResponse, OwnedStream, StreamedResponse, send
 from .targets import AUTO_HEADERS, TargetPolicy, open_target_session
 from .telemetry import Metrics
-from .transport import Observer, Seen
+from .transport import Observer, Seen, parse_url
 
 PREFIX: Final = "/proxyDownload/"
 _NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}#')
@@ -66,7 +66,7 @@ def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
         text = unquote(encoded, errors="strict")
         if not text.isascii() or not text.isprintable() or _NOT_IN_URLS.intersection(text):
             raise InvalidMessage("the path does not hold a URL")
-        url = URL(text, encoded=True)
+        url = parse_url(text, encoded=True)
         known = url.scheme == "https" and url.raw_host and url.raw_user is None and url.port
     except ValueError:
         raise InvalidMessage("the path does not hold a URL") from None

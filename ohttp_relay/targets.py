@@ -16,10 +16,9 @@ from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from .errors import ConfigurationError, TargetRefused
-from .transport import is_loopback
+from .transport import is_loopback, parse_url
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -62,7 +61,7 @@ class Origin:
     def parse(cls, text: str) -> Origin:
         """Parse `scheme://host[:port]`, no path.  Raises ConfigurationError."""
         try:
-            url = URL(text)
+            url = parse_url(text)
         except ValueError:
             raise ConfigurationError(f"not an origin: {text!r}") from None
         if url.scheme not in _DEFAULT_PORTS or not url.raw_host or url.raw_user or url.path not in ("", "/"):

@@ -306,6 +306,7 @@ def test_the_url_is_decoded_once_and_stands_alone() -> None:
         prefix + "https%3A%2F%2Fa.example%2F%20",
         prefix + "https%3A%2F%2Fa.example%2F%C3%A9",
         prefix + "https%3A%2F%2Fa.example%2F%00",
+        prefix + "https%3A%2F%2F%5B%3A%3A1%5D%3A44%40%2F",
     ):
         with pytest.raises(InvalidMessage):
             parse_download_url(path)

@@ -136,7 +136,17 @@ def test_origins_are_compared_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a.example", "https://", "https://a/x", "https://u@a", "ftp://a", "https://a:x", "*"]
+    "text",
+    [
+        "a.example",
+        "https://",
+        "https://a/x",
+        "https://u@a",
+        "ftp://a",
+        "https://a:x",
+        "*",
+        "https://[::1]:44@",
+    ],
 )
 def test_settings_that_are_not_origins_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ async def test_a_contact_code_as_a_qr_code(live: LiveWorld, tmp_path: Path) -> N
         assert set("".join(shown[:-1])) & set("\u2580\u2584\u2588")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell has what it starts in the background ignore SIGINT, and so does all that this starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 async def follow(person: Person, name: str) -> Process:
     arguments = ["room", "read", name, "--follow", "--json", "--home", str(person.home)]
     return await asyncio.create_subprocess_exec(
@@ -55,6 +64,7 @@ async def follow(person: Person, name: str) -> Process:
 
 
 @pytest.mark.nightly  # a minute of commands, each a process
+@pytest.mark.usefixtures("interruptible")
 async def test_following_a_room_until_interrupted(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         await befriend(alice, bob)
