@@ -167,6 +167,8 @@ class Server:
         line = asyncio.create_task(reader.readline())
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
+        if self._stopping:  # it would not be taken any more, nor is there anybody left to give it up
+            line.cancel()
         return line
 
     async def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mimi_mmr.agent import wire
 from mimi_mmr.agent.errors import AgentError, NotFound
 from mimi_mmr.agent.home import Home
 from mimi_mmr.agent.link import Link, NotRunning, Refused
-from mimi_mmr.agent.server import Say, Server
+from mimi_mmr.agent.server import STOP_SECONDS, Say, Server
 from mimi_mmr.agent.wire import Given, Request
 from mimi_mmr.errors import StateError
 
@@ -179,8 +179,11 @@ async def test_a_request_that_is_too_long_is_not_even_sent(home: Home) -> None:
             await in_thread(lambda link: link.ask("echo", text="x" * wire.MAX_REQUEST), home)
 
 
+@pytest.mark.parametrize("says_more", [False, True])
 @pytest.mark.parametrize("turns", range(6))
-async def test_who_connects_as_the_agent_stops_is_not_left_waiting(home: Home, turns: int) -> None:
+async def test_who_connects_as_the_agent_stops_is_not_left_waiting(
+    home: Home, turns: int, says_more: bool
+) -> None:
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(30)
         server = Server(home, echo, lambda _: False, os.geteuid())
@@ -188,8 +191,10 @@ async def test_who_connects_as_the_agent_stops_is_not_left_waiting(home: Home, t
         caller.connect(str(home.socket))
         for _ in range(turns):
             await asyncio.sleep(0)
-        caller.shutdown(socket.SHUT_WR)
-        await server.stop()
+        if not says_more:
+            caller.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(STOP_SECONDS / 2):  # nor is the agent, for it to say something
+            await server.stop()
         with suppress(ConnectionResetError):
             assert await asyncio.to_thread(caller.recv, 1) == b""
 
