@@ -399,7 +399,8 @@ class Door(asyncio.Protocol):
                 self._transport.close()
 
     def abandon(self) -> None:
-        """Give up what is being answered."""
+        """Give up what is asked, or is being answered."""
+        self._asked = False
         self._cancel()
         self._transport.close()
 

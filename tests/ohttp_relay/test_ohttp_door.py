@@ -365,7 +365,7 @@ async def test_a_defect_of_the_service_leaves_nobody_waiting(
     (first, _), (second, _), (third, transport) = doors
     first.data_received(wire(b"1"))
     second.data_received(wire(b"defect"))
-    await settle()
+    first.eof_received()
     assert [record.getMessage() for record in caplog.records] == ["requests failed at the door: KeyError"]
     assert [transport.closed for _, transport in doors] == [True, True, False]
     third.data_received(wire(b"3"))
