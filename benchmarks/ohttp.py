@@ -55,7 +55,7 @@ from ohttp_relay.telemetry import Metrics
 BODY = bytes(1024)
 CONNECTIONS = 64
 PAUSE = 0.0005
-ROUNDS = 5
+ROUNDS = 9
 PLAIN = 1200  # bytes of a bare echo's bodies
 SEALED = 2080  # bytes of an encapsulated answer: a bucket, nonce and tag
 ECHOES = ("bare_echo", "gateway_echo")
@@ -358,7 +358,8 @@ def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Fig
     """Requests a second: bare echo, gateway with in-process echoes, gateway that fetches.
 
     They take turns, and the median turn of each counts, so that other load on the machine hits all alike.
-    `exchange`: seconds of one key exchange, for the ceiling that is left to a gateway on a bare echo's server.
+    `exchange`: seconds of one key exchange, for the ceiling that is left to a gateway on a bare echo's server; its
+    share is of the ceiling in the same turn.
     """
     with served(echo_app, workers) as (bare, bare_pid), served_gateway(folder, [bare], workers) as (url, pid):
         config = KeyRing.load(folder).public_configs()[0]
@@ -389,9 +390,10 @@ def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Fig
         if name in ECHOES:
             figures[f"{name}_cpu_us_{of}"] = cpu
             figures[f"{name}_p50_ms_{of}"] = latency
-    ceiling = 1 / (1 / figures[f"bare_echo_rps_{of}"] + exchange / workers)
-    figures[f"gateway_echo_ceiling_rps_{of}"] = ceiling
-    figures[f"gateway_echo_ceiling_share_{of}"] = figures[f"gateway_echo_rps_{of}"] / ceiling
+    ceilings = [1 / (1 / rate + exchange / workers) for rate, _, _ in runs["bare_echo"]]
+    shares = [rate / most for (rate, _, _), most in zip(runs["gateway_echo"], ceilings, strict=True)]
+    figures[f"gateway_echo_ceiling_rps_{of}"] = statistics.median(ceilings)
+    figures[f"gateway_echo_ceiling_share_{of}"] = statistics.median(shares)
     return figures
 
 
