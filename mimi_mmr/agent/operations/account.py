@@ -39,9 +39,8 @@ def provider_url(given: Given) -> str:
     return url
 
 
-@operation("account.create")
-async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
-    """A new account with its first device; the same again finishes what was not heard of."""
+def begin(agent: Agent, given: Given, begun: Client | None, *, entering: bool = False) -> Client:
+    """A new client, as `Agent.begin` makes it; or the one `begun` before, which must be of the same names."""
     user, device = check_name(given.text("user")), check_name(given.text("device"))
     domain, url = check_domain(given.text("domain")), provider_url(given)
 
@@ -57,13 +56,20 @@ async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
             key_package_slot=settings.key_package_slot,
         )
 
-    client = agent.unfinished
-    if client is None:
-        client = agent.begin(settings_of(agent, given), make)
-    elif (client.user.name, client.user.domain, client.device.name) != (user, domain, device):
-        raise AgentError(
-            f"the account of {client.user} was begun here, and not finished: say the same again, or delete it"
-        )
+    if begun is None:
+        return agent.begin(settings_of(agent, given), make, entering=entering)
+    if (begun.user.name, begun.user.domain, begun.device.name) != (user, domain, device):
+        what = f"the account of {begun.user} was begun here, and not finished"
+        if entering:
+            what = f"this was to become a device of {begun.user}"
+        raise AgentError(f"{what}: say the same again, or delete it")
+    return begun
+
+
+@operation("account.create")
+async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
+    """A new account with its first device; the same again finishes what was not heard of."""
+    client = begin(agent, given, agent.unfinished)
     await register(agent, client)
     return account_view(client)
 

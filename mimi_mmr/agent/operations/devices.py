@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from mimi_mmr.agent.errors import AgentError, NothingYet
-from mimi_mmr.agent.operations.account import provider_url, settings_of
+from mimi_mmr.agent.errors import NothingYet
+from mimi_mmr.agent.operations.account import begin
 from mimi_mmr.agent.operations.registry import operation
-from mimi_mmr.agent.settings import Settings
 from mimi_mmr.agent.views import account_view
 from mimi_mmr.agent.wire import Given
-from mimi_mmr.client import Client
-from mimi_mmr.uris import check_domain, check_name
-from mimi_mmr.vault import Vault
 
 if TYPE_CHECKING:
     from mimi_mmr.agent.agent import Agent
@@ -45,19 +41,7 @@ async def add(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
 @operation("device.join", changes=True)
 async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Be a further device of a user, by the code that an existing one shows."""
-    user, device = check_name(given.text("user")), check_name(given.text("device"))
-    domain, url = check_domain(given.text("domain")), provider_url(given)
-
-    def make(settings: Settings, vault: Vault) -> Client:
-        trust, tls = settings.trust(), settings.tls()
-        slot = settings.key_package_slot
-        return Client(user, device, domain, url, trust, vault=vault, ssl_context=tls, key_package_slot=slot)
-
-    client = agent.entering
-    if client is None:
-        client = agent.begin(settings_of(agent, given), make, entering=True)
-    elif (client.user.name, client.user.domain, client.device.name) != (user, domain, device):
-        raise AgentError(f"this was to become a device of {client.user}: say the same again, or delete it")
+    client = begin(agent, given, agent.entering, entering=True)
     await agent.background.stop()
     try:
         await client.join_account(given.text("code"))
