@@ -227,6 +227,11 @@ class Door(asyncio.Protocol):
         name = self._transport.get_extra_info("peername")
         return str(name[0]) if name else ""
 
+    @property
+    def _busy(self) -> bool:
+        """Whether a request is with the house, or its answer is waited for."""
+        return self._asked or self.task is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
         self._transport = cast(asyncio.Transport, transport)
@@ -244,7 +249,7 @@ class Door(asyncio.Protocol):
         """Answer a whole request, or wait for the rest of one, or pass the connection on."""
         if self._held:
             data = self._held + data
-        if self._asked or self.task is not None or self._paused:
+        if self._busy or self._paused:
             self._hold(data)  # a next request waits its turn
         else:
             self._take(data)
@@ -359,8 +364,7 @@ class Door(asyncio.Protocol):
         self._house.loop.call_soon(self._next)
 
     def _next(self) -> None:
-        idle = not self._asked and self.task is None and not self._paused
-        if self._held and idle and not self._transport.is_closing():
+        if self._held and not self._busy and not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
             data, self._held = self._held, b""
             self._take(data)
@@ -380,7 +384,7 @@ class Door(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Look after a connection that is slow or unused."""
         idle = now - self._since
-        if self._asked or self.task is not None or idle < _TICK:
+        if self._busy or idle < _TICK:
             return
         if self._paused:
             if idle > self._house.idle:
