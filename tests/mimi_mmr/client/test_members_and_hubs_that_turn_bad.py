@@ -27,7 +27,7 @@ from mimi_mmr.hub.policy import Identities, Role
 from mimi_mmr.room import Standing, Whois
 from mimi_mmr.uris import Kind, random_uri
 from mimi_mmr.vault import Vault
-from tests.mimi_mmr.client.test_places_in_rooms import room_of, until_members
+from tests.mimi_mmr.client.test_places_in_rooms import room_of, two_rooms_by_a_last_resort, until_members
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 
@@ -331,14 +331,7 @@ async def test_a_hub_that_does_not_answer_stops_its_own_room_only(
     live: LiveWorld, reaches_the_hub: bool
 ) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    to_bob, to_alice = await connect(alice, bob)
-    await bob.publish_key_packages(to_alice, last_resort=True)
-    rooms = [await alice.create_room() for _ in range(2)]
-    for room in rooms:
-        await alice.add(room, [to_bob])
-    joined: list[Joined] = []
-    while len(joined) < 2:
-        joined += await bob.check_invitations(wait=5)
+    rooms, _ = await two_rooms_by_a_last_resort(alice, bob)
     stuck, other = (bob.rooms[room.uri] for room in rooms)
     for room, at_bob in zip(rooms, (stuck, other), strict=True):
         await until_epoch(bob, at_bob, room.room.epoch)

@@ -151,10 +151,8 @@ async def test_a_pseudonym_changes_and_the_person_stays(live: LiveWorld, who: st
         await cathy.sync(at_cathy, wait=5)
 
 
-async def test_a_last_resort_that_was_used_twice_is_replaced_and_its_rooms_told_apart(
-    live: LiveWorld,
-) -> None:
-    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+async def two_rooms_by_a_last_resort(alice: Client, bob: Client) -> tuple[list[Joined], list[Joined]]:
+    """Rooms of Alice's that Bob is in by one KeyPackage: as she has them, and as he has them, in any order."""
     to_bob, to_alice = await connect(alice, bob)
     await bob.publish_key_packages(to_alice, last_resort=True)
     rooms = [await alice.create_room() for _ in range(2)]
@@ -163,6 +161,14 @@ async def test_a_last_resort_that_was_used_twice_is_replaced_and_its_rooms_told_
     joined: list[Joined] = []
     while len(joined) < 2:
         joined += await bob.check_invitations(wait=5)
+    return rooms, joined
+
+
+async def test_a_last_resort_that_was_used_twice_is_replaced_and_its_rooms_told_apart(
+    live: LiveWorld,
+) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    rooms, joined = await two_rooms_by_a_last_resort(alice, bob)
     first, second = joined
     assert first.leaf.identity == second.leaf.identity  # what two hubs could compare
     assert first.rotate
