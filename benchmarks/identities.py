@@ -34,9 +34,21 @@ from nacl.bindings import crypto_sign_open
 from rich.console import Console
 from rich.progress import Progress
 
-from mimi_mmr.certificate_forms import DeviceCertificate
-from mimi_mmr.certificates import CertificateAuthority, DeviceChain, TrustAnchors
-from mimi_mmr.credentials import (
+from mimi_mmr.crypto.certificate_forms import DeviceCertificate
+from mimi_mmr.crypto.certificates import CertificateAuthority, DeviceChain, TrustAnchors
+from mimi_mmr.crypto.sealing import Kem, SealingKey
+from mimi_mmr.crypto.secret import IdentityLinkKey
+from mimi_mmr.crypto.signing import MLS, SigningKey, sign_content
+from mimi_mmr.member.leaves import PreparedLeaf, prepare_leaf
+from mimi_mmr.member.room import Room
+from mimi_mmr.member.whois import Standing
+from mimi_mmr.mls.engine import MlsGroup
+from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.mls.ratchet.node import LEAF
+from mimi_mmr.mls.ratchet.tree import RatchetTree
+from mimi_mmr.mls.wire import KeyPackage, LeafNode
+from mimi_mmr.presentation import vec
+from mimi_mmr.protocol.credentials import (
     Claim,
     DeviceIdentity,
     LeafIdentity,
@@ -46,20 +58,9 @@ from mimi_mmr.credentials import (
     open_claim,
     open_link,
 )
-from mimi_mmr.hub.policy import Identities, default_policy, sign_policy
-from mimi_mmr.hub.state import group_id
-from mimi_mmr.labels import MLS, SigningKey, sign_content
-from mimi_mmr.leaves import PreparedLeaf, prepare_leaf
-from mimi_mmr.mls.engine import MlsGroup
-from mimi_mmr.mls.mls_rs import MlsRsEngine
-from mimi_mmr.mls.node import LEAF
-from mimi_mmr.mls.tree import RatchetTree
-from mimi_mmr.mls.wire import KeyPackage, LeafNode
-from mimi_mmr.queues import seal_queue_id
-from mimi_mmr.room import Room, Standing
-from mimi_mmr.sealing import Kem, SealingKey
-from mimi_mmr.secret import IdentityLinkKey
-from mimi_mmr.tls import vec
+from mimi_mmr.protocol.queues import seal_queue_id
+from mimi_mmr.protocol.room.messages import group_id
+from mimi_mmr.protocol.room.policy import Identities, default_policy, sign_policy
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import EpochSecret, LeafSecret, Set, Suite, WrapTree
 

@@ -20,9 +20,19 @@ from mimi_mmr.errors import (
     WrongEpoch,
     WrongSigner,
 )
-from mimi_mmr.hub.changes import check_member_update, check_rebuilt, expected_changes, wrong_leaves
-from mimi_mmr.hub.departures import Leaver, departed
-from mimi_mmr.hub.messages import (
+from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, outgoing
+from mimi_mmr.mls.ratchet.tree import RatchetTree, TreeChange
+from mimi_mmr.mls.wire import (
+    ContentType,
+    LeafNode,
+    PrivateHeader,
+    PublicCommit,
+    WelcomeMessage,
+    parse_message,
+)
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, check_leaf, check_lifetime
+from mimi_mmr.protocol.room.departures import Leaver, departed
+from mimi_mmr.protocol.room.messages import (
     ApplicationEvent,
     CommitAuthTBS,
     CommitEvent,
@@ -36,18 +46,14 @@ from mimi_mmr.hub.messages import (
     UpdateRequest,
     WelcomeEvent,
     digest,
+    group_id,
 )
-from mimi_mmr.hub.policy import Role, RoomPolicy, SignedPolicy
-from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, group_id, outgoing
-from mimi_mmr.keypackages import MAX_CLIENTS, check_leaf, check_lifetime
-from mimi_mmr.mls.tree import RatchetTree, TreeChange
-from mimi_mmr.mls.wire import (
-    ContentType,
-    LeafNode,
-    PrivateHeader,
-    PublicCommit,
-    WelcomeMessage,
-    parse_message,
+from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy
+from mimi_mmr.protocol.room.tree_changes import (
+    check_member_update,
+    check_rebuilt,
+    expected_changes,
+    wrong_leaves,
 )
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mimi_mmr.credentials import LeafIdentity
-from mimi_mmr.hub.messages import Delivery, EventKind
-from mimi_mmr.hub.policy import SignedPolicy
-from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.wire import LeafNode
-from mimi_mmr.queues import QueueAddress, leaf_binding
+from mimi_mmr.protocol.credentials import LeafIdentity
+from mimi_mmr.protocol.queues import QueueAddress, leaf_binding
+from mimi_mmr.protocol.room.messages import Delivery, EventKind, group_id
+from mimi_mmr.protocol.room.policy import SignedPolicy
 from mimi_mmr.uris import MimiUri
 from treewrap import PublicTree
 
@@ -74,11 +74,6 @@ class RoomState:
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
         return cls(room, epoch, ratchet, wrap, policy, members, room_state)
-
-
-def group_id(room: MimiUri) -> bytes:
-    """The MLS group id of a room."""
-    return str(room).encode()
 
 
 @dataclass(frozen=True, slots=True)

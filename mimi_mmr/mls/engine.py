@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mimi_mmr.labels import SigningKey
+from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.mls.wire import LeafNode
 
 

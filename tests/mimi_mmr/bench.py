@@ -14,12 +14,27 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
-from mimi_mmr.credentials import DeviceIdentity, bind_device
+from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.crypto.sealing import Kem, SealingKey
+from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import MmrError
-from mimi_mmr.hub.departures import departures_hash
-from mimi_mmr.hub.links import HubLink, JoinRequest, LinkOrder, check_join, check_order
-from mimi_mmr.hub.messages import (
+from mimi_mmr.hub.links import HubLink, check_join, check_order
+from mimi_mmr.hub.mode import AcceptedCommit, HubMode
+from mimi_mmr.hub.state import Outgoing, RoomState
+from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.keys import EXPORTER_LABEL
+from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
+from mimi_mmr.member.room import Room
+from mimi_mmr.member.saved import SavedRoom
+from mimi_mmr.member.whois import Followed, Standing
+from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.protocol.credentials import DeviceIdentity, bind_device
+from mimi_mmr.protocol.key_packages import OpenKeyPackage
+from mimi_mmr.protocol.queues import leaf_binding
+from mimi_mmr.protocol.room.departures import departures_hash
+from mimi_mmr.protocol.room.join_links import JoinLink, make_join_request
+from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkOrder
+from mimi_mmr.protocol.room.messages import (
     CommitAuthTBS,
     CommitEvent,
     EventKind,
@@ -29,19 +44,8 @@ from mimi_mmr.hub.messages import (
     digest,
     sign_commit,
 )
-from mimi_mmr.hub.mode import AcceptedCommit, HubMode
-from mimi_mmr.hub.policy import Identities, RoomPolicy, SignedPolicy
-from mimi_mmr.hub.state import Outgoing, RoomState
-from mimi_mmr.keypackages import OpenKeyPackage
-from mimi_mmr.labels import SigningKey
-from mimi_mmr.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
-from mimi_mmr.links import JoinLink, make_join_request
-from mimi_mmr.mls.mls_rs import MlsRsEngine
-from mimi_mmr.queues import leaf_binding
-from mimi_mmr.room import EXPORTER_LABEL, Followed, PendingCommit, Room, Standing
-from mimi_mmr.saved_room import SavedRoom
-from mimi_mmr.sealing import Kem, SealingKey
-from mimi_mmr.store.hub import to_snapshot
+from mimi_mmr.protocol.room.policy import Identities, RoomPolicy, SignedPolicy
+from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import Change, EpochSecret
 from treewrap.staging import StagedCommit

@@ -11,9 +11,9 @@ from mimi_mmr.errors import EngineError, InvalidCommit, ParseError, RemovedFromR
 from mimi_mmr.mls.engine import Applied
 from mimi_mmr.mls.mls_rs.binding import Identities, engine_errors, export, key_package_message, message
 from mimi_mmr.mls.mls_rs.staged import MlsRsStagedCommit
-from mimi_mmr.mls.node import identity, signature_key
+from mimi_mmr.mls.ratchet.node import identity, signature_key
+from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.storage import RETAINED_EPOCHS, GroupStorage
-from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.mls.wire import (
     Add,
     ContentType,

@@ -29,7 +29,7 @@ from mimi_mmr.mls.wire.limits import (
     ContentType,
     WireFormat,
 )
-from mimi_mmr.tls import U64, Code, Nested, Opaque, Reader, Struct, Vector
+from mimi_mmr.presentation import U64, Code, Nested, Opaque, Reader, Struct, Vector
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mimi_mmr.labels import MLS, SigningKey
+from mimi_mmr.crypto.signing import MLS, SigningKey
 from mimi_mmr.mls.engine import MlsClient, MlsGroup, StagedCommit
 from mimi_mmr.mls.mls_rs import MlsRsEngine
-from mimi_mmr.mls.tree import RatchetTree
+from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.wire import Add, KeyPackage, LeafNode, LeafNodeSource, PublicCommit, parse_message
-from mimi_mmr.tls import vec
+from mimi_mmr.presentation import vec
 
 GROUP = b"mimi://hub.example/r/room"
 ENGINE = MlsRsEngine()

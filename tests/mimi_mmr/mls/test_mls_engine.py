@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from mls_world import ENGINE, GROUP, World, person
 
+from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import EngineError, RemovedFromRoom
-from mimi_mmr.labels import SigningKey
 from mimi_mmr.mls.engine import Applied, MlsEngine, MlsGroup
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.storage import GroupStorage
 from mimi_mmr.mls.wire import parse_message
+from tests.mimi_mmr.mls.mls_world import ENGINE, GROUP, World, person
 
 SECRET = (b"TreeWrap", b"room", 32)
 

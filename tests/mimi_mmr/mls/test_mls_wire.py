@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mls_world import GROUP, World, forged_key_package, key_package_bytes, leaf_bytes, person, place_of
 
+from mimi_mmr.crypto.signing import key_package_ref
 from mimi_mmr.errors import InvalidCommit, MmrError, ParseError, SignatureRejected
-from mimi_mmr.labels import key_package_ref
 from mimi_mmr.mls.wire import (
     Add,
     ContentType,
@@ -24,7 +23,16 @@ from mimi_mmr.mls.wire import (
     parse_message,
     verify_key_package,
 )
-from mimi_mmr.tls import vec
+from mimi_mmr.presentation import vec
+from tests.mimi_mmr.mls.mls_world import (
+    GROUP,
+    World,
+    forged_key_package,
+    key_package_bytes,
+    leaf_bytes,
+    person,
+    place_of,
+)
 
 HEADER = b"\x00\x01\x00\x05"
 
