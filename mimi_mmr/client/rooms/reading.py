@@ -26,7 +26,7 @@ from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.mls.wire import PrivateHeader, parse_message
 from mimi_mmr.protocol.content import Content, ContentKind
-from mimi_mmr.protocol.endpoints import QueuePage
+from mimi_mmr.protocol.queues import QueuePage
 from mimi_mmr.protocol.room.messages import (
     ApplicationEvent,
     CommitEvent,

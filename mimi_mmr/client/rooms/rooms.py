@@ -14,8 +14,8 @@ from mimi_mmr.client.storage.history import Message
 from mimi_mmr.client.transport.private_path import gather
 from mimi_mmr.errors import NotAllowed, RoomError, WrongEpoch
 from mimi_mmr.member.room import Room
+from mimi_mmr.protocol.assets import AssetLocation
 from mimi_mmr.protocol.content import AssetReference, Content, ContentKind, seal_asset
-from mimi_mmr.protocol.endpoints import AssetLocation
 from mimi_mmr.protocol.key_packages import OpenKeyPackage, client_of
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.messages import Departure, RepairKind, UpdateRoomResponse

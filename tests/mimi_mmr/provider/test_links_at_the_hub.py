@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mimi_mmr.errors import WrongEpoch
-from mimi_mmr.protocol.endpoints import PROBLEM_URN
+from mimi_mmr.protocol.problems import PROBLEM_URN
 from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkKind, LinkOrder
 from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage, NotifyRequest

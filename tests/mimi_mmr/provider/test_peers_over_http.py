@@ -13,8 +13,9 @@ from mimi_mmr.client import Client
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import PeerError, UnknownQueue
-from mimi_mmr.protocol.endpoints import PeerRequest, PeerRequestTBS, QueuePage, ReplyDeposit
-from mimi_mmr.protocol.queues import leaf_binding, queue_id, seal_queue_id
+from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
+from mimi_mmr.protocol.queues import QueuePage, leaf_binding, queue_id, seal_queue_id
 from mimi_mmr.protocol.room.messages import Delivery, EventKind, FanoutMessage, NotifyRequest
 from mimi_mmr.provider.deliveries import Arrivals
 from mimi_mmr.uris import Kind, MimiUri
