@@ -33,7 +33,8 @@ from mimi_mmr.protocol.queues import (
     open_queue_id,
     queue_id,
 )
-from mimi_mmr.protocol.room.messages import FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.provider.http import Call, Reply, Router
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.store.deliveries import DeliveryStore
