@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import pad, unpad
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.crypto.signing import expand_with_label
@@ -26,7 +24,6 @@ from mimi_mmr.uris import ROOM, MimiUri
 VERSION = 1
 PADDING = 256
 STATE_SECRET = "state"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
-_ZERO_NONCE = bytes(12)
 
 
 class StateSecret(Secret):
@@ -70,20 +67,19 @@ class SealedStateAAD(Struct):
 
 def seal_state(state: MembersOnlyState, secret: StateSecret, room: MimiUri, epoch: int) -> bytes:
     """Seal for the epoch that begins with the commit; AES-256-GCM, padded to a multiple of 256 bytes."""
-    # The nonce may be fixed: the secret is drawn for this very state, and two members who race draw two.
-    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
+    # The secret seals once: it is drawn for this very state, and two members who race draw two.
     aad = SealedStateAAD(room, epoch).to_bytes()
-    sealed = cipher.encrypt(_ZERO_NONCE, pad(state.to_bytes(), PADDING), aad)
-    return SealedState(epoch, sealed).to_bytes()
+    ciphertext = seal_once(_sealing_key(secret), pad(state.to_bytes(), PADDING), aad)
+    return SealedState(epoch, ciphertext).to_bytes()
 
 
 def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnlyState:
     """Open what `seal_state` made; raises `StateRejected`."""
-    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
     try:
         box = SealedState.from_bytes(sealed)
         aad = SealedStateAAD(room, box.epoch).to_bytes()
-        state = MembersOnlyState.from_bytes(unpad(cipher.decrypt(_ZERO_NONCE, box.ciphertext, aad)))
+        padded = open_once(_sealing_key(secret), box.ciphertext, aad)
+        state = MembersOnlyState.from_bytes(unpad(padded))
     except InvalidTag:
         raise StateRejected("the members-only state does not open under the room's secret") from None
     except (ParseError, SealedBoxRejected) as error:
@@ -91,3 +87,7 @@ def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnly
     if state.version != VERSION:
         raise StateRejected(f"expected a members-only state of version {VERSION}, got {state.version}")
     return state
+
+
+def _sealing_key(secret: StateSecret) -> OneTimeKey:
+    return OneTimeKey(expand_with_label(secret, "members-only state", b""))
