@@ -1,8 +1,8 @@
 """What members share and nobody else may read: a room's name, its topic, its join links (MIMI: members-only state).
 
-It is sealed under a room secret that stands in the Tree Wrap root, and rides in a commit; the hub keeps the sealed
-bytes of each epoch as it keeps the policy. Every sealing draws the room secret anew, so an earlier state does not
-open under the current secret, and a hub that serves one is found out.
+It is sealed under a room secret that stands in the Tree Wrap root, and travels with a commit; the hub stores the
+sealed bytes of each epoch, as it does the policy. Every sealing draws the room secret anew, so an earlier state
+does not open under the current secret, and members notice a hub that serves one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StateSecret(Secret):
 
 @dataclass(frozen=True, slots=True)
 class MembersOnlyState(Struct):
-    """Any member may change it, as any member may speak: it claims nothing that a right hangs on."""
+    """The state itself. Any member may change it, as any member may speak; no right depends on it."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     version: Annotated[int, U8] = VERSION
@@ -43,14 +43,14 @@ class MembersOnlyState(Struct):
     )
 
     def with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
-        """The state with one more join link, and without those that have expired."""
+        """Return the state with one more join link, and without those that have expired."""
         links = (one for one in self.links if one.expiry > now)
         return replace(self, links=(*links, live))
 
 
 @dataclass(frozen=True, slots=True)
 class SealedState(Struct):
-    """As the hub keeps it: the epoch that it was sealed for, and the ciphertext with its tag."""
+    """The state as the hub stores it: the epoch that it was sealed for, and the ciphertext with its tag."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     epoch: Annotated[int, U64]
@@ -74,7 +74,7 @@ def seal_state(state: MembersOnlyState, secret: StateSecret, room: MimiUri, epoc
 
 
 def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnlyState:
-    """Open what `seal_state` made; raises `StateRejected`."""
+    """Open what `seal_state` made; raise `StateRejected`."""
     try:
         box = SealedState.from_bytes(sealed)
         aad = SealedStateAAD(room, box.epoch).to_bytes()
