@@ -40,6 +40,7 @@ class PendingCommit:
             self._tree.commit()
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
+        self._local.drop_reports_of_gone()
         MembersOnly(self._local).take(self.request.sealed_state)
 
     def reject(self) -> None:

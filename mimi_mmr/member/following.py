@@ -66,8 +66,7 @@ class Follower:
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
         local.policy = policy
-        for leaf in applied.removed:
-            local.reported.pop(leaf, None)
+        local.drop_reports_of_gone()
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
 
     def adopt(self, snapshot: Snapshot) -> None:

@@ -13,7 +13,8 @@ from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.room import Room
 from mimi_mmr.mls.engine import MlsGroup
 from mimi_mmr.protocol.credentials import LeafIdentity
-from tests.mimi_mmr.bench import RoomBench, World
+from mimi_mmr.protocol.room.policy import Role
+from tests.mimi_mmr.bench import RoomBench, World, next_policy
 
 WORLD = World()
 
@@ -148,6 +149,20 @@ def test_adopting_the_hubs_tree_changes_nobody(bench: RoomBench) -> None:
     before = bob.members
     bob.adopt(bench.snapshots[-1])
     assert bob.members is before
+
+
+def test_what_was_wrong_with_a_member_is_not_said_of_who_gets_its_leaf(bench: RoomBench) -> None:
+    for remover in ("alice", "cathy"):  # by one's own commit, and by another's
+        room = bench.rooms["alice"]
+        room._local.reported[1] = "not as it should be"
+        assert room.problems == {1: "not as it should be"}
+        if remover == "cathy":
+            bench.commit("alice", policy=next_policy(bench.state.policy, may_remove=Role.MEMBER))
+        bench.commit(remover, remove=[bench.at(1) or ""])
+        assert room.problems == {}
+        bench.commit("alice", add=[f"{remover}-friend"])
+        assert bench.leaf_of(f"{remover}-friend") == 1
+        assert room.problems == {}
 
 
 # --- credentials that do not parse ---------------------------------------------------------------------
