@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -21,15 +22,16 @@ from mimi_mmr.errors import (
     SignatureRejected,
     Unauthorized,
 )
+from mimi_mmr.protocol.endpoints import PROVIDER_KEYS, Endpoint, ProviderRole
 from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
+from mimi_mmr.provider.http import Admission, Arrival
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.targets import AUTO_HEADERS
 from ohttp_relay.transport import read_limited
 
 CLOCK_SKEW = 300
-KEYS_PATH = "/.well-known/mimi-mmr-provider"
 MAX_ANSWER = 1 << 22
 REFRESH_SECONDS = 600.0
 DOCUMENT_SECONDS = 5.0
@@ -101,7 +103,7 @@ class Peers:
         now = self._clock()
         fetched, document = self._known.get(domain, (0.0, None))
         if document is None or fetched + REFRESH_SECONDS < now or document.keys.expiry <= now:
-            document = ProviderKeys.from_bytes(await self._get(domain, KEYS_PATH))
+            document = PROVIDER_KEYS.read_answer(await self._call(domain, PROVIDER_KEYS, None))
             document.verify(domain, self._trust, now)
             self._signers[domain] = self._trust.verify_provider(domain, document.chain, now)
             self._known[domain] = (now, document)
@@ -132,19 +134,30 @@ class Peers:
         known = [self.own, *(document for _, document in self._known.values())]
         return {document.keys.asset_origin for document in known} - {""}
 
-    async def send(self, domain: str, endpoint: str, body: bytes) -> bytes:
-        """POST a signed request; the answer's body. Raises `PeerError` for anything but success."""
-        content = PeerRequestTBS(self.domain, domain, endpoint, int(self._clock()), body)
+    async def send(self, domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
+        """Send a signed request; return the answer's body. Raise `PeerError` for anything but success."""
+        content = PeerRequestTBS(self.domain, domain, endpoint.peer_name, int(self._clock()), body)
         request = PeerRequest(content, self._key.sign("PeerRequestTBS", content.to_bytes()))
         data = request.to_bytes()
-        self._recorder.write("hub", "out", peer=domain, method="POST", path=f"/v1/{endpoint}", body=data)
-        return await self._call("POST", domain, f"/v1/{endpoint}", data)
+        path = endpoint.path({})
+        self._recorder.write(
+            ProviderRole.HUB, "out", peer=domain, method=endpoint.method, path=path, body=data
+        )
+        return await self._call(domain, endpoint, data)
 
-    async def receive(self, data: bytes, endpoint: str) -> tuple[str, bytes]:
-        """Verify a peer's request: its domain and body. Raises `Unauthorized` or `ParseError`."""
+    def admission(self, endpoint: Endpoint[Any, Any]) -> Admission[str]:
+        """Return what admits signed requests of peers to an endpoint, and says which peer's they are."""
+
+        async def admit(arrival: Arrival) -> tuple[str, bytes]:
+            return await self.receive(arrival.body, endpoint)
+
+        return admit
+
+    async def receive(self, data: bytes, endpoint: Endpoint[Any, Any]) -> tuple[str, bytes]:
+        """Verify a peer's request; return the peer's domain and the body. Raise `Unauthorized` or `ParseError`."""
         request = PeerRequest.from_bytes(data)
         content = request.content
-        if content.recipient != self.domain or content.endpoint != endpoint:
+        if content.recipient != self.domain or content.endpoint != endpoint.peer_name:
             raise Unauthorized("the peer's request is for another provider or endpoint")
         if abs(self._clock() - content.issued) > CLOCK_SKEW:
             raise Unauthorized("the peer's request is too old")
@@ -158,16 +171,13 @@ class Peers:
             raise Unauthorized(str(error)) from None
         return content.sender, content.body
 
-    async def _get(self, domain: str, path: str) -> bytes:
-        return await self._call("GET", domain, path, None)
-
-    async def _call(self, method: str, domain: str, path: str, data: bytes | None) -> bytes:
+    async def _call(self, domain: str, endpoint: Endpoint[Any, Any], data: bytes | None) -> bytes:
         if domain not in self.urls:
             raise PeerError(f"{domain} is not a configured peer")
         try:
             async with self._session.request(
-                method,
-                self.urls[domain] + path,
+                endpoint.method,
+                self.urls[domain] + endpoint.path({}),
                 data=None if data is None else io.BytesIO(data),
                 allow_redirects=False,
                 skip_auto_headers=AUTO_HEADERS,

@@ -9,11 +9,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from mimi_mmr.errors import ConfigError
+from mimi_mmr.protocol.endpoints import HEALTH
 from mimi_mmr.provider.settings import ServerTls, activated_socket
 from ohttp_relay.streams import abort
 
@@ -21,7 +23,6 @@ DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll
 SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that: so long once more after it has cancelled what is left
 STOP_SECONDS = 10.0  # no stop takes longer; the README says so
-HEALTH = "/health"
 BEGUN = web.RequestKey("mimi_mmr.begun", bool)
 
 _T = TypeVar("_T")
@@ -45,6 +46,14 @@ def server_tls(tls: ServerTls) -> ssl.SSLContext:
     except (OSError, ssl.SSLError, ValueError):
         raise ConfigError("tls: certificate and key are not a matching PEM pair") from None
     return context
+
+
+def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
+    """Return TLS for a client that trusts the CA in this file, or None for the system's; raise `ConfigError`."""
+    try:
+        return ssl.create_default_context(cafile=ca) if ca else None
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"tls.ca: {ca}: expected certificates in PEM") from None
 
 
 def _no_password() -> str:
@@ -112,7 +121,7 @@ class Drain:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Handle a request, as a middleware does."""
-        if request.path == HEALTH:
+        if request.path == HEALTH.template:
             return await handler(request)
         if self._stopping:
             return _unavailable()

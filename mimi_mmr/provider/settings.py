@@ -136,7 +136,7 @@ class Databases(_Table):
     )
 
 
-class AssetHost(_Table):
+class AssetStorage(_Table):
     """Where this provider's users put assets, and the token that lets the provider write there."""
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")
@@ -182,7 +182,7 @@ class Settings(_FromFileAndEnvironment):
     peers: dict[Domain, HttpsOrigin] = Field(
         {}, description="domain to `https://host[:port]`, for each provider to exchange with and relay to"
     )
-    asset_host: AssetHost | None = None
+    asset_host: AssetStorage | None = None
     source_address: Address | None = Field(
         None, description="local address of connections to other providers; default: the system's choice"
     )

@@ -22,7 +22,16 @@ import aiohttp
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
-from mimi_mmr.protocol.endpoints import DOWNLOAD_ASSET, PROVIDERS, Ans, Endpoint, Req, Way, to_body
+from mimi_mmr.protocol.endpoints import (
+    DOWNLOAD_ASSET,
+    PROVIDERS,
+    RELAY_PATH,
+    Ans,
+    Endpoint,
+    Req,
+    Way,
+    to_body,
+)
 from mimi_mmr.protocol.problems import PROBLEM, read_problem
 from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
@@ -275,9 +284,9 @@ class PrivatePath:
     async def route(self, gateway: str) -> Route:
         """Which relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
         if gateway != self.domain:
-            return Route(self.domain, gateway, f"{self._url}/relay/{gateway}")
+            return Route(self.domain, gateway, f"{self._url}{RELAY_PATH}/{gateway}")
         relay = await self._relay_for_own()
-        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}/relay/{gateway}")
+        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}{RELAY_PATH}/{gateway}")
 
     async def _relay_for_own(self) -> str:
         """Another provider's relay, the same one as long as this client runs: fewer see its address."""

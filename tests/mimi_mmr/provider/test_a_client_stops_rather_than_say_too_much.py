@@ -297,5 +297,5 @@ def _some_auth(room: MimiUri) -> CommitAuth:
 
 async def post(live: LiveWorld, leaf: PreparedLeaf, message: bytes) -> None:
     """Bob's provider puts something into a queue of his that no honest hub has sent."""
-    store = live.providers["b.example"]._delivery_store
+    store = live.providers["b.example"].delivery_store
     await store.put([queue_id(leaf.queue)], message, secrets.token_bytes(16), 0.0)
