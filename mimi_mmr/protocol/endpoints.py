@@ -31,11 +31,11 @@ from mimi_mmr.protocol.key_packages import KeyMaterialRequest, SetUpload, ShelfO
 from mimi_mmr.protocol.peers import PeerRequest
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderList
 from mimi_mmr.protocol.queues import CollectRequest, QueueOrder, QueuePage, QueueRemoval
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkOrder
-from mimi_mmr.protocol.room.messages import (
+from mimi_mmr.protocol.room.requests import (
     CommitReport,
     CreateRoomRequest,
-    NotifyRequest,
     Snapshot,
     SnapshotRequest,
     SubmitMessageRequest,

@@ -20,7 +20,8 @@ from mimi_mmr.protocol.queues import (
     open_queue_id,
     queue_id,
 )
-from mimi_mmr.protocol.room.messages import FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.record import Recorder

@@ -17,7 +17,8 @@ from mimi_mmr.protocol.deposits import ReplyDeposit
 from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.queues import QueuePage, leaf_binding, queue_id, seal_queue_id
-from mimi_mmr.protocol.room.messages import Delivery, EventKind, FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.provider.queues import Arrivals
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld

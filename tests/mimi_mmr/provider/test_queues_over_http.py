@@ -22,7 +22,8 @@ from mimi_mmr.protocol.queues import (
     queue_id,
     seal_queue_id,
 )
-from mimi_mmr.protocol.room.messages import Delivery, EventKind, FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.provider.queues import Arrivals, QueueService
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld

@@ -21,7 +21,7 @@ from mimi_mmr.protocol.endpoints import (
 )
 from mimi_mmr.protocol.problems import PROBLEM, PROBLEM_URN
 from mimi_mmr.protocol.queues import CollectRequest, QueueOrder, QueuePage
-from mimi_mmr.protocol.room.messages import (
+from mimi_mmr.protocol.room.requests import (
     SubmitMessageRequest,
     UpdateCode,
     UpdateRequest,
