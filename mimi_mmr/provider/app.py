@@ -56,14 +56,14 @@ class Provider:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
-        self._keys = OwnKeys(settings)
+        self.keys = OwnKeys(settings)
         outgoing = outgoing_tls(settings.tls.ca)
         self._open_peers(outgoing)
         await self._open_stores()
         self._open_services(outgoing)
-        self.listener = Listener(settings, self._keys.ring, self.peers, self._recorder, outgoing)
+        self.listener = Listener(settings, self.keys.ring, self.peers, self._recorder, outgoing)
         self._opened.push_async_callback(self.listener.close)
-        self.peers.publish(self._keys.document(self._clock()))
+        self.peers.publish(self.keys.document(self._clock()))
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
         self._mount()
         return self.listener.application(self.documents.routes())
@@ -90,8 +90,8 @@ class Provider:
         self.peers = Peers(
             settings.domain,
             settings.peers,
-            self._keys.trust,
-            self._keys.signing,
+            self.keys.trust,
+            self.keys.signing,
             ssl_context=outgoing,
             source_address=settings.source_address,
             recorder=self._recorder,
@@ -118,7 +118,7 @@ class Provider:
         )
 
     def _open_services(self, outgoing: ssl.SSLContext | None) -> None:
-        settings, keys, clock, recorder = self.settings, self._keys, self._clock, self._recorder
+        settings, keys, clock, recorder = self.settings, self.keys, self._clock, self._recorder
         domain = settings.domain
         self.queues = QueueService(self.delivery_store, keys.queues, recorder, clock)
         self.shelves = ShelfService(domain, self.delivery_store, keys.key_material, recorder, clock)
@@ -162,7 +162,7 @@ class Provider:
                 log.error("housekeeping failed: %s", type(error).__name__)  # noqa: TRY400
 
     async def _tidy(self) -> None:
-        self._keys.rotate()
-        self.peers.publish(self._keys.document(self._clock()))  # signed anew: its expiry moves on
+        self.keys.rotate()
+        self.peers.publish(self.keys.document(self._clock()))  # signed anew: its expiry moves on
         await self.delivery_store.expire(self._clock())
         await self.account_store.expire(self._clock())

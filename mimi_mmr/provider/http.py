@@ -138,7 +138,7 @@ class Router:
         return bhttp.Response(reply.status, (("content-type", reply.content_type),), reply.body)
 
     def aiohttp_routes(self) -> list[web.RouteDef]:
-        """Return routes for an aiohttp application, for endpoints that are reached over TLS."""
+        """Return the endpoints as routes for an aiohttp application, which is served over TLS."""
         return [web.route(one.method, one.template, self._over_tls(one)) for one in self.endpoints]
 
     def _over_tls(

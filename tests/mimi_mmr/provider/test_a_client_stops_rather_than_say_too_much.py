@@ -134,7 +134,7 @@ async def substituted(live: LiveWorld, bob: Client, monkeypatch: pytest.MonkeyPa
     """Bob's provider certifies a device of its own as Bob's, and gives strangers that one's package."""
     provider = live.providers["b.example"]
     key, identity = SigningKey.generate(), SigningKey.generate()
-    certificate = provider._ca.issue_device(bob.user, bob.device, key.public, bob._clock())
+    certificate = provider.keys.ca.issue_device(bob.user, bob.device, key.public, bob._clock())
     credential = bind_device(identity, bob.user, bob.device, [certificate], key.public)
     mallory = DeviceIdentity(bob.user, bob.device, key, credential)
     sealing = SealingKey.generate(Kem.X_WING)
