@@ -70,8 +70,8 @@ class Provider:
 
     def stopping(self) -> None:
         """Refuse what comes from now on, tell health checks, end long polls and sockets; the rest is finished."""
-        self.listener.stop()
         self.queues.stopping()
+        self.listener.stop()
 
     async def finished(self) -> None:
         """Wait, after `stopping`, until no request is in flight, or their time is over."""

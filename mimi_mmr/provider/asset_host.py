@@ -33,7 +33,7 @@ class AssetHost:
             raise ConfigError(f"data_dir: {directory}: {error.strerror}") from None
 
     def app(self) -> web.Application:
-        """The application."""
+        """Return the application."""
         app = web.Application(client_max_size=self._max_bytes, middlewares=[self.drain.watch])
         app.router.add_get(HEALTH.template, health(self.drain))  # first: its path looks like a name
         app.add_routes([web.get("/{name}", self.get), web.put("/{name}", self.put)])
@@ -41,7 +41,7 @@ class AssetHost:
         return app
 
     async def put(self, request: web.Request) -> web.Response:
-        """PUT /{name}."""
+        """Keep what `PUT /{name}` brings, from who has the upload token."""
         name = request.match_info["name"]
         wanted = f"Bearer {self._token}"
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
@@ -57,7 +57,7 @@ class AssetHost:
         return web.Response(status=201)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """GET /{name}: the asset, with range requests (RFC 9110, section 14)."""
+        """Answer `GET /{name}` with the asset, or a range of it (RFC 9110, section 14)."""
         self._see(request, b"")
         name = request.match_info["name"]
         path = self._directory / name

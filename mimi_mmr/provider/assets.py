@@ -63,9 +63,9 @@ class AssetHosts(Container[str]):
     """Where this hub's download proxy fetches from: its own asset host, and its peers' (-06, "Download Files")."""
 
     def __init__(self, peers: Peers) -> None:
-        """As the providers' signed documents name them."""
+        """Take them from the providers' signed documents."""
         self._peers = peers
 
     def __contains__(self, host: object) -> bool:
-        """Whether `host` (with a port that is not 443) is one of them."""
+        """Return whether `host` (with a port that is not 443) is one of them."""
         return host in {urlsplit(origin).netloc for origin in self._peers.asset_origins()}

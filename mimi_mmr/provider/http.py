@@ -106,6 +106,8 @@ class Router:
             raise ValueError(f"{endpoint.template} is not reached by any of this router's ways")
         if admit is None and endpoint.way in (Way.ACCOUNT, Way.PEER):
             raise ValueError(f"{endpoint.template} has to check who asks")
+        if endpoint in self.endpoints:
+            raise ValueError(f"{endpoint.template} is mounted already")
         entrance = admit or _anybody
 
         async def answer(arrival: Arrival) -> Reply:
@@ -122,7 +124,7 @@ class Router:
         self._routes[endpoint.method, endpoint.template.count("/")].append((endpoint, answer))
 
     async def dispatch(self, method: str, path: str, body: bytes, bearer: str = "") -> Reply:
-        """Answer one request, whatever it is; never raises."""
+        """Answer one request, whatever it is; raise nothing."""
         for endpoint, answer in self._routes.get((method, path.count("/")), ()):
             names = endpoint.match(method, path)
             if names is not None:

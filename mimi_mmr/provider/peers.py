@@ -93,11 +93,11 @@ class Peers:
         await self._session.close()
 
     async def keys(self, domain: str) -> ProviderKeysTBS:
-        """A provider's verified keys; raises `PeerError` or a subclass of `IdentityError`."""
+        """Return a provider's verified keys; raise `PeerError` or a subclass of `IdentityError`."""
         return (await self.document(domain)).keys
 
     async def document(self, domain: str) -> ProviderKeys:
-        """A provider's signed keys, fetched when first needed and refreshed by and by."""
+        """Return a provider's signed keys, fetched on first use and again after `REFRESH_SECONDS`."""
         if domain == self.domain:
             return self.own
         now = self._clock()
@@ -110,12 +110,12 @@ class Peers:
         return document
 
     async def documents(self) -> list[ProviderKeys]:
-        """Every known provider's signed keys; one that can't be had in time is left out, and logged."""
+        """Return every known provider's signed keys; one that can't be had in time is left out, and logged."""
         found = await asyncio.gather(*(self._document_or_none(domain) for domain in sorted(self.urls)))
         return [self.own, *(document for document in found if document is not None)]
 
     async def _document_or_none(self, domain: str) -> ProviderKeys | None:
-        """What is known if it is still valid, rather than nothing; a silent peer is not asked again at once."""
+        """Return a peer's keys, or those known before if they are valid; a silent peer is not asked again at once."""
         now = self._clock()
         _, known = self._known.get(domain, (0.0, None))
         usable = known if known is not None and known.keys.expiry > now else None
@@ -130,7 +130,7 @@ class Peers:
             return usable
 
     def asset_origins(self) -> set[str]:
-        """Asset hosts that this provider's and its peers' documents name, as far as they are known now."""
+        """Return the asset hosts that this provider's and its peers' documents name, as far as known."""
         known = [self.own, *(document for _, document in self._known.values())]
         return {document.keys.asset_origin for document in known} - {""}
 
@@ -200,7 +200,7 @@ class _NoAnswer(PeerError):
 
 
 def _cause(error: Exception) -> str:
-    """What is in the way, so that an operator knows where to look."""
+    """Say what is in the way, so that an operator knows where to look."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return "its TLS certificate is not trusted (see tls.ca)"
@@ -218,7 +218,7 @@ def _cause(error: Exception) -> str:
 
 
 def _reason(error: MmrError | TimeoutError) -> str:
-    """For a log line: fixed words only."""
+    """Say why in fixed words, for a log line."""
     if isinstance(error, _NoAnswer):
         return error.cause
     if isinstance(error, CertificateRejected):

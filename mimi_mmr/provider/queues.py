@@ -32,26 +32,26 @@ MAX_PAGE = 256
 
 
 class Arrivals:
-    """Who waits for which queue, so that a long poll ends when something comes."""
+    """The long polls that wait, by queue, so that one ends when something comes."""
 
     def __init__(self) -> None:
-        """Nobody waits."""
+        """Begin without any."""
         self._waiting: dict[bytes, set[asyncio.Event]] = {}
         self._closing = False
 
     def close(self) -> None:
-        """Let everybody go who waits: the provider is about to stop."""
+        """End every long poll: the provider is about to stop."""
         self._closing = True
         self.notify(list(self._waiting))
 
     def notify(self, queues: Iterable[bytes]) -> None:
-        """Something came for these."""
+        """End the long polls of these queues, for which something came."""
         for queue in queues:
             for event in self._waiting.get(queue, ()):
                 event.set()
 
     async def wait(self, queue: bytes, event: asyncio.Event, seconds: float) -> None:
-        """Until `event`, which `listen` gave for this queue, or the time is over."""
+        """Wait for `event`, which `listen` gave for this queue, until the time is over."""
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:

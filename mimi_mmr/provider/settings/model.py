@@ -76,7 +76,7 @@ class _FromFileAndEnvironment(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before file."""
+        """Let the environment win over the file."""
         return (env_settings, init_settings)
 
 

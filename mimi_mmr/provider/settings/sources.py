@@ -53,7 +53,7 @@ def read_file(path: Path, kind: type[BaseSettings]) -> Mapping[str, Any]:
 
 
 def _check_quotes(peers: object) -> None:
-    """A domain without quotes is a table in a table, in TOML."""
+    """Refuse a domain without quotes, which is a table in a table in TOML."""
     if not isinstance(peers, dict):
         return
     for name, value in peers.items():
@@ -67,7 +67,7 @@ def _check_quotes(peers: object) -> None:
 
 
 def _absolute(name: str, value: Any, base: Path) -> Any:
-    """Paths in a file are relative to the file."""
+    """Return a value of a file with its relative paths taken from the file's directory."""
     if name.endswith("_dir") and isinstance(value, str):
         return base / value
     if name == "tls" and isinstance(value, dict):
@@ -80,6 +80,6 @@ def _absolute(name: str, value: Any, base: Path) -> Any:
 
 
 def _beside(url: str, base: Path) -> str:
-    """A SQLite URL with a relative path, as one with the file's directory before it."""
+    """Return a SQLite URL with a relative path as one with the file's directory before it."""
     relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(.+)", url)
     return f"{relative[1]}{base / relative[2]}" if relative else url

@@ -48,7 +48,7 @@ def _file(value: Path) -> Path:
 
 
 def _private(value: Path) -> Path:
-    """A key: the service's user and group may read it, others may not."""
+    """Check that the service's user and group may read a key, and others may not."""
     if _file(value).stat().st_mode & 0o007:
         raise ValueError(f"readable by others; expected mode 640 or less: {value.absolute()}")
     return value

@@ -61,6 +61,14 @@ def test_what_is_for_accounts_and_peers_is_not_mounted_without_a_check(endpoint:
         router().serve(endpoint, never)
 
 
+def test_an_endpoint_is_mounted_once() -> None:
+    made = router()
+    made.serve(CREATE_QUEUE, never)
+    with pytest.raises(ValueError, match="is mounted already"):
+        made.serve(CREATE_QUEUE, never)
+    assert made.endpoints == [CREATE_QUEUE]
+
+
 async def test_a_handler_gets_a_parsed_request_and_its_answer_travels_with_the_status_of_the_table() -> None:
     made, seen = router(), []
 
