@@ -115,7 +115,7 @@ class Peers:
         return [self.own, *(document for document in found if document is not None)]
 
     async def _document_or_none(self, domain: str) -> ProviderKeys | None:
-        """Return a peer's keys, or those known before if they are valid; a silent peer is not asked again at once."""
+        """Return a peer's keys, or those known before if still valid; a silent peer is not asked again soon."""
         now = self._clock()
         _, known = self._known.get(domain, (0.0, None))
         usable = known if known is not None and known.keys.expiry > now else None
