@@ -12,6 +12,8 @@ from mimi_mmr.protocol.credentials import VerifiedDevice
 from mimi_mmr.protocol.key_packages import fetch_token, shelf_id
 from mimi_mmr.uris import MimiUri
 
+MAX_REMOVED = 64  # devices of one contact that are known to be lost
+
 
 @dataclass(slots=True)
 class Contact:

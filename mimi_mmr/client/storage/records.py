@@ -231,7 +231,7 @@ class SavedInbox(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class SavedJoined(Struct):
+class SavedMembership(Struct):
     """A room, but for what changes with its epochs only, which is `SavedRoom`."""
 
     leaf: SavedLeaf
@@ -250,7 +250,7 @@ __all__ = [
     "SavedAccount",
     "SavedContact",
     "SavedInbox",
-    "SavedJoined",
+    "SavedMembership",
     "SavedKeyPackage",
     "SavedLeaf",
     "SavedOutgoing",
