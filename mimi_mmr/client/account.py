@@ -1,4 +1,4 @@
-"""One device's account at its provider: its keys, its certificate, and what the provider is asked for by account."""
+"""One device's account at its provider: its keys, its certificate, and requests in the account's name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import RoomError
+from mimi_mmr.protocol.accounts import RegisterRequest, RegisterTBS
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
-from mimi_mmr.protocol.accounts import RegisterRequest, RegisterTBS
 from mimi_mmr.protocol.endpoints import (
     CLOSE_ACCOUNT,
     LIST_DEVICES,
@@ -61,7 +61,10 @@ class Account:
             self._keys = Keys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())
             self._save(self._keys, None)
         else:
-            identity, device = SigningKey.from_seed(saved.identity_seed), SigningKey.from_seed(saved.device_seed)
+            identity, device = (
+                SigningKey.from_seed(saved.identity_seed),
+                SigningKey.from_seed(saved.device_seed),
+            )
             self._keys = Keys(AccessToken(saved.token), identity, device)
             if saved.credential is not None:
                 self._me = DeviceIdentity(context.user, context.device, device, saved.credential)
@@ -144,17 +147,13 @@ class Account:
     @overload
     async def ask(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
 
-    async def ask(
-        self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str
-    ) -> Ans:
+    async def ask(self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str) -> Ans:
         """Ask the provider for something that is the account's business; `names` are those of the path.
 
         Raises what the provider answered, or `PeerError`.
         """
         names = {"user": self._context.user.name, **names}
-        return await self._context.path.ask_account(
-            endpoint, self._keys.token, cast("Req", request), **names
-        )
+        return await self._context.path.ask_account(endpoint, self._keys.token, cast("Req", request), **names)
 
     async def registered_devices(self) -> list[str]:
         """Return the names of the devices that the provider has of this account."""

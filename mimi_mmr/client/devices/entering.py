@@ -100,7 +100,7 @@ class Entering:
                 raise RoomError("the existing device did not answer in time; is it running?")
 
     async def forget_lost_key_packages(self) -> None:
-        """Give up a KeyPackage for the devices' room after a restart: it is worth nothing, and nobody can be asked."""
+        """After a restart, give up a KeyPackage for the devices' room: it is of no use, and nobody can be asked."""
         lost = [one for one in self._outstanding if one.keys_are_lost and one.user == self._context.user]
         for item in lost:
             self._outstanding.forget(item)

@@ -1,6 +1,6 @@
 """How a device brings in a further one of the same user: it shows a code, which is typed on the new one.
 
-Each step may be repeated after a failure: what was done is not done again. See `entering` for the new device's side.
+Each step may be repeated after a failure: what was done is not done again. The new device's side is in `entering`.
 """
 
 from __future__ import annotations

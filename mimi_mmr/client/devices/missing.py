@@ -1,4 +1,4 @@
-"""Devices of this user that are missing in rooms, or have a leaf there that they can't use: added, or added anew."""
+"""Devices of this user that are missing in rooms, or have a leaf there that they can't use: they are added."""
 
 from __future__ import annotations
 

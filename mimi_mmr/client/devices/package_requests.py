@@ -160,9 +160,7 @@ class PackageRequests:
             self._leave_alone(silent)
         return question.answers
 
-    def expect(
-        self, number: bytes, wanted: tuple[WantedPackage, ...], devices: Iterable[str]
-    ) -> Question:
+    def expect(self, number: bytes, wanted: tuple[WantedPackage, ...], devices: Iterable[str]) -> Question:
         """Take answers to a question from these devices from now on."""
         question = self._questions[number] = Question(wanted, set(devices))
         return question

@@ -119,7 +119,7 @@ class OutstandingKeyPackages:
         self._items.pop(item.package.ref, None)
 
     def forget(self, item: OutstandingKeyPackage) -> None:
-        """Give up a KeyPackage that nobody can use any more, or is to use; with leaf and queue if no room has them."""
+        """Give up a KeyPackage that nobody can use any more, or is to use; with its queue, if no room has it."""
         with self._context.changes.transaction():
             self.unwatch(item)
             if not item.used:

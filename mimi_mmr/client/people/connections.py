@@ -187,7 +187,7 @@ class Connections:
     # --- coming into the room of the two -------------------------------------------------------------
 
     def check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
-        """Refuse a connection room that holds anybody but the two who connect, and any invitation by the blocked."""
+        """Refuse any room by somebody blocked, and a connection room that is not of the two who connect alone."""
         user = item.made_for
         known = self._contacts.get(user) if user else None
         if known is not None and known.blocked:

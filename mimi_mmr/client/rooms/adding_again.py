@@ -106,7 +106,9 @@ class AddingAgain:
                 self._context.notify(f"{saved.user} had lost its keys, and was added again")
             self._rows.pop(key, None)
 
-    async def _fulfil(self, membership: Membership, contact: Contact, key: bytes, saved: SavedAddAgain) -> None:
+    async def _fulfil(
+        self, membership: Membership, contact: Contact, key: bytes, saved: SavedAddAgain
+    ) -> None:
         """Note each step before it is done, so that a process that ends between two does neither twice."""
         departure = saved.request.departure
         await self._commits.catch_up(membership)

@@ -33,9 +33,9 @@ LONGEST_PAUSE = 3600.0
 class Invitations:
     """Looks for Welcomes, and has the rooms joined that they are for.
 
-    Listeners, which the wiring sets: `before_looking` run before each look; `arrived` for each room that was joined,
-    when it is stored; `keys_lost` for a Welcome whose private keys were in a process that has ended, one after the
-    other, until one says that it has dealt with it.
+    Listeners, which the wiring sets: `before_looking` run before each look; `arrived` for each room that was
+    joined, when it is stored; `keys_lost` for a Welcome whose private keys were in a process that has ended, one
+    after the other, until one says that it has dealt with it.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Invitations:
     async def look(self, item: OutstandingKeyPackage, wait: float) -> list[Invitation]:
         """Look into the queue of one KeyPackage.
 
-        A Welcome is acknowledged when it has been followed; anything else in this queue is not for us yet. Of a last
-        resort every Welcome counts: it is joined with as often as it was used.
+        A Welcome is acknowledged when it has been followed; anything else in this queue is not for us yet. Of a
+        last resort every Welcome counts: it is joined with as often as it was used.
         """
         queue = item.queue
         try:

@@ -82,9 +82,7 @@ class JoinLinks:
         for live in links:
             await self._order(membership, live, LinkKind.REVOKE)
         if links:
-            await self._commits.commit(
-                membership, CommitIntent(state=lambda state: replace(state, links=()))
-            )
+            await self._commits.commit(membership, CommitIntent(state=lambda state: replace(state, links=())))
 
     async def _order(self, membership: Membership, live: LiveLink, kind: LinkKind) -> None:
         room = membership.uri

@@ -140,7 +140,9 @@ class Joining:
         item = invitation.item
         sharing = self._memberships.sharing(item.queue)
         with self._memberships.changing(*sharing):
-            if not item.used:  # after a further Welcome of a last resort there may be events of the first's room
+            if (
+                not item.used
+            ):  # after a further Welcome of a last resort there may be events of the first's room
                 item.queue.acknowledge(invitation.sequence)
             self._outstanding.unwatch(item)
             for listener in self.placed:

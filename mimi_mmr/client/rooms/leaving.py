@@ -94,7 +94,9 @@ class Leaving:
             await self._commits.commit(membership, CommitIntent(departures=some))
         with self._memberships.changing(membership):
             # others may have come meanwhile
-            membership.set_departures({one: what for one, what in membership.departures.items() if one not in asked})
+            membership.set_departures(
+                {one: what for one, what in membership.departures.items() if one not in asked}
+            )
             self._memberships.save(membership)
 
 

@@ -25,7 +25,9 @@ class MembershipState(enum.Enum):
 
     FOLLOWING = "every commit was followed"
     BLOCKED = "the hub accepted a commit that can't be processed here: an admin has to reopen the room"
-    DESYNCHRONISED = "an event was missed, and what follows can't be read: somebody has to add this client anew"
+    DESYNCHRONISED = (
+        "an event was missed, and what follows can't be read: somebody has to add this client anew"
+    )
     BLOCKED_AND_DESYNCHRONISED = "a commit could not be processed, and the room has gone on since"
     REMOVED = "this client was removed from the room"
 

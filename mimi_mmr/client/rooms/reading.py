@@ -20,8 +20,8 @@ from mimi_mmr.member.whois import Whois
 from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuePage
-from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage
+from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.uris import MimiUri
 
 MOST_HELD = 48  # of a page's 64: a hub that does not answer must not stop the rooms that share the queue

@@ -14,6 +14,7 @@ from mimi_mmr.client.rooms.creating import Creating
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.invitations import Invitations
 from mimi_mmr.client.rooms.join_links import JoinLinks
+from mimi_mmr.client.rooms.joining import Joining
 from mimi_mmr.client.rooms.leaving import Leaving
 from mimi_mmr.client.rooms.lost_keys import LostKeys
 from mimi_mmr.client.rooms.membership import Membership
@@ -46,6 +47,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         assets: Assets,
         creating: Creating,
         adding: Adding,
+        joining: Joining,
         invitations: Invitations,
         leaving: Leaving,
         pseudonyms: Pseudonyms,
@@ -63,6 +65,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         self.assets = assets
         self.creating = creating
         self.adding = adding
+        self.joining = joining
         self.invitations = invitations
         self.leaving = leaving
         self.pseudonyms = pseudonyms
@@ -117,9 +120,7 @@ class Rooms(Mapping[MimiUri, Membership]):
 
     # --- members -------------------------------------------------------------------------------------
 
-    def who(
-        self, membership: Membership, progress: Callable[[int, int], None] | None = None
-    ) -> list[Whois]:
+    def who(self, membership: Membership, progress: Callable[[int, int], None] | None = None) -> list[Whois]:
         """Return every member, resolved as far as policy and credentials allow; `progress` gets (done, total).
 
         A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
