@@ -456,8 +456,8 @@ def _read_what_comes(rooms: Rooms, people: People, devices: Devices) -> None:
     rooms.reading.join_request += [rooms.links.take_request]
     rooms.reading.stray += [rooms.lost_keys.note_stray]
     rooms.reading.page_read += [
-        # Who leaves goes before others come in: the hub lets nobody else in under a pseudonym that is still there,
-        # and a removal ends the links by which somebody asked.
+        # Who asked to go goes before others come in. A removal ends all join links, so that nobody is let in by one
+        # of which a departing member still knows the secret.
         rooms.leaving.answer_if_first,
         rooms.links.answer_if_first,
         # Last, since it may read further pages of the devices' room, and so lead here again.

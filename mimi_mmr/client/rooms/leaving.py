@@ -93,10 +93,8 @@ class Leaving:
             some = tuple(pending[start : start + MAX_DEPARTURES])
             await self._commits.commit(membership, CommitIntent(departures=some))
         with self._memberships.changing(membership):
-            # others may have come meanwhile
-            membership.set_departures(
-                {one: what for one, what in membership.departures.items() if one not in asked}
-            )
+            meanwhile = {one: what for one, what in membership.departures.items() if one not in asked}
+            membership.set_departures(meanwhile)
             self._memberships.save(membership)
 
 

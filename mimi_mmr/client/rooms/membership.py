@@ -102,9 +102,9 @@ class Place:
     """What this client has of a room at one moment. A change makes another one; a change that fails drops it.
 
     `unprocessed` is the commit that blocks the room. `pending` is this client's own commit while the hub has not
-    answered. `departures` are those of members who asked to go, by their leaf's client pseudonym. `last_resort` says
-    that the leaf came from a KeyPackage that may have been used for other rooms too, `change_pseudonym` that this
-    client should change its pseudonym here. `stored` is the version of the room that the vault has.
+    answered. `departures` are those of members who asked to go, by their leaf's client pseudonym. `last_resort`
+    says that the leaf came from a KeyPackage that may have been used for other rooms too, `change_pseudonym` that
+    this client should change its pseudonym here. `stored` is the version of the room that the vault has.
     """
 
     room: Room

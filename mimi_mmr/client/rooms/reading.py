@@ -34,8 +34,9 @@ class Reading:
     """Reads the queues of this client's rooms.
 
     What it can't deal with itself goes to listeners, which the wiring sets: `handlers` for messages from client to
-    client, by their kind; `join_request` for requests to join by a link; `stray` for events of rooms that this client
-    is not in. These run inside the page's transaction. `page_read` run after it, for each room that shares the queue.
+    client, by their kind; `join_request` for requests to join by a link; `stray` for events of rooms that this
+    client is not in. These run inside the page's transaction. `page_read` run after it, for each room that shares
+    the queue.
     """
 
     def __init__(

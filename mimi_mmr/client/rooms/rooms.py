@@ -28,6 +28,7 @@ from mimi_mmr.member.whois import Whois
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.queues import QueuePage
 from mimi_mmr.protocol.room.join_links import JoinLink
+from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.policy import Identities, Role
 from mimi_mmr.uris import MimiUri
 
@@ -132,7 +133,10 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.adding.add(membership, contacts)
 
     async def remove(self, membership: Membership, leaves: Sequence[int]) -> None:
-        """Remove members by leaf; whoever takes such a leaf meanwhile stays. Raises `RoomError` if nobody is there."""
+        """Remove members by leaf; whoever takes such a leaf meanwhile stays.
+
+        Raises `RoomError` if nobody is at one of the leaves.
+        """
         members = membership.room.members
         await self.commits.commit(membership, CommitIntent(removes=members.at(leaves)))
 
@@ -152,8 +156,11 @@ class Rooms(Mapping[MimiUri, Membership]):
 
     async def rename(self, membership: Membership, name: str, topic: str | None = None) -> None:
         """Give the room a name (and a topic) that members alone can read."""
-        changes = {"name": name} if topic is None else {"name": name, "topic": topic}
-        await self.commits.commit(membership, CommitIntent(state=lambda state: replace(state, **changes)))
+
+        def renamed(state: MembersOnlyState) -> MembersOnlyState:
+            return replace(state, name=name, topic=state.topic if topic is None else topic)
+
+        await self.commits.commit(membership, CommitIntent(state=renamed))
 
     async def reveal(self, membership: Membership) -> None:
         """Show who one is in a room whose policy hides it; this can't be taken back."""

@@ -21,7 +21,10 @@ def identity_of(device: VerifiedDevice) -> tuple[MimiUri, bytes]:
 
 
 class Roster:
-    """Says who is who. A contact's identity key is pinned: under another key nobody is that contact, in any room."""
+    """Says who is who.
+
+    A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
+    """
 
     def __init__(self, context: Context, account: Account, contacts: ContactBook) -> None:
         """As this user's contacts are known."""
@@ -73,7 +76,7 @@ class Roster:
         return MimiUri.parse(added.decode()) if added else None
 
     def users_in(self, membership: Membership) -> set[MimiUri]:
-        """Return whose leaves are in a room, as far as this client can tell; without those that are to be removed."""
+        """Return whose leaves are in a room, as far as this client can tell; without those who asked to go."""
         entries = self.who(membership.room)
         clients = {str(entry.client).encode() for entry in entries}
         added = self.added(membership)

@@ -1,7 +1,8 @@
 """What all devices of one user know: contacts, settings, keys. Each entry's newest version wins.
 
-Devices tell each other what changed through a room of their own; see `client.devices.sharing`. A device may be in a thief's
-hands: what it says is checked before it is kept, so that it can neither stop the others nor have the last word.
+Devices tell each other what changed through a room of their own; see `client.devices.sharing`. A device may be in a
+thief's hands: what it says is checked before it is kept, so that it can neither stop the others nor have the last
+word.
 """
 
 from __future__ import annotations
