@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.lab.demo.world import World, build_world, loopback
 from mimi_mmr.provider.app import Provider
@@ -81,12 +81,12 @@ class LiveWorld:
 
 async def connect(asking: Client, asked: Client) -> tuple[Contact, Contact]:
     """Two clients connect, with a contact code; each one's contact for the other."""
-    outgoing = await asking.request_connection(asked.contact_code)
-    (incoming,) = await asked.connection_requests()
-    theirs = await asked.accept(incoming)
-    ours = await asking.complete_connection(outgoing)
+    outgoing = await asking.people.request_connection(asked.contact_code)
+    (incoming,) = await asked.people.connection_requests()
+    theirs = await asked.people.accept(incoming)
+    ours = await asking.people.complete_connection(outgoing)
     assert ours is not None
-    while not await asked.check_invitations(wait=5):
+    while not await asked.rooms.check_invitations(wait=5):
         pass
     await until_keyed(asking, ours)
     await until_keyed(asked, theirs)
@@ -97,19 +97,19 @@ async def until_keyed(client: Client, contact: Contact) -> None:
     """Until the contact's connection key has come."""
     assert contact.room is not None
     while contact.theirs is None:
-        await client.sync(client.rooms[contact.room], wait=5)
+        await client.rooms.sync(client.rooms[contact.room], wait=5)
 
 
-async def until_epoch(client: Client, joined: Joined, epoch: int) -> None:
+async def until_epoch(client: Client, joined: Membership, epoch: int) -> None:
     """Until a member has followed the room into this epoch."""
     while joined.room.epoch < epoch:
-        await client.sync(joined, wait=5)
+        await client.rooms.sync(joined, wait=5)
 
 
-async def invited(client: Client) -> Joined:
+async def invited(client: Client) -> Membership:
     """The room that somebody has just added this client to."""
     while True:
-        for joined in await client.check_invitations(wait=5):
+        for joined in await client.rooms.check_invitations(wait=5):
             return joined
 
 

@@ -140,9 +140,9 @@ class Rooms(Mapping[MimiUri, Membership]):
         members = membership.room.members
         await self.commits.commit(membership, CommitIntent(removes=members.at(leaves)))
 
-    async def set_role(self, membership: Membership, user: MimiUri, role: Role) -> None:
-        """As an admin, give a user pseudonym another role."""
-        await self.leaving.set_role(membership, user, role)
+    async def make_admin(self, membership: Membership, user: MimiUri, *, admin: bool = True) -> None:
+        """As an admin, give a user pseudonym the role ADMIN, or take it."""
+        await self.leaving.set_role(membership, user, Role.ADMIN if admin else Role.MEMBER)
 
     async def leave(self, membership: Membership) -> None:
         """Leave with every device of this user, a little later: another member has to commit it."""

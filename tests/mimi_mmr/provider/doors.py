@@ -77,14 +77,14 @@ async def a_claim(client: Client, contact: Contact, hub: str) -> tuple[KeyMateri
     assert contact.theirs is not None
     provider, key = contact.user.domain, SealingKey.generate(Kem.X_WING)
     keys = await client.path.provider(provider)
-    token, expiry = fetch_token(contact.theirs.key).reveal(), int(client._clock()) + CLAIM_LIFETIME
+    token, expiry = fetch_token(contact.theirs.key).reveal(), int(client.context.clock()) + CLAIM_LIFETIME
     claim = KeyMaterialClaim(1, hub, provider, token, contact.theirs.upload_public_key, key.public, expiry)
     return seal_claim(claim, keys.key_material_key), key
 
 
 def token_of(client: Client) -> AccessToken:
     """The access token of a client's device."""
-    return client._keys.token
+    return client.account.keys.token
 
 
 async def eventually(ready: Callable[[], Awaitable[bool]], step: Callable[[], Awaitable[object]]) -> None:

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from mimi_mmr.client.key_packages.stock import Queues
 from mimi_mmr.client.transport import following
 from mimi_mmr.client.transport.following import Follower
 from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed, UnknownQueue

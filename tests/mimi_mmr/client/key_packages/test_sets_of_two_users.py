@@ -22,10 +22,10 @@ from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from mimi_mmr.client.key_packages.stock import KeyPackageStock, Queues
 
 from mimi_mmr.client.key_packages import stock
 from mimi_mmr.client.key_packages.shelves import Shelf, Shelves
-from mimi_mmr.client.key_packages.stock import KeyPackageStock, Queues
 from mimi_mmr.client.transport.private_path import PrivatePath
 from mimi_mmr.crypto.secret import ConnectionKey
 from mimi_mmr.crypto.signing import SigningKey

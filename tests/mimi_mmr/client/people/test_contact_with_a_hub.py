@@ -56,16 +56,16 @@ async def test_what_a_contact_holds_opens_no_link_in_a_room_it_is_not_in(live: L
     cathy, mallory = await live.person("cathy", "c.example"), await live.person("mallory", "a.example")
     _, cathys = await connect(cathy, bob)
     mallorys, bobs = await connect(mallory, bob)
-    to_bob = cathy.contacts[bob.user]
-    await bob.publish_key_packages(cathys)
-    await bob.publish_key_packages(bobs)
-    references = set(bob._waiting)  # KeyPackageRefs, which stand in Welcomes
+    to_bob = cathy.people.contacts[bob.user]
+    await bob.key_packages.publish(cathys)
+    await bob.key_packages.publish(bobs)
+    references = set(bob.key_packages.outstanding)  # KeyPackageRefs, which stand in Welcomes
 
-    room = await mallory.create_room()  # a room with Mallory in it: what opens there is no test of anything
-    await mallory.add(room, [mallorys])
+    room = await mallory.rooms.create()  # a room with Mallory in it: what opens there is no test of anything
+    await mallory.rooms.add(room, [mallorys])
     beside = await invited(bob)
-    hidden = await cathy.create_room()
-    await cathy.add(hidden, [to_bob])
+    hidden = await cathy.rooms.create()
+    await cathy.rooms.add(hidden, [to_bob])
     inside = await invited(bob)
 
     loot = [*known_to(mallory, mallorys), beside.leaf.ilk.reveal()]
@@ -76,4 +76,4 @@ async def test_what_a_contact_holds_opens_no_link_in_a_room_it_is_not_in(live: L
     assert not opens(credential, references, loot)
     assert opens(credential, references, [*loot, inside.leaf.ilk.reveal()])  # the control: the right key does
     with pytest.raises(NoKeyPackages):  # and her token finds nothing on the shelf that is for Cathy
-        await mallory.claim(mallorys, "a.example")
+        await mallory.key_packages.claim(mallorys, "a.example")
