@@ -20,7 +20,7 @@ Work: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Tending:
-    """Does what is due. What fails is noted as a refusal, keeps nothing else from being done, and is tried again."""
+    """Does what is due. What fails is noted, keeps nothing else from being done, and is tried again."""
 
     def __init__(
         self,

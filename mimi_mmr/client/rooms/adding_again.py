@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -61,9 +60,9 @@ class AddingAgain:
         self._adding = adding
         self._rows = context.vault.table("add again")
 
-    def __iter__(self) -> Iterator[SavedAddAgain]:
+    def requests(self) -> list[SavedAddAgain]:
         """Return the wishes that hold and are not fulfilled yet."""
-        return iter([SavedAddAgain.from_bytes(row) for row in self._rows.values()])
+        return [SavedAddAgain.from_bytes(row) for row in self._rows.values()]
 
     def take_message(self, membership: Membership, sender: Whois, content: Content) -> None:
         """Note that a contact's keys were lost, if it is theirs to ask; it is done when the page has been read.

@@ -31,7 +31,7 @@ class Assets:
         return reference
 
     async def fetch(self, membership: Membership, message: Message) -> bytes:
-        """Download a file through relay, gateway and the hub's proxy; only from the sender's provider's asset host."""
+        """Download a file through relay, gateway and the hub's proxy; only from the host of its sender."""
         reference = AssetReference.from_bytes(message.content.body)
         provider = await self._context.path.provider(message.sender.user.domain)
         if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):

@@ -27,10 +27,11 @@ class Memberships(Mapping[MimiUri, Membership]):
     def __init__(self, context: Context, queues: ReadQueues) -> None:
         """Restore those that the vault has. One that can't be restored is noted, and stays for another try.
 
-        `entered` are listeners for rooms that this client has come into; see the wiring.
+        `queues` are those that the rooms' events come into. `entered` are listeners for rooms that this client has
+        come into; see the wiring.
         """
         self._context = context
-        self._queues = queues
+        self.queues = queues
         self._room_rows = context.vault.table("rooms")
         self._rows = context.vault.table("memberships")
         self._memberships: dict[MimiUri, Membership] = {}
@@ -52,7 +53,7 @@ class Memberships(Mapping[MimiUri, Membership]):
         place = Place(
             room,
             leaf,
-            self._queues.get(leaf.queue),
+            self.queues.get(leaf.queue),
             History(context.vault, room.uri),
             restored_state(
                 removed=room.removed,
@@ -96,7 +97,7 @@ class Memberships(Mapping[MimiUri, Membership]):
         membership = Membership(place)
         with self._context.changes.transaction():
             self._memberships[membership.uri] = membership
-            self._queues.save(place.queue)
+            self.queues.save(place.queue)
             self.save(membership)
         return membership
 
@@ -158,4 +159,4 @@ class Memberships(Mapping[MimiUri, Membership]):
     async def drop_queue(self, queue: ReadQueue) -> None:
         """Have a queue deleted, unless another room's events come into it."""
         if not self.sharing(queue):
-            await self._queues.drop(queue)
+            await self.queues.drop(queue)

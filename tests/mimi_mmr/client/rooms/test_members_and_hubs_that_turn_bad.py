@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client, History, Membership
-from mimi_mmr.client.rooms.membership import MOST_STRAYS, AddAgain
+from mimi_mmr.client.rooms.commits import HEAL
+from mimi_mmr.client.rooms.lost_keys import MOST_STRAYS, AddAgain
+from mimi_mmr.client.rooms.membership import Occurrence
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.transport.read_queues import Position
 from mimi_mmr.errors import (
     MmrError,
     NotAllowed,
@@ -21,6 +24,7 @@ from mimi_mmr.errors import (
     StateError,
     UnknownQueue,
 )
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.whois import Standing, Whois
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuedMessage, QueuePage
@@ -91,7 +95,7 @@ async def test_nobody_gets_into_a_room_by_asking_to_be_added_again(live: LiveWor
     forged = sign_departure(other.uri, client, at_mallory.leaf.key)
     await asks_to_be_added(mallory, alice, room, departure)  # removed: its leaf is gone
     await asks_to_be_added(mallory, alice, other, forged)  # never there
-    assert not alice.rooms.adding_again
+    assert not alice.rooms.adding_again.requests()
     connection = alice.rooms[alice.people.contacts[mallory.user].room]  # type: ignore[index]
     assert len(connection.problems) == 2
     await alice.tend()
@@ -105,7 +109,7 @@ async def test_a_contact_asks_for_no_leaf_but_its_own_and_in_no_other_room(live:
     await cathy.rooms.send(at_cathy, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
     while not room.problems:
         await alice.rooms.sync(room, wait=5)
-    assert not alice.rooms.adding_again
+    assert not alice.rooms.adding_again.requests()
     await alice.tend()
     assert len(room.room.participants()) == 3
 
@@ -118,23 +122,23 @@ async def test_who_was_added_is_added_again_once_whenever_the_process_ends(
     departure = at_bob.room.departure()
     await bob.rooms.forget(at_bob)  # as if its keys were lost
     await asks_to_be_added(bob, alice, room, departure)
-    assert alice.rooms.adding_again
+    assert alice.rooms.adding_again.requests()
     losing(alice, 1)
     await alice.rooms.adding_again.add_again()  # the leaf is out, and nobody knows
     alice = live.restarted(alice)
-    add = alice.rooms.add
+    add = alice.rooms.adding.add
 
     async def dies(joined: Membership, contacts: Any) -> None:
         await add(joined, contacts)
         raise KeyboardInterrupt
 
-    alice.rooms.add = dies  # type: ignore[method-assign]
+    alice.rooms.adding.add = dies  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         await alice.rooms.adding_again.add_again()
     alice = live.restarted(alice)
     room = alice.rooms[room.uri]
     await alice.tend()
-    assert not alice.rooms.adding_again
+    assert not alice.rooms.adding_again.requests()
     assert len(room.room.participants()) == 2
     assert (await invited(bob)).uri == room.uri
     assert any("was added again" in notice.text for notice in alice.notices)
@@ -169,9 +173,9 @@ async def test_an_admin_changes_its_pseudonym_while_the_background_looks(live: L
     alice, bob, room, at_bob = await pair(live)
     commit, looks = alice.rooms.commits.commit, []
 
-    async def beside(joined: Membership, **what: Any) -> bool:
-        done = await commit(joined, **what)
-        if what.get("add"):  # a look that begins between two steps
+    async def beside(joined: Membership, intent: CommitIntent = HEAL) -> bool:
+        done = await commit(joined, intent)
+        if intent.adds:  # a look that begins between two steps
             looks.append(asyncio.create_task(alice.rooms.check_invitations(wait=5)))
             await asyncio.sleep(0)
         return done
@@ -191,15 +195,15 @@ async def test_a_late_welcome_is_followed_and_the_old_leaf_goes(
     live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob, room, at_bob = await pair(live)
-    look = bob._look
+    look = bob.rooms.invitations.look
 
     async def late(waiting: Any, wait: float) -> list[Any]:
         return []
 
-    bob._look = late  # type: ignore[method-assign]
+    bob.rooms.invitations.look = late  # type: ignore[method-assign]
     with pytest.raises(RoomError, match="has not come"):
         await bob.rooms.change_pseudonym(at_bob)
-    bob._look = look  # type: ignore[method-assign]
+    bob.rooms.invitations.look = look  # type: ignore[method-assign]
     while not await bob.rooms.check_invitations(wait=5):
         pass
     bob = live.restarted(bob)
@@ -213,10 +217,10 @@ async def test_the_old_leaf_goes_although_the_process_ended_before(live: LiveWor
     alice, bob, room, at_bob = await pair(live)
     old = pseudonym(at_bob)
 
-    async def dies(joined: Membership) -> None:
+    def dies(joined: Membership) -> None:
         raise KeyboardInterrupt
 
-    bob._entered = dies  # type: ignore[method-assign]
+    bob.rooms.memberships.entered.insert(0, dies)
     with pytest.raises(KeyboardInterrupt):
         await bob.rooms.change_pseudonym(at_bob)
     bob = live.restarted(bob)
@@ -236,7 +240,7 @@ async def test_a_removed_admin_is_no_admin_when_it_comes_back(live: LiveWorld) -
     await alice.rooms.remove(room, [at_bob.room.own_leaf])
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
     (package,) = await bob.key_packages.maker.make([at_bob.leaf.set_key])
-    await alice.rooms.commits.commit(room, add=[package.open])
+    await alice.rooms.commits.commit(room, CommitIntent(adds=(package.open,)))
     assert len(room.room.participants()) == 2
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
 
@@ -246,13 +250,13 @@ async def test_an_admin_whom_a_member_took_out_comes_back_by_an_admin_only(live:
     await alice.rooms.make_admin(room, pseudonym(at_bob))
     for client, joined in ((bob, at_bob), (cathy, at_cathy)):
         await until_epoch(client, joined, room.room.epoch)
-    await cathy.rooms.commits.commit(at_cathy, departures=[at_bob.room.departure()])
+    await cathy.rooms.commits.commit(at_cathy, CommitIntent(departures=(at_bob.room.departure(),)))
     assert at_cathy.room.policy.policy.role(pseudonym(at_bob)) is Role.ADMIN  # Cathy may not change that
     packages = await bob.key_packages.maker.make([at_bob.leaf.set_key] * 2)
     with pytest.raises(NotAllowed, match="has a role already"):
-        await cathy.rooms.commits.commit(at_cathy, add=[packages[0].open])
+        await cathy.rooms.commits.commit(at_cathy, CommitIntent(adds=(packages[0].open,)))
     await until_epoch(alice, room, at_cathy.room.epoch)
-    await alice.rooms.commits.commit(room, add=[packages[1].open])
+    await alice.rooms.commits.commit(room, CommitIntent(adds=(packages[1].open,)))
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
 
 
@@ -288,20 +292,20 @@ async def test_a_hub_makes_nobody_speak_in_another_room_at_once(live: LiveWorld,
     await alice.rooms.add(room, [to_bob])
     at_bob = await invited(bob)
     assert at_bob.place.last_resort == last_resort
-    sent, send = [], bob.rooms.send
+    sent, send = [], bob.rooms.sending.send
 
     async def spy(joined: Membership, content: Content | str) -> None:
         sent.append(joined.uri)
         await send(joined, content)
 
-    bob.rooms.send = spy  # type: ignore[method-assign]
+    bob.rooms.sending.send = spy  # type: ignore[method-assign]
     elsewhere = [random_uri("a.example", Kind.ROOM, bytes([n] * 16)) for n in range(MOST_STRAYS + 4)]
     for uri in [*elsewhere, *elsewhere]:
         stray = FanoutMessage(uri, 1, 0, EventKind.WELCOME, b"").to_bytes()
         await bob.rooms.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, stray),)))
     assert sent == []
     bob = live.restarted(bob)
-    bob.rooms.send = spy  # type: ignore[method-assign]
+    bob.rooms.sending.send = spy  # type: ignore[method-assign]
     for _ in range(2):
         await bob.rooms.lost_keys.ask_for_strays()
     assert sent == ([to_alice.room] * MOST_STRAYS if last_resort else [])
@@ -312,7 +316,7 @@ async def test_garbage_of_a_hub_does_not_end_a_membership(live: LiveWorld) -> No
     garbage = FanoutMessage(room.uri, 1 << 40, 0, EventKind.COMMIT, b"garbage").to_bytes()
     await bob.rooms.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, garbage),)))
     assert at_bob.desynchronised
-    at_bob.queue.acknowledged -= 1
+    at_bob.queue.position = Position(at_bob.acknowledged - 1)
     await alice.rooms.heal(room)
     await until_epoch(bob, at_bob, room.room.epoch)
     assert not at_bob.desynchronised
@@ -321,7 +325,7 @@ async def test_garbage_of_a_hub_does_not_end_a_membership(live: LiveWorld) -> No
 async def test_a_lost_place_is_not_taken_by_any_contact(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
     await bob.rooms.sync(at_bob)
-    at_bob.desynchronised = True
+    at_bob.occurred(Occurrence.COMMIT_MISSED)
     strange = await alice.rooms.create()
     assert at_bob.room.knows(room.room, room.room.own_leaf)
     assert not at_bob.room.knows(strange.room, strange.room.own_leaf)
@@ -393,14 +397,14 @@ async def test_what_the_vault_did_not_take_comes_again(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
     await alice.rooms.send(room, "one")
     await alice.rooms.heal(room)
-    keep, failures = bob._keep_inbox, []
+    keep, failures = bob.rooms.memberships.queues.save, []
 
     def full(inbox: Any) -> None:
         failures.append(inbox)
-        bob._keep_inbox = keep  # type: ignore[method-assign]
+        bob.rooms.memberships.queues.save = keep  # type: ignore[method-assign]
         raise StateError("no room left")
 
-    bob._keep_inbox = full  # type: ignore[method-assign]
+    bob.rooms.memberships.queues.save = full  # type: ignore[method-assign]
     with pytest.raises(StateError):
         while not failures:
             await bob.rooms.sync(at_bob, wait=5)
@@ -452,7 +456,7 @@ async def test_a_client_whose_vault_can_not_be_read_any_more_goes_no_further(liv
         bob.vault.close()
         raise StateError("no such disk")
 
-    bob._keep_inbox = broken  # type: ignore[method-assign]
+    bob.rooms.memberships.queues.save = broken  # type: ignore[method-assign]
     for _ in range(2):
         with pytest.raises(MmrError):
             while True:
@@ -494,7 +498,7 @@ async def test_a_second_request_to_connect_takes_the_place_of_the_first(live: Li
     first = await alice.people.request_connection(bob.contact_code)
     second = await alice.people.request_connection(bob.contact_code)
     assert alice.people.outgoing == {bob.user: second}
-    assert list(alice._outgoing_rows) == [second.request.hash]
+    assert list(alice.vault.table("outgoing")) == [second.request.hash]
     assert second.request.content.expiry % 300 == 0
     with pytest.raises(UnknownQueue):
         await Queues(alice.path).collect(first.inbox, 0, 0.0)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mimi_mmr.client import Client, Membership, account
-from mimi_mmr.client import client as person
+from mimi_mmr.client.rooms import pseudonyms
 from mimi_mmr.errors import InvalidUri, JoinRefused, NotAllowed, RoomError
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.protocol.room.policy import Identities, Role
@@ -218,7 +218,7 @@ async def test_a_name_is_renewed_before_it_expires(live: LiveWorld, monkeypatch:
     await bob.tend()
     assert (at_bob.leaf.identity.credential, bob.account.me.credential.chain) == (old, chain)
     monkeypatch.setattr(account, "CERTIFICATE_RENEWAL", 100 * 86400)  # as if most of its time were over
-    monkeypatch.setattr(person, "CREDENTIAL_RENEWAL", 100 * 86400)
+    monkeypatch.setattr(pseudonyms, "CREDENTIAL_RENEWAL", 100 * 86400)
     await bob.account.renew_certificate()
     await bob.rooms.pseudonyms.change_due()
     assert bob.account.me.credential.chain != chain
