@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -22,6 +23,16 @@ from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import listen
 from mimi_mmr.provider.settings import load_asset_host_settings, load_settings
 from tests.mimi_mmr.bench import RoomBench
+
+
+class Clock:
+    """The time, and how far a client's own clock is `ahead` of it (seconds)."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
 
 
 @dataclass
@@ -72,9 +83,9 @@ class LiveWorld:
         self.stack.push_async_callback(client.close)
         return client
 
-    async def person(self, name: str, domain: str) -> Client:
+    async def person(self, name: str, domain: str, **options: Any) -> Client:
         """A registered client."""
-        client = self.client(name, domain)
+        client = self.client(name, domain, **options)
         await client.register()
         return client
 

@@ -160,11 +160,12 @@ class Shelves:
         """Send a signed order for a contact's shelf; an empty report if there is no such shelf (yet)."""
         content = ShelfOrderTBS(contact.shelf, self._context.rounded(MINUTE), kind, tuple(sorted(serials)))
         try:
-            return await self._send(content, contact.upload_key)
+            return await self.send_order(content, contact.upload_key)
         except NotAllowed:
             return ShelfReport((), ())
 
-    async def _send(self, content: ShelfOrderTBS, upload_key: SigningKey) -> ShelfReport:
+    async def send_order(self, content: ShelfOrderTBS, upload_key: SigningKey) -> ShelfReport:
+        """Sign an order for a shelf and send it; raises `NotAllowed` if there is no such shelf."""
         order = sign_order(content, upload_key)
         return await self._context.path.ask(ORDER_SHELF, self._context.user.domain, order)
 
@@ -184,5 +185,5 @@ class Shelves:
         """Close an old shelf, as an errand says. What nobody took from it nobody will use."""
         shelf = SavedShelf.from_bytes(row)
         order = ShelfOrderTBS(shelf.shelf, self._context.rounded(MINUTE), ShelfOrderKind.CLOSE, ())
-        report = await self._send(order, SigningKey.from_seed(shelf.upload_seed))
+        report = await self.send_order(order, SigningKey.from_seed(shelf.upload_seed))
         self._outstanding.forget_taken_back(report)

@@ -51,7 +51,7 @@ class Blocking:
             self._shelves.renew(contact)
             self._connection_keys.drop_offer(contact)
             self._connection_keys.owe_rotations()
-        await self._part_from(contact)
+        await self.part_from(contact)
         await self._errands.run()
         await self._connection_keys.rotate_due()
 
@@ -59,9 +59,10 @@ class Blocking:
         """Give up what is still there of connections with those who are blocked."""
         for contact in list(self._contacts.values()):
             if contact.blocked:
-                await self._part_from(contact)
+                await self.part_from(contact)
 
-    async def _part_from(self, contact: Contact) -> None:
+    async def part_from(self, contact: Contact) -> None:
+        """Give up what is still there of a connection: KeyPackages for the contact, requests, the room."""
         for item in self._outstanding.made_for(contact.user):
             self._outstanding.forget(item)
         outgoing = self._outgoing.get(contact.user)

@@ -30,6 +30,7 @@ from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, WelcomeEvent
 from mimi_mmr.protocol.room.requests import CommitAuth, CommitAuthTBS
 from mimi_mmr.uris import Kind, MimiUri
 from ohttp_relay.keys import KeyRing
+from tests.mimi_mmr.client.inside import look_there_first
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 from tests.mimi_mmr.provider.doors import frames
 
@@ -274,11 +275,11 @@ async def test_a_welcome_to_a_hub_that_never_answers_does_not_stand_in_the_way_f
     auth = WelcomeEvent(_some_auth(away), b"").to_bytes()
     lie = FanoutMessage(away, 1, 0, EventKind.WELCOME, auth).to_bytes()
     await alice.rooms.add(room, [to_bob])
-    for ref, waiting in list(bob.key_packages.outstanding.items()):
+    for waiting in bob.key_packages.outstanding:
         page = await Queues(bob.path).collect(waiting.package.leaf.queue, 0, 0)
         if not page.messages:  # the KeyPackage that Alice has not used
             await post(live, waiting.package.leaf, lie)
-            bob.key_packages.outstanding = {ref: waiting} | bob.key_packages.outstanding  # in front
+            look_there_first(bob, waiting.package.ref)
     for _ in range(6):
         await bob.rooms.check_invitations(wait=5)
     assert room.uri in bob.rooms

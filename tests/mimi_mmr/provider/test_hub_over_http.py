@@ -74,7 +74,7 @@ def meet(monkeypatch: pytest.MonkeyPatch, *clients: Client) -> list[int]:
         return together
 
     for client in clients:
-        monkeypatch.setattr(client, "_update", watch(client))
+        monkeypatch.setattr(client.rooms.delivery, "send", watch(client))
     return tried
 
 
@@ -123,8 +123,8 @@ async def test_a_removal_that_comes_second_removes_nobody_who_took_the_leaf(
         await alice.rooms.add(joined, [three.to_dave])
         return 0
 
-    monkeypatch.setattr(alice, "_update", losing)
-    monkeypatch.setattr(alice, "sync", meanwhile)
+    monkeypatch.setattr(alice.rooms.delivery, "send", losing)
+    monkeypatch.setattr(alice.rooms.reading, "sync", meanwhile)
     await alice.rooms.remove(room, [bobs])
     (daves,) = [
         entry.leaf

@@ -23,7 +23,8 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import MmrError, PrivatePathFailed, RoomError, StateError, Unauthorized
 from mimi_mmr.protocol.content import Content, ContentKind
 from tests.mimi_mmr.client.devices.test_several_devices import running, second_device
-from tests.mimi_mmr.conftest import LiveWorld, connect
+from tests.mimi_mmr.client.inside import forget_device_entry
+from tests.mimi_mmr.conftest import Clock, LiveWorld, connect
 
 FAR_AHEAD = (1 << 64) - 1
 LAST = SharedEntry(SharedKind.SETTING, b"read", 1, "zz", b"1")  # what comes last: the rest has been read
@@ -58,7 +59,7 @@ async def test_what_could_not_be_done_to_remove_a_device_is_done_later(
     tablet = await second_device(live, alice)
     known = to_bob.own_key
     with monkeypatch.context() as patch:
-        patch.setattr(alice, "_remove_leaf_of", no_answer)
+        patch.setattr(alice.devices.removal, "remove_leaf", no_answer)
         with pytest.raises(PrivatePathFailed):
             await alice.devices.remove("alice-tablet")
     assert alice.devices.names() == ["alice-phone"]
@@ -80,7 +81,7 @@ async def test_a_removed_device_hears_none_of_the_new_keys(
     to_bob, _ = await connect(alice, bob)
     tablet = await second_device(live, alice)
     with monkeypatch.context() as patch:
-        patch.setattr(alice, "_remove_leaf_of", no_answer)
+        patch.setattr(alice.devices.removal, "remove_leaf", no_answer)
         with pytest.raises(PrivatePathFailed):
             await alice.devices.remove("alice-tablet")
         with pytest.raises(PrivatePathFailed):
@@ -96,14 +97,15 @@ async def test_another_device_finishes_what_the_first_began(
 ) -> None:
     alice = await live.person("alice", "a.example")
     thief = await second_device(live, alice)
-    watch = await second_device(live, alice, "watch")
+    clock = Clock()
+    watch = await second_device(live, alice, "watch", clock=clock)
     async with running(alice, watch):
         room = await alice.rooms.create()
         async with running(thief) as agents:
             await agents.until(lambda: room.uri in thief.rooms and room.uri in watch.rooms)
     with monkeypatch.context() as patch:
-        for part in ("_account", "_do_part"):
-            patch.setattr(alice, part, no_answer)
+        patch.setattr(alice.account, "ask", no_answer)
+        patch.setattr(alice.devices.removal, "do_part", no_answer)
         with pytest.raises(PrivatePathFailed):
             await alice.devices.remove("alice-tablet")
     while "alice-tablet" in watch.devices.names() or not watch.devices.shared.get(
@@ -111,8 +113,7 @@ async def test_another_device_finishes_what_the_first_began(
     ):
         await watch.rooms.sync(devices_room(watch), wait=5)
     assert not watch.devices.removal.due_parts()  # for a while it is the first one's
-    now = watch.context.clock
-    monkeypatch.setattr(watch, "_clock", lambda: now() + OTHERS_TURN + 60)
+    clock.ahead = OTHERS_TURN + 60
     assert watch.devices.removal.due_parts()
     await watch.devices.removal.go_on()
     assert not watch.devices.removal.due_parts()
@@ -125,7 +126,7 @@ async def test_a_device_that_only_the_provider_knows_can_be_removed(live: LiveWo
     await second_device(live, alice)
     stray = alice.devices.shared.entry(SharedKind.DEVICE, b"alice-tablet")
     assert stray is not None
-    del alice.devices.shared._entries[stray.place]
+    forget_device_entry(alice, stray.place)
     assert alice.devices.names() == ["alice-phone"]
     await alice.devices.remove("alice-tablet")
     assert await alice.account.registered_devices() == ["alice-phone"]
@@ -232,7 +233,7 @@ async def test_a_device_is_in_although_an_answer_was_lost_on_the_way(
         if sent in (1, 2):  # first of the Add, then of the commit that heals
             raise PrivatePathFailed("the answer was lost")
 
-    monkeypatch.setattr(alice, "_update", lost)
+    monkeypatch.setattr(alice.rooms.delivery, "send", lost)
 
     async def existing() -> int:
         failures = 0
@@ -258,7 +259,7 @@ async def test_a_device_that_stops_before_it_is_in_says_so_and_can_be_added_anew
     invitation = await alice.devices.invite()
     tablet = live.client("alice", "a.example", device="tablet")
     never = asyncio.Event()
-    monkeypatch.setattr(tablet, "check_invitations", lambda **_: never.wait())
+    monkeypatch.setattr(tablet.rooms.invitations, "check", lambda **_: never.wait())
     joining = asyncio.create_task(tablet.devices.join_account(invitation.code, wait=30))
     while not await alice.devices.tend_invitation(invitation, wait=5):
         pass
@@ -334,7 +335,7 @@ async def test_a_device_that_answers_wrongly_is_left_out_and_keeps_nobody(live: 
         answer = PackagesMade(asked.number, ())
         await tablet.rooms.send(room, Content(ContentKind.PACKAGES_MADE, answer.to_bytes()))
 
-    tablet._make_for = too_few  # type: ignore[method-assign]
+    tablet.devices.package_requests.answer = too_few  # type: ignore[method-assign]
 
     async def answers() -> None:
         while True:
@@ -343,14 +344,14 @@ async def test_a_device_that_answers_wrongly_is_left_out_and_keeps_nobody(live: 
     answering = asyncio.create_task(answers())
     await alice.key_packages.publish(to_bob)
     answering.cancel()
-    assert list(alice._quiet) == ["alice-tablet"]
+    assert alice.devices.package_requests.left_alone() == ["alice-tablet"]
     assert any("expected 1 KeyPackages, got 0" in line for line in alice.refusals.texts())
     await alice.tend()  # which does not wait for it again
 
 
 async def test_only_a_device_that_was_asked_answers_and_only_once(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
-    question = alice._questions[bytes(16)] = Question((), {"alice-tablet"})
+    question = alice.devices.package_requests.expect(bytes(16), (), ["alice-tablet"])
     alice.devices.package_requests.take_answer("alice-watch", PackagesMade(bytes(16), ()))
     assert question.unanswered == {"alice-tablet"}
     alice.devices.package_requests.take_answer("alice-tablet", PackagesMade(bytes(16), ()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.devices.device_code import DeviceCode
 from mimi_mmr.errors import InvalidUri, MmrError, NoKeyPackages, RoomError, Unauthorized, UnknownQueue
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.protocol.room.policy import Identities
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
@@ -64,10 +66,10 @@ async def running(*clients: Client) -> AsyncIterator[Rounds]:
         await rounds.close()
 
 
-async def second_device(live: LiveWorld, first: Client, name: str = "tablet") -> Client:
+async def second_device(live: LiveWorld, first: Client, name: str = "tablet", **options: Any) -> Client:
     """A further device of the user of `first`, by a code."""
     invitation = await first.devices.invite()
-    second = live.client(first.user.name, first.user.domain, device=name)
+    second = live.client(first.user.name, first.user.domain, device=name, **options)
 
     async def existing() -> None:
         while not await first.devices.tend_invitation(invitation, wait=5):
@@ -129,7 +131,7 @@ async def test_a_set_is_completed_device_by_device_and_its_claimer_adds_them_all
             packages = await bob.key_packages.claim(to_alice, "b.example")
             if len(packages) == 2:  # an earlier set may be of one device only
                 break
-        await bob.rooms.commits.commit(room, add=packages)
+        await bob.rooms.commits.commit(room, CommitIntent(adds=tuple(packages)))
         at_phone, at_tablet = await agents.until_in(alice, room), await agents.until_in(tablet, room)
         await bob.rooms.send(room, "to both")
         await agents.until_heard(at_phone, "to both")

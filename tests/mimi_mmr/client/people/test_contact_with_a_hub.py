@@ -17,6 +17,7 @@ from mimi_mmr.crypto.signing import expand_with_label
 from mimi_mmr.errors import LinkRejected, NoKeyPackages
 from mimi_mmr.protocol.credentials import PseudonymousCredential, open_link
 from mimi_mmr.protocol.key_packages import fetch_token
+from tests.mimi_mmr.client.inside import epoch_secret_of, tree_of
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
 
 
@@ -27,10 +28,10 @@ def known_to(client: Client, about: Contact) -> Iterator[bytes]:
         yield about.theirs.connection_key
         yield fetch_token(about.theirs.key).reveal()
     connection = client.rooms[about.room]  # type: ignore[index]
-    tree = connection.room._local.tree
+    tree = tree_of(connection)
     yield from (tree.secret(leaf).reveal() for leaf in tree.leaves())
     yield from (tree.room_secret(name).reveal() for name in tree.room_secrets())
-    yield connection.room._local.group.export_secret(b"TreeWrap", connection.room._local.group.group_id, 32)
+    yield epoch_secret_of(connection)
 
 
 def opens(credential: PseudonymousCredential, references: set[bytes], secrets: list[bytes]) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mimi_mmr.client import Client
-from mimi_mmr.client.people.contacts import Contact, PublishedPackage
+from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, RoomError, UnknownQueue
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import fingerprint
-from mimi_mmr.protocol.deposits import Inbox
+from mimi_mmr.protocol.endpoints import FORGET_CONNECTION_REQUEST, LIST_CONNECTION_REQUESTS
+from tests.mimi_mmr.client.inside import as_if_last_resorts
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
 
 
@@ -21,7 +22,7 @@ async def two(live: LiveWorld) -> tuple[Client, Client]:
 
 async def waiting(client: Client) -> int:
     """Deposits that lie at a client's provider."""
-    return len(Inbox.from_bytes(await client.account.ask("GET", "/requests")).deposits)
+    return len((await client.account.ask(LIST_CONNECTION_REQUESTS)).deposits)
 
 
 async def test_a_request_that_was_taken_back_is_not_seen(live: LiveWorld) -> None:
@@ -40,8 +41,7 @@ async def test_nobody_takes_anothers_request_back(live: LiveWorld) -> None:
     alice, bob = await two(live)
     mallory = await live.person("mallory", "c.example")
     outgoing = await alice.people.request_connection(bob.contact_code)
-    mallory.people.outgoing[bob.user] = outgoing
-    mallory._drop_outgoing = lambda _: _nothing()  # type: ignore[method-assign, assignment]
+    mallory.people.outgoing.drop = lambda _: _nothing()  # type: ignore[method-assign, assignment]
     await mallory.people.cancel(outgoing)
     (incoming,) = await bob.people.connection_requests()
     assert incoming.device.user == alice.user
@@ -152,25 +152,20 @@ async def test_what_a_client_publishes_is_kept_up(live: LiveWorld) -> None:
 async def test_a_request_that_a_provider_says_again_is_no_new_one(live: LiveWorld) -> None:
     alice, bob = await two(live)
     await alice.people.request_connection(bob.user)
-    store, told = bob.account.ask, []
+    ask, told = bob.account.ask, []
 
-    async def repeating(method: str, what: str, body: bytes = b"") -> bytes:
-        if (method, what) != ("GET", "/requests"):
-            return await store(method, what, body) if method != "DELETE" else b""
-        told.append(await store(method, what))
+    async def repeating(endpoint: Any, *request: Any, **names: str) -> Any:
+        if endpoint is FORGET_CONNECTION_REQUEST:
+            return None
+        answer = await ask(endpoint, *request, **names)
+        if endpoint is not LIST_CONNECTION_REQUESTS:
+            return answer
+        told.append(answer)
         return told[0]
 
-    bob.account.ask = repeating  # type: ignore[method-assign]
+    bob.account.ask = repeating  # type: ignore[method-assign, assignment]
     (incoming,) = await bob.people.connection_requests()
-    bob.people.connection_packages = {
-        key: replace_last_resort(one) for key, one in bob.people.connection_packages.items()
-    }
+    as_if_last_resorts(bob)
     await bob.people.refuse(incoming)
     assert await bob.people.connection_requests() == []
     assert len(told) == 2
-
-
-def replace_last_resort(published: PublishedPackage) -> PublishedPackage:
-    """As if the request had been sealed to a last resort, whose key is kept."""
-    content = replace(published.package.content, last_resort=True)
-    return replace(published, package=replace(published.package, content=content))

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client
+from mimi_mmr.client.people.blocking import Blocking
+from mimi_mmr.client.people.connection_keys import ConnectionKeys
+from mimi_mmr.client.transport.errands import Errands
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, PrivatePathFailed
 from mimi_mmr.member.whois import Standing
@@ -19,9 +22,9 @@ async def two(live: LiveWorld) -> tuple[Client, Client]:
     return await live.person("alice", "a.example"), await live.person("bob", "b.example")
 
 
-def losing(client: Client, name: str, *, times: int = 1, first: int = 1) -> None:
+def losing(part: object, name: str, *, times: int = 1, first: int = 1) -> None:
     """The answers of some calls of a method are lost: what was asked for is done all the same."""
-    method, calls = getattr(client, name), []
+    method, calls = getattr(part, name), []
 
     async def lost(*arguments: Any, **options: Any) -> Any:
         answer = await method(*arguments, **options)
@@ -30,7 +33,7 @@ def losing(client: Client, name: str, *, times: int = 1, first: int = 1) -> None
             raise PrivatePathFailed("the answer is lost")
         return answer
 
-    setattr(client, name, lost)
+    setattr(part, name, lost)
 
 
 async def test_a_request_without_an_inbox_costs_nothing_but_itself(live: LiveWorld) -> None:
@@ -66,7 +69,7 @@ async def test_a_contact_who_removes_us_at_once_keeps_nobody_else_from_us(live: 
     await cathy.rooms.add(room, [cathy.people.contacts[bob.user]])
     assert (await invited(bob)).uri == room.uri
     await bob.tend()
-    assert list(bob._due_offers) == []
+    assert bob.people.connection_keys.offers_due() == []
 
 
 async def test_who_is_blocked_does_not_come_in_by_an_earlier_answer(live: LiveWorld) -> None:
@@ -95,7 +98,7 @@ async def test_a_connection_whose_answers_are_lost_is_one_connection(live: LiveW
     await alice.people.request_connection(bob.contact_code)
     (incoming,) = await bob.people.connection_requests()
     await bob.people.accept(incoming)
-    losing(alice, "_update", first=call)
+    losing(alice.rooms.delivery, "send", first=call)
     for _ in range(3):
         await alice.tend()
         await bob.rooms.check_invitations(wait=1)
@@ -143,7 +146,7 @@ async def test_the_process_may_end_between_the_welcome_and_the_introduction(live
     async def dying(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    bob._arrived = dying  # type: ignore[method-assign]
+    bob.rooms.invitations.arrived.insert(0, dying)
     with pytest.raises(KeyboardInterrupt):
         while True:
             await bob.rooms.check_invitations(wait=5)
@@ -153,8 +156,12 @@ async def test_the_process_may_end_between_the_welcome_and_the_introduction(live
     await until_keyed(bob, bob.people.contacts[alice.user])
 
 
-@pytest.mark.parametrize("dies_at", ["_part_from", "run_errands", "rotate_due_keys"])
-async def test_a_block_that_is_interrupted_holds_and_is_finished(live: LiveWorld, dies_at: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "dies_at"), [(Blocking, "part_from"), (Errands, "run"), (ConnectionKeys, "rotate_due")]
+)
+async def test_a_block_that_is_interrupted_holds_and_is_finished(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch, part: type, dies_at: str
+) -> None:
     alice, bob = await two(live)
     cathy = await live.person("cathy", "c.example")
     to_bob, to_alice = await connect(alice, bob)
@@ -165,8 +172,8 @@ async def test_a_block_that_is_interrupted_holds_and_is_finished(live: LiveWorld
     async def dying(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    setattr(bob, dies_at, dying)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(part, dies_at, dying)
         await bob.people.block(to_alice)
     bob = live.restarted(bob)
     assert bob.people.contacts[alice.user].blocked
@@ -185,7 +192,7 @@ async def test_a_shelf_that_was_closed_unheard_is_replaced(live: LiveWorld) -> N
     to_bob, to_alice = await connect(alice, bob)
     await alice.tend()
     known = to_alice.theirs
-    losing(alice, "_close")
+    losing(alice.key_packages.shelves, "send_order")
     await alice.people.rotate_connection_key(to_bob)
     waiting = []
     for _ in range(3):

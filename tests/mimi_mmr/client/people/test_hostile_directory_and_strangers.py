@@ -61,7 +61,7 @@ from mimi_mmr.protocol.key_packages import (
 from mimi_mmr.provider.store.tables import connection_requests
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.client.people.test_hostile_provider_and_people import impostor_of
-from tests.mimi_mmr.conftest import LiveWorld, connect
+from tests.mimi_mmr.conftest import Clock, LiveWorld, connect
 from tests.mimi_mmr.provider.doors import obliviously, straight, token_of
 from tests.mimi_mmr.provider.test_accounts_over_http import bearer
 
@@ -119,19 +119,18 @@ async def test_a_package_of_another_user_of_the_same_provider_is_refused(live: L
     assert await deposited(live, "b.example") == []
 
 
-async def test_an_old_package_is_refused_even_of_the_right_person(
-    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+async def test_an_old_package_is_refused_even_of_the_right_person(live: LiveWorld) -> None:
+    clock = Clock()
+    alice, bob = await live.person("alice", "a.example", clock=clock), await live.person("bob", "b.example")
     now = bob.context.clock()
     key = SealingKey.generate().public
     old = make_connection_package(bob.account.me, key, last_resort=True, expiry=int(now) + 5 * 86400)
     serving(live, "b.example", old)
     assert (await alice.people.request_connection(bob.contact_code)).pinned
-    monkeypatch.setattr(alice, "_clock", lambda: now + 6 * 86400)
+    clock.ahead = 6 * 86400
     with pytest.raises(CredentialExpired):
         await alice.people.request_connection(bob.contact_code)
-    monkeypatch.setattr(alice, "_clock", lambda: now + 200 * 86400)  # nor when the device's certificate ended
+    clock.ahead = 200 * 86400  # nor when the device's certificate ended
     with pytest.raises(IdentityError):
         await alice.people.request_connection(bob.contact_code)
 

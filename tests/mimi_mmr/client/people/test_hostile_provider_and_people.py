@@ -9,7 +9,6 @@ import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,6 +22,7 @@ from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.errors import HubRefusal, NotAllowed, PeerError, PrivatePathFailed, RoomError
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.wire import PublicCommit, parse_message
@@ -31,6 +31,7 @@ from mimi_mmr.protocol.deposits import Deposit
 from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse, digest, sign_commit
 from mimi_mmr.provider.store.tables import connection_packages
 from tests.mimi_mmr.bench import RoomBench
+from tests.mimi_mmr.client.inside import take_credential, take_token
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 Call = Callable[..., Awaitable[bytes]]
@@ -39,7 +40,7 @@ Call = Callable[..., Awaitable[bytes]]
 async def impostor_of(live: LiveWorld, victim: Client) -> Client:
     """A device under the victim's name, certified by their own provider, with another identity key."""
     fake = live.client(victim.user.name, victim.user.domain)
-    fake.account.keys = replace(fake.account.keys, token=victim.account.keys.token)
+    take_token(fake, victim.account.keys.token)
     store = live.providers[victim.user.domain].accounts._store
     register = store.register
 
@@ -120,7 +121,7 @@ async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) 
     while not room.messages:
         await alice.rooms.sync(room, wait=5)
     assert room.messages.popleft().text == "here I am"
-    assert (at_bob.problems, at_bob.desynchronised, at_bob.place.pending) == ([], False, None)
+    assert (at_bob.problems, at_bob.desynchronised, at_bob.place.pending) == ((), False, None)
     assert room.room.tree_hash == at_bob.room.tree_hash
 
 
@@ -148,8 +149,8 @@ def spoiled(room: Room) -> Callable[..., PendingCommit]:
     """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
     stage = partial(Room.stage, room)
 
-    def bad(**wanted: Any) -> PendingCommit:
-        pending = stage(**wanted)
+    def bad(intent: CommitIntent) -> PendingCommit:
+        pending = stage(intent)
         message = parse_message(pending.request.commit)
         assert isinstance(message, PublicCommit)
         tag = message.confirmation_tag
@@ -173,10 +174,10 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
         await alice.rooms.reopen(room)
     with monkeypatch.context() as patched:
         bad = spoiled(at_bob.room)
-        patched.setattr(Room, "stage", lambda _, **wanted: bad(**wanted))
+        patched.setattr(Room, "stage", lambda _, intent: bad(intent))
         await bob.rooms.heal(at_bob)
     for client, joined in ((alice, room), (cathy, at_cathy)):
-        while joined.unprocessed is None:
+        while not joined.blocked:
             await client.rooms.sync(joined, wait=5)
         assert joined.room.epoch == 2
     with pytest.raises(NotAllowed, match="only an admin"):
@@ -275,7 +276,7 @@ async def test_a_strange_certificate_in_a_request_costs_no_other_request(live: L
     odd = RealCredential(
         (strange_certificate(),), me.credential.identity_key, me.credential.binding_signature
     )
-    mallory._me = DeviceIdentity(me.user, me.device, me.key, odd)
+    take_credential(mallory, odd)
     await mallory.people.request_connection(bob.contact_code)
     await alice.people.request_connection(bob.contact_code)
     (incoming,) = await bob.people.connection_requests()
