@@ -68,7 +68,7 @@ async def test_a_departure_is_answered_by_whoever_comes_first(live: LiveWorld) -
     await cathy.tend()
     assert len(at_cathy.room.participants()) == 2
     await until_members(alice, room, 2)
-    assert (room.departures, room.problems) == ({}, [])
+    assert (room.departures, room.problems) == ({}, ())
 
 
 async def test_a_name_is_for_members_only(live: LiveWorld) -> None:
