@@ -68,13 +68,14 @@ class LiveWorld:
     def client(self, name: str, domain: str, device: str = "phone", **options: Any) -> Client:
         """A client that has not registered yet, with a loopback address of its own."""
         url, trust = self.world.providers[domain].url, self.world.trust()
-        return self._kept(Client(name, f"{name}-{device}", domain, url, trust, **self._options(), **options))
+        return self._kept(Client(name, f"{name}-{device}", domain, url, trust, **self.options(), **options))
 
     def restarted(self, client: Client) -> Client:
         """The client that a new process would have, of what the old one left in its vault."""
-        return self._kept(Client.restore(client.vault, self.world.trust(), **self._options()))
+        return self._kept(Client.restore(client.vault, self.world.trust(), **self.options()))
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """What every client of this world is made with; the address is the next one's."""
         address = loopback(10, len(self.clients) + 1)
         return {"ssl_context": self.world.tls(), "source_address": address, "key_package_slot": 0.05}
 

@@ -59,7 +59,7 @@ class Devices:
         return await self.invitations.tend(invitation, wait)
 
     async def join_account(self, code: str, wait: float = 120.0) -> None:
-        """As a new device: become one of the user's, by the code that an existing one shows."""
+        """Become one of the user's devices, as a new one, by the code that an existing one shows."""
         await self.entering.join_account(code, wait)
 
     async def remove(self, name: str) -> None:

@@ -58,7 +58,7 @@ class DevicesRoom:
         return None if membership is None or membership.removed else membership
 
     def exists(self) -> bool:
-        """Whether there is such a room: also on a device that has just come in, and has heard of no other yet."""
+        """Say whether there is such a room; it may be that this device has just come in, and knows no other yet."""
         return self.membership is not None
 
     async def get_or_create(self) -> Membership:

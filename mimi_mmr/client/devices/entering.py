@@ -52,7 +52,7 @@ class Entering:
         self._invitations = invitations
 
     async def join_account(self, code: str, wait: float = 120.0) -> None:
-        """As a new device: become one of the user's, by the code that an existing one shows.
+        """Become one of the user's devices, as a new one, by the code that an existing one shows.
 
         Waits up to `wait` seconds for the existing device at each of two steps. Raises `InvalidUri` for a code that
         is mistyped, `UnknownQueue` for one that is used up or expired, `RoomError` if nobody answers. A device that
@@ -100,7 +100,7 @@ class Entering:
                 raise RoomError("the existing device did not answer in time; is it running?")
 
     async def forget_lost_key_packages(self) -> None:
-        """After a restart, give up a KeyPackage for the devices' room: it is of no use, and nobody can be asked."""
+        """Give up, after a restart, a KeyPackage for the devices' room: it is of no use any more."""
         lost = [one for one in self._outstanding if one.keys_are_lost and one.user == self._context.user]
         for item in lost:
             self._outstanding.forget(item)

@@ -87,7 +87,7 @@ class DeviceRemoval:
             raise error
 
     def _under_way(self, name: str) -> bool:
-        """Whether something of it is still to be done, as far as this device knows."""
+        """Say whether something of it is still to be done, as far as this device knows."""
         parts = (key for key, _ in self._shared.items(SharedKind.REMOVAL))
         return any(key.startswith(f"{name} ".encode()) for key in (*self._to_clear, *parts))
 

@@ -102,7 +102,7 @@ class OutstandingKeyPackages:
         last_resort: bool = False,
         room: MimiUri | None = None,
     ) -> None:
-        """From now on look whether this KeyPackage was used; call it before anybody else gets it."""
+        """Look from now on whether this KeyPackage was used; call it before anybody else gets it."""
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
         item = OutstandingKeyPackage(package, queue, expiry, contact, user, serial, last_resort, room)

@@ -88,7 +88,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
             await self.publish()
 
     def _has_fresh(self, now: float) -> bool:
-        """Whether this device has published lately. Its older packages lapse by themselves, and are no sign."""
+        """Say whether this device has published lately. Its older packages lapse by themselves, and are no sign."""
         credential = self._account.me.credential
         contents = [one.package.content for one in self.values() if one.package.credential == credential]
         return any(one.last_resort and one.expiry >= now + RENEW_BEFORE for one in contents)

@@ -122,7 +122,7 @@ class IncomingRequests:
         await self._delete(waiting.number)
 
     def _is_wanted(self, incoming: IncomingRequest) -> bool:
-        """Whether this user wants to hear of a request at all."""
+        """Say whether this user wants to hear of a request at all."""
         known = self._contacts.get(incoming.device.user)
         if known is None:
             return not self.only_contacts

@@ -57,7 +57,7 @@ class Commits:
             await self._reading.sync(membership)
 
     async def reopen(self, membership: Membership) -> None:
-        """As an admin, have the hub undo the last commit, which members can't process; then heal.
+        """Have the hub undo the last commit, as an admin, since members can't process it; then heal.
 
         Raises `RoomError` if this member could process it, and what the hub says.
         """

@@ -57,7 +57,7 @@ class Leaving:
             await self._commits.commit(membership, CommitIntent(removes=room.members.at(further)))
 
     async def set_role(self, membership: Membership, user: MimiUri, role: Role) -> None:
-        """As an admin, give a user pseudonym another role."""
+        """Give a user pseudonym another role, as an admin."""
         await self._commits.commit(
             membership, CommitIntent(policy=lambda policy: policy.with_role(user, role))
         )
@@ -99,7 +99,7 @@ class Leaving:
 
 
 def falls_to_this_member(membership: Membership) -> bool:
-    """Whether this member is to act at once: the one with the lowest leaf among those who stay."""
+    """Say whether this member is to act at once: the one with the lowest leaf among those who stay."""
     room, departing = membership.room, membership.departures
     staying = (leaf for leaf, member in room.members.readable.items() if member.client not in departing)
     return min(staying, default=-1) == room.own_leaf

@@ -153,7 +153,7 @@ class Reading:
             listener(rooms, fanout)
 
     def _too_early(self, membership: Membership, event: IncomingEvent, held: Collection[MimiUri]) -> bool:
-        """Whether an event has to wait for the answer to this client's own commit."""
+        """Say whether an event has to wait for the answer to this client's own commit."""
         if membership.place.pending is None or len(held) >= MOST_HELD:
             return False
         return membership.uri in held or event.epoch > membership.room.epoch

@@ -30,7 +30,7 @@ class Repair:
             membership.note(f"the hub did not take the report of a commit: {error}")
 
     async def reopen(self, membership: Membership) -> None:
-        """As an admin, have the hub undo the commit that can't be processed; raises what it says."""
+        """Have the hub undo the commit that can't be processed, as an admin; raises what it says."""
         await self._send(membership, RepairKind.REOPEN)
 
     async def _send(self, membership: Membership, kind: RepairKind) -> None:

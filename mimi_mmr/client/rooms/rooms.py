@@ -141,7 +141,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.commits.commit(membership, CommitIntent(removes=members.at(leaves)))
 
     async def make_admin(self, membership: Membership, user: MimiUri, *, admin: bool = True) -> None:
-        """As an admin, give a user pseudonym the role ADMIN, or take it."""
+        """Give a user pseudonym the role ADMIN, or take it away, as an admin."""
         await self.leaving.set_role(membership, user, Role.ADMIN if admin else Role.MEMBER)
 
     async def leave(self, membership: Membership) -> None:
@@ -171,7 +171,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.commits.commit(membership)
 
     async def reopen(self, membership: Membership) -> None:
-        """As an admin, have the hub undo the last commit, which members can't process; then heal."""
+        """Have the hub undo the last commit, as an admin, since members can't process it; then heal."""
         await self.commits.reopen(membership)
 
     async def change_pseudonym(self, membership: Membership) -> None:

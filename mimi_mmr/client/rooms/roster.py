@@ -56,7 +56,7 @@ class Roster:
         return people - {self._account.person}
 
     def is_own(self, device: VerifiedDevice) -> bool:
-        """Whether a device is this user's."""
+        """Say whether a device is this user's."""
         return identity_of(device) == self._account.person
 
     # --- whom this client added ----------------------------------------------------------------------

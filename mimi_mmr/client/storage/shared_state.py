@@ -80,7 +80,7 @@ class SharedEntry(Struct):
         return bytes([self.kind]) + self.key
 
     def newer_than(self, other: SharedEntry | None) -> bool:
-        """Whether this one wins. A removed device stays removed, whatever version anybody says it is back in."""
+        """Say whether this one wins. A removed device stays removed, in whatever version it is said to be back."""
         if other is None:
             return True
         if self.kind is SharedKind.DEVICE and (self.value is None) is not (other.value is None):
