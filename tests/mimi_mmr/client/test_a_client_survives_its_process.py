@@ -144,7 +144,7 @@ async def test_a_welcome_for_lost_keys_leads_to_a_visible_request_to_be_added_ag
     assert any("asked to be added again" in notice.text for notice in bob.notices)
     await bob.tend()
     connection = alice.rooms[to_bob.room]  # type: ignore[index]
-    while not alice.rooms.adding_again:
+    while not alice.rooms.adding_again.requests():
         await alice.rooms.sync(connection, wait=5)
     await alice.tend()
     assert any("added again" in notice.text for notice in alice.notices)

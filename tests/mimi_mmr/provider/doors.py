@@ -21,6 +21,7 @@ from mimi_mmr.protocol.key_packages import (
     seal_claim,
 )
 from mimi_mmr.protocol.problems import PROBLEM_URN
+from tests.mimi_mmr.client.inside import way_to
 from tests.mimi_mmr.conftest import LiveWorld
 
 
@@ -62,7 +63,7 @@ async def obliviously(
     client: Client, domain: str, path: str, body: bytes = b"", *, method: str = "POST"
 ) -> Answer:
     """A request out of a capsule."""
-    through = await client.path._client(domain)
+    through = await way_to(client.path, domain)
     async with through.request(method, f"https://{domain}{path}", data=body) as answer:
         return Answer(answer.status, await answer.read(), answer.headers.get("content-type", ""))
 

@@ -30,7 +30,14 @@ from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, WelcomeEvent
 from mimi_mmr.protocol.room.requests import CommitAuth, CommitAuthTBS
 from mimi_mmr.uris import Kind, MimiUri
 from ohttp_relay.keys import KeyRing
-from tests.mimi_mmr.client.inside import look_there_first
+from tests.mimi_mmr.client.inside import (
+    forget_connections,
+    forget_providers,
+    known_providers,
+    lead_nowhere,
+    look_there_first,
+    use_relay,
+)
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 from tests.mimi_mmr.provider.doors import frames
 
@@ -51,9 +58,9 @@ async def refused_unheard(live: LiveWorld, client: Client, domain: str) -> None:
 @pytest.mark.parametrize("gateway", ["a.example", "b.example"])
 async def test_without_a_relay_nothing_is_sent(live: LiveWorld, gateway: str) -> None:
     bob = await live.person("bob", "b.example")
-    bob.path._clients.clear()
-    bob.path._url = NOWHERE  # its own provider's relay, for other gateways
-    known = bob.path._known.providers
+    forget_connections(bob.path)
+    lead_nowhere(bob.path, NOWHERE)  # its own provider's relay, for other gateways
+    known = known_providers(bob.path)
     for domain, keys in known.items():  # the others' relays, for its own
         known[domain] = dataclasses.replace(keys, base_url=NOWHERE)
     before = frames(live)
@@ -72,8 +79,8 @@ async def test_a_relay_whose_gateway_is_away_ends_the_request(live: LiveWorld) -
 
 async def test_a_gateway_that_does_not_hold_the_key_ends_the_request(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    bob.path._clients.clear()
-    known = bob.path._known.providers
+    forget_connections(bob.path)
+    known = known_providers(bob.path)
     wrong = KeyRing.generate().public_list()
     known["a.example"] = dataclasses.replace(known["a.example"], ohttp_keys=wrong)
     await refused_unheard(live, bob, "a.example")
@@ -87,8 +94,8 @@ async def test_keys_that_the_gateways_own_ca_did_not_sign_are_not_used(live: Liv
     forged = ProviderKeys(theirs, document.chain, document.signature)
     now = bob.context.clock()
     peers._known["a.example"] = (now, forged)
-    bob.path._known.fetched = 0.0
-    bob.path._clients.clear()
+    forget_providers(bob.path)
+    forget_connections(bob.path)
     before = frames(live)
     with pytest.raises((IdentityError, PeerError, PrivatePathFailed)):
         await bob.path.call("a.example", "POST", "/v1/rooms", MARK)
@@ -101,7 +108,7 @@ async def test_one_peers_bad_document_does_not_cut_off_the_others(live: LiveWorl
     document = await peers.document("c.example")
     forged = ProviderKeys(document.keys, document.chain, bytes(64))
     peers._known["c.example"] = (bob.context.clock(), forged)
-    bob.path._known.fetched = 0.0
+    forget_providers(bob.path)
     assert (await bob.path.provider("a.example")).domain == "a.example"
     with pytest.raises((IdentityError, PeerError)):
         await bob.path.provider("c.example")
@@ -122,10 +129,9 @@ async def test_ones_own_gateway_is_never_reached_through_its_own_relay(live: Liv
 
 async def test_without_another_provider_there_is_no_way_to_ones_own(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    bob.path._own_relay = None
-    bob.path._clients.clear()
+    use_relay(bob.path, None)
     live.providers["b.example"].peers.urls.clear()
-    bob.path._known.fetched = 0.0
+    forget_providers(bob.path)
     await refused_unheard(live, bob, "b.example")
 
 

@@ -18,6 +18,7 @@ from mimi_mmr.protocol.content import Content
 from mimi_mmr.provider import outbox
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.uris import Kind, MimiUri
+from tests.mimi_mmr.client.inside import known_providers
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 NOWHERE = "https://127.0.0.1:1"
@@ -249,7 +250,7 @@ async def test_a_relay_that_is_dead_is_left_for_another(
     live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bob = await live.person("bob", "b.example")
-    known = bob.path._known.providers
+    known = known_providers(bob.path)
     known["c.example"] = replace(known["c.example"], base_url=NOWHERE)
     choices = iter(["c.example", "a.example"])
     monkeypatch.setattr("mimi_mmr.client.transport.private_path.secrets.choice", lambda _: next(choices))

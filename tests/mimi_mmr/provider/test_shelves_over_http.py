@@ -37,6 +37,7 @@ from mimi_mmr.protocol.key_packages import (
     sign_upload,
     wrap,
 )
+from tests.mimi_mmr.client.inside import way_to
 from tests.mimi_mmr.conftest import LiveWorld, connect
 from tests.mimi_mmr.provider.doors import Answer, a_claim, obliviously
 from tests.mimi_mmr.provider.store.conftest import statements
@@ -128,7 +129,7 @@ class Seen:
 
 async def seen_of(live: LiveWorld, pair: Pair, contact: Contact, hub: str) -> Seen:
     request, key = await a_claim(pair.alice, contact, hub)
-    through = await pair.alice.path._client(hub)
+    through = await way_to(pair.alice.path, hub)
     url = f"https://{hub}/v1/keyMaterial/b.example"
     with statements(live.providers["b.example"].deliveries._store._database) as given:
         async with through.request("POST", url, data=request.to_bytes()) as answer:
