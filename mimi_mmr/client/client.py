@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from mimi_mmr.client.account import saved_account
+from mimi_mmr.client.building import build
 from mimi_mmr.client.context import Context, Refusals
 from mimi_mmr.client.people.connection_packages import PACKAGES
 from mimi_mmr.client.storage.changes import Changes
 from mimi_mmr.client.storage.history import Notices
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.client.transport.private_path import PrivatePath
-from mimi_mmr.client.wiring import build
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.errors import StateError
 from mimi_mmr.mls.engine import MlsEngine

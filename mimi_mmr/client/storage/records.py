@@ -223,7 +223,7 @@ class SavedKeyPackage(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class SavedInbox(Struct):
+class SavedReadQueue(Struct):
     """How far a queue has been read."""
 
     token: Annotated[bytes, Fixed(32)] = field(repr=False)
@@ -250,11 +250,11 @@ class SavedMembership(Struct):
 __all__ = [
     "SavedAccount",
     "SavedContact",
-    "SavedInbox",
     "SavedKeyPackage",
     "SavedLeaf",
     "SavedMembership",
     "SavedOutgoing",
     "SavedPackage",
     "SavedPerson",
+    "SavedReadQueue",
 ]

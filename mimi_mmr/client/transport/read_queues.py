@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mimi_mmr.client.context import Context
-from mimi_mmr.client.storage.records import SavedInbox
+from mimi_mmr.client.storage.records import SavedReadQueue
 from mimi_mmr.client.transport.errands import Errand, Errands
 from mimi_mmr.crypto.secret import AccessToken
 
@@ -50,7 +50,7 @@ class ReadQueues:
         self._changes = context.changes
         self._errands = errands
         self._rows = context.vault.table("inboxes")
-        saved = (SavedInbox.from_bytes(row) for row in self._rows.values())
+        saved = (SavedReadQueue.from_bytes(row) for row in self._rows.values())
         self._queues = {
             one.token: ReadQueue(AccessToken(one.token), Position(one.acknowledged, one.lost))
             for one in saved
@@ -73,7 +73,7 @@ class ReadQueues:
 
     def save(self, queue: ReadQueue) -> None:
         """Write down how far a queue was read."""
-        saved = SavedInbox(queue.token.reveal(), *queue.position)
+        saved = SavedReadQueue(queue.token.reveal(), *queue.position)
         self._rows[saved.token] = saved.to_bytes()
 
     def close(self, queue: ReadQueue) -> None:
