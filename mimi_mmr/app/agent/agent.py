@@ -95,7 +95,7 @@ class Agent:
     def entering(self) -> Client | None:
         """A further device that is not in yet: it may try again with another code, after whatever has ended it."""
         began = self._client is not None and _ENTERING in self.vault.table("agent")
-        return self._client if began and self._client and self._client.devices_room is None else None
+        return self._client if began and self._client and self._client.devices.room is None else None
 
     @property
     def settings(self) -> Settings | None:
@@ -191,7 +191,7 @@ class Agent:
         """Who wants to connect, asked of the provider; a new one is a notice, once."""
         before = {incoming.request.hash for incoming in self.requests}
         seen = self.vault.table("agent requests seen")
-        self.requests = await self.client.connection_requests()
+        self.requests = await self.client.people.connection_requests()
         for incoming in self.requests:
             if incoming.request.hash not in seen:
                 seen[incoming.request.hash] = b""

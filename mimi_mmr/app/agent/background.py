@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mimi_mmr.app.agent.naming import label
 from mimi_mmr.app.agent.views import contact_in
-from mimi_mmr.client import DeviceInvitation, Joined
+from mimi_mmr.client import DeviceInvitation, Membership
 from mimi_mmr.errors import MmrError, PrivatePathFailed
 from mimi_mmr.uris import MimiUri
 
@@ -24,7 +24,6 @@ WAIT_SECONDS = 20.0  # of a long poll
 SPREAD_SECONDS = 5.0
 LOOK_SECONDS = 10.0  # between looks for requests; a command that wants one has it looked for at once
 TEND_SECONDS = 300.0
-KEPT_REFUSALS = 100
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 
 Work = Callable[[], Awaitable[bool]]  # whether that was all
@@ -91,29 +90,31 @@ class Background:
         await self._agent.happened.wait(LOOK_SECONDS, after=rung)
         return False
 
-    def _follows(self, joined: Joined) -> bool:
+    def _follows(self, joined: Membership) -> bool:
         """Whether a room is to be followed here: several rooms may share a queue, and one is enough."""
-        first = next(other for other in self._agent.client.rooms.values() if other.inbox is joined.inbox)
+        first = next(other for other in self._agent.client.rooms.values() if other.queue is joined.queue)
         return first is joined and not joined.room.removed
 
     async def _follow(self, uri: MimiUri, what: str) -> bool:
         joined = self._agent.client.rooms.get(uri)
         if joined is None or not self._follows(joined):
             return True
-        await self._agent.client.sync(joined)
+        await self._agent.client.rooms.sync(joined)
         self.trouble.pop(what, None)  # what follows may be silent for long
         self._agent.happened.ring()
         try:
             # Sockets that are opened in one moment, when an agent starts, would look like one client's.
-            if await self._agent.client.sync(joined, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000):
+            if await self._agent.client.rooms.sync(
+                joined, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000
+            ):
                 self._agent.happened.ring()
-            async for _ in self._agent.client.follow(joined):
+            async for _ in self._agent.client.rooms.follow(joined):
                 self._agent.happened.ring()
                 if not self._follows(joined):
                     break
         except PrivatePathFailed:
             # No WebSocket, or not any more: the long poll goes the same private way, and says if that is gone too.
-            if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
+            if await self._agent.client.rooms.sync(joined, wait=WAIT_SECONDS):
                 self._agent.happened.ring()
         return False
 
@@ -122,7 +123,7 @@ class Background:
     async def _look_for_invitations(self) -> bool:
         agent, loop = self._agent, asyncio.get_running_loop()
         started, rung = loop.time(), agent.wanted.rung
-        found = await agent.client.check_invitations(wait=LOOK_SECONDS)
+        found = await agent.client.rooms.check_invitations(wait=LOOK_SECONDS)
         for joined in found:
             contact = contact_in(agent.client, joined)
             said = "connected with" if contact else "added to the room"
@@ -155,7 +156,6 @@ class Background:
         async with self._answers, self._codes:
             self._tended = asyncio.get_running_loop().time()
             await self._agent.client.tend()
-        del self._agent.client.refused[:-KEPT_REFUSALS]
         self._agent.wanted.ring()  # there may be KeyPackages out that nobody looks after yet
         self._agent.happened.ring()
 
@@ -163,8 +163,10 @@ class Background:
         """A long poll for each request that is out; whether there was one."""
         agent = self._agent
         async with self._answers:
-            waiting = list(agent.client.outgoing.values())
-            looks = [agent.client.complete_connection(request, wait=LOOK_SECONDS) for request in waiting]
+            waiting = list(agent.client.people.outgoing.values())
+            looks = [
+                agent.client.people.complete_connection(request, wait=LOOK_SECONDS) for request in waiting
+            ]
             answers = await asyncio.gather(*looks, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -183,7 +185,7 @@ class Background:
 
     async def _go_on_with(self, invitation: DeviceInvitation) -> bool:
         async with self._codes:
-            done = await self._agent.client.tend_invitation(invitation, wait=LOOK_SECONDS)
+            done = await self._agent.client.devices.tend_invitation(invitation, wait=LOOK_SECONDS)
         if done:
             self._agent.happened.ring()
             self.tend_soon()

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from mimi_mmr.app.agent.errors import Ambiguous, NotFound
 from mimi_mmr.app.agent.views import address, contact_in, short_id
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.errors import InvalidUri
 from mimi_mmr.uris import Kind, MimiUri
@@ -16,7 +16,7 @@ LEAST_PREFIX = 4
 _T = TypeVar("_T")
 
 
-def find_room(client: Client, text: str) -> Joined:
+def find_room(client: Client, text: str) -> Membership:
     """By URI; by its name, or the contact it connects with; by the beginning of its id. `NotFound`, `Ambiguous`."""
     rooms = people_rooms(client)
     exact = [joined for joined in rooms if str(joined.uri) == text]
@@ -32,19 +32,19 @@ def find_room(client: Client, text: str) -> Joined:
     return found[0]
 
 
-def people_rooms(client: Client) -> list[Joined]:
+def people_rooms(client: Client) -> list[Membership]:
     """Rooms that people talk in, which the room of one's own devices is not."""
-    return [joined for joined in client.rooms.values() if joined is not client.devices_room]
+    return [joined for joined in client.rooms.values() if joined is not client.devices.room]
 
 
-def room_names(client: Client, joined: Joined) -> set[str]:
+def room_names(client: Client, joined: Membership) -> set[str]:
     """What a room may be called by."""
     contact = contact_in(client, joined)
     names = {joined.room.members_only.state.name} if joined.room.members_only.state.name else set()
     return names | user_names(contact.user) if contact else names
 
 
-def label(client: Client, joined: Joined) -> str:
+def label(client: Client, joined: Membership) -> str:
     """What to call a room when it is told to a person."""
     contact = contact_in(client, joined)
     return joined.room.members_only.state.name or (address(contact.user) if contact else short_id(joined.uri))
@@ -74,7 +74,7 @@ def find_in(people: Mapping[MimiUri, _T], text: str, what: str) -> _T:
 
 def find_contact(client: Client, text: str) -> Contact:
     """A contact."""
-    return find_in(client.contacts, text, "contact")
+    return find_in(client.people.contacts, text, "contact")
 
 
 def parse_user(text: str) -> MimiUri:

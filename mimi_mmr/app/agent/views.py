@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mimi_mmr.client import Client, Joined, Message
+from mimi_mmr.client import Client, Membership, Message
 from mimi_mmr.client.people.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.protocol.content import AssetReference, ContentKind
@@ -30,9 +30,9 @@ def account_view(client: Client) -> dict[str, Any]:
     return {
         "user": str(client.user),
         "device": client.device.name,
-        "provider": client.url,
+        "provider": client.account.url,
         "contact_code": str(client.contact_code),
-        "only_contacts": client.only_contacts,
+        "only_contacts": client.people.only_contacts,
     }
 
 
@@ -58,12 +58,12 @@ def incoming_view(incoming: IncomingRequest) -> dict[str, Any]:
     return {"user": str(incoming.device.user), "expires": incoming.request.content.expiry}
 
 
-def contact_in(client: Client, joined: Joined) -> Contact | None:
+def contact_in(client: Client, joined: Membership) -> Contact | None:
     """Whom a room of two connects this user with, if it is one."""
-    return next((contact for contact in client.contacts.values() if contact.room == joined.uri), None)
+    return next((contact for contact in client.people.contacts.values() if contact.room == joined.uri), None)
 
 
-def room_view(client: Client, joined: Joined) -> dict[str, Any]:
+def room_view(client: Client, joined: Membership) -> dict[str, Any]:
     """A room; `with` names the contact whose connection it is, in a room of kind `direct`."""
     contact, room = contact_in(client, joined), joined.room
     pseudonym = joined.leaf.identity.credential.user_pseudonym

@@ -158,7 +158,7 @@ def join(
     caller: Caller, link: Annotated[str, typer.Argument(metavar="LINK", help="As a member made it.")]
 ) -> None:
     """Come into a room by a link."""
-    caller.show(caller.ask("room.join", link=link), _done("Joined"))
+    caller.show(caller.ask("room.join", link=link), _done("Membership"))
 
 
 @command(app)

@@ -128,11 +128,11 @@ async def delete(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
         await agent.background.stop()
         for joined in list(client.rooms.values()):
             try:
-                await client.leave(joined)
+                await client.rooms.leave(joined)
             except MmrError as error:
                 problems.append(f"{joined.room.members_only.state.name or joined.uri.name}: {error}")
         try:
-            await client.close_account()
+            await client.account.delete()
         except MmrError:
             agent.begun()  # it is still there
             raise

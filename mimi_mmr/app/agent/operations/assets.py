@@ -27,7 +27,7 @@ async def put(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     size = path.stat().st_size
     if size > MAX_ASSET or not path.is_file():
         raise AgentError(f"expected a file of at most {MAX_ASSET >> 20} MiB, got {size} bytes")
-    reference = await agent.client.send_asset(joined, path.name[:MAX_NAME], path.read_bytes())
+    reference = await agent.client.rooms.assets.send(joined, path.name[:MAX_NAME], path.read_bytes())
     agent.happened.ring()
     return {"room": str(joined.uri), "name": reference.name, "size": reference.size}
 
@@ -46,7 +46,7 @@ async def get(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     target = out / safe_name(reference.name) if out.is_dir() else out
     if target.exists():
         raise AgentError(f"{target} exists; nothing is overwritten: --out says where else")
-    _write_new(target, await agent.client.fetch_asset(joined, message))
+    _write_new(target, await agent.client.rooms.assets.fetch(joined, message))
     return {"room": str(joined.uri), "number": number, "file": str(target), "size": reference.size}
 
 

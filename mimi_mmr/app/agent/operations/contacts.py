@@ -37,7 +37,7 @@ async def add(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
             "without a contact code nobody knows whose key this is: ask them for `mimi-mmr contact code`,"
             " or trust whoever answers first with --pinless"
         )
-    outgoing = await agent.client.request_connection(to)
+    outgoing = await agent.client.people.request_connection(to)
     agent.wanted.ring()
     return outgoing_view(outgoing)
 
@@ -47,10 +47,10 @@ async def contacts(agent: Agent, _: Given, __: Say) -> dict[str, Any]:
     """Everybody, and requests both ways."""
     client = agent.client
     return {
-        "contacts": [contact_view(contact) for contact in client.contacts.values()],
-        "requests_out": [outgoing_view(outgoing) for outgoing in client.outgoing.values()],
+        "contacts": [contact_view(contact) for contact in client.people.contacts.values()],
+        "requests_out": [outgoing_view(outgoing) for outgoing in client.people.outgoing.values()],
         "requests_in": [incoming_view(incoming) for incoming in agent.requests],
-        "only_contacts": client.only_contacts,
+        "only_contacts": client.people.only_contacts,
     }
 
 
@@ -64,7 +64,7 @@ async def requests(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
 async def accept(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Say yes; they make the room of the two."""
     incoming = await _asking(agent, given)
-    contact = await agent.client.accept(incoming)
+    contact = await agent.client.people.accept(incoming)
     await _answered(agent)
     return contact_view(contact)
 
@@ -73,7 +73,7 @@ async def accept(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def refuse(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Say nothing, and hear of it no more."""
     incoming = await _asking(agent, given)
-    await agent.client.refuse(incoming)
+    await agent.client.people.refuse(incoming)
     await _answered(agent)
     return incoming_view(incoming)
 
@@ -91,8 +91,8 @@ async def _answered(agent: Agent) -> None:
 @operation("contact.cancel", changes=True)
 async def cancel(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Take a request of one's own back."""
-    outgoing = find_in(agent.client.outgoing, given.text("user"), "request of yours")
-    await agent.client.cancel_request(outgoing)
+    outgoing = find_in(agent.client.people.outgoing, given.text("user"), "request of yours")
+    await agent.client.people.cancel(outgoing)
     return outgoing_view(outgoing)
 
 
@@ -100,7 +100,7 @@ async def cancel(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def block(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Neither hear nor be heard."""
     contact = find_contact(agent.client, given.text("user"))
-    await agent.client.block(contact)
+    await agent.client.people.block(contact)
     agent.happened.ring()
     return contact_view(contact)
 
@@ -109,12 +109,12 @@ async def block(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def unblock(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Hear of them again."""
     contact = find_contact(agent.client, given.text("user"))
-    await agent.client.unblock(contact.user)
+    await agent.client.people.unblock(contact.user)
     return contact_view(contact)
 
 
 @operation("contact.only-contacts", changes=True)
 async def only_contacts(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Whether strangers' requests are refused in silence."""
-    agent.client.only_contacts = given.flag("on")
-    return {"only_contacts": agent.client.only_contacts}
+    agent.client.people.only_contacts = given.flag("on")
+    return {"only_contacts": agent.client.people.only_contacts}

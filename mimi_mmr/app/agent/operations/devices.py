@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 async def devices(agent: Agent, _: Given, __: Say) -> list[dict[str, Any]]:
     """Those of this user."""
     own = agent.client.device.name
-    return [{"device": name, "own": name == own} for name in agent.client.devices()]
+    return [{"device": name, "own": name == own} for name in agent.client.devices.names()]
 
 
 @operation("device.add", only_waits=True, changes=True)
 async def add(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     """A code as an item; then, once the device that it was typed on is in, its name."""
-    invitation = await agent.client.invite_device()
+    invitation = await agent.client.devices.invite()
     agent.background.await_device(invitation)
     await say.item({"code": invitation.code, "expires": invitation.expiry})
     try:
@@ -44,7 +44,7 @@ async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     client = begin(agent, given, agent.entering, entering=True)
     await agent.background.stop()
     try:
-        await client.join_account(given.text("code"))
+        await client.devices.join_account(given.text("code"))
     finally:
         if client.registered:
             agent.begun()
@@ -57,6 +57,6 @@ async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def remove(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Shut a device out: of the account, of every room, of every key it knew."""
     name = given.text("device")
-    await agent.client.remove_device(name)
+    await agent.client.devices.remove(name)
     agent.happened.ring()
     return {"device": name}

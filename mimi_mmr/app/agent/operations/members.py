@@ -17,7 +17,7 @@ from mimi_mmr.member.whois import Whois
 if TYPE_CHECKING:
     from mimi_mmr.app.agent.agent import Agent
     from mimi_mmr.app.agent.server import Say
-    from mimi_mmr.client import Client, Contact, Joined
+    from mimi_mmr.client import Client, Contact, Membership
 
 RETRY_SECONDS = 2.0
 
@@ -45,24 +45,24 @@ async def add(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
             return room_view(agent.client, joined)
 
 
-async def _add(client: Client, joined: Joined, contacts: Sequence[Contact]) -> None:
+async def _add(client: Client, joined: Membership, contacts: Sequence[Contact]) -> None:
     for contact in contacts:
         if contact.theirs is None:
             raise NoKeyPackages(
                 f"{address(contact.user)} has not sent the key yet that KeyPackages are fetched with"
             )
-    await client.add(joined, contacts)
+    await client.rooms.add(joined, contacts)
 
 
 @operation("room.remove")
 async def remove(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Remove people, or single leaves where names are hidden."""
     joined = the_room(agent, given)
-    members = agent.client.who(joined)
+    members = agent.client.rooms.who(joined)
     leaves = sorted({leaf for text in given.texts("who") for leaf in _leaves(members, text)})
     if joined.room.own_leaf in leaves:
         raise AgentError("nobody removes themselves: mimi-mmr room leave")
-    await agent.client.remove(joined, leaves)
+    await agent.client.rooms.remove(joined, leaves)
     return room_view(agent.client, joined) | {"removed": leaves}
 
 
@@ -83,10 +83,10 @@ def _leaves(members: Iterable[Whois], text: str) -> list[int]:
 async def admin(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Make a member an admin, or none."""
     joined = the_room(agent, given)
-    members = agent.client.who(joined)
+    members = agent.client.rooms.who(joined)
     leaf = _leaves(members, given.text("who"))[0]
     user = next(entry.user for entry in members if entry.leaf == leaf)
-    await agent.client.make_admin(joined, user, admin=not given.flag("revoke"))
+    await agent.client.rooms.make_admin(joined, user, admin=not given.flag("revoke"))
     return room_view(agent.client, joined)
 
 
@@ -94,7 +94,7 @@ async def admin(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def who(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     """Every member; what can't be verified, and what is hidden, apart."""
     joined = the_room(agent, given)
-    members = agent.client.who(joined, say.progress)
+    members = agent.client.rooms.who(joined, say.progress)
     views = [member_view(entry, joined.room.own_leaf) for entry in members]
     found: dict[str, Any] = {"room": room_view(agent.client, joined)}
     for standing in ("verified", "unverified", "hidden"):

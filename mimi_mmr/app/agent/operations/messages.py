@@ -16,7 +16,7 @@ from mimi_mmr.errors import RemovedFromRoom, RoomError
 if TYPE_CHECKING:
     from mimi_mmr.app.agent.agent import Agent
     from mimi_mmr.app.agent.server import Say
-    from mimi_mmr.client import Joined
+    from mimi_mmr.client import Membership
 
 MAX_TEXT = 60_000  # bytes: a message is one MLS message, padded
 
@@ -28,7 +28,7 @@ async def send(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     size = len(text.encode(errors="replace"))
     if not 0 < size <= MAX_TEXT:
         raise RoomError(f"expected a text of 1 to {MAX_TEXT} bytes, got {size}")
-    await agent.client.send(joined, text)
+    await agent.client.rooms.send(joined, text)
     agent.happened.ring()
     return {"room": str(joined.uri)}
 
@@ -60,7 +60,7 @@ async def read(agent: Agent, given: Given, say: Say) -> dict[str, Any]:
     return {"room": str(joined.uri), "told": told}
 
 
-async def _the_room_soon(agent: Agent, given: Given, seconds: float) -> Joined:
+async def _the_room_soon(agent: Agent, given: Given, seconds: float) -> Membership:
     """The room; one that somebody is adding this client to may take a moment to be there."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -72,7 +72,7 @@ async def _the_room_soon(agent: Agent, given: Given, seconds: float) -> Joined:
     return the_room(agent, given)
 
 
-async def _wait_for(agent: Agent, joined: Joined, say: Say, seconds: float) -> int:
+async def _wait_for(agent: Agent, joined: Membership, say: Say, seconds: float) -> int:
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -84,7 +84,7 @@ async def _wait_for(agent: Agent, joined: Joined, say: Say, seconds: float) -> i
         raise NothingYet(f"no message within {seconds:g} s") from None
 
 
-async def _tell_unread(joined: Joined, say: Say) -> int:
+async def _tell_unread(joined: Membership, say: Say) -> int:
     unread = list(joined.messages)
     for message in unread:
         await say.item(message_view(joined.uri, message))
@@ -92,6 +92,6 @@ async def _tell_unread(joined: Joined, say: Say) -> int:
     return len(unread)
 
 
-def _check_there(agent: Agent, joined: Joined) -> None:
+def _check_there(agent: Agent, joined: Membership) -> None:
     if joined.room.removed or joined.uri not in agent.client.rooms:
         raise RemovedFromRoom("this client is not in the room any more")

@@ -13,10 +13,10 @@ from mimi_mmr.app.agent.wire import Given
 if TYPE_CHECKING:
     from mimi_mmr.app.agent.agent import Agent
     from mimi_mmr.app.agent.server import Say
-    from mimi_mmr.client import Joined
+    from mimi_mmr.client import Membership
 
 
-def the_room(agent: Agent, given: Given) -> Joined:
+def the_room(agent: Agent, given: Given) -> Membership:
     """The room that a command means."""
     return find_room(agent.client, given.text("room"))
 
@@ -27,7 +27,7 @@ async def create(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     identities = IDENTITIES.get(given.text("identities"))
     if identities is None:
         raise BadRequest(f"expected one of {', '.join(IDENTITIES)} as 'identities'")
-    joined = await agent.client.create_room(identities, name=given.text_or_none("name") or "")
+    joined = await agent.client.rooms.create(identities, name=given.text_or_none("name") or "")
     agent.happened.ring()
     return room_view(agent.client, joined)
 
@@ -43,9 +43,9 @@ async def leave(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Leave, which another member has to commit, a little later; forget a room that one is out of."""
     joined = the_room(agent, given)
     if joined.room.removed or given.flag("forget"):
-        await agent.client.forget(joined)
+        await agent.client.rooms.forget(joined)
     else:
-        await agent.client.leave(joined)
+        await agent.client.rooms.leave(joined)
     agent.happened.ring()
     return {"room": str(joined.uri), "forgotten": joined.uri not in agent.client.rooms}
 
@@ -54,7 +54,7 @@ async def leave(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def rename(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Another name, that members alone can read."""
     joined = the_room(agent, given)
-    await agent.client.rename(joined, given.text("name"))
+    await agent.client.rooms.rename(joined, given.text("name"))
     return room_view(agent.client, joined)
 
 
@@ -62,7 +62,7 @@ async def rename(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def reveal(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Show who one is, in a room that hides it."""
     joined = the_room(agent, given)
-    await agent.client.reveal(joined)
+    await agent.client.rooms.reveal(joined)
     return room_view(agent.client, joined)
 
 
@@ -70,10 +70,10 @@ async def reveal(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def heal(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Fresh keys; and if nobody can follow the last commit, have the hub undo it."""
     joined = the_room(agent, given)
-    if joined.unprocessed is not None:
-        await agent.client.reopen(joined)
+    if joined.blocked:
+        await agent.client.rooms.reopen(joined)
     else:
-        await agent.client.update(joined)
+        await agent.client.rooms.heal(joined)
     return room_view(agent.client, joined)
 
 
@@ -81,7 +81,7 @@ async def heal(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def link(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """A link that lets whoever has it in."""
     joined = the_room(agent, given)
-    made = await agent.client.create_link(
+    made = await agent.client.rooms.links.create(
         joined, lifetime=given.number("lifetime"), uses=int(given.number("uses"))
     )
     return {"room": str(joined.uri), "link": made.uri}
@@ -91,13 +91,13 @@ async def link(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
 async def revoke_links(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """No link of this room lets anybody in any more."""
     joined = the_room(agent, given)
-    await agent.client.revoke_links(joined)
+    await agent.client.rooms.links.revoke(joined)
     return {"room": str(joined.uri)}
 
 
 @operation("room.join", changes=True)
 async def join(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
     """Come in by a link."""
-    joined = await agent.client.join_by_link(given.text("link"))
+    joined = await agent.client.rooms.join(given.text("link"))
     agent.happened.ring()
     return room_view(agent.client, joined)

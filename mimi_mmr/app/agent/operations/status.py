@@ -25,12 +25,12 @@ async def status(agent: Agent, _: Given, __: Say) -> dict[str, Any]:
         "pid": os.getpid(),
         "rooms": len(rooms),
         "unread": sum(len(joined.messages) for joined in rooms),
-        "contacts": sum(1 for contact in client.contacts.values() if not contact.blocked),
+        "contacts": sum(1 for contact in client.people.contacts.values() if not contact.blocked),
         "requests_in": len(agent.requests),
-        "requests_out": len(client.outgoing),
+        "requests_out": len(client.people.outgoing),
         "notices": [{"when": notice.when, "text": notice.text} for notice in client.notices.take()],
         "trouble": dict(agent.background.trouble),
-        "refused": list(client.refused[-10:]),
+        "refused": client.refusals.texts()[-10:],
     }
 
 
@@ -70,4 +70,4 @@ async def complete_users(agent: Agent, _: Given, __: Say) -> list[str]:
     """Contacts and those who ask or were asked."""
     client = agent.client
     asking = (incoming.device.user for incoming in agent.requests)
-    return sorted({address(user) for user in (*client.contacts, *client.outgoing, *asking)})
+    return sorted({address(user) for user in (*client.people.contacts, *client.people.outgoing, *asking)})

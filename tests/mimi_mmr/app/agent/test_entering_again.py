@@ -17,7 +17,7 @@ from mimi_mmr.app.agent.operations.devices import join
 from mimi_mmr.app.agent.server import Say
 from mimi_mmr.app.agent.wire import Given
 from mimi_mmr.client import Client
-from mimi_mmr.client.devices.enrolling import DeviceInvitation
+from mimi_mmr.client.devices.inviting import DeviceInvitation
 from mimi_mmr.client.storage.vault import Vault
 from tests.mimi_mmr.app.cli.people import PASSPHRASE
 from tests.mimi_mmr.conftest import LiveWorld
@@ -58,7 +58,7 @@ class Tablet:
 
 
 async def let_in(alice: Client, invitation: DeviceInvitation) -> None:
-    while not await alice.tend_invitation(invitation, wait=5):
+    while not await alice.devices.tend_invitation(invitation, wait=5):
         pass
 
 
@@ -68,7 +68,7 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
 ) -> None:
     alice = await live.person("alice", "a.example")
     tablet = Tablet(live, tmp_path / "tablet")
-    invitation = await alice.invite_device()
+    invitation = await alice.devices.invite()
     async with asyncio.timeout(60):
         async with tablet.agent() as agent:
             agent.abandon = nothing  # type: ignore[method-assign]  # what is killed tidies nothing up
@@ -83,10 +83,10 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
             assert agent.has_account is registered
             with pytest.raises(AgentError, match="this was to become a device of"):
                 await tablet.join(agent, invitation, "watch")
-            invitation = await alice.invite_device()
+            invitation = await alice.devices.invite()
             view, _ = await asyncio.gather(tablet.join(agent, invitation), let_in(alice, invitation))
             assert view["device"] == "tablet"
-            while agent.client.devices() != alice.devices():
+            while agent.client.devices.names() != alice.devices.names():
                 await agent.happened.wait(1)
             with pytest.raises(AgentError, match="an account in this home already"):
                 await tablet.join(agent, invitation)

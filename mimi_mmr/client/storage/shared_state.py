@@ -1,7 +1,8 @@
 """What all devices of one user know: contacts, settings, keys. Each entry's newest version wins.
 
-Devices tell each other what changed through a room of their own; see `siblings`. A device may be in a thief's
-hands: what it says is checked before it is kept, so that it can neither stop the others nor have the last word.
+Devices tell each other what changed through a room of their own; see `client.devices.sharing`. A device may be in a
+thief's hands: what it says is checked before it is kept, so that it can neither stop the others nor have the last
+word.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class SharedEntry(Struct):
         return bytes([self.kind]) + self.key
 
     def newer_than(self, other: SharedEntry | None) -> bool:
-        """Whether this one wins. A removed device stays removed, whatever version anybody says it is back in."""
+        """Say whether this one wins. A removed device stays removed, in whatever version it is said to be back."""
         if other is None:
             return True
         if self.kind is SharedKind.DEVICE and (self.value is None) is not (other.value is None):
@@ -159,10 +160,10 @@ class SharedEntries(Struct):
 
 
 class SharedState:
-    """The entries, kept in the vault, and which of them the other devices have not been told yet."""
+    """The entries, kept in the vault, and which of them the other devices have not heard of yet."""
 
     def __init__(self, vault: Vault, device: str) -> None:
-        """As `device` of the user; with what the vault holds. `unreadable` says what of it is passed over."""
+        """As `device` of the user, with what the vault holds. `unreadable` says what of it is passed over."""
         self._device = device
         self._vault = vault
         self._rows = vault.table("shared")
@@ -178,29 +179,38 @@ class SharedState:
             else:
                 self._entries[entry.place] = entry
 
+    def remember(self) -> Callable[[], None]:
+        """Return what puts these entries back, if the change that is about to begin fails."""
+        before = dict(self._entries)
+
+        def put_back() -> None:
+            self._entries = before
+
+        return put_back
+
     def get(self, kind: SharedKind, key: bytes) -> bytes | None:
-        """An entry's value."""
+        """Return an entry's value; None if it is gone, or never was."""
         entry = self._entries.get(bytes([kind]) + key)
         return entry.value if entry else None
 
     def items(self, kind: SharedKind) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values of one kind."""
+        """Return keys and values of one kind."""
         for entry in list(self._entries.values()):
             if entry.kind is kind and entry.value is not None:
                 yield entry.key, entry.value
 
     def entry(self, kind: SharedKind, key: bytes) -> SharedEntry | None:
-        """An entry, also of what is gone; None if there never was one."""
+        """Return an entry, also of what is gone; None if there never was one."""
         return self._entries.get(bytes([kind]) + key)
 
     def gone(self, kind: SharedKind) -> Iterator[bytes]:
-        """Keys of one kind whose entries are without a value."""
+        """Return the keys of one kind whose entries are without a value."""
         for entry in list(self._entries.values()):
             if entry.kind is kind and entry.value is None:
                 yield entry.key
 
     def put(self, kind: SharedKind, key: bytes, value: bytes | None) -> None:
-        """A new version, to be told to the other devices; nothing if it is what there was."""
+        """Make a new version, of which the other devices are to hear; nothing if it is what there was."""
         old = self._entries.get(bytes([kind]) + key)
         if old is not None and old.value == value:
             return
@@ -222,21 +232,21 @@ class SharedState:
         return True
 
     def _keep(self, entry: SharedEntry) -> None:
-        self._entries[entry.place] = entry
         self._rows[entry.place] = entry.to_bytes()
+        self._entries[entry.place] = entry
 
     def unsent(self) -> list[SharedEntry]:
-        """What the other devices have not been told."""
+        """Return what the other devices have not heard of."""
         return [self._entries[place] for place in self._due if place in self._entries]
 
     def all_unsent(self) -> None:
-        """There is a device that knows nothing yet: everything is to be told."""
+        """Note that a device knows nothing yet: it is to hear of everything."""
         with self._vault.transaction():
             for place in self._entries:
                 self._due[place] = b""
 
     def sent(self, entries: Iterable[SharedEntry]) -> None:
-        """These have been told; unless they have changed since."""
+        """Note that the other devices have heard of these; unless they have changed since."""
         with self._vault.transaction():
             for entry in entries:
                 if self._entries[entry.place] == entry:
@@ -244,7 +254,7 @@ class SharedState:
 
 
 def batches(entries: Iterable[SharedEntry]) -> Iterator[SharedEntries]:
-    """Entries in portions that fit a message."""
+    """Return entries in portions that fit a message."""
     batch: list[SharedEntry] = []
     size = 0
     for entry in entries:

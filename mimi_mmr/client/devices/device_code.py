@@ -45,7 +45,7 @@ class DeviceCode:
 
     @classmethod
     def generate(cls) -> DeviceCode:
-        """A fresh one."""
+        """Draw a fresh one."""
         return cls(secrets.token_bytes(CODE_SIZE))
 
     @classmethod
@@ -64,7 +64,7 @@ class DeviceCode:
         return code
 
     def reveal(self) -> str:
-        """As it is shown."""
+        """Return the code as it is shown."""
         plain = base64.b32encode(self._bits + _check(self._bits)).decode().rstrip("=")
         return "-".join(plain[start : start + 4] for start in range(0, len(plain), 4))
 
@@ -77,11 +77,11 @@ class DeviceCode:
         return self._bits
 
     def to_existing(self) -> Channel:
-        """From the new device to the existing one."""
+        """Return the channel from the new device to the existing one."""
         return Channel(self._secret(), "to the existing device")
 
     def to_new(self) -> Channel:
-        """From the existing device to the new one."""
+        """Return the channel from the existing device to the new one."""
         return Channel(self._secret(), "to the new device")
 
     def _secret(self) -> EnrolmentSecret:
@@ -102,11 +102,11 @@ class Channel:
         self._context = expand_with_label(secret, "enrolment context", place)
 
     def seal(self, content: Struct) -> SealedBox:
-        """For the other device."""
+        """Seal something for the other device."""
         return self._key.public.seal(_PURPOSE, self._context, pad(content.to_bytes(), PADDING))
 
     def open(self, message: bytes) -> bytes:
-        """What the other device sealed; raises `SealedBoxRejected` or `ParseError`."""
+        """Open what the other device sealed; raises `SealedBoxRejected` or `ParseError`."""
         return unpad(self._key.open(_PURPOSE, self._context, SealedBox.from_bytes(message)))
 
 
