@@ -18,7 +18,7 @@ _ENTERING = b"entering"  # there is one: the client is, or was to become, a furt
 _NO_ACCOUNT = "there is no account in this home yet"
 
 
-class Account:
+class AccountHolder:
     """An open vault, and the client in it, if there is one."""
 
     def __init__(self, vault: Vault) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mimi_mmr.app.agent.account import Account
+from mimi_mmr.app.agent.account import AccountHolder
 from mimi_mmr.app.agent.background import Background
 from mimi_mmr.app.agent.connection_requests import ConnectionRequests
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.socket_messages import Request
+from mimi_mmr.app.agent.socket_messages import CommandRequest
 from mimi_mmr.app.agent.wakeup import Wakeup
 from mimi_mmr.app.commands.context import Say
 from mimi_mmr.app.commands.errors import BadRequest
@@ -29,7 +29,7 @@ class Agent:
     def __init__(self, home: Home, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
         """Take an open vault, with an account in it or not."""
         self.changed = Wakeup()
-        self.account = Account(vault)
+        self.account = AccountHolder(vault)
         self.requests = ConnectionRequests(self.account, self.changed, clock)
         self.background = Background(self.account, self.requests, self.changed, clock)
         self.stopping = asyncio.Event()
@@ -46,7 +46,7 @@ class Agent:
 
     @property
     def client(self) -> Client:
-        """The client of the account. Raises as `Account.client` does."""
+        """The client of the account. Raises as `AccountHolder.client` does."""
         return self.account.client
 
     def stop(self) -> None:
@@ -74,7 +74,7 @@ class Agent:
         await self.background.stop()
         await self.account.close()
 
-    async def handle(self, request: Request, say: Say) -> dict[str, Any]:
+    async def handle(self, request: CommandRequest, say: Say) -> dict[str, Any]:
         """Run a command; return the fields of the answer's last line. Raise `MmrError`."""
         self.used = self._clock()
         model = COMMANDS.get(request.command)

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from mimi_mmr.app.agent.account import Account
+from mimi_mmr.app.agent.account import AccountHolder
 from mimi_mmr.app.agent.connection_requests import ConnectionRequests
 from mimi_mmr.app.agent.wakeup import Wakeup
 from mimi_mmr.app.commands.names import contact_in, label
@@ -36,7 +36,7 @@ class Background:
 
     def __init__(
         self,
-        account: Account,
+        account: AccountHolder,
         requests: ConnectionRequests,
         changed: Wakeup,
         clock: Callable[[], float],

@@ -9,7 +9,7 @@ from typing import Any
 
 from mimi_mmr.app.agent import socket_messages
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.socket_messages import MAX_ANSWER, MAX_REQUEST, Request
+from mimi_mmr.app.agent.socket_messages import MAX_ANSWER, MAX_REQUEST, CommandRequest
 from mimi_mmr.app.commands.errors import AgentError
 
 ENDED = "the agent ended before it had answered; mimi-mmr status shows what was done"
@@ -82,7 +82,7 @@ class Connection:
         self, command: str, arguments: Mapping[str, Any] | None = None, *, notices: bool = False
     ) -> Iterator[tuple[str, Any]]:
         """Run a command; yield (kind, value) of all that comes: progress, item, notices, and at last result."""
-        request = Request(command, dict(arguments or {}), notices).to_line()
+        request = CommandRequest(command, dict(arguments or {}), notices).to_line()
         if len(request) > MAX_REQUEST:
             raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")
         with _broken():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mimi_mmr.app.agent.account import Account
+from mimi_mmr.app.agent.account import AccountHolder
 from mimi_mmr.app.agent.wakeup import Wakeup
 from mimi_mmr.app.commands.names import address
 from mimi_mmr.client import IncomingRequest
@@ -14,7 +14,7 @@ from mimi_mmr.uris import MimiUri
 class ConnectionRequests:
     """The requests that the provider had when it was last asked."""
 
-    def __init__(self, account: Account, changed: Wakeup, clock: Callable[[], float]) -> None:
+    def __init__(self, account: AccountHolder, changed: Wakeup, clock: Callable[[], float]) -> None:
         self.known: list[IncomingRequest] = []
         self._account = account
         self._changed = changed

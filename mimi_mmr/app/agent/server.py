@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, Request, error_answer, to_line
+from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest, error_answer, to_line
 from mimi_mmr.app.commands.errors import BadRequest
 from mimi_mmr.app.commands.result import Result, to_json
 from mimi_mmr.errors import MmrError
@@ -24,7 +24,7 @@ STOP_SECONDS = 5.0
 ACCEPT_AGAIN_SECONDS = 1.0
 
 
-class Say:
+class AnswerLines:
     """How a command reports before it has a result: further lines on its connection."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
@@ -43,7 +43,7 @@ class Say:
         self._writer.write(to_line(value))
 
 
-Handle = Callable[[Request, Say], Awaitable[dict[str, Any]]]
+Handle = Callable[[CommandRequest, AnswerLines], Awaitable[dict[str, Any]]]
 
 
 class Server:
@@ -174,7 +174,7 @@ class Server:
         self, data: bytes, following: asyncio.Task[bytes], writer: asyncio.StreamWriter
     ) -> dict[str, Any]:
         try:
-            request = Request.from_line(data)
+            request = CommandRequest.from_line(data)
         except BadRequest as error:
             return error_answer(error)
         work = asyncio.create_task(self._run(request, writer))
@@ -183,9 +183,9 @@ class Server:
         await _until_done(work, following, waits)
         return work.result()
 
-    async def _run(self, request: Request, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _run(self, request: CommandRequest, writer: asyncio.StreamWriter) -> dict[str, Any]:
         try:
-            return await self._handle(request, Say(writer))
+            return await self._handle(request, AnswerLines(writer))
         except MmrError as error:
             return error_answer(error)
         except OSError as error:

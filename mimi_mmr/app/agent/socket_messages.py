@@ -22,7 +22,7 @@ MAX_ANSWER = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CommandRequest:
     """A command's name and its arguments, not checked yet. With `notices`, new notices come with the result."""
 
     command: str
@@ -34,7 +34,7 @@ class Request:
         return to_line({"do": self.command, "given": self.arguments, "notices": self.notices})
 
     @classmethod
-    def from_line(cls, data: bytes) -> Request:
+    def from_line(cls, data: bytes) -> CommandRequest:
         """Read one. Raise `BadRequest`."""
         found = read(data)
         command, arguments = found.get("do"), found.get("given", {})

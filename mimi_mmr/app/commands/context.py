@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Wakeup(Protocol):
+class WakeupAccess(Protocol):
     """Something that tasks wait for, again and again."""
 
     def wake(self) -> None:
@@ -58,7 +58,7 @@ class NewClient:
     key_package_slot: float
 
 
-class Account(Protocol):
+class AccountAccess(Protocol):
     """The vault of this home and the client in it."""
 
     @property
@@ -86,7 +86,7 @@ class Account(Protocol):
         """Encrypt the vault under another passphrase."""
 
 
-class ConnectionRequests(Protocol):
+class RequestsAccess(Protocol):
     """Requests of other people to connect."""
 
     @property
@@ -97,7 +97,7 @@ class ConnectionRequests(Protocol):
         """Ask the provider; return all requests. A new one becomes a notice, once."""
 
 
-class Background(Protocol):
+class BackgroundAccess(Protocol):
     """What the agent does without a command."""
 
     @property
@@ -125,23 +125,23 @@ class AgentContext(Protocol):
         """The home directory."""
 
     @property
-    def account(self) -> Account:
+    def account(self) -> AccountAccess:
         """The vault and the client in it."""
 
     @property
     def client(self) -> Client:
-        """The client of the account. Raises as `Account.client` does."""
+        """The client of the account. Raises as `AccountAccess.client` does."""
 
     @property
-    def requests(self) -> ConnectionRequests:
+    def requests(self) -> RequestsAccess:
         """Requests of other people to connect."""
 
     @property
-    def background(self) -> Background:
+    def background(self) -> BackgroundAccess:
         """What the agent does without a command."""
 
     @property
-    def changed(self) -> Wakeup:
+    def changed(self) -> WakeupAccess:
         """Woken when messages came in, or a room, contact or device has changed."""
 
     def stop(self) -> None:
