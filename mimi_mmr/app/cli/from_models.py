@@ -14,7 +14,6 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -108,9 +107,13 @@ def _info(field: FieldInfo, shape: Shape) -> Any:
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
-    lower = (("min", data.ge) for data in field.metadata if isinstance(data, Ge))
-    upper = (("max", data.le) for data in field.metadata if isinstance(data, Le))
-    return dict([*lower, *upper])
+    """Return the bounds of a number, as typer calls them."""
+    return {
+        bound: getattr(data, name)
+        for data in field.metadata
+        for bound, name in (("min", "ge"), ("max", "le"))
+        if hasattr(data, name)
+    }
 
 
 # --- from values to a command -------------------------------------------------------------------------
