@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class LocalProvider:
-    """One of them: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`; its asset host's address."""
+    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host."""
 
     domain: str
     url: str
@@ -30,7 +30,7 @@ class LocalProvider:
 
 
 def set_up(directory: Path, port: int) -> list[LocalProvider]:
-    """Write all of it to a new directory, `trust` and `tls-roots.pem` for clients too; raises `ConfigError`."""
+    """Write all of it to a new directory, with `trust` and `tls-roots.pem` for clients. Raise `ConfigError`."""
     try:
         directory.mkdir(parents=True, mode=0o700)
         providers = [
@@ -56,7 +56,7 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
 
 
 def _certify(provider: LocalProvider, trust: Path) -> bytes:
-    """Make the provider's CA, and with it a certificate for TLS; gives the root."""
+    """Make the provider's CA and its TLS certificate; return the root, in PEM."""
     place = provider.config.parent
     (place / "data").mkdir(parents=True, mode=0o700)
     now = time.time()

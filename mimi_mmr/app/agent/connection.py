@@ -1,38 +1,40 @@
-"""The command's end of the socket. Blocking, and light: completion in a shell uses it too."""
+"""The command line's connection to the agent. It blocks, and imports little: a shell's completion uses it too."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mimi_mmr.app.agent import wire
-from mimi_mmr.app.agent.errors import AgentError
+from mimi_mmr.app.agent import socket_messages
 from mimi_mmr.app.agent.home import Home
+from mimi_mmr.app.agent.socket_messages import MAX_ANSWER, MAX_REQUEST, CommandRequest
+from mimi_mmr.app.commands.errors import AgentError
+
+ENDED = "the agent ended before it had answered; mimi-mmr status shows what was done"
 
 
 class NotRunning(AgentError):
-    """Nobody listens."""
+    """No agent listens."""
 
     code = "agent-not-running"
 
 
 class Refused(AgentError):
-    """The agent's no: its code and hint, as they came."""
+    """The agent's error; `answered` is its code, `hint` what to do about it."""
 
     def __init__(self, answered: str, message: str, hint: str) -> None:
-        """Remember them."""
         super().__init__(message)
         self.answered = answered
         self.hint = hint
 
 
-class Link:
-    """One connection to a running agent; requests one after another."""
+class Connection:
+    """One connection to a running agent, for one request after another."""
 
     def __init__(self, home: Home, timeout: float | None = None) -> None:
-        """Connect; raises `NotRunning`. A `timeout` (seconds) is for who would rather have no answer than wait."""
+        """Connect. Raise `NotRunning`; after `timeout` seconds without an answer, raise `AgentError`."""
         home.check()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -47,11 +49,11 @@ class Link:
         self._lines = self._socket.makefile("rb")
 
     def close(self) -> None:
-        """Hang up; what only waits is given up by the agent, what changes something is finished."""
+        """Disconnect. The agent cancels a command that only waits, and finishes any other."""
         self._lines.close()
         self._socket.close()
 
-    def __enter__(self) -> Link:
+    def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -59,14 +61,14 @@ class Link:
 
     def ask(
         self,
-        do: str,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
         *,
         on_progress: Callable[[int, int], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
-        **given: object,
     ) -> Any:
-        """Do something; gives the result, or raises `Refused`. Items on the way are passed over."""
-        for kind, value in self.stream(do, notices=on_notice is not None, **given):
+        """Run a command; return its result as JSON values, without its items. Raise `Refused` or `AgentError`."""
+        for kind, value in self.stream(command, arguments, notices=on_notice is not None):
             if kind == "progress" and on_progress is not None:
                 on_progress(*value)
             elif kind == "notices" and on_notice is not None:
@@ -74,17 +76,19 @@ class Link:
                     on_notice(text)
             elif kind == "result":
                 return value
-        raise AgentError("the agent ended while it was working on this; mimi-mmr status says how it stands")
+        raise AgentError(ENDED)
 
-    def stream(self, do: str, *, notices: bool = False, **given: object) -> Iterator[tuple[str, Any]]:
-        """Do something; gives (kind, value) of all that comes: progress, item, notices, and at last result."""
-        request = wire.Request(do, wire.Given(given), notices).to_line()
-        if len(request) > wire.MAX_REQUEST:
-            raise AgentError(f"expected at most {wire.MAX_REQUEST} bytes in a request, got {len(request)}")
+    def stream(
+        self, command: str, arguments: Mapping[str, Any] | None = None, *, notices: bool = False
+    ) -> Iterator[tuple[str, Any]]:
+        """Run a command; yield (kind, value) of all that comes: progress, item, notices, and at last result."""
+        request = CommandRequest(command, dict(arguments or {}), notices).to_line()
+        if len(request) > MAX_REQUEST:
+            raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")
         with _broken():
             self._socket.sendall(request)
         while data := self._next_line():
-            answer = wire.read(data)
+            answer = socket_messages.read(data)
             if "error" in answer:
                 error = answer["error"]
                 raise Refused(error["code"], error["message"], error.get("hint", ""))
@@ -94,13 +98,13 @@ class Link:
                 yield "result", answer["result"]
                 return
             yield from answer.items()
-        raise AgentError("the agent ended while it was working on this; mimi-mmr status says how it stands")
+        raise AgentError(ENDED)
 
     def _next_line(self) -> bytes:
         with _broken():
-            data = self._lines.readline(wire.MAX_ANSWER)
+            data = self._lines.readline(MAX_ANSWER)
         if data and not data.endswith(b"\n"):
-            raise AgentError(f"expected a line of at most {wire.MAX_ANSWER} bytes from the agent")
+            raise AgentError(f"expected a line of at most {MAX_ANSWER} bytes from the agent")
         return data
 
 

@@ -1,4 +1,4 @@
-"""What the agent says no with, beside what the client does; and what a person can do about either."""
+"""What a command can fail with beside the client's own errors, and what a person can do about either."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from mimi_mmr.errors import MmrError
 
 
 class AgentError(MmrError):
-    """The agent can't be started, reached or stopped."""
+    """The agent can't be started, reached or stopped, or it can't do this."""
 
     code = "agent"
 
 
 class AgentRunning(AgentError):
-    """There is an agent for this home already."""
+    """An agent already runs for this home."""
 
     code = "agent-running"
 
 
 class BadRequest(AgentError):
-    """A request that is not what the agent expects; a command and an agent of two versions, perhaps."""
+    """Not a request that the agent knows, or not an answer that the command line knows.
+
+    The two may be of different versions.
+    """
 
     code = "bad-request"
 
@@ -42,7 +45,7 @@ class Ambiguous(AgentError):
 
 
 class NothingYet(AgentError):
-    """What was waited for has not come."""
+    """The time to wait is over, and nothing came."""
 
     code = "nothing-yet"
 
@@ -51,25 +54,25 @@ HINTS = {
     "agent-running": "mimi-mmr agent status; mimi-mmr agent stop",
     "bad-request": "an agent of another version may be running: mimi-mmr agent stop, and try again",
     "no-account": "mimi-mmr account create --help",
-    "ambiguous": "say it by its id, or its whole URI",
+    "ambiguous": "use its id or its whole URI",
     "state": "the state file is in the home directory (--home, or MIMI_MMR_HOME)",
     "config": "mimi-mmr account trust --help",
-    "peer": "a provider did not answer: try again; mimi-mmr status shows whether the last attempts succeeded",
+    "peer": "a provider did not answer: try again; mimi-mmr status shows what fails at the moment",
     "private-path": "no private path: nothing was sent in the clear; is the network up? Try again",
-    "peer-refused": "the provider takes no such request; its operator may know why",
-    "no-key-packages": "their device has to be online to leave new KeyPackages: try again later",
+    "peer-refused": "the provider does not accept such a request; its operator may know why",
+    "no-key-packages": "their device has to be online to publish new KeyPackages: try again later",
     "not-allowed": "ask an admin of the room",
     "desynchronised": "ask a member to remove you and add you again",
     "removed": "ask a member to add you again",
-    "certificate": "is the provider's CA in the trust directory? mimi-mmr account trust takes them anew",
-    "user-binding": "don't go on before you have compared contact codes with that person",
+    "certificate": "is the provider's CA in the trust directory? mimi-mmr account trust reads it again",
+    "user-binding": "compare contact codes with that person before you go on",
     "expired": "is this machine's clock right?",
     "queue-full": "try again later",
-    "unauthorized": "the provider does not know this account (any more)",
+    "unauthorized": "the provider does not know this account, or no longer",
     "mls": "mimi-mmr room heal, or ask a member to remove you and add you again",
 }
 
 
 def hint_for(error: MmrError) -> str:
-    """What to do about an error; "" where its message says it all."""
+    """Return what to do about an error; "" where its message says it all."""
     return HINTS.get(error.code, "")

@@ -11,7 +11,7 @@ from mimi_mmr.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """What a client is opened with, beside its vault: directories and files of this machine."""
 
     trust_dir: str
@@ -19,7 +19,7 @@ class Settings:
     key_package_slot: float = 60.0
 
     def trust(self, domain: str = "") -> TrustAnchors:
-        """Every provider's CA; raises `ConfigError` if there is none, or none of `domain`."""
+        """Return every provider's CA. Raise `ConfigError` if there is none, or none of `domain`."""
         found = TrustAnchors.from_directory(Path(self.trust_dir))
         if not found.roots:
             raise ConfigError(
@@ -30,7 +30,7 @@ class Settings:
         return found
 
     def tls(self) -> ssl.SSLContext:
-        """What providers' TLS certificates must lead to; raises `ConfigError`."""
+        """Return the roots for providers' TLS certificates. Raise `ConfigError`."""
         try:
             return ssl.create_default_context(cafile=self.tls_ca)
         except (OSError, ssl.SSLError):
