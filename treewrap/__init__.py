@@ -10,7 +10,6 @@ from treewrap.changes import (
     Set,
     SetRoomSecret,
 )
-from treewrap.deferred import DeferredLeaf
 from treewrap.errors import (
     ChangeError,
     ConfirmationError,
@@ -30,15 +29,26 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.geometry import NodeRef
-from treewrap.join import LinkSnapshot, open_link, open_link_light
-from treewrap.light import LightTree
-from treewrap.links import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink, Verifier
+from treewrap.light.paths import OpenedPaths, PathQuery, Paths
+from treewrap.light.tree import LightTree
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.join import LinkSnapshot, open_link, open_link_light
+from treewrap.links.records import (
+    AddLink,
+    ExpireLink,
+    Kem,
+    Link,
+    LinkSeal,
+    LiveLink,
+    RevokeLink,
+    UseLink,
+    Verifier,
+)
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import OpenedPaths, PathQuery, Paths
+from treewrap.outcome import Staged, StagedCommit
 from treewrap.public import PublicTree, StagedPublic
-from treewrap.seals import LinkKey
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret, RootKey, Secret
-from treewrap.staging import Staged, StagedCommit
 from treewrap.suite import ARITIES, Suite
 from treewrap.wire import LeafChange, MemberUpdate, TreeUpdate
 

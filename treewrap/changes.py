@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from treewrap.errors import ChangeError
 from treewrap.geometry import LEAF_LIMIT, NodeRef
-from treewrap.links import AddLink, ExpireLink, LinkChange, RevokeLink, UseLink
+from treewrap.links.records import AddLink, ExpireLink, LinkChange, RevokeLink, UseLink
 from treewrap.secret import LeafSecret, RoomSecret
 
 NAME_LIMIT = 64

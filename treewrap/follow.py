@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from treewrap.changes import ChangeKind, ChangeSet
 from treewrap.codec import Reader
-from treewrap.commit import Before, check_new_link
 from treewrap.errors import (
     ChangeError,
     ConfirmationError,
@@ -19,17 +18,18 @@ from treewrap.errors import (
     WrapError,
     WrongEpochSecret,
 )
-from treewrap.links import (
+from treewrap.links.records import (
     LinkChange,
     Verifier,
     apply_link_changes,
     check_link_changes,
     link_changes_from_bytes,
 )
+from treewrap.outcome import Outcome, Staged, reseal
 from treewrap.root import read_named_secret
 from treewrap.rules import is_removal, next_extra
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
-from treewrap.staging import Outcome, Staged, reseal
+from treewrap.stage import Before, check_new_link
 from treewrap.suite import GroupContext, UpdateKeys, unseal
 from treewrap.wire import MemberUpdate
 

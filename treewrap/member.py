@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 
 from treewrap.changes import Change
 from treewrap.codec import Reader, Source
-from treewrap.commit import Before, stage
-from treewrap.deferred import DeferredLeaf
 from treewrap.errors import (
     ChangeError,
     NodeError,
@@ -19,15 +17,17 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.follow import follow
-from treewrap.light import LightTree
-from treewrap.links import LiveLink, Verifier
-from treewrap.loading import load_rows
-from treewrap.pages import Forest
+from treewrap.light.tree import LightTree
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.records import LiveLink, Verifier
+from treewrap.nodes import Forest
+from treewrap.outcome import Outcome, Staged, StagedCommit
 from treewrap.public import PublicTree
 from treewrap.root import RootExtra, RootHeader
+from treewrap.rows import load_rows
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
 from treewrap.snapshot import HubHeader
-from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.stage import Before, stage
 from treewrap.state import State, decode_state, encode_state, open_state, seal_state
 from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate

@@ -8,13 +8,13 @@ from itertools import zip_longest
 
 from treewrap.changes import ChangeKind
 from treewrap.codec import Reader, Source
-from treewrap.deferred import DeferredLeaf
 from treewrap.errors import DeferredError, ParseError, StagedError, StaleEpoch, StaleTree, UpdateRefused
-from treewrap.links import LinkSeal
-from treewrap.loading import load_rows
-from treewrap.pages import Forest
-from treewrap.paths import PathQuery, Paths, path_node, select
+from treewrap.light.paths import PathQuery, Paths, path_node, select
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.records import LinkSeal
+from treewrap.nodes import Forest
 from treewrap.root import RootHeader
+from treewrap.rows import load_rows
 from treewrap.snapshot import HubHeader
 from treewrap.suite import GroupContext, Suite
 from treewrap.verify import Accepted, verify_rebuilt, verify_update

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from treewrap.changes import NAME_LIMIT, ROOM_SECRETS_LIMIT
 from treewrap.codec import Reader, vector
-from treewrap.links import LINKS_LIMIT, LiveLink
+from treewrap.links.records import LINKS_LIMIT, LiveLink
 from treewrap.secret import SECRET_SIZE, RoomSecret
 from treewrap.suite import ARITIES, SALT_SIZE, Suite
 

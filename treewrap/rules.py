@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeSet, sort_rooms
 from treewrap.errors import ChangeError
 from treewrap.geometry import Plan
-from treewrap.links import AddLink, ExpireLink, apply_link_changes
+from treewrap.links.records import AddLink, ExpireLink, apply_link_changes
 from treewrap.root import EXTRA_LIMIT, RootExtra
 from treewrap.secret import LeafSecret, Rng, RoomSecret
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treewrap.codec import Reader, vector
-from treewrap.deferred import DEFERRED_LIMIT, DeferredLeaf
-from treewrap.links import LinkSeal
+from treewrap.links.deferred import DEFERRED_LIMIT, DeferredLeaf
+from treewrap.links.records import LinkSeal
 from treewrap.root import RootHeader
 from treewrap.suite import GROUP_ID_LIMIT, GroupContext
 from treewrap.wire import VECTOR_MAX, read_seals, seals_to_bytes

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from treewrap.codec import Reader, vector
 from treewrap.errors import StateError
-from treewrap.pages import EPOCH_SIZE, PAGE_NODES, Forest, Level
+from treewrap.nodes import EPOCH_SIZE, PAGE_NODES, Forest, Level
 from treewrap.root import EXTRA_LIMIT, RootExtra, RootHeader
 from treewrap.secret import Rng, RootKey
 from treewrap.suite import GROUP_ID_LIMIT, HASH_SIZE, KEY_SIZE, PREFIX, GroupContext

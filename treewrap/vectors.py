@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TypedDict
 
 from treewrap.changes import Blank, Change, Rebuild, Repair, Set, SetRoomSecret
-from treewrap.deferred import DeferredLeaf
 from treewrap.geometry import NodeRef
-from treewrap.links import AddLink, Kem, Link
+from treewrap.light.paths import PathQuery
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.records import AddLink, Kem, Link
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import PathQuery
+from treewrap.outcome import StagedCommit
 from treewrap.public import PublicTree
-from treewrap.seals import LinkKey
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
-from treewrap.staging import StagedCommit
 from treewrap.suite import ARITIES, GroupContext, Suite, UpdateKeys, pack_place
 
 GROUP = b"group of the test vectors"

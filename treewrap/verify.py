@@ -10,9 +10,9 @@ from treewrap.changes import ChangeKind
 from treewrap.codec import Reader
 from treewrap.errors import TreeHashMismatch, UpdateRefused
 from treewrap.geometry import SLOT_SIZE, Edit, NodeRef, Plan, plan, splice
-from treewrap.loading import load_rows
-from treewrap.pages import Forest, Written
+from treewrap.nodes import Forest, Written
 from treewrap.root import RootHeader
+from treewrap.rows import load_rows
 from treewrap.suite import TAG_SIZE, GroupContext, pack_place
 from treewrap.wire import TreeUpdate
 

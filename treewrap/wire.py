@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 
 from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeKind
 from treewrap.codec import VECTOR_LIMIT, Reader, vector
-from treewrap.deferred import WRAP_SIZE
 from treewrap.geometry import LEAF_LIMIT, NodeRef
-from treewrap.links import LINK_CHANGES_SIZE, LINKS_LIMIT, LinkSeal
+from treewrap.links.deferred import WRAP_SIZE
+from treewrap.links.records import LINK_CHANGES_SIZE, LINKS_LIMIT, LinkSeal
 from treewrap.root import EXTRA_LIMIT, MAX_HEIGHT, RootHeader
 from treewrap.suite import HASH_SIZE, TAG_SIZE, pack_place
 

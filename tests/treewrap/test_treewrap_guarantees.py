@@ -138,7 +138,7 @@ def test_g8_no_key_ever_seals_two_plaintexts(suite: Suite, history: list[Step]) 
         return real_seal(key, plaintext, aad)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("staging", "commit", "member"):
+        for module in ("outcome", "stage", "member"):
             patch.setattr(f"treewrap.{module}.seal", recording)
         run(suite, history).committer.public()
     assert sealed

@@ -40,7 +40,7 @@ from treewrap import (
     open_link,
     open_link_light,
 )
-from treewrap.links import link_changes_to_bytes
+from treewrap.links.records import link_changes_to_bytes
 from treewrap.suite import GroupContext, UpdateKeys, seal
 from treewrap.wire import WrappedLeaf
 
@@ -208,8 +208,8 @@ def test_a_link_that_could_not_be_sealed_to_never_gets_into_the_root(
     bad = replace(make_link(LinkKey.generate(Kem.X25519)), public_key=bytes(32))
     bad = replace(bad, signature=sign(0, bad.content(GROUP)))
     with monkeypatch.context() as hostile:
-        hostile.setattr("treewrap.commit.check_new_link", lambda *_: None)
-        hostile.setattr("treewrap.commit.seal_root", lambda *_: ())
+        hostile.setattr("treewrap.stage.check_new_link", lambda *_: None)
+        hostile.setattr("treewrap.stage.seal_root", lambda *_: ())
         staged = world.committer.stage([AddLink(bad)], epoch=1, epoch_secret=secret, verify=verify)
     with pytest.raises(LinkError, match="public key") as caught:
         world.follower.follow(staged.member_update, secret, verify=verify, now=NOW)

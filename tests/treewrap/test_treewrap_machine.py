@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from treewrap_world import GROUP, LEAVES, SUITES
 
-import treewrap.commit
-import treewrap.deferred
-import treewrap.staging
+import treewrap.links.deferred
+import treewrap.outcome
+import treewrap.stage
 from treewrap import (
     AddLink,
     Blank,
@@ -41,7 +41,7 @@ from treewrap import (
     WrapTree,
     open_link,
 )
-from treewrap.staging import StagedCommit
+from treewrap.outcome import StagedCommit
 from treewrap.suite import GroupContext
 from treewrap.suite import seal as real_seal
 
@@ -69,7 +69,7 @@ class Room(RuleBasedStateMachine):
         self.epoch = 0
         self.sealed: dict[bytes, tuple[bytes, bytes]] = {}
         self.patch = pytest.MonkeyPatch()
-        for module in (treewrap.commit, treewrap.staging, treewrap.deferred):
+        for module in (treewrap.stage, treewrap.outcome, treewrap.links.deferred):
             self.patch.setattr(module, "seal", self.record)
         self.commit([Set(0, LeafSecret.generate())], 0)
 

@@ -35,7 +35,7 @@ from treewrap import (
     UseLink,
 )
 from treewrap.codec import Reader, varint
-from treewrap.links import (
+from treewrap.links.records import (
     link_change_to_bytes,
     link_changes_from_bytes,
     link_changes_to_bytes,

@@ -24,7 +24,7 @@ from treewrap import (
     Suite,
     WrapTree,
 )
-from treewrap.staging import StagedCommit
+from treewrap.outcome import StagedCommit
 
 GROUP = b"a room"
 

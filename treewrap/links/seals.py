@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from treewrap.codec import vector
 from treewrap.errors import LinkError
-from treewrap.links import Kem, Link, LinkSeal, LiveLink
+from treewrap.links.records import Kem, Link, LinkSeal, LiveLink
 from treewrap.secret import RootKey
 from treewrap.suite import PREFIX, GroupContext
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from treewrap.errors import StagedError
 from treewrap.geometry import Edit, NodeRef, Plan, splice
-from treewrap.pages import Written
+from treewrap.nodes import Written
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import LeafSecret, RootKey
 from treewrap.suite import GroupContext, UpdateKeys, pack_place, seal

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from treewrap.codec import Reader, vector
 from treewrap.errors import ChangeError, NodeError, TreeHashMismatch, WrongEpochSecret
 from treewrap.geometry import LEAF_LIMIT, SLOT_SIZE, NodeRef, slots
-from treewrap.pages import EPOCH_SIZE, Forest, Node
+from treewrap.nodes import EPOCH_SIZE, Forest, Node
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import LeafSecret, RoomSecret, RootKey
 from treewrap.suite import HASH_SIZE, TAG_SIZE, GroupContext, pack_place, unseal

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from treewrap.changes import Change, ChangeKind, ChangeSet
 from treewrap.errors import ChangeError, LinkError, StaleEpoch
 from treewrap.geometry import Plan, plan
-from treewrap.links import (
+from treewrap.links.records import (
     AddLink,
     LinkChange,
     Verifier,
@@ -16,11 +16,11 @@ from treewrap.links import (
     link_change_to_bytes,
     link_changes_to_bytes,
 )
+from treewrap.links.seals import check_public_key, seal_root
+from treewrap.outcome import Holder, NodeSource, Outcome, StagedCommit, reseal
 from treewrap.root import RootExtra, RootHeader, named_secret_to_bytes
 from treewrap.rules import expire_links, is_removal, next_extra, renew_rooms
-from treewrap.seals import check_public_key, seal_root
 from treewrap.secret import EpochSecret, Rng
-from treewrap.staging import Holder, NodeSource, Outcome, StagedCommit, reseal
 from treewrap.suite import SALT_SIZE, GroupContext, UpdateKeys, seal
 from treewrap.wire import LeafChange, MemberUpdate, SealedNode, TreeUpdate, WrappedLeaf
 

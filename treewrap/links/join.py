@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from treewrap.codec import Reader, Source, vector
 from treewrap.errors import LinkError
-from treewrap.light import LightTree
-from treewrap.links import LinkSeal, LiveLink, Verifier
+from treewrap.light.paths import PathQuery, Paths
+from treewrap.light.tree import LightTree
+from treewrap.links.records import LinkSeal, LiveLink, Verifier
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import PathQuery, Paths
 from treewrap.public import PublicTree
-from treewrap.seals import LinkKey
 from treewrap.suite import HASH_SIZE, GroupContext
 from treewrap.wire import VECTOR_MAX
 

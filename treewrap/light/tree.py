@@ -7,15 +7,15 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 
 from treewrap.changes import Change, ChangeSet
-from treewrap.commit import Before, stage
 from treewrap.errors import ChangeError, ConfirmationError, StagedError, StaleEpoch, StateError, UpdateRefused
 from treewrap.geometry import NodeRef
-from treewrap.links import Verifier
-from treewrap.pages import Forest
-from treewrap.paths import OpenedPaths, PathQuery, Paths, open_paths
+from treewrap.light.paths import OpenedPaths, PathQuery, Paths, open_paths
+from treewrap.links.records import Verifier
+from treewrap.nodes import Forest
+from treewrap.outcome import Outcome, Staged, StagedCommit
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RootKey
-from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.stage import Before, stage
 from treewrap.state import State, open_state, seal_state
 from treewrap.suite import GroupContext, Suite, UpdateKeys, pack_place
 from treewrap.wire import MemberUpdate

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from treewrap.codec import Reader
 from treewrap.errors import NodeError, ParseError
 from treewrap.geometry import LEAF_LIMIT, SLOT_SIZE
-from treewrap.pages import EPOCH_SIZE, PAGE_BITS, PAGE_MASK, Forest, Page
+from treewrap.nodes import EPOCH_SIZE, PAGE_BITS, PAGE_MASK, Forest, Page
 from treewrap.root import RootHeader
 from treewrap.secret import RootKey
 from treewrap.suite import HASH_SIZE, TAG_SIZE, GroupContext, join_hashes, pack_place, unseal
