@@ -27,7 +27,18 @@ from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from treewrap import ARITIES, EpochSecret, LeafSecret, PublicTree, Set, StagedCommit, Suite, WrapTree
+from treewrap import (
+    ARITIES,
+    EpochSecret,
+    LeafSecret,
+    LightTree,
+    PublicTree,
+    Set,
+    StagedCommit,
+    Suite,
+    WrapTree,
+    answer_paths,
+)
 
 GROUP = b"a room to measure"
 BATCH = 100
@@ -91,7 +102,7 @@ class TreeWrapScheme:
     def fill(self, n: int) -> None:
         for start in range(0, n, FILL_AT_ONCE):  # a million changes at once would be a gigabyte of objects
             staged = self.stage(range(start, min(n, start + FILL_AT_ONCE)))
-            self.hub.stage(staged.update).commit()
+            self.hub.stage(staged.update, epoch=staged.epoch).commit()
             staged.commit()
 
     def open(self) -> None:
@@ -100,13 +111,13 @@ class TreeWrapScheme:
     def change(self, leaves: Sequence[int]) -> tuple[int, int]:
         staged = self.stage(leaves)
         update, member_update = staged.update.to_bytes(), staged.member_update.to_bytes()
-        self.hub.stage(update).commit()
+        self.hub.stage(update, epoch=staged.epoch).commit()
         staged.commit()
         return len(update), len(member_update)
 
     def resolve(self, leaf: int) -> int:
-        light = self.member.light()
-        light.resolve([leaf], self.hub.paths)
+        light = LightTree.of(self.member)
+        light.resolve([leaf], partial(answer_paths, self.hub))
         return light.fetched
 
     def stored(self) -> int:

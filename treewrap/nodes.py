@@ -1,4 +1,4 @@
-"""Nodes in flat buffers: 64 neighbours a page, packed, with no Python object for a node or a leaf."""
+"""Nodes, and how a tree keeps them: 64 neighbours in a page of flat buffers, no Python object for each node."""
 
 from __future__ import annotations
 
@@ -17,42 +17,51 @@ _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Node(NamedTuple):
-    """One node taken out of its page, or to be put into it.
+    """One node, taken out of its page or to be put into it.
 
-    `head` is its epoch and bitmap, as in its row. `packed` holds 32 bytes per occupied slot: secrets in a
-    member's tree, the ciphertext without tag and without the root's extra part in the hub's. `hashes` are the
-    children's, none at level 1. `tag` is the hub's alone.
+    `head` is its epoch and bitmap, as in NodeRow. `values` are the 32 bytes of each occupied slot in plaintext;
+    they are empty in a node of the hub's. `hashes` are its children's, empty at level 1. `ciphertext` is without
+    the `tag`; both are empty in a node that was read from a member's pages, which do not keep them.
     """
 
+    level: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     head: bytes
-    packed: bytes
-    hashes: bytes
+    values: bytes | bytearray
+    hashes: bytes | bytearray
+    ciphertext: bytes
     tag: bytes
+
+    @property
+    def ref(self) -> NodeRef:
+        """Its place."""
+        return NodeRef(self.level, self.index)
 
     @property
     def bitmap(self) -> int:
         """The occupied slots."""
         return int.from_bytes(self.head[EPOCH_SIZE:], "little")
 
-
-Written = tuple[int, int, bytes, bytes | bytearray, bytes | bytearray, bytes]
-"""Level, index and the parts of a `Node`, to be put in its place; a member's pages have no use for the tag."""
+    @property
+    def row(self) -> bytes:
+        """NodeRow: head, ciphertext and tag."""
+        return self.head + self.ciphertext + self.tag
 
 
 class Page:
-    """64 nodes: their bitmaps and epochs in fixed places, their slots packed one after the other."""
+    """64 nodes: bitmaps, epochs and tags in fixed places; slots packed one after the other, and so the hashes."""
 
     __slots__ = ("bitmaps", "epochs", "hashes", "packed", "tags")
 
-    def __init__(self, bitmap_size: int, tags: bool) -> None:
+    def __init__(self, bitmap_size: int, *, sealed: bool) -> None:
         self.bitmaps = bytearray(PAGE_NODES * bitmap_size)
         self.epochs = bytearray(PAGE_NODES * EPOCH_SIZE)
         self.packed = bytearray()
         self.hashes = bytearray()
-        self.tags = bytearray(PAGE_NODES * TAG_SIZE if tags else 0)
+        self.tags = bytearray(PAGE_NODES * TAG_SIZE if sealed else 0)
 
     def put_head(self, place: int, epoch: bytes, bitmap: bytes, tag: bytes) -> None:
-        """Put what is of fixed size in its place."""
+        """Put the fields of fixed size in their places."""
         size = len(bitmap)
         self.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE] = epoch
         self.bitmaps[place * size : (place + 1) * size] = bitmap
@@ -61,19 +70,20 @@ class Page:
 
 
 class Level:
-    """All nodes of one level, by index."""
+    """All nodes of one level, by index. `sealed`: with ciphertexts and tags instead of values."""
 
-    __slots__ = ("_bitmap_size", "_hashed", "_tags", "_unpack", "pages")
+    __slots__ = ("_bitmap_size", "_hashed", "_number", "_sealed", "_unpack", "pages")
 
-    def __init__(self, bitmap_size: int, *, hashed: bool, tags: bool) -> None:
+    def __init__(self, number: int, bitmap_size: int, *, sealed: bool) -> None:
+        self._number = number
         self._bitmap_size = bitmap_size
-        self._hashed = hashed
+        self._hashed = number > 1
+        self._sealed = sealed
         self._unpack = struct.Struct(f"<{PAGE_NODES}{_UNSIGNED[bitmap_size]}").unpack
-        self._tags = tags
         self.pages: dict[int, Page] = {}
 
     def bitmap(self, index: int) -> int:
-        """Read a node's bitmap; 0 if it is not there."""
+        """Return a node's bitmap; 0 if the node does not exist."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return 0
@@ -81,20 +91,20 @@ class Level:
         return int.from_bytes(page.bitmaps[at : at + self._bitmap_size], "little")
 
     def read(self, index: int) -> Node:
-        """Take a copy of a node, which must be there."""
+        """Return a copy of a node, which must exist; of a sealed root, without its extra part."""
         page = self.pages[index >> PAGE_BITS]
         place, size = index & PAGE_MASK, self._bitmap_size
         start, end = self._span(page, place)
-        return Node(
-            bytes(page.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE])
-            + bytes(page.bitmaps[place * size : (place + 1) * size]),
-            bytes(page.packed[start:end]),
-            bytes(page.hashes[start:end]),
-            bytes(page.tags[place * TAG_SIZE : (place + 1) * TAG_SIZE]),
-        )
+        epoch = page.epochs[place * EPOCH_SIZE : (place + 1) * EPOCH_SIZE]
+        head = bytes(epoch + page.bitmaps[place * size : (place + 1) * size])
+        packed, hashes = bytes(page.packed[start:end]), bytes(page.hashes[start:end])
+        if self._sealed:
+            tag = bytes(page.tags[place * TAG_SIZE : (place + 1) * TAG_SIZE])
+            return Node(self._number, index, head, b"", hashes, packed, tag)
+        return Node(self._number, index, head, packed, hashes, b"", b"")
 
     def content(self, index: int) -> tuple[bytearray, bytearray]:
-        """Take a copy of what a node's slots hold, and of its children's hashes."""
+        """Return copies of a node's packed slots and of its children's hashes."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return bytearray(), bytearray()
@@ -102,11 +112,11 @@ class Level:
         return page.packed[start:end], page.hashes[start:end]
 
     def slot(self, index: int, slot: int) -> bytes | None:
-        """Read the 32 bytes of one slot; None if it is blank."""
+        """Return the 32 bytes of one slot; None if it is blank."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             return None
-        # As in `_span`: the bitmaps are one number, and its bits below the slot's tell how much lies before.
+        # As in `_span`: the bitmaps are one number; its bits below the slot's count the slots before it.
         at = (index & PAGE_MASK) * self._bitmap_size
         bits = int.from_bytes(page.bitmaps[: at + self._bitmap_size], "little")
         bit = 1 << (8 * at + slot)
@@ -115,13 +125,24 @@ class Level:
         start = (bits & (bit - 1)).bit_count() * SLOT_SIZE
         return bytes(page.packed[start : start + SLOT_SIZE])
 
-    def write(
+    def write(self, node: Node) -> None:
+        """Put a node in its place, new or instead of another one."""
+        packed = node.ciphertext if self._sealed else node.values
+        self._put(node.index, node.head, packed, node.hashes, node.tag)
+
+    def drop(self, index: int) -> None:
+        """Remove a node."""
+        self._put(index, bytes(EPOCH_SIZE + self._bitmap_size), b"", b"", bytes(TAG_SIZE))
+        page = self.pages[index >> PAGE_BITS]
+        if not page.packed:
+            del self.pages[index >> PAGE_BITS]
+
+    def _put(
         self, index: int, head: bytes, packed: bytes | bytearray, hashes: bytes | bytearray, tag: bytes
     ) -> None:
-        """Put a node in its place, whether or not one was there."""
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
-            page = self.pages[index >> PAGE_BITS] = Page(self._bitmap_size, self._tags)
+            page = self.add_page(index >> PAGE_BITS)
         place = index & PAGE_MASK
         start, end = self._span(page, place)
         page.packed[start:end] = packed
@@ -129,24 +150,17 @@ class Level:
             page.hashes[start:end] = hashes
         page.put_head(place, head[:EPOCH_SIZE], head[EPOCH_SIZE:], tag)
 
-    def drop(self, index: int) -> None:
-        """Take a node away."""
-        self.write(index, bytes(EPOCH_SIZE + self._bitmap_size), b"", b"", bytes(TAG_SIZE))
-        page = self.pages[index >> PAGE_BITS]
-        if not page.packed:
-            del self.pages[index >> PAGE_BITS]
-
     def add_page(self, number: int) -> Page:
-        """Make an empty page, for a loader to fill."""
-        page = self.pages[number] = Page(self._bitmap_size, self._tags)
+        """Add an empty page and return it."""
+        page = self.pages[number] = Page(self._bitmap_size, sealed=self._sealed)
         return page
 
     def packed(self) -> bytes:
-        """Give what all slots hold, one after the other."""
+        """Return the content of all slots, one after the other."""
         return b"".join([page.packed for _, page in sorted(self.pages.items())])
 
     def filled(self) -> Iterator[tuple[int, int]]:
-        """List index and bitmap of all nodes that are there, in order."""
+        """List index and bitmap of all nodes, in order."""
         for number, page in sorted(self.pages.items()):
             first = number << PAGE_BITS
             for place, bitmap in enumerate(self._unpack(page.bitmaps)):
@@ -165,72 +179,76 @@ class Level:
                 yield from [first | slot for slot in slots(bitmap)]
 
     def counts(self) -> Iterator[int]:
-        """List how many slots each node has, in order of the nodes."""
+        """List how many occupied slots each node has, in order of the nodes."""
         for _, bitmap in self.filled():
             yield bitmap.bit_count()
 
     def set_hashes(self, hashes: bytes) -> None:
-        """Put the hashes of all nodes one level below in their places, given in their order."""
+        """Set the hashes of all nodes one level below, given in order of these."""
         start = 0
         for _, page in sorted(self.pages.items()):
             end = start + len(page.packed)
             page.hashes = bytearray(hashes[start:end])
             start = end
 
-    def __iter__(self) -> Iterator[tuple[int, Node]]:
-        """List index and node of all that are there, in order."""
+    def __iter__(self) -> Iterator[Node]:
+        """List all nodes, in order."""
         for index, _ in self.filled():
-            yield index, self.read(index)
+            yield self.read(index)
 
     def _span(self, page: Page, place: int) -> tuple[int, int]:
         at, bitmaps = place * self._bitmap_size, page.bitmaps
-        # The nodes before it are as long as they have bits set: one count over their bitmaps finds the place.
+        # A node is as long as its bitmap has bits set: one count over the bitmaps before it gives the offset.
         start = int.from_bytes(bitmaps[:at], "little").bit_count()
         own = int.from_bytes(bitmaps[at : at + self._bitmap_size], "little").bit_count()
         return start * SLOT_SIZE, (start + own) * SLOT_SIZE
 
 
 class Forest:
-    """The levels of one tree, from 1 up, in a member's form or in the hub's (`tags`)."""
+    """The levels of one tree, from 1 up.
 
-    __slots__ = ("_bitmap_size", "_tags", "levels")
+    A member's holds values. The hub's (`sealed`) holds ciphertexts and tags; `root_extra` is then the part of the
+    root's ciphertext after its slots.
+    """
 
-    def __init__(self, bitmap_size: int, *, tags: bool) -> None:
+    __slots__ = ("_bitmap_size", "_sealed", "levels", "root_extra")
+
+    def __init__(self, bitmap_size: int, *, sealed: bool) -> None:
         self._bitmap_size = bitmap_size
-        self._tags = tags
+        self._sealed = sealed
         self.levels: list[Level] = []
+        self.root_extra = b""
 
     def grow(self, height: int) -> None:
-        """Make sure that there are `height` levels."""
+        """Add levels up to `height`."""
         while len(self.levels) < height:
-            self.levels.append(Level(self._bitmap_size, hashed=bool(self.levels), tags=self._tags))
+            self.levels.append(Level(len(self.levels) + 1, self._bitmap_size, sealed=self._sealed))
 
-    def top_down(self) -> Iterator[tuple[NodeRef, Node]]:
-        """List place and node of all there are, from the root down."""
-        for number in range(len(self.levels), 0, -1):
+    def shrink(self, height: int) -> None:
+        """Remove the levels above `height`."""
+        del self.levels[height:]
+
+    def top_down(self) -> Iterator[Node]:
+        """List all nodes, from the root down, by index within a level."""
+        if self.levels:
+            yield self.read(NodeRef(len(self.levels), 0))
+        for level in reversed(self.levels[:-1]):
+            yield from level
+
+    def nodes(self) -> Iterator[NodeRef]:
+        """List the places of all nodes, by level and index; the root is there even if it is empty."""
+        for number, level in enumerate(self.levels, 1):
             if number == len(self.levels):
-                yield NodeRef(number, 0), self.levels[number - 1].read(0)
+                yield NodeRef(number, 0)
             else:
-                yield from ((NodeRef(number, index), node) for index, node in self.levels[number - 1])
+                yield from (NodeRef(number, index) for index, _ in level.filled())
 
     def leaves(self, bits: int) -> Iterator[int]:
         """List the occupied leaves, in order."""
         return self.levels[0].children(bits) if self.levels else iter(())
 
-    def shrink(self, height: int) -> None:
-        """Let go of the levels above `height`."""
-        del self.levels[height:]
-
-    def nodes(self) -> Iterator[NodeRef]:
-        """List the nodes there are, by level and index; the root also if it is empty."""
-        for number, level in enumerate(self.levels, 1):
-            if number == len(self.levels):
-                yield NodeRef(number, 0)
-            else:
-                yield from (NodeRef(number, index) for index, _ in level)
-
     def bitmap(self, level: int, index: int) -> int:
-        """Read a node's bitmap; 0 if it is not there."""
+        """Return a node's bitmap; 0 if the node does not exist."""
         if level > len(self.levels):
             return 0
         page = self.levels[level - 1].pages.get(index >> PAGE_BITS)
@@ -240,18 +258,25 @@ class Forest:
         return int.from_bytes(page.bitmaps[at : at + size], "little")
 
     def read(self, ref: NodeRef) -> Node:
-        """Take a copy of a node, which must be there."""
-        return self.levels[ref.level - 1].read(ref.index)
+        """Return a copy of a node, which must exist; of a sealed root, with its extra part."""
+        node = self.levels[ref.level - 1].read(ref.index)
+        if self._sealed and ref.level == len(self.levels):
+            return node._replace(ciphertext=node.ciphertext + self.root_extra)
+        return node
 
     def content(self, level: int, index: int) -> tuple[bytearray, bytearray]:
-        """Take a copy of what a node's slots hold, and of its children's hashes."""
+        """Return copies of a node's packed slots and of its children's hashes."""
         return self.levels[level - 1].content(index)
 
-    def update(self, height: int, written: Iterable[Written], vanished: Iterable[NodeRef]) -> None:
-        """Put nodes in their places and take others away, in a tree that has `height` levels afterwards."""
+    def update(self, height: int, written: Iterable[Node], vanished: Iterable[NodeRef]) -> None:
+        """Put nodes in their places and remove others; afterwards the tree has `height` levels."""
         for level, index in vanished:
             self.levels[level - 1].drop(index)
         self.grow(height)
         self.shrink(height)
-        for level, index, head, packed, hashes, tag in written:
-            self.levels[level - 1].write(index, head, packed, hashes, tag)
+        for node in written:
+            if self._sealed and node.level == height:
+                end = node.bitmap.bit_count() * SLOT_SIZE
+                self.root_extra = node.ciphertext[end:]
+                node = node._replace(ciphertext=node.ciphertext[:end])
+            self.levels[node.level - 1].write(node)

@@ -21,6 +21,7 @@ from mimi_mmr.private_path import gather
 from mimi_mmr.room import Room
 from mimi_mmr.room_state import MembersOnlyState
 from mimi_mmr.uris import Kind, MimiUri, random_uri
+from treewrap import DEFAULT_ARITY
 
 __all__ = ["CLOCK_STEP", "Joined", "Rooms", "raise_refusal"]
 
@@ -34,7 +35,7 @@ class Rooms(Reading):
     # --- making and changing -------------------------------------------------------------------------
 
     async def create_room(
-        self, identities: Identities = Identities.EVERYONE, arity: int = 16, *, name: str = ""
+        self, identities: Identities = Identities.EVERYONE, arity: int = DEFAULT_ARITY, *, name: str = ""
     ) -> Joined:
         """A new minimal metadata room on one's own provider, with oneself as admin."""
         leaf = await self._stock.leaf(self.me)

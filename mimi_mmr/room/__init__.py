@@ -42,7 +42,7 @@ from mimi_mmr.room.told import Followed, Standing, Whois
 from mimi_mmr.saved_room import VERSION as SAVED_VERSION
 from mimi_mmr.saved_room import LeafProblem, SavedRoom
 from mimi_mmr.uris import MimiUri
-from treewrap import Change, LeafSecret, Set, Suite, TreeWrapError, WrapTree
+from treewrap import DEFAULT_ARITY, Change, LeafSecret, Set, Suite, TreeWrapError, WrapTree
 
 __all__ = [
     "EXPORTER_LABEL",
@@ -64,7 +64,11 @@ class Room(Following):
 
     @classmethod
     def create(
-        cls, uri: MimiUri, leaf: PreparedLeaf, identities: Identities = Identities.EVERYONE, arity: int = 16
+        cls,
+        uri: MimiUri,
+        leaf: PreparedLeaf,
+        identities: Identities = Identities.EVERYONE,
+        arity: int = DEFAULT_ARITY,
     ) -> tuple[Room, CreateRoomRequest]:
         """A room of one, and the request that makes it on the hub."""
         group = leaf.client.create_group(group_id(uri))

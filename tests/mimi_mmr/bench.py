@@ -43,8 +43,7 @@ from mimi_mmr.saved_room import SavedRoom
 from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
-from treewrap import Change, EpochSecret
-from treewrap.outcome import StagedCommit
+from treewrap import Change, EpochSecret, StagedCommit
 
 HUB = "a.example"
 DOMAINS = ("a.example", "b.example", "c.example")

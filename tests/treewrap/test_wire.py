@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz_treewrap import PARSERS, try_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from treewrap_world import HISTORIES, SUITES, Step, run
 
+from tests.treewrap.fuzz_treewrap import PARSERS, try_one
+from tests.treewrap.treewrap_world import HISTORIES, SUITES, Step, run
 from treewrap import (
     AddLink,
     ChangeKind,
