@@ -33,7 +33,8 @@ def varint(number: int) -> bytes:
 
 def vector(content: bytes) -> bytes:
     """Encode `opaque<V>`: length, then content."""
-    return varint(len(content)) + content
+    size = len(content)
+    return (bytes((size,)) if size < _SHORT else varint(size)) + content
 
 
 class Reader:

@@ -127,28 +127,24 @@ class Level:
 
     def write(self, node: Node) -> None:
         """Put a node in its place, new or instead of another one."""
-        packed = node.ciphertext if self._sealed else node.values
-        self._put(node.index, node.head, packed, node.hashes, node.tag)
-
-    def drop(self, index: int) -> None:
-        """Remove a node."""
-        self._put(index, bytes(EPOCH_SIZE + self._bitmap_size), b"", b"", bytes(TAG_SIZE))
-        page = self.pages[index >> PAGE_BITS]
-        if not page.packed:
-            del self.pages[index >> PAGE_BITS]
-
-    def _put(
-        self, index: int, head: bytes, packed: bytes | bytearray, hashes: bytes | bytearray, tag: bytes
-    ) -> None:
+        _, index, head, values, hashes, ciphertext, tag = node
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
             page = self.add_page(index >> PAGE_BITS)
         place = index & PAGE_MASK
         start, end = self._span(page, place)
-        page.packed[start:end] = packed
+        page.packed[start:end] = ciphertext if self._sealed else values
         if self._hashed:
             page.hashes[start:end] = hashes
         page.put_head(place, head[:EPOCH_SIZE], head[EPOCH_SIZE:], tag)
+
+    def drop(self, index: int) -> None:
+        """Remove a node."""
+        head = bytes(EPOCH_SIZE + self._bitmap_size)
+        self.write(Node(self._number, index, head, b"", b"", b"", bytes(TAG_SIZE)))
+        page = self.pages[index >> PAGE_BITS]
+        if not page.packed:
+            del self.pages[index >> PAGE_BITS]
 
     def add_page(self, number: int) -> Page:
         """Add an empty page and return it."""
@@ -274,9 +270,10 @@ class Forest:
             self.levels[level - 1].drop(index)
         self.grow(height)
         self.shrink(height)
+        sealed, levels = self._sealed, self.levels
         for node in written:
-            if self._sealed and node.level == height:
+            if sealed and node.level == height:
                 end = node.bitmap.bit_count() * SLOT_SIZE
                 self.root_extra = node.ciphertext[end:]
                 node = node._replace(ciphertext=node.ciphertext[:end])
-            self.levels[node.level - 1].write(node)
+            levels[node.level - 1].write(node)

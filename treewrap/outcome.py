@@ -102,21 +102,21 @@ class _Sealing:
         keys: UpdateKeys,
     ) -> None:
         self._context = context
-        self._source = source
+        self._content = source.content
         self._height = height
         self._tail = tail
         self._epoch = epoch
-        self._keys = keys
+        self._node_key = keys.node
         self.nodes: list[Node] = []
 
     def visit(
         self, level: int, index: int, occupancy: Occupancy, edits: Iterable[Edit]
     ) -> tuple[bytes, bytes]:
         (before, after), context = occupancy, self._context
-        values, hashes = self._source.content(level, index) if before else (bytearray(), bytearray())
+        values, hashes = self._content(level, index) if before else (bytearray(), bytearray())
         splice(values, hashes, before, edits)
         place, head = pack_place(level, index), context.node_head(self._epoch, after)
-        key = self._keys.node(place)
+        key = self._node_key(place)
         plaintext = values if level < self._height else values + self._tail
         sealed = seal(key, plaintext, context.aad_prefix + place + head)
         self.nodes.append(Node(level, index, head, values, hashes, sealed[:-TAG_SIZE], sealed[-TAG_SIZE:]))

@@ -15,9 +15,10 @@ from treewrap.secret import ROOM_SECRETS_LIMIT, LeafSecret, Rng, RoomSecret
 def is_removal(leaves: Mapping[int, LeafSecret | None], plan: Plan, bits: int) -> bool:
     """Return True if a member may have left: a leaf is blanked, or an occupied leaf is set anew."""
     parents, mask = plan.touched[0], (1 << bits) - 1
-    return any(
-        secret is None or parents[leaf >> bits][0] >> (leaf & mask) & 1 for leaf, secret in leaves.items()
-    )
+    for leaf, secret in leaves.items():  # noqa: SIM110 - twice as fast as any()
+        if secret is None or parents[leaf >> bits][0] >> (leaf & mask) & 1:
+            return True
+    return False
 
 
 def renew_rooms(changes: ChangeSet, extra: RootExtra, rng: Rng) -> ChangeSet:

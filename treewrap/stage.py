@@ -50,9 +50,8 @@ def stage(
     changes = ChangeSet.collect(wanted)
     context = before.context
     for change in changes.links:
-        check_link_change(
-            change, group_id=context.group_id, leaving=changes.leaving(), verify=verify, now=now
-        )
+        leaving = changes.leaving()
+        check_link_change(change, group_id=context.group_id, leaving=leaving, verify=verify, now=now)
     shape = before.plan(changes)
     removal = is_removal(changes.leaves, shape, context.bits)
     if removal:
@@ -104,11 +103,15 @@ def _tree_update(context: GroupContext, previous: bytes, changes: ChangeSet, out
         tree_hash=outcome.tree_hash,
         changes=tuple([LeafChange(leaf, kind) for leaf, kind in changes.kinds()]),
         repaired=changes.repaired,
-        nodes=() if rebuilt else tuple([SealedNode.of(node) for node in outcome.nodes]),
+        nodes=() if rebuilt else _sealed_nodes(outcome),
         vanished=() if rebuilt else outcome.vanished,
         seals=seal_root(context, links, outcome.root_key, epoch, outcome.tree_hash) if links else (),
         rebuilt=_rows(outcome) if rebuilt else b"",
     )
+
+
+def _sealed_nodes(outcome: Outcome) -> tuple[SealedNode, ...]:
+    return tuple([SealedNode(node.level, node.index, node.ciphertext + node.tag) for node in outcome.nodes])
 
 
 def _rows(outcome: Outcome) -> bytes:

@@ -26,6 +26,7 @@ from treewrap.secret import SECRET_SIZE, EpochSecret, LeafSecret
 
 ARITIES = (2, 4, 8, 16, 32, 64)
 DEFAULT_ARITY = 32
+_NUMBERS = {arity: number for number, arity in enumerate(ARITIES, 1)}
 HASH_SIZE = 32
 KEY_SIZE = 32
 SALT_SIZE = 16
@@ -65,7 +66,7 @@ class Suite:
     @property
     def id(self) -> int:
         """The uint16 that stands for the suite on the wire, 1 to 6."""
-        return ARITIES.index(self.arity) + 1
+        return _NUMBERS[self.arity]
 
     @property
     def bits(self) -> int:

@@ -11,7 +11,6 @@ from treewrap.changes import ChangeKind
 from treewrap.codec import VECTOR_MAX, Reader, vector
 from treewrap.geometry import LEAF_LIMIT, NodeRef
 from treewrap.links.records import LINK_CHANGES_SIZE, LinkSeal, read_seals, seals_to_bytes
-from treewrap.nodes import Node
 from treewrap.root import EXTRA_LIMIT, MAX_HEIGHT, RootHeader
 from treewrap.secret import ROOM_NAME_LIMIT, ROOM_SECRETS_LIMIT
 from treewrap.suite import HASH_SIZE, TAG_SIZE, WRAP_SIZE, pack_place
@@ -42,11 +41,6 @@ class SealedNode(NamedTuple):
     level: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     ciphertext: bytes
-
-    @classmethod
-    def of(cls, node: Node) -> SealedNode:
-        """Return the node as the hub gets it."""
-        return cls(node.level, node.index, node.ciphertext + node.tag)
 
     @property
     def ref(self) -> NodeRef:

@@ -148,7 +148,9 @@ class UseLink:
 LinkChange = AddLink | RevokeLink | ExpireLink | UseLink
 
 
-class _Action(IntEnum):
+class LinkAction(IntEnum):
+    """The kind of a link change, on the wire."""
+
     ADD = 1
     REVOKE = 2
     EXPIRE = 3
@@ -159,13 +161,13 @@ def link_change_to_bytes(change: LinkChange) -> bytes:
     """Encode LinkChange: an action and what it concerns."""
     match change:
         case AddLink(link):
-            return bytes((_Action.ADD,)) + link.to_bytes()
+            return bytes((LinkAction.ADD,)) + link.to_bytes()
         case RevokeLink(link_id, revoker, signature):
-            return bytes((_Action.REVOKE,)) + link_id + revoker.to_bytes(4, "big") + vector(signature)
+            return bytes((LinkAction.REVOKE,)) + link_id + revoker.to_bytes(4, "big") + vector(signature)
         case ExpireLink(link_id):
-            return bytes((_Action.EXPIRE,)) + link_id
+            return bytes((LinkAction.EXPIRE,)) + link_id
         case UseLink(link_id):
-            return bytes((_Action.USE,)) + link_id
+            return bytes((LinkAction.USE,)) + link_id
 
 
 def link_changes_to_bytes(changes: Iterable[LinkChange]) -> bytes:
@@ -186,13 +188,13 @@ def link_changes_from_bytes(content: bytes) -> tuple[LinkChange, ...]:
 
 def read_link_change(reader: Reader) -> LinkChange:
     """Read one. Raises ParseError."""
-    action = _read_enum(reader, _Action, reader.u8("link action"), "link action")
-    if action is _Action.ADD:
+    action = _read_enum(reader, LinkAction, reader.u8("link action"), "link action")
+    if action is LinkAction.ADD:
         return AddLink(Link.read(reader))
     link_id = reader.take(LINK_ID_SIZE, "link id")
-    if action is _Action.EXPIRE:
+    if action is LinkAction.EXPIRE:
         return ExpireLink(link_id)
-    if action is _Action.USE:
+    if action is LinkAction.USE:
         return UseLink(link_id)
     return RevokeLink(link_id, reader.u32("revoker"), reader.vector("revoker's signature", SIGNATURE_LIMIT))
 
