@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
 
+from tests.treewrap.treewrap_world import HISTORIES, SUITES, Attacker, Step, World, run
 from treewrap import NodeError, ParseError, Suite, WrapTree
 from treewrap.suite import seal as real_seal
 
@@ -113,7 +113,7 @@ def test_g5_whoever_opens_a_spoiled_node_names_it(
 ) -> None:
     """Swapped, rolled back, never accepted, truncated, or damaged: whatever stands in its place."""
     world = run(suite, history)
-    places = [ref for ref, _ in world.hub._forest.top_down()]
+    places = [node.ref for node in world.hub.forest.top_down()]
     rows = dict(zip(places, list(world.hub.chunks())[1:], strict=True))
     spoiled = data.draw(st.sampled_from(places))
     good = rows[spoiled]
@@ -138,7 +138,7 @@ def test_g8_no_key_ever_seals_two_plaintexts(suite: Suite, history: list[Step]) 
         return real_seal(key, plaintext, aad)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("staging", "commit", "member"):
+        for module in ("outcome", "stage", "member"):
             patch.setattr(f"treewrap.{module}.seal", recording)
         run(suite, history).committer.public()
     assert sealed

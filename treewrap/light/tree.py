@@ -1,4 +1,4 @@
-"""The light tree: it holds the root key alone, and fetches the paths it needs."""
+"""The light tree: it holds the root key alone and fetches the paths that it needs."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 
 from treewrap.changes import Change, ChangeSet
-from treewrap.commit import Before, stage
-from treewrap.errors import ChangeError, ConfirmationError, StagedError, StaleEpoch, StateError, UpdateRefused
+from treewrap.errors import ChangeError, ConfirmationError, StagedError, StateError
 from treewrap.geometry import NodeRef
-from treewrap.links import Verifier
-from treewrap.pages import Forest
-from treewrap.paths import OpenedPaths, PathQuery, Paths, open_paths
+from treewrap.light.paths import OpenedPaths, PathQuery, Paths, open_paths
+from treewrap.links.rules import Verifier
+from treewrap.member import WrapTree
+from treewrap.nodes import Forest
+from treewrap.outcome import Before, Outcome, Staged
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RootKey
-from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.stage import StagedCommit, stage
 from treewrap.state import State, open_state, seal_state
 from treewrap.suite import GroupContext, Suite, UpdateKeys, pack_place
 from treewrap.wire import MemberUpdate
 
 Fetch = Callable[[bytes], bytes]
-"""Sends a `PathQuery` in bytes to the hub and gives its answer."""
+"""Sends a `PathQuery` in bytes to the hub and returns its answer."""
 AsyncFetch = Callable[[bytes], Awaitable[bytes]]
 
 
 class LightTree:
-    """A member's tree for a small device: a root key and a hash, whatever the size of the room.
+    """A member's tree for a small device: a root key and a tree hash, whatever the size of the room.
 
-    Reading a leaf costs one path, about k log_k n times 64 bytes, of which `fetched` keeps count. It checks all
-    that it fetches against its tree hash, commits as a full tree does, and follows updates without fetching.
+    Reading a leaf costs one path, about k log_k n times 64 bytes; `fetched` counts the bytes. It checks all that it
+    fetches against its tree hash, commits as a full tree does, and follows updates without fetching.
     """
 
     __slots__ = ("_context", "_header", "_root_key", "_tree_hash", "_version", "fetched")
@@ -45,10 +46,18 @@ class LightTree:
         self.fetched = 0
 
     @classmethod
+    def of(cls, tree: WrapTree) -> LightTree:
+        """Return the light form of a full tree. Raises ChangeError before the first update."""
+        state = tree.state()
+        if state.root_key is None:
+            raise ChangeError("light tree: nothing was ever sealed")
+        return cls(state.context, state.header, state.root_key, state.tree_hash)
+
+    @classmethod
     def open(
         cls, group_id: bytes, paths: bytes, epoch_secret: EpochSecret, expected_tree_hash: bytes
     ) -> LightTree:
-        """Open a tree as a member of its epoch, from the hub's answer to a query that may be empty.
+        """Open a tree as a member of its epoch, from the hub's answer to any query, even an empty one.
 
         Raises ParseError, TreeHashMismatch, WrongEpochSecret, NodeError.
         """
@@ -85,31 +94,31 @@ class LightTree:
         return self._tree_hash
 
     def seal_state(self, key: bytes, rng: Rng = secrets.token_bytes) -> bytes:
-        """Encrypt what it holds under a key of 32 bytes, for keeping. Raises ValueError for other keys."""
-        nodes = Forest(self.suite.bitmap_size, tags=False)
+        """Encrypt what it holds for storage, under a key of 32 bytes. Raises ValueError for other sizes."""
+        nodes = Forest(self.suite.bitmap_size, sealed=False)
         nodes.grow(self.height)
         state = State(self._context, self._header, self._root_key, RootExtra(), nodes, self._tree_hash)
         return seal_state(state, b"light", key, rng)
 
     @classmethod
     def open_state(cls, sealed: bytes, key: bytes) -> LightTree:
-        """Decrypt what `seal_state` made. Raises StateError for another key or damaged bytes."""
+        """Decrypt what `seal_state` returned. Raises StateError for another key or damaged bytes."""
         state = open_state(sealed, b"light", key)
         if state.root_key is None:
             raise StateError("state: of a tree in which nothing was ever sealed")
         return cls(state.context, state.header, state.root_key, state.tree_hash)
 
     def query(self, leaves: Iterable[int] = (), subtrees: Iterable[NodeRef] = ()) -> PathQuery:
-        """Make the query for some leaves' paths and some whole subtrees."""
+        """Return the query for some leaves' paths and some whole subtrees."""
         return PathQuery(self._tree_hash, tuple(sorted(set(leaves))), tuple(sorted(set(subtrees))))
 
     def query_for(self, changes: Iterable[Change]) -> PathQuery:
-        """Make the query for all that staging these changes needs. Raises ChangeError."""
+        """Return the query for all nodes that staging these changes needs. Raises ChangeError."""
         wanted = ChangeSet.collect(changes)
         if wanted.rebuilt:
             raise ChangeError("rebuild: a light tree does not hold all nodes")
         above = {ref.index << self._context.bits * ref.level for ref in wanted.repaired}
-        # The leftmost path is where the root of a tree that shrinks will be.
+        # The new root of a tree that shrinks lies on the leftmost path.
         return self.query({0, *wanted.leaves, *above})
 
     def read(self, paths: bytes) -> OpenedPaths:
@@ -122,7 +131,7 @@ class LightTree:
         return open_paths(self._context, Paths.from_bytes(paths), self._root_key, self._tree_hash)
 
     def resolve(self, leaves: Iterable[int], fetch: Fetch) -> dict[int, LeafSecret]:
-        """Fetch and read some leaves' secrets; blank leaves are left out. Raises what `read` raises."""
+        """Fetch and return some leaves' secrets, without the blank leaves. Raises what `read` raises."""
         wanted = set(leaves)
         return _secrets(self.read(fetch(self.query(wanted).to_bytes())), wanted)
 
@@ -152,20 +161,19 @@ class LightTree:
         )
         return stage(before, changes, epoch=epoch, epoch_secret=epoch_secret, rng=rng, verify=verify, now=now)
 
-    def follow(self, update: MemberUpdate | bytes, epoch_secret: EpochSecret) -> Staged:
-        """Take another member's update over, to be committed, without fetching anything.
+    def follow(
+        self, update: MemberUpdate | bytes, epoch_secret: EpochSecret, *, epoch: int | None = None
+    ) -> Staged:
+        """Take another member's update over without fetching anything, and commit it afterwards.
 
-        It believes the tree hash of a member of the new epoch, as the tag shows; what it fetches next is
-        checked against that hash.
+        It trusts the tree hash of a member of the new epoch, which the tag proves. Whatever it fetches next is
+        checked against that hash. With `epoch`, an update of any other epoch is refused.
 
-        Raises ParseError, StaleEpoch, StateError, UpdateRefused, ConfirmationError.
+        Raises ParseError, StaleEpoch, UpdateRefused, ConfirmationError.
         """
         if isinstance(update, bytes):
             update = MemberUpdate.from_bytes(update)
-        if update.header.suite != self.suite:
-            raise UpdateRefused(f"suite: the tree's is {self.suite}, the update's {update.header.suite}")
-        if update.epoch <= self.epoch:
-            raise StaleEpoch("update", tree=self.epoch, offered=update.epoch)
+        self._header.check_next(update.header, epoch)
         keys = UpdateKeys(self._context, epoch_secret, update.header.salt)
         if not hmac.compare_digest(keys.confirm(update.confirmed()), update.tag):
             raise ConfirmationError("tree hash or changes")

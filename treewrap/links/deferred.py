@@ -1,4 +1,4 @@
-"""A leaf secret that a joiner leaves with the hub, for the next committer to set."""
+"""A leaf secret that a joiner sends to the hub, for the next committer to set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from treewrap.codec import Reader
 from treewrap.errors import WrapError
 from treewrap.geometry import LEAF_LIMIT
-from treewrap.secret import SECRET_SIZE, EpochSecret, LeafSecret, Rng
-from treewrap.suite import SALT_SIZE, TAG_SIZE, GroupContext, UpdateKeys, seal, unseal
+from treewrap.labels import DEFERRED_WRAP
+from treewrap.secret import EpochSecret, LeafSecret, Rng
+from treewrap.suite import SALT_SIZE, WRAP_SIZE, GroupContext, UpdateKeys, seal, unseal
 
-WRAP_SIZE = SECRET_SIZE + TAG_SIZE
 DEFERRED_LIMIT = 1 << 16
 
 
@@ -56,17 +56,16 @@ class DeferredLeaf:
         epoch_secret: EpochSecret,
         rng: Rng = secrets.token_bytes,
     ) -> DeferredLeaf:
-        """Wrap a joiner's secret for the members of `epoch`, the one its joining began."""
+        """Wrap a joiner's secret for the members of `epoch`, the first one that the joiner is a member of."""
         plaintext = secret.reveal()
-        number = leaf.to_bytes(4, "big")
-        keys = UpdateKeys.draw(context, epoch_secret, rng(SALT_SIZE), b"deferred", number + plaintext)
-        wrapped = seal(keys.wrap(b"deferred", leaf), plaintext, context.leaf_aad(leaf, epoch))
+        keys = UpdateKeys.draw_deferred(context, epoch_secret, rng(SALT_SIZE), leaf, secret)
+        wrapped = seal(keys.wrap(DEFERRED_WRAP, leaf), plaintext, context.wrap_aad(leaf, epoch))
         return cls(leaf, epoch, keys.salt, wrapped)
 
     def open(self, context: GroupContext, epoch_secret: EpochSecret) -> LeafSecret:
-        """Unwrap it with the secret of its epoch. Raises WrapError: answer it with `Reject`."""
-        key = UpdateKeys(context, epoch_secret, self.salt).wrap(b"deferred", self.leaf)
-        plaintext = unseal(key, self.wrapped, context.leaf_aad(self.leaf, self.epoch))
+        """Unwrap it with the secret of its epoch. Raises WrapError; then answer it with `Reject`."""
+        key = UpdateKeys(context, epoch_secret, self.salt).wrap(DEFERRED_WRAP, self.leaf)
+        plaintext = unseal(key, self.wrapped, context.wrap_aad(self.leaf, self.epoch))
         if plaintext is None:
             raise WrapError(
                 f"deferred leaf {self.leaf}: does not open under the secret of epoch {self.epoch}"

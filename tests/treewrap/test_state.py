@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from treewrap_world import GROUP, HISTORIES, SUITES, Step, World
 
+from tests.treewrap.treewrap_world import GROUP, HISTORIES, SUITES, Step, World
 from treewrap import LightTree, ParseError, StateError, Suite, WrapTree
 
 CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -62,9 +62,9 @@ def test_a_plain_state_is_for_a_caller_that_encrypts_it_with_other_things() -> N
 def test_a_light_tree_has_a_state_of_its_own() -> None:
     world = World(Suite(4))
     world.run(Step({0: True, 9: True}))
-    sealed = world.committer.light().seal_state(KEY)
+    sealed = LightTree.of(world.committer).seal_state(KEY)
     light = LightTree.open_state(sealed, KEY)
-    assert light.resolve([9], world.hub.paths) == {9: world.model[9]}
+    assert light.resolve([9], world.paths) == {9: world.model[9]}
     with pytest.raises(StateError):
         WrapTree.open_state(sealed, KEY)
     with pytest.raises(StateError):

@@ -6,8 +6,8 @@ import io
 from dataclasses import replace
 
 import pytest
-from treewrap_world import GROUP, Step, World, run
 
+from tests.treewrap.treewrap_world import GROUP, Step, World, run
 from treewrap import (
     Blank,
     ChangeError,
@@ -16,6 +16,7 @@ from treewrap import (
     EpochSecret,
     LeafChange,
     LeafSecret,
+    LightTree,
     NodeError,
     NodeRef,
     ParseError,
@@ -36,7 +37,9 @@ from treewrap import (
     WrapError,
     WrapTree,
     WrongEpochSecret,
+    answer_paths,
 )
+from treewrap.rows import load_rows
 from treewrap.suite import UpdateKeys
 from treewrap.wire import MemberUpdate, SealedNode, TreeUpdate, WrappedLeaf
 
@@ -155,16 +158,17 @@ def test_two_commits_race_and_one_wins(world: World) -> None:
     """G6: the other one is refused and leaves no trace."""
     mine = world.stage([Set(30, LeafSecret.generate())], EpochSecret.generate())
     theirs = world.stage([Blank(0)], EpochSecret.generate())
-    first, second = world.hub.stage(mine.update), world.hub.stage(theirs.update)
+    first = world.hub.stage(mine.update, epoch=world.epoch)
+    second = world.hub.stage(theirs.update, epoch=world.epoch)
     first.commit()
     after = world.hub.to_bytes()
     with pytest.raises(StagedError, match="another one"):
         second.commit()
     with pytest.raises(StaleEpoch):
-        world.hub.stage(theirs.update)
+        world.hub.stage(theirs.update, epoch=world.epoch)
     later = replace(theirs.update, header=replace(theirs.update.header, epoch=9))
     with pytest.raises(StaleTree):
-        world.hub.stage(later)
+        world.hub.stage(later, epoch=9)
     assert world.hub.to_bytes() == after
     theirs.drop()
     mine.commit()
@@ -219,6 +223,63 @@ def test_an_epoch_that_is_none(world: World, epoch: int) -> None:
             tree.stage([], epoch=epoch, epoch_secret=EpochSecret.generate())
 
 
+@pytest.mark.parametrize("epoch", [3, 9, (1 << 64) - 1])
+def test_an_update_of_another_epoch_than_the_commits_is_refused(world: World, epoch: int) -> None:
+    """An update of the last epoch there is would otherwise be the last that the tree ever takes."""
+    secret = EpochSecret.generate()
+    staged = world.committer.stage([Blank(0)], epoch=epoch, epoch_secret=secret)
+    with pytest.raises(UpdateRefused, match=f"epoch: expected 2, got {epoch}"):
+        world.hub.stage(staged.update, epoch=2)
+    for tree in (world.follower, LightTree.of(world.follower)):
+        with pytest.raises(UpdateRefused, match=f"epoch: expected 2, got {epoch}"):
+            tree.follow(staged.member_update, secret, epoch=2)
+        assert tree.follow(staged.member_update, secret, epoch=epoch).tree_hash == staged.tree_hash
+
+
+def test_a_staged_change_of_the_hubs_knows_the_leaves_that_it_leads_to(world: World) -> None:
+    for changes, leaves in [
+        ([Blank(0), Set(90, LeafSecret.generate())], [*range(1, 20), 90]),
+        ([Rebuild(), Blank(1)], [0, *range(2, 20)]),
+        ([], list(range(20))),
+    ]:
+        staged = world.stage(list(changes), EpochSecret.generate())
+        at_hub = world.hub.stage(staged.update, epoch=world.epoch)
+        assert at_hub.occupied == leaves
+        at_hub.drop()
+        with pytest.raises(StagedError, match="already"):
+            _ = at_hub.occupied
+
+
+def test_a_rebuilt_tree_is_read_and_checked_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = EpochSecret.generate()
+    staged = world.stage([Rebuild(), Blank(7)], secret)
+    read = []
+    monkeypatch.setattr("treewrap.verify.load_rows", lambda *given: read.append(given) or load_rows(*given))
+    monkeypatch.setattr("treewrap.public.load_rows", lambda *_: pytest.fail("read again"))
+    at_hub = world.hub.stage(staged.update.to_bytes(), epoch=world.epoch)
+    rows = {place: row for place, row in at_hub.rows.items() if row is not None}
+    assert at_hub.occupied == [leaf for leaf in range(20) if leaf != 7]
+    at_hub.commit()
+    assert len(read) == 1
+    monkeypatch.undo()
+    stored = PublicTree.from_rows(FOUR, GROUP, world.hub.header, rows)
+    assert stored.to_bytes() == world.hub.to_bytes()
+    staged.commit()
+    world.follower.follow(staged.member_update, secret).commit()
+    world.epoch_secrets.append(secret)
+    world.run(Step({40: True}))
+    assert world.hub.tree_hash == world.follower.tree_hash
+
+
+def test_a_room_secrets_name_may_have_64_bytes(world: World) -> None:
+    secret, topic = EpochSecret.generate(), RoomSecret.generate()
+    staged = world.stage([SetRoomSecret("n" * 64, topic)], secret)
+    world.follower.follow(staged.member_update.to_bytes(), secret).commit()
+    assert world.follower.room_secret("n" * 64) == topic
+    with pytest.raises(ChangeError, match="1 to 64 bytes, got 65"):
+        world.stage([SetRoomSecret("n" * 65, topic)], secret)
+
+
 def tampered(update: TreeUpdate) -> dict[str, TreeUpdate]:
     first, *rest = update.nodes
     return {
@@ -244,10 +305,10 @@ def test_the_hub_refuses_an_update_that_is_not_what_its_changes_say(world: World
     before = world.hub.to_bytes()
     for what, wrong in tampered(update).items():
         with pytest.raises(UpdateRefused, match=what):
-            world.hub.stage(wrong)
+            world.hub.stage(wrong, epoch=world.epoch)
     damaged = SealedNode(*update.nodes[0].ref, bytes(len(update.nodes[0].ciphertext)))
     with pytest.raises(TreeHashMismatch):
-        world.hub.stage(replace(update, nodes=(damaged, *update.nodes[1:])))
+        world.hub.stage(replace(update, nodes=(damaged, *update.nodes[1:])), epoch=world.epoch)
     assert world.hub.to_bytes() == before
 
 
@@ -290,7 +351,7 @@ def test_a_wrong_wrap_blanks_its_leaf_for_everyone_and_the_tree_is_rebuilt(world
     leaf, kind, _ = staged.member_update.leaves[0]
     wrong = (WrappedLeaf(leaf, kind, bytes(48)), *staged.member_update.leaves[1:])
     hostile = confirmed(replace(staged.member_update, leaves=wrong), world, secret)
-    world.hub.stage(staged.update).commit()
+    world.hub.stage(staged.update, epoch=world.epoch).commit()
     error = follow_error(world, hostile, secret)
     assert isinstance(error, WrapError)
     assert "leaf 3" in str(error)
@@ -299,7 +360,7 @@ def test_a_wrong_wrap_blanks_its_leaf_for_everyone_and_the_tree_is_rebuilt(world
     assert 3 not in world.follower.leaves()
     secret = EpochSecret.generate()
     repaired = world.follower.stage([Rebuild()], epoch=3, epoch_secret=secret)
-    at_hub = world.hub.stage(repaired.update.to_bytes())
+    at_hub = world.hub.stage(repaired.update.to_bytes(), epoch=3)
     assert {place for place, row in at_hub.rows.items() if row is not None} == set(rows_of(world))
     at_hub.commit()
     repaired.commit()
@@ -320,15 +381,16 @@ def test_a_committer_that_names_another_tree_is_found_out(world: World) -> None:
 def test_a_rebuilt_tree_is_checked_whole(world: World) -> None:
     update = world.stage([Rebuild()], EpochSecret.generate()).update
     with pytest.raises(ParseError):
-        world.hub.stage(replace(update, rebuilt=update.rebuilt[:-1]))
+        world.hub.stage(replace(update, rebuilt=update.rebuilt[:-1]), epoch=world.epoch)
+    flipped = update.rebuilt[:-1] + bytes([update.rebuilt[-1] ^ 1])
     with pytest.raises(TreeHashMismatch):
-        world.hub.stage(replace(update, rebuilt=update.rebuilt[:-1] + bytes([update.rebuilt[-1] ^ 1])))
+        world.hub.stage(replace(update, rebuilt=flipped), epoch=world.epoch)
 
 
 def test_a_rebuilt_tree_can_not_gain_a_leaf_unseen(world: World) -> None:
     staged = world.stage([Rebuild(), Set(90, LeafSecret.generate())], EpochSecret.generate())
     with pytest.raises(UpdateRefused, match="leaf 90: no change sets it"):
-        world.hub.stage(replace(staged.update, changes=()))
+        world.hub.stage(replace(staged.update, changes=()), epoch=world.epoch)
 
 
 def test_a_damaged_row_is_found_and_repaired(world: World) -> None:
@@ -340,7 +402,7 @@ def test_a_damaged_row_is_found_and_repaired(world: World) -> None:
     secret = EpochSecret.generate()
     repair = Repair((NodeRef(caught.value.level, caught.value.index),))
     staged = world.stage([repair], secret)
-    repaired = hub.stage(staged.update)
+    repaired = hub.stage(staged.update, epoch=world.epoch)
     assert set(repaired.rows) == {(1, 2), (2, 0), (3, 0)}
     repaired.commit()
     world.follower.follow(staged.member_update, secret).commit()
@@ -365,7 +427,7 @@ def test_a_room_secret_that_a_removal_does_not_renew_is_gone(
 ) -> None:
     """A committer that keeps what the removed member knows ends it instead, for everyone."""
     world.run(Step({}, room=True))
-    monkeypatch.setattr("treewrap.commit.renew_rooms", lambda changes, extra, rng: changes)
+    monkeypatch.setattr("treewrap.stage.renew_rooms", lambda changes, extra, rng: changes)
     world.run(Step({3: False}))
     assert world.committer.room_secrets() == world.follower.room_secrets() == []
 
@@ -390,6 +452,6 @@ def test_nothing_was_ever_sealed() -> None:
     assert (tree.epoch, tree.height, tree.leaves(), hub.occupied) == (-1, 0, [], [])
     assert PublicTree.from_bytes(hub.to_bytes()).to_bytes() == hub.to_bytes() == tree.public().to_bytes()
     with pytest.raises(StaleTree, match="nothing was ever sealed"):
-        hub.paths(PathQuery(hub.tree_hash))
+        answer_paths(hub, PathQuery(hub.tree_hash))
     with pytest.raises(ParseError, match="nothing was ever sealed"):
         WrapTree.open(hub, EpochSecret.generate(), hub.tree_hash)

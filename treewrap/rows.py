@@ -1,4 +1,4 @@
-"""Read the rows of a whole tree, from the root down, and open them on the way if the root key is known."""
+"""A whole public tree in bytes: the header row and one row a node, read, checked and, with a root key, opened."""
 
 from __future__ import annotations
 
@@ -8,21 +8,66 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treewrap.codec import Reader
+from treewrap.codec import VECTOR_MAX, Reader, vector
 from treewrap.errors import NodeError, ParseError
 from treewrap.geometry import LEAF_LIMIT, SLOT_SIZE
-from treewrap.pages import EPOCH_SIZE, PAGE_BITS, PAGE_MASK, Forest, Page
+from treewrap.links.deferred import DEFERRED_LIMIT, DeferredLeaf
+from treewrap.links.records import LinkSeal, read_seals, seals_to_bytes
+from treewrap.nodes import EPOCH_SIZE, PAGE_BITS, PAGE_MASK, Forest, Page
 from treewrap.root import RootHeader
 from treewrap.secret import RootKey
-from treewrap.suite import HASH_SIZE, TAG_SIZE, GroupContext, join_hashes, pack_place, unseal
+from treewrap.suite import (
+    GROUP_ID_LIMIT,
+    HASH_SIZE,
+    TAG_SIZE,
+    GroupContext,
+    join_hashes,
+    pack_place,
+    unseal,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRow:
+    """What stands before all nodes: group, root header, seals for join links, the queue of deferred leaves."""
+
+    context: GroupContext
+    header: RootHeader
+    seals: tuple[LinkSeal, ...] = ()
+    deferred: tuple[DeferredLeaf, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Encode it: 32 bytes and the group id, without seals and queue."""
+        queue = b"".join(leaf.to_bytes() for leaf in self.deferred)
+        return self.context.group + self.header.to_bytes() + seals_to_bytes(self.seals) + vector(queue)
+
+    @classmethod
+    def read(cls, reader: Reader) -> HeaderRow:
+        """Read it. Raises ParseError."""
+        group_id = reader.vector("group id", GROUP_ID_LIMIT)
+        if not group_id:
+            raise reader.fail("group id: empty")
+        header = RootHeader.read(reader)
+        return cls(GroupContext(header.suite, group_id), header, read_seals(reader), _read_queue(reader))
+
+
+def _read_queue(reader: Reader) -> tuple[DeferredLeaf, ...]:
+    items = reader.items("deferred leaves", VECTOR_MAX)
+    queue: list[DeferredLeaf] = []
+    while items.more():
+        queue.append(DeferredLeaf.read(items))
+    leaves = [deferred.leaf for deferred in queue]
+    if leaves != sorted(set(leaves)) or len(leaves) > DEFERRED_LIMIT:
+        raise items.fail("deferred leaves: not in order, or too many")
+    return tuple(queue)
 
 
 @dataclass(slots=True)
 class Loaded:
-    """A tree as read: opened, or as the hub holds it.
+    """A tree as read, opened or sealed.
 
-    `extra` is the root's part after its slots, in plaintext or not; `root_opens` is False if a root key
-    was given and did not fit: nothing is opened then.
+    `extra` is the root's part after its slots, in plaintext if opened. `root_opens` is False if a root key was
+    given and did not fit; nothing is opened then.
     """
 
     forest: Forest
@@ -32,7 +77,7 @@ class Loaded:
 
 
 def load_rows(reader: Reader, context: GroupContext, header: RootHeader, root_key: RootKey | None) -> Loaded:
-    """Read and check every row below a header. Raises ParseError, and NodeError for the node that fails."""
+    """Read and check every row below a header. Raises ParseError, and NodeError for a node that does not open."""
     return _Loader(reader, context, header, root_key).load()
 
 
@@ -46,11 +91,11 @@ class _Loader:
         self._latest = header.epoch.to_bytes(EPOCH_SIZE, "big")
         self._opening = root_key is not None
         self._keys = root_key.reveal() if root_key else b""
-        self._forest = Forest(context.suite.bitmap_size, tags=root_key is None)
+        self._forest = Forest(context.suite.bitmap_size, sealed=root_key is None)
         self._extra = b""
 
     def load(self) -> Loaded:
-        wanted = self._opening
+        opening = self._opening
         self._forest.grow(self._header.height)
         indices: Sequence[int] = [0]
         own_hashes: list[bytearray] = []
@@ -63,10 +108,12 @@ class _Loader:
                 indices = array("I", level.children(self._context.bits))
         self._keys = b""
         tree_hash = self._context.tree_hash(self._header.to_bytes(), self._join_hashes(own_hashes[::-1]))
-        return Loaded(self._forest, self._extra, tree_hash, wanted == self._opening)
+        if not opening:
+            self._forest.root_extra = self._extra
+        return Loaded(self._forest, self._extra, tree_hash, opening == self._opening)
 
     def _level(self, level: int, indices: Sequence[int]) -> bytearray:
-        """Read one level's rows into its pages, and give their own hashes."""
+        """Read one level's rows into its pages. Return their own hashes."""
         own, start = bytearray(), 0
         while start < len(indices):
             number = indices[start] >> PAGE_BITS
@@ -77,7 +124,7 @@ class _Loader:
         return own
 
     def _page(self, level: int, page: Page, indices: Sequence[int], start: int) -> bytes:
-        """Read the rows of one page: the loop that most of the time of opening goes to."""
+        """Read the rows of one page. Opening a tree spends most of its time in this loop."""
         is_root, opening, keys = level == self._header.height, self._opening, self._keys
         own_prefix, aad_prefix, latest = self._context.own_prefix, self._context.aad_prefix, self._latest
         bitmap_size, full = self._context.suite.bitmap_size, (1 << self._context.suite.arity) - 1
@@ -111,7 +158,9 @@ class _Loader:
     def _refuse(self, level: int, index: int) -> bytes:
         if level < self._header.height:
             raise NodeError(level, index, "does not open under the key that its parent holds")
-        self._opening = False  # the caller tells by the tree hash whether root or secret is wrong
+        self._opening = (
+            False  # by the tree hash, the caller finds out whether the root or the secret is wrong
+        )
         return b""
 
     def _check(self, level: int, index: int, raw_epoch: bytes, bitmap: int, excess: int) -> None:
@@ -126,7 +175,7 @@ class _Loader:
         if bitmap >> arity or not (bitmap or (is_root and level == 1)):
             raise self._fail(level, index, f"bitmap {bitmap:#x} is impossible")
         if is_root and level > 1 and bitmap == 1:
-            raise self._fail(level, index, "the tree is higher than it need be")
+            raise self._fail(level, index, "the tree has more levels than it needs")
         if level == 1 and index * arity >= LEAF_LIMIT:
             raise self._fail(level, index, f"leaves from {LEAF_LIMIT} are not allowed")
 
@@ -134,7 +183,7 @@ class _Loader:
         return self._reader.fail(f"node (level {level}, index {index}): {why}")
 
     def _join_hashes(self, own_hashes: list[bytearray]) -> bytes:
-        """Give the root's hash, and put every other hash beside its node's key."""
+        """Return the root's hash, and put every other hash beside its node's key."""
         below = bytes(own_hashes[0])
         for level, own in zip(self._forest.levels[1:], own_hashes[1:], strict=True):
             level.set_hashes(below)

@@ -1,24 +1,24 @@
-"""Joining from outside through a link: open the tree that the hub serves with the link's key alone."""
+"""Joining through a link: open the tree that the hub serves, with nothing but the link's private key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from treewrap.codec import Reader, Source, vector
+from treewrap.codec import VECTOR_MAX, Reader, Source, vector
 from treewrap.errors import LinkError
-from treewrap.light import LightTree
-from treewrap.links import LinkSeal, LiveLink, Verifier
+from treewrap.light.paths import PathQuery, Paths, answer_paths
+from treewrap.light.tree import LightTree
+from treewrap.links.records import LinkSeal, LiveLink
+from treewrap.links.rules import Verifier
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import PathQuery, Paths
 from treewrap.public import PublicTree
-from treewrap.seals import LinkKey
 from treewrap.suite import HASH_SIZE, GroupContext
-from treewrap.wire import VECTOR_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSnapshot:
-    """What a light joiner downloads: tree hash, the link's seal and the root, all of one moment."""
+    """What a light joiner downloads: tree hash, the link's seal and the root, all of one epoch."""
 
     tree_hash: bytes
     seal: LinkSeal
@@ -26,12 +26,12 @@ class LinkSnapshot:
 
     @classmethod
     def of(cls, public: PublicTree, link_id: bytes) -> LinkSnapshot:
-        """Take it from the hub's tree. Raises LinkError if no link of that id lives."""
-        root = public.paths(PathQuery(public.tree_hash))
+        """Make it from the hub's tree. Raises LinkError if no link of that id lives."""
+        root = answer_paths(public, PathQuery(public.tree_hash))
         return cls(public.tree_hash, _find_seal(public, link_id), root)
 
     def to_bytes(self) -> bytes:
-        """Encode it: about 1 kB at arity 16."""
+        """Encode it: about 2 kB at arity 32."""
         return self.tree_hash + self.seal.to_bytes() + vector(self.paths)
 
     @classmethod
@@ -54,11 +54,11 @@ def open_link(
 ) -> WrapTree:
     """Open a whole public tree with a join link; `now` is in seconds since 1970.
 
-    With `verify`, the link's signature must be its creator's, so that a hub that knows the link's public key
-    can't pass a tree of its own making off as the room's.
+    With `verify`, the link's signature must be its creator's. Then a hub that knows the link's public key can't
+    serve a tree of its own making as the room's.
 
-    Raises ParseError; LinkError for a link that is not live, or a seal that is not of this very tree; NodeError.
-    If the hub has moved on by the time of the joiner's own commit, that is refused as stale: fetch again.
+    Raises ParseError; LinkError for a link that is not live, and for a seal of another tree; NodeError. If the
+    room has moved on when the joiner commits, the hub refuses the commit as stale: fetch and open again.
     """
     if not isinstance(public, PublicTree):
         public = PublicTree.from_bytes(public)
@@ -78,7 +78,7 @@ def open_link_light(
     now: int,
     verify: Verifier | None = None,
 ) -> LightTree:
-    """Open a light tree with a join link, as `open_link`. Raises ParseError, LinkError, TreeHashMismatch."""
+    """Open a light tree with a join link, like `open_link`. Raises ParseError, LinkError, TreeHashMismatch."""
     if isinstance(snapshot, bytes):
         snapshot = LinkSnapshot.from_bytes(snapshot)
     header = Paths.from_bytes(snapshot.paths).header

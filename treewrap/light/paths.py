@@ -1,4 +1,4 @@
-"""Parts of a public tree: what a light tree asks for, what the hub answers, and how that is checked."""
+"""Parts of a public tree: a light tree's query, the hub's answer, and how the answer is checked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from treewrap.codec import Reader, vector
-from treewrap.errors import ChangeError, NodeError, TreeHashMismatch, WrongEpochSecret
+from treewrap.codec import VECTOR_MAX, Reader, vector
+from treewrap.errors import ChangeError, NodeError, StaleTree, TreeHashMismatch, WrongEpochSecret
 from treewrap.geometry import LEAF_LIMIT, SLOT_SIZE, NodeRef, slots
-from treewrap.pages import EPOCH_SIZE, Forest, Node
+from treewrap.nodes import EPOCH_SIZE, Forest, Node
+from treewrap.public import PublicTree
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import LeafSecret, RoomSecret, RootKey
 from treewrap.suite import HASH_SIZE, TAG_SIZE, GroupContext, pack_place, unseal
-from treewrap.wire import NODE_LIMIT, VECTOR_MAX, read_refs, refs_to_bytes
+from treewrap.wire import NODE_LIMIT, read_refs, refs_to_bytes
 
 _ROW_LIMIT = NODE_LIMIT + EPOCH_SIZE + 8
 _HASHES_LIMIT = 64 * HASH_SIZE
@@ -21,14 +22,14 @@ _HASHES_LIMIT = 64 * HASH_SIZE
 
 @dataclass(frozen=True, slots=True)
 class PathQuery:
-    """Ask for the nodes above some leaves, and for whole subtrees, of the tree with this hash."""
+    """A query for the nodes above some leaves, and for whole subtrees, of the tree with this hash."""
 
     tree_hash: bytes
     leaves: tuple[int, ...] = ()
     subtrees: tuple[NodeRef, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Encode it: 34 bytes, 4 per leaf, 5 per subtree."""
+        """Encode it: 34 bytes, 4 a leaf, 5 a subtree."""
         leaves = b"".join(leaf.to_bytes(4, "big") for leaf in self.leaves)
         return self.tree_hash + vector(leaves) + refs_to_bytes(self.subtrees)
 
@@ -49,7 +50,7 @@ class PathQuery:
 
 
 class PathNode(NamedTuple):
-    """A node's row as stored, and its children's hashes, so that its own can be computed."""
+    """A node's row as stored, and its children's hashes, from which its own hash is computed."""
 
     ref: NodeRef
     row: bytes
@@ -64,7 +65,7 @@ class Paths:
     nodes: tuple[PathNode, ...] = field(repr=False)
 
     def to_bytes(self) -> bytes:
-        """Encode it: about 1 kB a level and path at arity 16."""
+        """Encode it: about 2 kB a level and path at arity 32."""
         nodes = (pack_place(*ref) + vector(row) + vector(hashes) for ref, row, hashes in self.nodes)
         return self.header.to_bytes() + vector(b"".join(nodes))
 
@@ -88,7 +89,22 @@ class Paths:
         return cls(header, tuple(nodes))
 
 
-def select(forest: Forest, bits: int, query: PathQuery) -> list[NodeRef]:
+def answer_paths(tree: PublicTree, query: PathQuery | bytes) -> bytes:
+    """Answer a light tree's query at the hub, in the encoding of `Paths`. Raises ParseError, StaleTree."""
+    if isinstance(query, bytes):
+        query = PathQuery.from_bytes(query)
+    if query.tree_hash != tree.tree_hash:
+        raise StaleTree(f"query: for tree {query.tree_hash.hex()}, this is {tree.tree_hash.hex()}")
+    if not tree.height:
+        raise StaleTree("query: nothing was ever sealed in this tree")
+    forest = tree.forest
+    nodes = (forest.read(ref) for ref in _select(forest, tree.suite.bits, query))
+    return Paths(
+        tree.root_header, tuple(PathNode(node.ref, node.row, bytes(node.hashes)) for node in nodes)
+    ).to_bytes()
+
+
+def _select(forest: Forest, bits: int, query: PathQuery) -> list[NodeRef]:
     """List the nodes that answer a query, from the root down."""
     height = len(forest.levels)
     found = {NodeRef(height, 0)}
@@ -115,19 +131,13 @@ def _top_down(ref: NodeRef) -> tuple[int, int]:
     return -ref.level, ref.index
 
 
-class _Opened(NamedTuple):
-    bitmap: int
-    packed: bytes
-    hashes: bytes
-
-
 class OpenedPaths:
-    """Some paths of a tree, opened: reads the leaves on them, and tells the blank ones."""
+    """Some paths of a tree, opened. It reads the leaves on them and knows which are blank."""
 
     __slots__ = ("_height", "_nodes", "bits", "extra")
 
     def __init__(
-        self, bits: int, height: int, nodes: Mapping[tuple[int, int], _Opened], extra: RootExtra
+        self, bits: int, height: int, nodes: Mapping[tuple[int, int], Node], extra: RootExtra
     ) -> None:
         self.bits = bits
         self._height = height
@@ -135,13 +145,13 @@ class OpenedPaths:
         self.extra = extra
 
     def secret(self, leaf: int) -> LeafSecret:
-        """Read a leaf's secret. Raises KeyError if the leaf is blank, NodeError if its path is not there."""
+        """Return a leaf's secret. Raises KeyError if the leaf is blank, NodeError if its path was not fetched."""
         bitmap = self.bitmap(1, leaf >> self.bits) if leaf >= 0 else 0
         bit = 1 << (leaf & ((1 << self.bits) - 1))
         if not bitmap & bit:
             raise KeyError(leaf)
         start = (bitmap & (bit - 1)).bit_count() * SLOT_SIZE
-        return LeafSecret(self._nodes[1, leaf >> self.bits].packed[start : start + SLOT_SIZE])
+        return LeafSecret(bytes(self._nodes[1, leaf >> self.bits].values[start : start + SLOT_SIZE]))
 
     def leaves(self) -> list[int]:
         """List the occupied leaves on these paths, in order."""
@@ -149,11 +159,11 @@ class OpenedPaths:
         return [index << self.bits | slot for index, node in below for slot in slots(node.bitmap)]
 
     def room_secret(self, name: str) -> RoomSecret:
-        """Read a named room secret. Raises KeyError if there is none of that name."""
+        """Return a named room secret. Raises KeyError if there is none of that name."""
         return self.extra.rooms[name]
 
     def bitmap(self, level: int, index: int) -> int:
-        """Read a node's bitmap; 0 if it is shown not to be there. Raises NodeError if that is not shown."""
+        """Return a node's bitmap; 0 if its parent shows that it is blank. Raises NodeError if it is missing."""
         node = self._nodes.get((level, index))
         if node is not None:
             return node.bitmap
@@ -164,75 +174,69 @@ class OpenedPaths:
         return 0
 
     def content(self, level: int, index: int) -> tuple[bytearray, bytearray]:
-        """Read what a node's slots hold, and its children's hashes."""
+        """Return copies of a node's packed slots and of its children's hashes."""
         node = self._nodes[level, index]
-        return bytearray(node.packed), bytearray(node.hashes)
+        return bytearray(node.values), bytearray(node.hashes)
 
     def nodes(self) -> Iterable[NodeRef]:
-        """Refuse: not all nodes are at hand."""
+        """Raise ChangeError: a light tree never holds all nodes."""
         raise ChangeError("rebuild: a light tree does not hold all nodes")
 
 
 def open_paths(context: GroupContext, paths: Paths, root_key: RootKey, tree_hash: bytes) -> OpenedPaths:
     """Check paths against a tree hash, node by node, and open them.
 
-    Raises TreeHashMismatch for a root that is not this tree's, NodeError for any other node that is not,
-    WrongEpochSecret if the root is right and the key is not.
+    Raises TreeHashMismatch for the root of another tree, NodeError for any other node of another tree, and
+    WrongEpochSecret if the root is right and the key is wrong.
     """
-    bits, header = context.bits, paths.header
-    opened: dict[tuple[int, int], _Opened] = {}
+    header = paths.header
+    opened: dict[tuple[int, int], Node] = {}
     extra = b""
-    for ref, row, hashes in paths.nodes:
-        head, bitmap, ciphertext = _parse_row(context, header, ref, row, hashes)
-        place = pack_place(*ref)
-        digest = context.node_hash(place, head, ciphertext, hashes)
-        key = root_key.reveal()
-        if ref.level == header.height:
-            computed = context.tree_hash(header.to_bytes(), digest)
+    for path_node in paths.nodes:
+        node = _parse(context, header, path_node)
+        is_root, place = node.level == header.height, pack_place(node.level, node.index)
+        sealed = node.ciphertext + node.tag
+        digest = context.node_hash(place, node.head, sealed, node.hashes)
+        if is_root:
+            computed, key = context.tree_hash(header.to_bytes(), digest), root_key.reveal()
             if computed != tree_hash:
                 raise TreeHashMismatch(expected=tree_hash, computed=computed)
         else:
-            key = _key_for(opened, bits, ref, digest)
-        plaintext = unseal(key, ciphertext, context.aad_prefix + place + head)
-        if plaintext is None and ref.level == header.height:
+            key = _key_for(opened, context.bits, node.ref, digest)
+        plaintext = unseal(key, sealed, context.aad_prefix + place + node.head)
+        if plaintext is None and is_root:
             raise WrongEpochSecret(f"root of epoch {header.epoch}: does not open under this key")
         if plaintext is None:
-            raise NodeError(*ref, "does not open under the key that its parent holds")
-        size = bitmap.bit_count() * SLOT_SIZE
+            raise NodeError(*node.ref, "does not open under the key that its parent holds")
+        size = node.bitmap.bit_count() * SLOT_SIZE
         extra = extra or plaintext[size:]
-        opened[ref] = _Opened(bitmap, plaintext[:size], hashes)
-    return OpenedPaths(bits, header.height, opened, RootExtra.from_bytes(extra))
+        opened[node.ref] = node._replace(values=plaintext[:size])
+    return OpenedPaths(context.bits, header.height, opened, RootExtra.from_bytes(extra))
 
 
-def _parse_row(
-    context: GroupContext, header: RootHeader, ref: NodeRef, row: bytes, hashes: bytes
-) -> tuple[bytes, int, bytes]:
+def _parse(context: GroupContext, header: RootHeader, path_node: PathNode) -> Node:
+    """Cut a row into its fields, and check its lengths and those of the hashes. Raises NodeError."""
+    ref, row, hashes = path_node
     head_size = EPOCH_SIZE + context.suite.bitmap_size
-    head, ciphertext = row[:head_size], row[head_size:]
-    bitmap = int.from_bytes(head[EPOCH_SIZE:], "little")
-    size = bitmap.bit_count() * SLOT_SIZE
-    expected = size + TAG_SIZE + (header.extra_length if ref.level == header.height else 0)
+    node = Node(*ref, row[:head_size], b"", hashes, row[head_size:-TAG_SIZE], row[-TAG_SIZE:])
+    size = node.bitmap.bit_count() * SLOT_SIZE
+    expected = size + (header.extra_length if ref.level == header.height else 0)
     if (
-        bitmap >> context.suite.arity
-        or len(ciphertext) != expected
+        node.bitmap >> context.suite.arity
+        or len(row) != head_size + expected + TAG_SIZE
         or len(hashes) != (size if ref.level > 1 else 0)
     ):
         raise NodeError(*ref, "row or hashes are not as long as the bitmap says")
-    return head, bitmap, ciphertext
+    return node
 
 
-def _key_for(opened: Mapping[tuple[int, int], _Opened], bits: int, ref: NodeRef, digest: bytes) -> bytes:
-    """Find a node's key in its parent, where its hash must stand, too."""
+def _key_for(opened: Mapping[tuple[int, int], Node], bits: int, ref: NodeRef, digest: bytes) -> bytes:
+    """Return a node's key from its parent, which must also hold the node's hash. Raises NodeError."""
     parent = opened.get((ref.level + 1, ref.index >> bits))
     bit = 1 << (ref.index & ((1 << bits) - 1))
     if parent is None or not parent.bitmap & bit:
-        raise NodeError(*ref, "is not under any node given")
+        raise NodeError(*ref, "is not under any of the given nodes")
     start = (parent.bitmap & (bit - 1)).bit_count() * SLOT_SIZE
     if parent.hashes[start : start + HASH_SIZE] != digest:
         raise NodeError(*ref, "is not the one whose hash its parent has")
-    return parent.packed[start : start + SLOT_SIZE]
-
-
-def path_node(ref: NodeRef, node: Node, extra: bytes) -> PathNode:
-    """Put a stored node in the form it is served in."""
-    return PathNode(ref, node.head + node.packed + extra + node.tag, node.hashes)
+    return bytes(parent.values[start : start + SLOT_SIZE])

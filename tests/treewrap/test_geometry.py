@@ -48,6 +48,21 @@ def test_a_plan_touches_ancestors_root_and_the_path_that_grew(
     assert list(found.vanished) == sorted(before.keys() - after.keys())
 
 
+@settings(max_examples=300, deadline=None)
+@given(BITS, st.sets(LEAVES, max_size=8), LEAVES, st.booleans())
+def test_the_plan_of_one_leaf_is_the_one_that_many_leaves_would_get(
+    bits: int, occupied: set[int], leaf: int, now: bool
+) -> None:
+    """One leaf takes a path of its own through `plan`; the old root named as well takes the general one."""
+    height, bitmaps = shape(bits, occupied)
+
+    def bitmap(level: int, index: int) -> int:
+        return bitmaps.get(NodeRef(level, index), 0)
+
+    short = plan(bits, height, bitmap, {leaf: now})
+    assert short == plan(bits, height, bitmap, {leaf: now}, (NodeRef(height, 0),))
+
+
 @given(BITS, st.integers(0, 1 << 24))
 def test_the_height_is_the_least_that_covers_a_leaf(bits: int, leaf: int) -> None:
     height = height_for(bits, leaf)

@@ -1,83 +1,43 @@
-"""Joining from outside: by a link's sealed root, or with a deferred leaf; also while the room moves on."""
+"""Joining by a link's sealed root, also while the room moves on."""
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from treewrap_world import GROUP, SUITES, Attacker, Step, World, run
 
+from tests.treewrap.links.links_world import CI, NOW, commit, make_link, sign, verify
+from tests.treewrap.treewrap_world import GROUP, SUITES, Attacker, Step, World, run
 from treewrap import (
     AddLink,
     Blank,
     Change,
-    DeferredError,
-    DeferredLeaf,
+    ChangeError,
     EpochSecret,
     ExpireLink,
     Kem,
     LeafSecret,
-    Link,
+    LightTree,
     LinkError,
     LinkKey,
     LinkSnapshot,
     MemberUpdate,
     ParseError,
-    Reject,
     RevokeLink,
     Set,
     StaleEpoch,
     StaleTree,
     Suite,
-    UpdateRefused,
     UseLink,
-    WrapError,
-    WrapTree,
     WrongEpochSecret,
     open_link,
     open_link_light,
 )
-from treewrap.links import link_changes_to_bytes
+from treewrap.links.records import link_changes_to_bytes
 from treewrap.suite import GroupContext, UpdateKeys, seal
 from treewrap.wire import WrappedLeaf
-
-CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-NOW = 1_000_000
-WEEK = 7 * 24 * 3600
-
-
-def sign(leaf: int, content: bytes) -> bytes:
-    """Stand in for the signature key of an MLS leaf."""
-    return hmac.digest(b"leaf %d" % leaf, content, "sha256")
-
-
-def verify(leaf: int, content: bytes, signature: bytes) -> bool:
-    return hmac.compare_digest(sign(leaf, content), signature)
-
-
-def make_link(key: LinkKey, number: int = 1, *, creator: int = 0, days: int = 1, uses: int = 3) -> Link:
-    unsigned = Link(bytes([number]) * 16, key.kem, key.public_key, creator, NOW + days * 86400, uses)
-    return replace(unsigned, signature=sign(creator, unsigned.content(GROUP)))
-
-
-def commit(world: World, *changes: Change, now: int | None = NOW) -> EpochSecret:
-    """Run one epoch of the room's own."""
-    secret = EpochSecret.generate()
-    staged = world.committer.stage(changes, epoch=world.epoch, epoch_secret=secret, verify=verify, now=now)
-    world.hub.stage(staged.update.to_bytes()).commit()
-    world.follower.follow(staged.member_update.to_bytes(), secret, verify=verify, now=now).commit()
-    staged.commit()
-    world.epoch_secrets.append(secret)
-    for change in changes:
-        if isinstance(change, Set):
-            world.model[change.leaf] = change.secret
-        elif isinstance(change, Blank):
-            world.model.pop(change.leaf, None)
-    assert world.committer.tree_hash == world.follower.tree_hash == world.hub.tree_hash
-    return secret
 
 
 @pytest.fixture
@@ -93,12 +53,12 @@ def test_a_link_opens_the_tree_and_its_holder_joins(world: World, kem: Kem) -> N
     joiner = open_link(world.hub.to_bytes(), b"\1" * 16, key, now=NOW)
     light = open_link_light(GROUP, LinkSnapshot.of(world.hub, b"\1" * 16).to_bytes(), key, now=NOW)
     assert joiner.leaves() == list(range(20))
-    assert light.resolve([7], world.hub.paths) == {7: world.model[7]}
+    assert light.resolve([7], world.paths) == {7: world.model[7]}
 
     secret = EpochSecret.generate()
     changes = [Set(30, LeafSecret.generate()), UseLink(b"\1" * 16)]
-    staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret)
-    world.hub.stage(staged.update).commit()
+    staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret, now=NOW)
+    world.hub.stage(staged.update, epoch=world.epoch).commit()
     world.committer.follow(staged.member_update, secret).commit()
     staged.commit()
     assert joiner.tree_hash == world.committer.tree_hash
@@ -143,6 +103,24 @@ def test_an_expired_link_is_dropped_by_the_next_commit_that_knows_the_time(world
     assert world.hub.seals == ()
     with pytest.raises(LinkError):
         LinkSnapshot.of(world.hub, b"\1" * 16)
+
+
+def test_nothing_is_sealed_to_a_link_by_a_committer_that_does_not_know_the_time(world: World) -> None:
+    """A link would outlive its expiry, as long as nobody who commits looks at a clock."""
+    key, secret = LinkKey.generate(Kem.X25519), EpochSecret.generate()
+    add = AddLink(make_link(key))
+    with pytest.raises(ChangeError, match="now: needed while join links live, and 1 will"):
+        world.committer.stage([add], epoch=world.epoch, epoch_secret=secret, verify=verify)
+    commit(world, add)
+    light = LightTree.of(world.committer)
+    for changes in ([], [Set(30, LeafSecret.generate())]):
+        with pytest.raises(ChangeError, match="now: needed"):
+            world.committer.stage(changes, epoch=world.epoch, epoch_secret=secret)
+        with pytest.raises(ChangeError, match="now: needed"):
+            light.stage(changes, world.paths(light.query_for(changes)), epoch=9, epoch_secret=secret)
+    commit(world, Blank(3), now=None)  # no link lives afterwards
+    assert world.hub.seals == ()
+    commit(world, now=None)
 
 
 def test_a_link_is_used_up(world: World) -> None:
@@ -191,7 +169,7 @@ def test_a_committer_that_adds_an_unsigned_link_is_found_out(world: World) -> No
     secret = EpochSecret.generate()
     link = make_link(LinkKey.generate())
     trusting = world.committer.stage(
-        [AddLink(replace(link, creator=2))], epoch=1, epoch_secret=secret, verify=lambda *_: True
+        [AddLink(replace(link, creator=2))], epoch=1, epoch_secret=secret, verify=lambda *_: True, now=NOW
     )
     with pytest.raises(LinkError, match="no valid signature by leaf 2") as caught:
         world.follower.follow(trusting.member_update, secret, verify=verify, now=NOW)
@@ -208,9 +186,9 @@ def test_a_link_that_could_not_be_sealed_to_never_gets_into_the_root(
     bad = replace(make_link(LinkKey.generate(Kem.X25519)), public_key=bytes(32))
     bad = replace(bad, signature=sign(0, bad.content(GROUP)))
     with monkeypatch.context() as hostile:
-        hostile.setattr("treewrap.commit.check_new_link", lambda *_: None)
-        hostile.setattr("treewrap.commit.seal_root", lambda *_: ())
-        staged = world.committer.stage([AddLink(bad)], epoch=1, epoch_secret=secret, verify=verify)
+        hostile.setattr("treewrap.stage.check_link_change", lambda *_, **__: None)
+        hostile.setattr("treewrap.stage.seal_root", lambda *_: ())
+        staged = world.committer.stage([AddLink(bad)], epoch=1, epoch_secret=secret, verify=verify, now=NOW)
     with pytest.raises(LinkError, match="public key") as caught:
         world.follower.follow(staged.member_update, secret, verify=verify, now=NOW)
     assert caught.value.staged is not None
@@ -243,8 +221,10 @@ def test_a_hub_that_makes_a_room_of_its_own_is_found_out(world: World) -> None:
     forged = run(Suite(4), [Step({0: True})])
     secret = EpochSecret.generate()
     link = replace(make_link(key), signature=b"forged")
-    staged = forged.committer.stage([AddLink(link)], epoch=1, epoch_secret=secret, verify=lambda *_: True)
-    forged.hub.stage(staged.update).commit()
+    staged = forged.committer.stage(
+        [AddLink(link)], epoch=1, epoch_secret=secret, verify=lambda *_: True, now=NOW
+    )
+    forged.hub.stage(staged.update, epoch=1).commit()
     with pytest.raises(LinkError, match="no valid signature by leaf 0"):
         open_link(forged.hub, b"\1" * 16, key, now=NOW, verify=verify)
     with pytest.raises(LinkError, match="no valid signature by leaf 0"):
@@ -271,13 +251,13 @@ def test_a_link_joiner_gets_in_however_the_room_moves_on(
         elif joiner is not None:
             secret, mine = EpochSecret.generate(), LeafSecret.generate()
             changes = [Set(1000 + joined, mine), UseLink(b"\1" * 16)]
-            staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret)
+            staged = joiner.stage(changes, epoch=world.epoch, epoch_secret=secret, now=NOW)
             if joiner.tree_hash != world.hub.tree_hash:
                 with pytest.raises((StaleTree, StaleEpoch)):
-                    world.hub.stage(staged.update)
+                    world.hub.stage(staged.update, epoch=world.epoch)
                 staged.drop()
                 continue
-            world.hub.stage(staged.update).commit()
+            world.hub.stage(staged.update, epoch=world.epoch).commit()
             for member in (world.committer, world.follower):
                 member.follow(staged.member_update, secret).commit()
             staged.commit()
@@ -310,11 +290,8 @@ def test_a_link_holder_learns_exactly_what_was_there_while_the_link_lived(
         (present if live else gone).update(now_there)
         for sealed in world.hub.seals:
             opened.add(key.open(sealed, context, world.hub.epoch, world.hub.tree_hash).reveal())
-        rows = [(tuple(ref), node) for ref, node in world.hub._forest.top_down()]
-        extra = world.hub._extra
         world.published[-1].rows += [
-            (ref, node.head + node.packed + (extra if ref == rows[0][0] else b"") + node.tag)
-            for ref, node in rows
+            ((node.level, node.index), node.row) for node in world.hub.forest.top_down()
         ]
 
     epoch(AddLink(make_link(key)), live=True)
@@ -328,128 +305,13 @@ def test_a_link_holder_learns_exactly_what_was_there_while_the_link_lived(
     assert attacker.known & (present | gone) == present
 
 
-def test_a_deferred_leaf_is_set_by_the_next_commit(world: World) -> None:
-    joining, mine = EpochSecret.generate(), LeafSecret.generate()
-    context = GroupContext(world.suite, GROUP)
-    deferred = DeferredLeaf.make(context, 30, mine, epoch=1, epoch_secret=joining)
-    queued = world.hub.stage_deferred(deferred.to_bytes())
-    assert queued.rows == {}
-    queued.commit()
-    assert world.hub.deferred == (deferred,)
-    world.epoch_secrets.append(joining)
-
-    with pytest.raises(DeferredError, match="leaf 30"):
-        commit(world, Set(31, LeafSecret.generate()))
-    opened = world.committer.open_deferred(world.hub.deferred[0], joining)
-    assert opened == mine
-    commit(world, Set(30, opened))
-    assert world.hub.deferred == ()
-    assert WrapTree.open(world.hub, world.tree_secret(), world.hub.tree_hash).secret(30) == mine
-
-
-@pytest.mark.parametrize("answer", [Reject(30), Blank(30)])
-def test_a_deferred_leaf_is_turned_down_or_its_owner_removed(world: World, answer: Change) -> None:
-    context = GroupContext(world.suite, GROUP)
-    joining = EpochSecret.generate()
-    deferred = DeferredLeaf.make(
-        context, 30, LeafSecret.generate(), epoch=1, epoch_secret=EpochSecret.generate()
-    )
-    with pytest.raises(WrapError, match="leaf 30"):
-        world.committer.open_deferred(deferred, joining)
-    world.hub.stage_deferred(deferred).commit()
-    world.epoch_secrets.append(joining)
-    commit(world, answer)
-    assert 30 not in world.hub.occupied
-    assert world.hub.deferred == ()
-
-
-def test_a_joiner_whose_secret_was_wrapped_wrongly_sets_it_again(world: World) -> None:
-    commit(world, Set(30, LeafSecret.generate()))
-    joiner = WrapTree.open(world.hub, world.tree_secret(), world.hub.tree_hash)
-    mine, secret = LeafSecret.generate(), EpochSecret.generate()
-    staged = joiner.stage([Set(30, mine)], epoch=world.epoch, epoch_secret=secret)
-    world.hub.stage(staged.update).commit()
-    world.follower.follow(staged.member_update, secret).commit()
-    assert world.follower.secret(30) == mine
-
-
-def test_leaves_that_can_not_be_deferred(world: World) -> None:
-    context, secret = GroupContext(world.suite, GROUP), EpochSecret.generate()
-    for leaf, epoch, what in [(3, 1, "occupied"), (30, 0, "of epoch 0")]:
-        deferred = DeferredLeaf.make(context, leaf, LeafSecret.generate(), epoch=epoch, epoch_secret=secret)
-        with pytest.raises(DeferredError, match=what):
-            world.hub.stage_deferred(deferred)
-    deferred = DeferredLeaf.make(context, 30, LeafSecret.generate(), epoch=1, epoch_secret=secret)
-    world.hub.stage_deferred(deferred).commit()
-    with pytest.raises(DeferredError, match="queue already"):
-        world.hub.stage_deferred(deferred)
-    with pytest.raises(UpdateRefused, match="leaf 31: rejected"):
-        commit(world, Reject(30), Reject(31))
-
-
-def test_seals_and_queue_are_stored_and_come_back(world: World) -> None:
-    commit(world, AddLink(make_link(LinkKey.generate())))
-    context = GroupContext(world.suite, GROUP)
-    deferred = DeferredLeaf.make(
-        context, 30, LeafSecret.generate(), epoch=5, epoch_secret=EpochSecret.generate()
-    )
-    staged = world.hub.stage_deferred(deferred)
-    staged.commit()
-    again = type(world.hub).from_bytes(world.hub.to_bytes())
-    assert (again.seals, again.deferred) == (world.hub.seals, world.hub.deferred)
-    assert again.header == staged.header
-
-
-@CI
-@given(SUITES, st.lists(st.sampled_from(["post", "stage", "send", "move"]), max_size=14))
-def test_a_deferred_leaf_is_answered_however_the_commits_race(suite: Suite, events: list[str]) -> None:
-    world = run(suite, [Step({0: True, 5: True})])
-    context = GroupContext(suite, GROUP)
-    secrets: dict[int, LeafSecret] = {}
-    joining: dict[int, EpochSecret] = {}
-    staged = None
-    for event in [*events, "post", "stage", "send"]:
-        if event == "post":
-            leaf = 20 + world.epoch
-            epoch_secret = EpochSecret.generate()
-            secrets[leaf], joining[leaf] = LeafSecret.generate(), epoch_secret
-            deferred = DeferredLeaf.make(
-                context, leaf, secrets[leaf], epoch=world.epoch, epoch_secret=epoch_secret
-            )
-            world.hub.stage_deferred(deferred).commit()
-            world.epoch_secrets.append(epoch_secret)
-        elif event in ("stage", "move"):
-            answers = [
-                Set(queued.leaf, world.committer.open_deferred(queued, joining[queued.leaf]))
-                for queued in world.hub.deferred
-            ]
-            secret = EpochSecret.generate()
-            staged = world.committer.stage(answers, epoch=world.epoch, epoch_secret=secret), secret
-        if event in ("send", "move") and staged is not None:
-            (commit_, secret), staged = staged, None
-            if (
-                world.hub.deferred
-                and {queued.leaf for queued in world.hub.deferred} - dict(commit_.update.changes).keys()
-            ):
-                with pytest.raises(DeferredError):
-                    world.hub.stage(commit_.update)
-                continue
-            world.hub.stage(commit_.update).commit()
-            world.follower.follow(commit_.member_update, secret).commit()
-            commit_.commit()
-            world.epoch_secrets.append(secret)
-    assert world.hub.deferred == ()
-    for leaf, mine in secrets.items():
-        assert world.follower.secret(leaf) == mine
-
-
 def test_a_member_that_counts_a_use_of_no_link_is_found_out(world: World) -> None:
     secret = EpochSecret.generate()
     staged = world.committer.stage([], epoch=1, epoch_secret=secret)
     context = GroupContext(world.suite, GROUP)
     keys = UpdateKeys(context, secret, staged.member_update.header.salt)
     hostile = link_changes_to_bytes((UseLink(bytes(16)), ExpireLink(bytes(16))))
-    links = seal(keys.wrap(b"links", 0), hostile, context.leaf_aad(0, 1))
+    links = seal(keys.wrap(b"links", 0), hostile, context.wrap_aad(0, 1))
     wrong = replace(staged.member_update, links=links)
     with pytest.raises(LinkError, match="not live") as caught:
         world.follower.follow(replace(wrong, tag=keys.confirm(wrong.confirmed())), secret)
@@ -474,7 +336,7 @@ def test_links_that_do_not_open_are_left_out(world: World) -> None:
 def test_who_carries_an_update_does_not_see_the_link(world: World, kem: Kem) -> None:
     link = make_link(LinkKey.generate(kem))
     staged = world.committer.stage(
-        [AddLink(link)], epoch=1, epoch_secret=EpochSecret.generate(), verify=verify
+        [AddLink(link)], epoch=1, epoch_secret=EpochSecret.generate(), verify=verify, now=NOW
     )
     carried = staged.update.to_bytes() + staged.member_update.to_bytes()
     assert link.public_key not in carried

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from treewrap_world import GROUP, HISTORIES, SUITES, Step, World, run
 
+from tests.treewrap.treewrap_world import GROUP, HISTORIES, SUITES, Step, World, run
 from treewrap import (
     Blank,
     ChangeError,
@@ -39,7 +39,7 @@ CI = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthC
 
 
 def light_of(world: World) -> LightTree:
-    root = world.hub.paths(PathQuery(world.hub.tree_hash))
+    root = world.paths(PathQuery(world.hub.tree_hash))
     return LightTree.open(GROUP, root, world.tree_secret(), world.hub.tree_hash)
 
 
@@ -49,7 +49,7 @@ def test_it_reads_what_the_full_tree_reads(suite: Suite, history: list[Step], mo
     world = run(suite, history)
     light = light_of(world)
     some = sorted(world.model)[::2] + more
-    assert light.resolve(some, world.hub.paths) == {
+    assert light.resolve(some, world.paths) == {
         leaf: world.model[leaf] for leaf in sorted(set(some)) if leaf in world.model
     }
     assert (light.tree_hash, light.epoch, light.height) == (
@@ -57,7 +57,7 @@ def test_it_reads_what_the_full_tree_reads(suite: Suite, history: list[Step], mo
         world.hub.epoch,
         world.hub.height,
     )
-    whole = light.read(world.hub.paths(light.query(subtrees=[NodeRef(light.height, 0)])))
+    whole = light.read(world.paths(light.query(subtrees=[NodeRef(light.height, 0)])))
     assert whole.leaves() == world.hub.occupied
 
 
@@ -71,7 +71,7 @@ def test_it_commits_the_same_bytes_as_the_full_tree(
     for step in later:
         changes = world.changes(step)
         secret = EpochSecret.generate(world.rng)
-        paths = world.hub.paths(light.query_for(changes).to_bytes())
+        paths = world.paths(light.query_for(changes).to_bytes())
         full = world.committer.stage(
             changes, epoch=world.epoch, epoch_secret=secret, rng=random.Random(seed).randbytes
         )
@@ -80,7 +80,7 @@ def test_it_commits_the_same_bytes_as_the_full_tree(
         )
         assert staged.update.to_bytes() == full.update.to_bytes()
         assert staged.member_update.to_bytes() == full.member_update.to_bytes()
-        world.hub.stage(staged.update).commit()
+        world.hub.stage(staged.update, epoch=world.epoch).commit()
         staged.commit()
         full.commit()
         world.epoch_secrets.append(secret)
@@ -97,15 +97,13 @@ def test_it_follows_without_fetching(suite: Suite, history: list[Step], later: l
         secret = EpochSecret.generate(world.rng)
         staged = world.stage(world.changes(step), secret)
         light.follow(staged.member_update.to_bytes(), secret).commit()
-        world.hub.stage(staged.update).commit()
+        world.hub.stage(staged.update, epoch=world.epoch).commit()
         staged.commit()
         world.epoch_secrets.append(secret)
     assert light.fetched == fetched
     assert light.tree_hash == world.hub.tree_hash
     occupied = world.committer.leaves()
-    assert light.resolve(occupied, world.hub.paths) == {
-        leaf: world.committer.secret(leaf) for leaf in occupied
-    }
+    assert light.resolve(occupied, world.paths) == {leaf: world.committer.secret(leaf) for leaf in occupied}
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def world() -> World:
 
 async def test_a_coroutine_fetches_as_well(world: World) -> None:
     async def fetch(query: bytes) -> bytes:
-        return world.hub.paths(query)
+        return world.paths(query)
 
     light = light_of(world)
     assert await light.resolve_async([3, 500], fetch) == {3: world.model[3]}
@@ -123,41 +121,41 @@ async def test_a_coroutine_fetches_as_well(world: World) -> None:
 
 def test_paths_shared_by_leaves_are_fetched_once(world: World) -> None:
     light = light_of(world)
-    one = len(world.hub.paths(light.query([0])))
+    one = len(world.paths(light.query([0])))
     before = light.fetched
-    light.resolve([0, 1, 2, 3], world.hub.paths)
+    light.resolve([0, 1, 2, 3], world.paths)
     assert light.fetched - before == one
 
 
 def test_a_full_tree_becomes_light(world: World) -> None:
-    light = world.committer.light()
-    assert light.resolve([69], world.hub.paths) == {69: world.model[69]}
+    light = LightTree.of(world.committer)
+    assert light.resolve([69], world.paths) == {69: world.model[69]}
     assert light.suite == world.suite
     assert light.group_id == GROUP
     with pytest.raises(ChangeError):
-        WrapTree.create(Suite(4), GROUP).light()
+        LightTree.of(WrapTree.create(Suite(4), GROUP))
 
 
 def test_paths_of_another_tree(world: World) -> None:
     light = light_of(world)
-    old = world.hub.paths(light.query([3]))
+    old = world.paths(light.query([3]))
     world.run(Step({3: True}))
     with pytest.raises(StaleTree):
-        world.hub.paths(light.query([3]))
+        world.paths(light.query([3]))
     fresh = light_of(world)
     with pytest.raises(TreeHashMismatch):
         fresh.read(old)
 
 
 def test_a_wrong_epoch_secret(world: World) -> None:
-    root = world.hub.paths(PathQuery(world.hub.tree_hash))
+    root = world.paths(PathQuery(world.hub.tree_hash))
     with pytest.raises(WrongEpochSecret):
         LightTree.open(GROUP, root, EpochSecret.generate(), world.hub.tree_hash)
 
 
 def test_a_node_that_is_not_this_trees_is_named(world: World) -> None:
     light = light_of(world)
-    good = Paths.from_bytes(world.hub.paths(light.query([3, 60])))
+    good = Paths.from_bytes(world.paths(light.query([3, 60])))
     for at, node in enumerate(good.nodes[1:], 1):
         place = f"level {node.ref.level}, index {node.ref.index}"
         flipped = node._replace(row=node.row[:-1] + bytes([node.row[-1] ^ 1]))
@@ -195,9 +193,9 @@ def test_what_a_light_tree_refuses(world: World) -> None:
 def test_a_light_tree_repairs_a_node(world: World) -> None:
     light = light_of(world)
     repair = [Repair((NodeRef(1, 9),)), Set(3, LeafSecret.generate())]
-    paths = world.hub.paths(light.query_for(repair))
+    paths = world.paths(light.query_for(repair))
     staged = light.stage(repair, paths, epoch=9, epoch_secret=EpochSecret.generate())
-    at_hub = world.hub.stage(staged.update)
+    at_hub = world.hub.stage(staged.update, epoch=9)
     assert (1, 9) in at_hub.rows
     assert at_hub.tree_hash == staged.tree_hash
 
@@ -213,7 +211,7 @@ def test_arbitrary_bytes_are_a_parse_error(content: bytes) -> None:
 def test_queries_and_paths_come_back_and_reject_every_truncation(world: World) -> None:
     query = PathQuery(world.hub.tree_hash, (1, 5, 60), (NodeRef(1, 2), NodeRef(2, 1)))
     assert PathQuery.from_bytes(query.to_bytes()) == query
-    paths = world.hub.paths(query)
+    paths = world.paths(query)
     assert Paths.from_bytes(paths).to_bytes() == paths
     for parse, content in [(PathQuery.from_bytes, query.to_bytes()), (Paths.from_bytes, paths)]:
         for size in range(len(content)):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz_treewrap import PARSERS, try_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from treewrap_world import HISTORIES, SUITES, Step, run
 
+from tests.treewrap.fuzz_treewrap import PARSERS, try_one
+from tests.treewrap.treewrap_world import HISTORIES, SUITES, Step, run
 from treewrap import (
     AddLink,
     ChangeKind,
@@ -35,7 +35,7 @@ from treewrap import (
     UseLink,
 )
 from treewrap.codec import Reader, varint
-from treewrap.links import (
+from treewrap.links.records import (
     link_change_to_bytes,
     link_changes_from_bytes,
     link_changes_to_bytes,

@@ -1,4 +1,4 @@
-"""Keys and hashes, against the formulas of treewrap/README.md written down a second time."""
+"""Keys and hashes, against the formulas of docs/specs/treewrap.md written down a second time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treewrap import EpochSecret, LeafSecret, Set, Suite, WrapTree
-from treewrap.suite import GroupContext, UpdateKeys, pack_place
+from treewrap import DEFAULT_ARITY, EpochSecret, LeafSecret, Set, Suite, WrapTree
+from treewrap.suite import GroupContext, Hmac, UpdateKeys, pack_place
 
 SECRET, SALT = bytes(range(32)), bytes(range(16))
 GROUPS = [b"g", b"g" * 42, b"g" * 43, b"g" * 63, b"g" * 64, b"g" * 255]
@@ -45,6 +45,28 @@ def test_the_salt_depends_on_all_that_the_update_depends_on(fresh: bytes, change
     context = GroupContext(Suite(16), b"g")
     drawn = UpdateKeys.draw(context, EpochSecret(SECRET), fresh, bytes(32), changes)
     assert drawn.salt == hmac.digest(SECRET, b"salt" + fresh + bytes(32) + changes, "sha256")[:16]
+
+
+@given(st.binary(max_size=64), st.lists(st.binary(max_size=200), max_size=3))
+def test_hmac_is_the_standard_librarys(key: bytes, messages: list[bytes]) -> None:
+    own = Hmac(key)
+    for message in messages:
+        assert own.digest(message) == hmac.digest(key, message, "sha256")
+    with pytest.raises(ValueError, match="at most 64 bytes, got 65"):
+        Hmac(key.ljust(65, b"1"))
+
+
+@pytest.mark.parametrize(
+    "suite", [Suite(arity) for arity in (2, 4, 8, 16, 32, 64)], ids=lambda suite: f"k={suite.arity}"
+)
+def test_a_suite_has_a_number_and_a_logarithm(suite: Suite) -> None:
+    assert 1 << suite.bits == suite.arity
+    assert Suite.from_id(suite.id) == suite
+    assert suite.bitmap_size * 8 >= suite.arity
+
+
+def test_a_tree_is_of_the_default_arity_unless_told_otherwise() -> None:
+    assert Suite().arity == DEFAULT_ARITY == 32
 
 
 def test_a_source_that_repeats_itself_repeats_no_salt() -> None:

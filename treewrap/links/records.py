@@ -1,27 +1,23 @@
-"""Join links: who made them, how long they live, and the one way to change them."""
+"""Join links as they stand in the root and travel in updates: the structs, and their bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
 
-from treewrap.codec import Reader, vector
-from treewrap.errors import LinkError
-from treewrap.suite import PREFIX
+from treewrap.codec import VECTOR_MAX, Reader, vector
+from treewrap.labels import LINK_TBS, REVOKE_TBS
 
 LINK_ID_SIZE = 16
 LINKS_LIMIT = 32
-LINK_LIFETIME = 7 * 24 * 3600
 PUBLIC_KEY_LIMIT = 1216
 SIGNATURE_LIMIT = 128
 SEAL_LIMIT = 1216 + 48
 LINK_CHANGES_SIZE = 1 << 17
 
 _E = TypeVar("_E", bound=IntEnum)
-Verifier = Callable[[int, bytes, bytes], bool]
-"""Tells whether leaf, content, signature fit: the signature is by that MLS leaf's signature key."""
 
 
 class Kem(IntEnum):
@@ -33,9 +29,9 @@ class Kem(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A join link: whoever holds its private key may open the tree while it lives.
+    """A join link: whoever holds its private key can open the tree while the link lives.
 
-    `expires` is in seconds since 1970, at most 7 days after the link's making; `signature` is by the leaf
+    `expires` is in seconds since 1970, at most 7 days after the link is added; `signature` is by the leaf
     `creator` over `content(group_id)`.
     """
 
@@ -59,10 +55,10 @@ class Link:
 
     def content(self, group_id: bytes) -> bytes:
         """Encode LinkTBS: what the creator's leaf signs."""
-        return vector(PREFIX + b"link") + vector(group_id) + self._fields()
+        return vector(LINK_TBS) + vector(group_id) + self._fields()
 
     def to_bytes(self) -> bytes:
-        """Encode it: 34 bytes, key and signature."""
+        """Encode it: 34 bytes, then key and signature with their lengths."""
         return self._fields() + vector(self.signature)
 
     @classmethod
@@ -83,7 +79,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LiveLink:
-    """A link as the root keeps it, with how often it was used."""
+    """A link as the root keeps it, with the number of its uses."""
 
     link: Link
     used: int = 0
@@ -100,7 +96,7 @@ class LiveLink:
 
 @dataclass(frozen=True, slots=True)
 class LinkSeal:
-    """The root key, sealed to one link: encapsulated key and 48 bytes, of HPKE base mode (RFC 9180)."""
+    """The root key, sealed to one link in HPKE's base mode (RFC 9180): encapsulated key, then 48 bytes."""
 
     link_id: bytes
     sealed: bytes = field(repr=False)
@@ -117,7 +113,7 @@ class LinkSeal:
 
 @dataclass(frozen=True, slots=True)
 class AddLink:
-    """Let a link live; its signature must be its creator's."""
+    """Add a link. Its signature must be its creator's."""
 
     link: Link
 
@@ -132,19 +128,19 @@ class RevokeLink:
 
     def content(self, group_id: bytes) -> bytes:
         """Encode RevokeTBS: what the revoking leaf signs."""
-        return vector(PREFIX + b"revoke") + vector(group_id) + self.link_id
+        return vector(REVOKE_TBS) + vector(group_id) + self.link_id
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireLink:
-    """Drop a link whose time is over."""
+    """End a link that has expired."""
 
     link_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class UseLink:
-    """Count one join through a link; at its last use it ends."""
+    """Count one join through a link. The last allowed use ends it."""
 
     link_id: bytes
 
@@ -152,7 +148,9 @@ class UseLink:
 LinkChange = AddLink | RevokeLink | ExpireLink | UseLink
 
 
-class _Action(IntEnum):
+class LinkAction(IntEnum):
+    """The kind of a link change, on the wire."""
+
     ADD = 1
     REVOKE = 2
     EXPIRE = 3
@@ -163,17 +161,17 @@ def link_change_to_bytes(change: LinkChange) -> bytes:
     """Encode LinkChange: an action and what it concerns."""
     match change:
         case AddLink(link):
-            return bytes((_Action.ADD,)) + link.to_bytes()
+            return bytes((LinkAction.ADD,)) + link.to_bytes()
         case RevokeLink(link_id, revoker, signature):
-            return bytes((_Action.REVOKE,)) + link_id + revoker.to_bytes(4, "big") + vector(signature)
+            return bytes((LinkAction.REVOKE,)) + link_id + revoker.to_bytes(4, "big") + vector(signature)
         case ExpireLink(link_id):
-            return bytes((_Action.EXPIRE,)) + link_id
+            return bytes((LinkAction.EXPIRE,)) + link_id
         case UseLink(link_id):
-            return bytes((_Action.USE,)) + link_id
+            return bytes((LinkAction.USE,)) + link_id
 
 
 def link_changes_to_bytes(changes: Iterable[LinkChange]) -> bytes:
-    """Encode LinkChange<V>, what an update carries in sealed form."""
+    """Encode LinkChange<V>, which a member update carries wrapped."""
     return vector(b"".join(map(link_change_to_bytes, changes)))
 
 
@@ -190,58 +188,34 @@ def link_changes_from_bytes(content: bytes) -> tuple[LinkChange, ...]:
 
 def read_link_change(reader: Reader) -> LinkChange:
     """Read one. Raises ParseError."""
-    action = _read_enum(reader, _Action, reader.u8("link action"), "link action")
-    if action is _Action.ADD:
+    action = _read_enum(reader, LinkAction, reader.u8("link action"), "link action")
+    if action is LinkAction.ADD:
         return AddLink(Link.read(reader))
     link_id = reader.take(LINK_ID_SIZE, "link id")
-    if action is _Action.EXPIRE:
+    if action is LinkAction.EXPIRE:
         return ExpireLink(link_id)
-    if action is _Action.USE:
+    if action is LinkAction.USE:
         return UseLink(link_id)
     return RevokeLink(link_id, reader.u32("revoker"), reader.vector("revoker's signature", SIGNATURE_LIMIT))
 
 
-def check_link_changes(
-    changes: Iterable[LinkChange], group_id: bytes, verify: Verifier | None, now: int | None
-) -> None:
-    """Hold link changes to their signatures and times. Raises LinkError.
-
-    Without `verify`, no link can be added or revoked; without `now`, times are not looked at.
-    """
-    for change in changes:
-        match change:
-            case AddLink(link):
-                _check_signature(verify, link.creator, link.content(group_id), link.signature)
-                if now is not None and not now < link.expires <= now + LINK_LIFETIME:
-                    raise LinkError(f"link {link.id.hex()}: expires at {link.expires}, now is {now}")
-            case RevokeLink(_, revoker, signature):
-                _check_signature(verify, revoker, change.content(group_id), signature)
+def seals_to_bytes(seals: Iterable[LinkSeal]) -> bytes:
+    """Encode LinkSeal<V>."""
+    return vector(b"".join(seal.to_bytes() for seal in seals))
 
 
-def apply_link_changes(
-    live: Iterable[LiveLink], changes: Iterable[LinkChange], *, removal: bool
-) -> tuple[LiveLink, ...]:
-    """Give the links that live on, by id. A removal ends all that were there before. Raises LinkError."""
-    links = {} if removal else {link.link.id: link for link in live}
-    for change in changes:
-        if isinstance(change, AddLink):
-            if change.link.id in links:
-                raise LinkError(f"link {change.link.id.hex()}: there is one of that id")
-            links[change.link.id] = LiveLink(change.link)
-        else:
-            found = links.pop(change.link_id, None)
-            if found is None:
-                raise LinkError(f"link {change.link_id.hex()}: not live")
-            if isinstance(change, UseLink) and found.used + 1 < found.link.max_uses:
-                links[change.link_id] = LiveLink(found.link, found.used + 1)
-    if len(links) > LINKS_LIMIT:
-        raise LinkError(f"links: expected at most {LINKS_LIMIT}, got {len(links)}")
-    return tuple(links[link_id] for link_id in sorted(links))
-
-
-def _check_signature(verify: Verifier | None, leaf: int, content: bytes, signature: bytes) -> None:
-    if verify is None or not verify(leaf, content, signature):
-        raise LinkError(f"link: no valid signature by leaf {leaf}")
+def read_seals(reader: Reader) -> tuple[LinkSeal, ...]:
+    """Read LinkSeal<V>, by link id. Raises ParseError."""
+    items = reader.items("seals", VECTOR_MAX)
+    seals: list[LinkSeal] = []
+    while items.more():
+        if len(seals) == LINKS_LIMIT:
+            raise items.fail(f"seals: more than {LINKS_LIMIT}")
+        seals.append(LinkSeal.read(items))
+    ids = [seal.link_id for seal in seals]
+    if ids != sorted(set(ids)):
+        raise reader.fail("seals: not in order of link ids")
+    return tuple(seals)
 
 
 def _read_enum(reader: Reader, kinds: type[_E], number: int, what: str) -> _E:

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from treewrap.codec import vector
 from treewrap.errors import LinkError
-from treewrap.links import Kem, Link, LinkSeal, LiveLink
+from treewrap.labels import SEAL_INFO
+from treewrap.links.records import Kem, Link, LinkSeal, LiveLink
 from treewrap.secret import RootKey
-from treewrap.suite import PREFIX, GroupContext
+from treewrap.suite import GroupContext
 
 _KDF, _AEAD = hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
 _SUITES = {
@@ -25,7 +26,7 @@ _X25519_SIZE, _MLKEM_PUBLIC_SIZE, _MLKEM_SEED_SIZE = 32, 1184, 64
 
 
 class LinkKey:
-    """A join link's private key: what the link carries, in its fragment or code. Not printed, not pickled."""
+    """The private key of a join link, which the link carries. Never printed, never pickled."""
 
     __slots__ = ("_mlkem", "_x25519", "kem")
 
@@ -36,13 +37,13 @@ class LinkKey:
 
     @classmethod
     def generate(cls, kem: Kem = Kem.MLKEM768_X25519) -> Self:
-        """Make a fresh one, post-quantum unless told otherwise."""
+        """Generate a new one, with a post-quantum KEM by default."""
         hybrid = kem is Kem.MLKEM768_X25519
         return cls(X25519PrivateKey.generate(), MLKEM768PrivateKey.generate() if hybrid else None)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Read one: 32 bytes, or an ML-KEM seed of 64 before them. Raises LinkError."""
+        """Read one: 32 bytes of X25519, or 96 with an ML-KEM-768 seed of 64 bytes in front. Raises LinkError."""
         if len(content) not in (_X25519_SIZE, _MLKEM_SEED_SIZE + _X25519_SIZE):
             raise LinkError(f"link key: expected 32 or 96 bytes, got {len(content)}")
         seed, x25519 = content[:-_X25519_SIZE], content[-_X25519_SIZE:]
@@ -50,13 +51,13 @@ class LinkKey:
         return cls(X25519PrivateKey.from_private_bytes(x25519), mlkem)
 
     def reveal(self) -> bytes:
-        """Give its bytes, for the link to carry: 32, or 96."""
+        """Return its 32 or 96 bytes, for the link to carry."""
         seed = self._mlkem.private_bytes_raw() if self._mlkem else b""
         return seed + self._x25519.private_bytes_raw()
 
     @property
     def public_key(self) -> bytes:
-        """Its public key, for `Link.public_key`: 32 bytes, or 1216."""
+        """Its public key, for `Link.public_key`: 32 or 1216 bytes."""
         first = self._mlkem.public_key().public_bytes_raw() if self._mlkem else b""
         return first + self._x25519.public_key().public_bytes_raw()
 
@@ -73,21 +74,18 @@ class LinkKey:
         return f"LinkKey({self.kem.name}, ...)"
 
     def __reduce__(self) -> str:
-        raise TypeError("LinkKey is not to be pickled or copied")
+        raise TypeError("LinkKey: must not be pickled or copied")
 
 
 def check_public_key(link: Link) -> None:
-    """Make sure that a link's key can be sealed to: one that can't would stop every later commit.
-
-    Raises LinkError.
-    """
+    """Check that HPKE accepts a link's public key. Otherwise every later commit would fail. Raises LinkError."""
     _seal(link, bytes(_X25519_SIZE), b"")
 
 
 def seal_root(
     context: GroupContext, links: Iterable[LiveLink], root_key: RootKey, epoch: int, tree_hash: bytes
 ) -> tuple[LinkSeal, ...]:
-    """Seal the root key to every live link: 80 or 1168 bytes each. Raises LinkError."""
+    """Seal the root key to every live link, into 80 or 1168 bytes each. Raises LinkError."""
     return tuple(
         LinkSeal(
             live.link.id,
@@ -98,7 +96,7 @@ def seal_root(
 
 
 def _info(context: GroupContext, link_id: bytes, epoch: int, tree_hash: bytes) -> bytes:
-    return vector(PREFIX + b"seal") + context.group + link_id + epoch.to_bytes(8, "big") + tree_hash
+    return vector(SEAL_INFO) + context.group + link_id + epoch.to_bytes(8, "big") + tree_hash
 
 
 def _seal(link: Link, plaintext: bytes, info: bytes) -> bytes:
