@@ -30,27 +30,26 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import (
-    REQUEST_LABEL,
-    RESPONSE_LABEL,
-    ResponseOpener,
-    decapsulate_request,
-    encapsulate_request,
-)
-from ohttp_relay.client import OhttpClient, PinnedKeys
-from ohttp_relay.gateway import DEFAULT_PATH, UNDATED_WINDOW, Gateway
-from ohttp_relay.hpke import AeadId, Suite
-from ohttp_relay.kem import KEMS, KemId
-from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
-from ohttp_relay.relay import Relay
-from ohttp_relay.replay import ReplayGuard, format_date
-from ohttp_relay.replay_shared import SharedReplayCache
-from ohttp_relay.rotation import KeyKeeper
-from ohttp_relay.serve import Bind, open_sockets, run_on
-from ohttp_relay.streams import Handler, StreamedResponse
-from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.telemetry import Metrics
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.capsule.client import ResponseOpener, encapsulate_request
+from ohttp_relay.capsule.format import REQUEST_LABEL, RESPONSE_LABEL
+from ohttp_relay.capsule.gateway import decapsulate_request
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys
+from ohttp_relay.gateway.replay import ReplayGuard
+from ohttp_relay.gateway.resource import DEFAULT_PATH, UNDATED_WINDOW, Gateway
+from ohttp_relay.gateway.rotation import KeyKeeper
+from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.hpke.kem import KEMS, KemId
+from ohttp_relay.hpke.suites import AeadId, Suite
+from ohttp_relay.keys.configuration import DEFAULT_SUITES, KeyConfig
+from ohttp_relay.keys.ring import GatewayKey, KeyRing
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.run import Bind, open_sockets, run_on
+from ohttp_relay.transport.dates import format_date
+from ohttp_relay.transport.streams import Handler, StreamedResponse
+from ohttp_relay.transport.targets import TargetPolicy
 
 BODY = bytes(1024)
 CONNECTIONS = 64

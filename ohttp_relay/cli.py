@@ -12,21 +12,22 @@ from typing import Annotated
 import typer
 from aiohttp import web
 
-from .download import DownloadLimits, DownloadProxy
-from .errors import ConfigurationError, KeyFileError, OhttpError
-from .gateway import UNDATED_WINDOW, Gateway
-from .kem import KemId
-from .keys import KeyRing
-from .ratelimit import RateLimit
-from .relay import Relay
-from .replay import ReplayGuard
-from .replay_shared import SharedReplayCache
-from .rotation import KeyKeeper
-from .serve import Bind, run
-from .targets import TargetPolicy
-from .telemetry import Metrics, configure_logs
-from .transport import check_url
-from .websocket import SocketLimits
+from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
+from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
+from ohttp_relay.gateway.replay import ReplayGuard
+from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway
+from ohttp_relay.gateway.rotation import KeyKeeper
+from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.hpke.kem import KemId
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.logs import configure_logs
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.run import Bind, run
+from ohttp_relay.transport.targets import TargetPolicy
+from ohttp_relay.transport.urls import check_url
+from ohttp_relay.transport.websocket import SocketLimits
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."

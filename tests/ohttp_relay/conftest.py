@@ -11,8 +11,8 @@ import trustme
 from aiohttp import web
 from ohttp_world import World
 
-from ohttp_relay.serve import Bind, open_sockets
-from ohttp_relay.serve import serve as run
+from ohttp_relay.server.run import Bind, open_sockets
+from ohttp_relay.server.run import serve as run
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 

@@ -16,8 +16,8 @@ import atheris
 with atheris.instrument_imports(include=["ohttp_relay"]):
     from test_ohttp_fuzz import TARGETS
 
+    from ohttp_relay.download.ranges import Unsatisfiable
     from ohttp_relay.errors import OhttpError
-    from ohttp_relay.ranges import Unsatisfiable
 
 
 def main() -> None:

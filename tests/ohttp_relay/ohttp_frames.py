@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from ohttp_relay.websocket import PROTOCOL
+from ohttp_relay.transport.websocket import PROTOCOL
 
 
 def split_head(stream: bytes) -> tuple[list[bytes], bytes]:

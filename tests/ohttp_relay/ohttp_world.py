@@ -14,12 +14,13 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from ohttp_relay.client import OhttpClient, RelayKeys
-from ohttp_relay.gateway import DEFAULT_PATH, Gateway
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.relay import Relay
-from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.transport import Seen
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import RelayKeys
+from ohttp_relay.gateway.resource import DEFAULT_PATH, Gateway
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.transport.observation import Seen
+from ohttp_relay.transport.targets import TargetPolicy
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohttp_relay.bhttp import Informational, Limits, Request, Response
-from ohttp_relay.bhttp_parts import encode_section
+from ohttp_relay.bhttp.fields import join_cookies, without_connection_fields
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.bhttp.padding import buckets
+from ohttp_relay.bhttp.parts import Informational, Limits, encode_section
+from ohttp_relay.bhttp.varint import MAX_VARINT, decode_varint, encode_varint
 from ohttp_relay.errors import BodyTooLarge, InvalidMessage, ParseError, TruncatedMessage
-from ohttp_relay.fields import join_cookies, without_connection_fields
-from ohttp_relay.padding import buckets
-from ohttp_relay.varint import MAX_VARINT, decode_varint, encode_varint
 
 TOKEN = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_lowercase
 names = st.text(TOKEN, min_size=1, max_size=20)

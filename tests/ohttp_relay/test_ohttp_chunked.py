@@ -14,8 +14,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohttp_relay.bhttp import Informational, Limits, Request, Response
-from ohttp_relay.bhttp_stream import (
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.bhttp.padding import stream_buckets
+from ohttp_relay.bhttp.parts import Informational, Limits
+from ohttp_relay.bhttp.stream import (
     Data,
     Decoder,
     End,
@@ -25,8 +27,7 @@ from ohttp_relay.bhttp_stream import (
     start_request,
     start_response,
 )
-from ohttp_relay.capsule import encapsulate_request
-from ohttp_relay.chunked import (
+from ohttp_relay.capsule.chunked import (
     CHUNK_SIZE,
     REQUEST_TYPE,
     RESPONSE_TYPE,
@@ -36,7 +37,8 @@ from ohttp_relay.chunked import (
     chunked_header_size,
     start_chunked_request,
 )
-from ohttp_relay.client import PinnedKeys
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.client.key_sources import PinnedKeys
 from ohttp_relay.errors import (
     BodyTooLarge,
     CapsuleError,
@@ -51,14 +53,14 @@ from ohttp_relay.errors import (
     TruncatedMessage,
     UnknownKey,
 )
-from ohttp_relay.gateway import GatewayLimits
-from ohttp_relay.hpke import Suite
-from ohttp_relay.kem import KEMS, KemId, KemSecret
-from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
-from ohttp_relay.padding import stream_buckets
-from ohttp_relay.replay import format_date
-from ohttp_relay.streams import StreamedResponse
-from ohttp_relay.targets import TargetPolicy
+from ohttp_relay.gateway.resource import GatewayLimits
+from ohttp_relay.hpke.kem import KEMS, KemId, KemSecret
+from ohttp_relay.hpke.suites import Suite
+from ohttp_relay.keys.configuration import DEFAULT_SUITES, KeyConfig
+from ohttp_relay.keys.ring import GatewayKey, KeyRing
+from ohttp_relay.transport.dates import format_date
+from ohttp_relay.transport.streams import StreamedResponse
+from ohttp_relay.transport.targets import TargetPolicy
 
 from ohttp_world import LOOPBACK, World, break_off  # isort: skip
 from test_ohttp_bhttp import requests, responses, streamed  # isort: skip

@@ -12,13 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
-from ohttp_relay.capsule import (
-    HEADER_SIZE,
-    REQUEST_LABEL,
-    RESPONSE_LABEL,
-    decapsulate_request,
-    encapsulate_request,
-)
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.capsule.format import HEADER_SIZE, REQUEST_LABEL, RESPONSE_LABEL
+from ohttp_relay.capsule.gateway import decapsulate_request
 from ohttp_relay.errors import (
     ConfigurationError,
     InvalidKeyList,
@@ -28,17 +24,16 @@ from ohttp_relay.errors import (
     TruncatedCapsule,
     UnknownKey,
 )
-from ohttp_relay.hpke import HKDF_SHA256, AeadId, Suite
-from ohttp_relay.kem import KEMS, KemId, KemSecret, XWingKey
-from ohttp_relay.keys import (
+from ohttp_relay.hpke.kem import KEMS, KemId, KemSecret, XWingKey
+from ohttp_relay.hpke.suites import HKDF_SHA256, AeadId, Suite
+from ohttp_relay.keys.configuration import (
     DEFAULT_SUITES,
-    GatewayKey,
     KeyConfig,
-    KeyRing,
     choose_config,
     decode_key_list,
     encode_key_list,
 )
+from ohttp_relay.keys.ring import GatewayKey, KeyRing
 
 ALL = list(itertools.product(KEMS, DEFAULT_SUITES))
 

@@ -18,18 +18,18 @@ from aiohttp.http import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import encapsulate_request
-from ohttp_relay.dating import dated
-from ohttp_relay.door import WHOLE, Door, Head, House, Visit
-from ohttp_relay.gateway import DEFAULT_PATH, Gateway
-from ohttp_relay.keyconfig import choose_config, decode_key_list
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.mount import AT_THE_DOOR
-from ohttp_relay.relay import Relay
-from ohttp_relay.reply import Passing, Reply
-from ohttp_relay.streams import OwnedStream
-from ohttp_relay.telemetry import Metrics
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.client.dates import dated
+from ohttp_relay.gateway.resource import DEFAULT_PATH, Gateway
+from ohttp_relay.keys.configuration import choose_config, decode_key_list
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.fast_http import WHOLE, Door, Head, House, Visit
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.reply import Passing, Reply
+from ohttp_relay.server.service import AT_THE_DOOR
+from ohttp_relay.transport.streams import OwnedStream
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: message/ohttp-req\r\nContent-Length: %d\r\n\r\n"
 

@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ohttp_relay.cache import DiskCache, GrowingFile, StoredObject, object_name
-from ohttp_relay.claims import Claim, Coming
-from ohttp_relay.download import DownloadLimits, DownloadProxy, parse_download_url
+from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, object_name
+from ohttp_relay.download.freshness import judge
+from ohttp_relay.download.locks import Claim, Coming
+from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy, parse_download_url
+from ohttp_relay.download.ranges import ByteRange, Unsatisfiable, parse_range
 from ohttp_relay.errors import InvalidMessage, TargetUnreachable
-from ohttp_relay.freshness import judge
-from ohttp_relay.ranges import ByteRange, Unsatisfiable, parse_range
-from ohttp_relay.streams import StreamedResponse
+from ohttp_relay.transport.streams import StreamedResponse
 
 from ohttp_world import LOOPBACK, World, break_off  # isort: skip
 
@@ -184,7 +184,7 @@ async def test_a_fetch_that_fails_fails_for_the_workers_that_follow_it(downloads
 
 async def test_what_a_dead_worker_left_is_no_object(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from ohttp_relay.claims import Claim\n"
+        "import os, sys; from pathlib import Path; from ohttp_relay.download.locks import Claim\n"
         "lock = Path(sys.argv[1]); part = lock.with_suffix('.1.part'); part.write_bytes(b'half')\n"
         "Claim.take(lock).announce(part, (('a', 'b'),), None); print('held', flush=True); sys.stdin.read()"
     )

@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from ohttp_world import World, break_off
 
-from ohttp_relay import bhttp, problems
-from ohttp_relay.capsule import encapsulate_request
-from ohttp_relay.client import OhttpClient, PinnedKeys
+from ohttp_relay.bhttp import message as bhttp
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys
 from ohttp_relay.errors import (
     BodyTooLarge,
     ConfigurationError,
@@ -21,10 +22,11 @@ from ohttp_relay.errors import (
     RelayRefused,
     TruncatedCapsule,
 )
-from ohttp_relay.gateway import Gateway, GatewayLimits
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.relay import Relay, RelayLimits
-from ohttp_relay.replay import format_date
+from ohttp_relay.gateway.resource import Gateway, GatewayLimits
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.resource import Relay, RelayLimits
+from ohttp_relay.transport import problems
+from ohttp_relay.transport.dates import format_date
 
 CAPSULE = {"Content-Type": "message/ohttp-req"}
 

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from ohttp_relay.bhttp import Informational, Request, Response
-from ohttp_relay.bhttp_stream import Decoder, content_piece, end_message, start_request, start_response
-from ohttp_relay.capsule import decapsulate_request, encapsulate_request
-from ohttp_relay.chunked import ChunkedRequest, chunked_header_size, start_chunked_request
-from ohttp_relay.door import Head
-from ohttp_relay.download import parse_download_url
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.bhttp.parts import Informational
+from ohttp_relay.bhttp.stream import Decoder, content_piece, end_message, start_request, start_response
+from ohttp_relay.capsule.chunked import ChunkedRequest, chunked_header_size, start_chunked_request
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.capsule.gateway import decapsulate_request
+from ohttp_relay.download.freshness import directives, judge
+from ohttp_relay.download.proxy import parse_download_url
+from ohttp_relay.download.ranges import Unsatisfiable, parse_range
 from ohttp_relay.errors import OhttpError
-from ohttp_relay.freshness import directives, judge
-from ohttp_relay.keys import KeyRing, decode_key_list
-from ohttp_relay.problems import decode_problem
-from ohttp_relay.ranges import Unsatisfiable, parse_range
-from ohttp_relay.replay import parse_date
-from ohttp_relay.targets import Origin
+from ohttp_relay.keys.configuration import decode_key_list
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.server.fast_http import Head
+from ohttp_relay.transport.dates import parse_date
+from ohttp_relay.transport.problems import decode_problem
+from ohttp_relay.transport.targets import Origin
 
 RING = KeyRing.generate([0x20, 0x10, 0x647A])
 CONFIGS = RING.public_configs()

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ohttp_relay.bhttp import Request
-from ohttp_relay.chunked import REQUEST_TYPE as CHUNKED
-from ohttp_relay.client import AgreeingKeys, PinnedKeys, RelayKeys
+from ohttp_relay.bhttp.message import Request
+from ohttp_relay.capsule.chunked import REQUEST_TYPE as CHUNKED
+from ohttp_relay.client.key_sources import AgreeingKeys, KeyCache, PinnedKeys, RelayKeys, lifetime
 from ohttp_relay.errors import (
     BodyTooLarge,
     CapsuleError,
@@ -23,14 +23,13 @@ from ohttp_relay.errors import (
     RelayRefused,
     TargetRefused,
 )
-from ohttp_relay.gateway import DEFAULT_PATH, GatewayLimits
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.keysource import KeyCache, lifetime
-from ohttp_relay.ratelimit import RateLimit
-from ohttp_relay.relay import Relay, RelayLimits
-from ohttp_relay.serve import Bind, open_sockets, serve
-from ohttp_relay.streams import StreamedResponse
-from ohttp_relay.transport import is_incremental
+from ohttp_relay.gateway.resource import DEFAULT_PATH, GatewayLimits
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.resource import Relay, RelayLimits
+from ohttp_relay.server.run import Bind, open_sockets, serve
+from ohttp_relay.transport.http import is_incremental
+from ohttp_relay.transport.streams import StreamedResponse
 
 from ohttp_world import World, crowd  # isort: skip
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.bhttp_stream import content_piece, end_message, start_request, start_response
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.bhttp.stream import content_piece, end_message, start_request, start_response
 
 PACKAGE, INTEGRITY = (
     "bhttp-js@0.2.1",

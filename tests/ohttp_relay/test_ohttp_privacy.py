@@ -13,13 +13,15 @@ import pytest
 import trustme
 from aiohttp import web
 
-from ohttp_relay.client import OhttpClient, PinnedKeys
-from ohttp_relay.download import DownloadProxy
-from ohttp_relay.gateway import DEFAULT_PATH, Gateway
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.relay import Relay
-from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.telemetry import Metrics, configure_logs
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys
+from ohttp_relay.download.proxy import DownloadProxy
+from ohttp_relay.gateway.resource import DEFAULT_PATH, Gateway
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.logs import configure_logs
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.transport.targets import TargetPolicy
 
 from ohttp_tap import Tap, cipher_suites, extensions  # isort: skip
 from ohttp_world import LOOPBACK, Target, World  # isort: skip

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ohttp_relay.errors import DateRejected, ReplayedRequest, ReplayStoreFull
-from ohttp_relay.replay import ReplayCache, ReplayGuard, format_date, parse_date, replay_key
+from ohttp_relay.gateway.replay import ReplayCache, ReplayGuard, replay_key
+from ohttp_relay.transport.dates import format_date, parse_date
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=1), st.floats(0, 30)), max_size=60))

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.client import OhttpSocket
-from ohttp_relay.websocket import PROTOCOL
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.client.websocket_client import OhttpSocket
+from ohttp_relay.transport.websocket import PROTOCOL
 
 from ohttp_frames import bare_socket, ending, frames, split_head  # isort: skip
 from ohttp_tap import Tap  # isort: skip

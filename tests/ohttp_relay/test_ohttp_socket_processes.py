@@ -14,14 +14,16 @@ import pytest
 import trustme
 from aiohttp import web
 
-from ohttp_relay.bhttp import Response
-from ohttp_relay.capsule import encapsulate_request
-from ohttp_relay.client import OhttpClient, OhttpSocket, PinnedKeys
+from ohttp_relay.bhttp.message import Response
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys
+from ohttp_relay.client.websocket_client import OhttpSocket
 from ohttp_relay.errors import RelayRefused
-from ohttp_relay.gateway import DEFAULT_PATH
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.replay import format_date
-from ohttp_relay.websocket import Close
+from ohttp_relay.gateway.resource import DEFAULT_PATH
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.transport.dates import format_date
+from ohttp_relay.transport.websocket import Close
 
 from ohttp_frames import bare_socket, ending  # isort: skip
 from ohttp_world import Target  # isort: skip

@@ -16,9 +16,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import REQUEST_TYPE, ResponseOpener, encapsulate_request
-from ohttp_relay.client import OhttpClient, OhttpSocket, PinnedKeys, RelayKeys
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.capsule.client import ResponseOpener, encapsulate_request
+from ohttp_relay.capsule.format import REQUEST_TYPE
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys, RelayKeys
+from ohttp_relay.client.websocket_client import OhttpSocket
 from ohttp_relay.errors import (
     ExchangeFailed,
     KeyRejected,
@@ -27,15 +30,15 @@ from ohttp_relay.errors import (
     SocketEnded,
     TargetRefused,
 )
-from ohttp_relay.gateway import DEFAULT_PATH, Gateway
-from ohttp_relay.keys import KeyRing
-from ohttp_relay.ratelimit import RateLimit
-from ohttp_relay.relay import Relay
-from ohttp_relay.replay import format_date
-from ohttp_relay.sockets import Sockets
-from ohttp_relay.streams import StreamedResponse, one_piece
-from ohttp_relay.telemetry import Metrics
-from ohttp_relay.websocket import PROTOCOL, Close, SocketLimits
+from ohttp_relay.gateway.resource import DEFAULT_PATH, Gateway
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.sockets import Sockets
+from ohttp_relay.transport.dates import format_date
+from ohttp_relay.transport.streams import StreamedResponse, one_piece
+from ohttp_relay.transport.websocket import PROTOCOL, Close, SocketLimits
 
 from ohttp_frames import bare_socket, ending  # isort: skip
 from ohttp_world import World  # isort: skip

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from ohttp_relay.client import OhttpClient
+from ohttp_relay.client.http_client import OhttpClient
 from ohttp_relay.errors import ConfigurationError, TargetRefused
-from ohttp_relay.targets import Origin, TargetPolicy, is_public, open_target_session
+from ohttp_relay.transport.targets import Origin, TargetPolicy, is_public, open_target_session
 
 from ohttp_world import LOOPBACK, World  # isort: skip
 

@@ -23,15 +23,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ohttp_relay import cli
-from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import encapsulate_request
-from ohttp_relay.client import OhttpClient, PinnedKeys, RelayKeys
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.capsule.client import encapsulate_request
+from ohttp_relay.client.http_client import OhttpClient
+from ohttp_relay.client.key_sources import PinnedKeys, RelayKeys
 from ohttp_relay.errors import ConfigurationError, ReplayStoreFull
-from ohttp_relay.gateway import DEFAULT_PATH
-from ohttp_relay.keys import KeyRing, decode_key_list
-from ohttp_relay.replay import format_date
-from ohttp_relay.replay_shared import SharedReplayCache
-from ohttp_relay.rotation import KeyKeeper
+from ohttp_relay.gateway.resource import DEFAULT_PATH
+from ohttp_relay.gateway.rotation import KeyKeeper
+from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.keys.configuration import decode_key_list
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.transport.dates import format_date
 
 from ohttp_world import Target, crowd  # isort: skip
 
@@ -91,7 +93,7 @@ def test_a_key_is_remembered_for_the_window_at_least(
 
 def test_of_many_processes_one_is_first(tmp_path: Path) -> None:
     code = (
-        "import sys; from ohttp_relay.replay_shared import SharedReplayCache\n"
+        "import sys; from ohttp_relay.gateway.shared_replay import SharedReplayCache\n"
         "s = SharedReplayCache(sys.argv[1], 100.0, 5000)\n"
         "print(sum(not s.seen(i.to_bytes(16, 'big'), 0.0) for i in range(1, 2001)))"
     )

@@ -1,0 +1,366 @@
+"""The Oblivious Relay Resource (RFC 9458, section 5 and 6.2) on aiohttp.
+
+It maps names to gateways, one to one, and passes bodies on.  What it sends is the same whoever asks: POST,
+content type, body; nothing of the client's connection, headers or address goes further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from ohttp_relay.bhttp.fields import Field
+from ohttp_relay.capsule import chunked
+from ohttp_relay.capsule.format import REQUEST_TYPE
+from ohttp_relay.errors import BodyTooLarge, ConfigurationError, InvalidKeyList
+from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
+from ohttp_relay.keys.configuration import decode_key_list
+from ohttp_relay.relay.key_lists import KeyShelf
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.sockets import RelaySockets
+from ohttp_relay.relay.upload import Upload
+from ohttp_relay.server.fast_http import Head, Visit
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.reply import Passing, Reply
+from ohttp_relay.server.service import Service
+from ohttp_relay.transport.http import (
+    AUTO_HEADERS,
+    header_pairs,
+    is_incremental,
+    media_type,
+    open_session,
+    read_limited,
+)
+from ohttp_relay.transport.observation import Observer, Seen
+from ohttp_relay.transport.problems import OHTTP_KEY, decode_problem
+from ohttp_relay.transport.streams import OwnedStream
+from ohttp_relay.transport.urls import check_url
+from ohttp_relay.transport.websocket import SocketLimits
+
+Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
+"""Decides whether a client may use the relay; nothing it looks at is forwarded."""
+
+_WITHOUT_CONTENT: Final = (
+    204,
+    304,
+)  # whatever length they say: framing after them would be taken for an answer
+# What a gateway's answer may carry back; all else (Set-Cookie, Server, Via, ...) stays here.
+_RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After", "Incremental")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Bytes that are read before they are sent on (more is passed on as it comes); most bytes of a request
+    and response that are not chunked, of a key list, of a chunked stream; seconds for the gateway to answer,
+    for a client to send its next bytes, for which a key list is kept, and for which it is kept at least.
+    """  # noqa: D205
+
+    buffered: int = 64 * 1024
+    request: int = 16 * 1024 * 1024
+    response: int = 80 * 1024 * 1024
+    key_list: int = 64 * 1024
+    stream: int = 1 << 40
+    gateway_seconds: float = 60.0
+    idle_seconds: float = 30.0
+    keys_kept: float = 300.0
+    keys_doubted: float = 5.0
+
+
+class Relay(Service):
+    """Forwards encapsulated requests to configured gateways: `POST /{name}`; key lists: `GET /{name}`.
+
+    Every client gets the same stored key list for as long as it is kept, which is this design's
+    consistency measure (RFC 9458, section 7).
+    """
+
+    def __init__(
+        self,
+        gateways: Mapping[str, str | URL],
+        session: aiohttp.ClientSession | None = None,
+        limits: RelayLimits | None = None,
+        authenticate: Authenticate | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure_loopback: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Observer | None = None,
+        metrics: Metrics | None = None,
+        rate: RateLimit | None = None,
+        key_urls: Mapping[str, str | URL] | None = None,
+        sockets: SocketLimits | None = None,
+    ) -> None:
+        if not gateways or not set(key_urls or ()) <= set(gateways):
+            raise ConfigurationError("a relay needs at least one gateway, and key lists of known ones only")
+        self._gateways = {
+            name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+            for name, url in gateways.items()
+        }
+        # A gateway's list is at its own URL (RFC 9540, section 5) unless another is named.
+        self._key_urls = self._gateways | {
+            name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+            for name, url in (key_urls or {}).items()
+        }
+        self.limits = limits or RelayLimits()
+        super().__init__(session, self._open_session, checked=False, observe=observe, metrics=metrics)
+        self._authenticate = authenticate
+        self._rate = rate
+        self._ssl = ssl_context
+        kept, doubted = self.limits.keys_kept, self.limits.keys_doubted
+        self._keys = KeyShelf(self._fetch_keys, clock, kept=kept, doubted=doubted)
+        self.sockets = RelaySockets(
+            self._gateways,
+            self._refusal,
+            self._keys.doubt,
+            session,
+            sockets,
+            ssl_context=ssl_context,
+            observe=observe,
+            metrics=metrics,
+            rate=rate,
+        )
+
+    # Mounting
+
+    def routes(self, prefix: str = "") -> list[web.RouteDef]:
+        """Return the routes, below `prefix`; call `sockets.stop` when the server is to stop."""
+        path, keys = f"{prefix}/{{name}}", self.sockets.beside(self.handle_keys)
+        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
+
+    def app(self, prefix: str = "") -> web.Application:
+        """Return an application that serves the relay alone and closes it at the end."""
+        # Who decides by a request of the HTTP library's gets one for each.
+        resident = _AtTheDoor(self, prefix) if self._authenticate is None else None
+        return self._application(self.routes(prefix), self.sockets.stop, resident)
+
+    async def close(self) -> None:
+        """Close the sessions that are the relay's own."""
+        await self.sockets.close()
+        await super().close()
+
+    # Requests
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Forward one encapsulated request; never twice (RFC 9458, section 6.5)."""
+        refusal = await self._refusal(request)
+        if refusal is not None:
+            return refusal
+        kind = media_type(request.headers.get("Content-Type"))
+        if kind not in (REQUEST_TYPE, chunked.REQUEST_TYPE):
+            return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
+        length = request.content_length
+        streams = kind == chunked.REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
+        if not streams and length is not None and length > self.limits.request:
+            return web.Response(status=413, text=f"at most {self.limits.request} bytes are accepted")
+        if streams or length is None or length > self.limits.buffered:
+            return await self._stream(request, kind, incremental=streams)
+        return await self._whole(request, kind)
+
+    async def handle_keys(self, request: web.Request) -> web.Response:
+        """Serve a gateway's key list, from memory while it is kept."""
+        refusal = await self._refusal(request)
+        if refusal is not None:
+            return refusal
+        self._see("relay.keys", request)
+        name = request.match_info["name"]
+        try:
+            body, seconds = await self._keys.get(name)
+        except (aiohttp.ClientError, OSError, BodyTooLarge, InvalidKeyList):
+            return web.Response(status=502, text="the gateway gave no key list")
+        headers = {"Cache-Control": f"max-age={seconds}"}
+        return web.Response(body=body, content_type=KEYS_TYPE, headers=headers)
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a gateway has this name."""
+        return name in self._gateways
+
+    def receive(self, name: str, visit: Visit) -> Reply | Awaitable[Reply | Passing]:
+        """Return the answer to a small request, or what will be it; never raises."""
+        if self._rate is not None and not self._rate.allows(visit.visitor.peer):
+            return _too_many(self._rate)
+        if self.observed:
+            self.see_whole("relay.received", visit)
+        return self._forward(name, REQUEST_TYPE, visit.body)
+
+    async def _refusal(self, request: web.Request) -> web.Response | None:
+        if not self.knows(request.match_info["name"]):
+            return web.Response(status=404, text="no gateway of this name")
+        if self._rate is not None and not self._rate.allows(request.remote):
+            return _too_many(self._rate).to_library()
+        if self._authenticate is None:
+            return None
+        allowed = self._authenticate(request)
+        if allowed if isinstance(allowed, bool) else await allowed:
+            return None
+        return web.Response(status=401, text="this relay serves its own users")
+
+    async def _whole(self, request: web.Request, kind: str) -> web.StreamResponse:
+        """Forward a small request, read first: it costs the gateway nothing until it is all there."""
+        try:
+            body = await read_limited(
+                request.content, self.limits.buffered, request.content_length, self.limits.idle_seconds
+            )
+        except TimeoutError:
+            return web.Response(status=408, text="the request did not come in time")
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="the request's framing is broken")
+        self._see("relay.received", request, body)
+        reply = await self._forward(request.match_info["name"], kind, body)
+        return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
+
+    async def _forward(self, name: str, kind: str, body: bytes) -> Reply | Passing:
+        """Return a gateway's answer to a request that is there whole; raises nothing."""
+        if not body:
+            return Reply.text(400, "the request has no content")
+        try:
+            async with asyncio.timeout(self.limits.gateway_seconds) as patience:
+                return await self._send(name, body, {"Content-Type": kind}, patience)
+        except (aiohttp.ClientError, OSError) as error:
+            return _blame(error)
+
+    async def _stream(self, request: web.Request, kind: str, *, incremental: bool) -> web.StreamResponse:
+        """Forward a request piece by piece; its answer may come meanwhile."""
+        self._see("relay.received", request)
+        headers = {"Content-Type": kind, **({"Incremental": "?1"} if incremental else {})}
+        upload: Upload | None = None
+        limits = self.limits
+        try:
+            async with asyncio.timeout(None) as patience:
+                most = limits.stream if kind == chunked.REQUEST_TYPE else limits.request
+                upload = Upload(request.content, most, limits.idle_seconds, limits.gateway_seconds, patience)
+                pieces = upload.pieces(lambda piece: self._note("relay.received.piece", Seen(body=piece)))
+                name = request.match_info["name"]
+                reply = await self._send(name, pieces, headers, patience, upload)
+                return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
+        except (aiohttp.ClientError, OSError) as error:
+            if upload is not None and upload.refusal is not None:
+                return web.Response(status=upload.refusal[0], text=upload.refusal[1])
+            return _blame(error).to_library()
+
+    async def _send(
+        self,
+        name: str,
+        data: bytes | AsyncGenerator[bytes, None],
+        headers: dict[str, str],
+        patience: asyncio.Timeout,
+        upload: Upload | None = None,
+    ) -> Reply | Passing:
+        if self._observe is not None:
+            body, fields = data if isinstance(data, bytes) else b"", header_pairs(headers.items())
+            self._observe("relay.forwarded", Seen(target=str(self._gateways[name]), fields=fields, body=body))
+        answer = await self.session.post(
+            self._gateways[name],
+            data=data,
+            headers=headers,
+            skip_auto_headers=AUTO_HEADERS,
+            allow_redirects=False,
+        )
+        try:
+            if upload is not None:
+                upload.answered()
+            patience.reschedule(None)  # the answer has begun; from here on each piece has its own time
+            return await self._return(name, answer)
+        except BaseException:
+            answer.close()
+            raise
+
+    async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | Passing:
+        """Hand the gateway's answer back: at once if it is small, else piece by piece."""
+        headers = answer.headers
+        length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
+        fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
+        if length is None or length > self.limits.buffered:
+            return self._return_pieces(answer, fields)
+        content = await answer.read()
+        if self._observe is not None:
+            self._observe("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
+        if answer.status == 400 and decode_problem(headers.get("Content-Type"), content) == OHTTP_KEY:
+            self._keys.doubt(name)
+        return Reply(answer.status, fields, content)
+
+    def _return_pieces(self, answer: aiohttp.ClientResponse, fields: tuple[Field, ...]) -> Reply | Passing:
+        self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
+        whole = media_type(answer.headers.get("Content-Type")) != chunked.RESPONSE_TYPE
+        most = self.limits.response if whole else self.limits.stream
+        if answer.content_length is not None and answer.content_length > most:
+            answer.close()
+            return Reply.text(502, "the gateway's answer is too large")
+        stack = AsyncExitStack()
+        stack.callback(answer.close)
+        pieces = OwnedStream(self._pieces(answer, most), stack)
+        return Passing(answer.status, fields, answer.content_length, pieces)
+
+    async def _pieces(self, answer: aiohttp.ClientResponse, left: int) -> AsyncGenerator[bytes, None]:
+        """Give an answer's pieces.  Raises BodyTooLarge after `left` bytes."""
+        async for piece in answer.content.iter_any():
+            left -= len(piece)
+            if left < 0:
+                raise BodyTooLarge("the gateway's answer is too large")
+            self._note("relay.answered.piece", Seen(body=piece))
+            yield piece
+
+    async def _fetch_keys(self, name: str) -> bytes:
+        url = self._key_urls[name]
+        async with (
+            asyncio.timeout(self.limits.gateway_seconds),
+            self.session.get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise InvalidKeyList(f"expected a key list, got status {answer.status}")
+            body = await read_limited(answer.content, self.limits.key_list, answer.content_length)
+        decode_key_list(body)  # some gateways call it something else, so what it is decides
+        return body
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        return open_session(ssl_context=self._ssl, timeout=self.limits.gateway_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _AtTheDoor:
+    """The relay as it answers small requests without the HTTP library."""
+
+    relay: Relay
+    prefix: str
+
+    def expects(self, head: Head) -> bool:
+        return (
+            head.path.startswith(f"{self.prefix}/")
+            and self.relay.knows(self._name(head))
+            and media_type(head.fields.get("content-type")) == REQUEST_TYPE
+            and not is_incremental(head.fields.get("incremental"))
+            and head.length <= min(self.relay.limits.buffered, self.relay.limits.request)
+        )
+
+    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
+        return [self.relay.receive(self._name(visit.head), visit) for visit in visits]
+
+    def _name(self, head: Head) -> str:
+        return head.path.removeprefix(f"{self.prefix}/")
+
+
+def _too_many(rate: RateLimit) -> Reply:
+    return Reply.text(429, "too many requests", ("Retry-After", str(rate.retry_after)))
+
+
+def _blame(error: Exception) -> Reply:
+    if isinstance(error, TimeoutError):
+        return Reply.text(504, "the gateway did not answer in time")
+    return Reply.text(502, "the gateway gave no whole answer")
+
+
+def _pairs(answer: aiohttp.ClientResponse) -> tuple[Field, ...]:
+    return header_pairs(answer.headers.items())
+
+
+__all__ = ["Authenticate", "Relay", "RelayLimits"]
