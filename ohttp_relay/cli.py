@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from aiohttp import web
@@ -28,6 +28,8 @@ from ohttp_relay.server.run import Bind, run
 from ohttp_relay.transport.targets import TargetPolicy
 from ohttp_relay.transport.urls import check_url
 from ohttp_relay.transport.websocket import SocketLimits
+
+_KEMS: Final = {"x25519": KemId.X25519, "xwing": KemId.X_WING, "p256": KemId.P256}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."
@@ -238,7 +240,7 @@ def generate(
 ) -> None:
     """Make a key ring; refuses to replace one."""
     try:
-        kems = [KemId[name.upper()] for name in kem or ["x25519"]]
+        kems = [_KEMS[name.lower()] for name in kem or ["x25519"]]
     except KeyError as error:
         raise ConfigurationError(f"unknown KEM {error}, expected x25519, xwing or p256") from None
     with KeyRing.locked(keys):

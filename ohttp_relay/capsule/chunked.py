@@ -16,8 +16,8 @@ from ohttp_relay.capsule.format import HEADER_SIZE, enc_size, response_cipher
 from ohttp_relay.capsule.gateway import open_header
 from ohttp_relay.errors import BodyTooLarge, OpenFailed, TruncatedCapsule
 from ohttp_relay.hpke.kem import KemSecret
-from ohttp_relay.hpke.recipient import Context
-from ohttp_relay.hpke.suites import TAG_SIZE, Aead, AeadId, Cipher, Sequence, Suite, open_sealed
+from ohttp_relay.hpke.sender import SenderContext
+from ohttp_relay.hpke.suites import TAG_SIZE, Aead, AeadId, Cipher, Exporter, Sequence, Suite, open_sealed
 from ohttp_relay.keys.configuration import KeyConfig
 from ohttp_relay.keys.ring import KeyRing
 
@@ -167,7 +167,7 @@ class ChunkReader:
         return plaintext
 
 
-def _response_box(context: Context, enc: bytes, nonce: bytes) -> ResponseBox:
+def _response_box(context: Exporter, enc: bytes, nonce: bytes) -> ResponseBox:
     secret = context.export(RESPONSE_LABEL, context.aead.entropy_size)
     return ResponseBox(context.aead, *response_cipher(context.aead, secret, enc, nonce))
 
@@ -177,7 +177,7 @@ class ResponseReader:
 
     __slots__ = ("_context", "_enc", "_head", "_max", "_reader")
 
-    def __init__(self, context: Context, enc: bytes, max_chunk: int = MAX_CHUNK) -> None:
+    def __init__(self, context: SenderContext, enc: bytes, max_chunk: int = MAX_CHUNK) -> None:
         self._context = context
         self._enc = enc
         self._max = max_chunk

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ohttp_relay.capsule.format import REQUEST_LABEL, RESPONSE_LABEL, response_cipher
 from ohttp_relay.errors import NoUsableKey, TruncatedCapsule
-from ohttp_relay.hpke.kem import KEMS, KemSecret
-from ohttp_relay.hpke.recipient import Context, Schedule
-from ohttp_relay.hpke.suites import TAG_SIZE, Suite, open_sealed
+from ohttp_relay.hpke.kem import KEMS, KemId, KemSecret
+from ohttp_relay.hpke.sender import SenderContext, start_sending
+from ohttp_relay.hpke.suites import TAG_SIZE, AeadId, Suite, open_sealed
 from ohttp_relay.keys.configuration import KeyConfig
 
 
@@ -16,7 +16,7 @@ from ohttp_relay.keys.configuration import KeyConfig
 class ResponseOpener:
     """The client's end: opens the response to one request."""
 
-    _context: Context
+    _context: SenderContext
     _enc: bytes
 
     def open(self, capsule: bytes) -> bytes:
@@ -34,19 +34,19 @@ class ResponseOpener:
 
 def start_request(
     config: KeyConfig, suite: Suite | None, label: bytes, ephemeral: KemSecret | None = None
-) -> tuple[bytes, bytes, Context]:
+) -> tuple[bytes, bytes, SenderContext]:
     """Return (header, enc, fresh context) for a request to the key of `config`.  Raises NoUsableKey."""
     chosen = suite or config.choose()
-    kem = KEMS.get(config.kem_id)
-    if kem is None or chosen is None or not chosen.supported:
+    if config.kem_id not in KEMS or chosen is None or not chosen.supported:
         raise NoUsableKey("the key configuration has no KEM, KDF and AEAD supported here")
     ids = b"".join(part.to_bytes(2, "big") for part in (config.kem_id, chosen.kdf, chosen.aead))
     header = config.key_id.to_bytes(1, "big") + ids
+    kem, aead, info = KemId(config.kem_id), AeadId(chosen.aead), label + b"\x00" + header
     try:
-        shared, enc = kem.encapsulate(config.public_key, ephemeral)
+        enc, context = start_sending(kem, aead, config.public_key, info, ephemeral)
     except ValueError:
         raise NoUsableKey("the key configuration's public key is not one of its KEM") from None
-    return header, enc, Schedule(config.kem_id, chosen, label + b"\x00" + header).context(shared)
+    return header, enc, context
 
 
 def encapsulate_request(

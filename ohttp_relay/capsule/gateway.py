@@ -9,7 +9,7 @@ from typing import Any, Final
 from ohttp_relay.capsule.format import HEADER_SIZE, REQUEST_LABEL, RESPONSE_LABEL, response_cipher
 from ohttp_relay.errors import CapsuleError, TruncatedCapsule
 from ohttp_relay.hpke.kem import PrivateKey
-from ohttp_relay.hpke.recipient import Context, Schedule
+from ohttp_relay.hpke.recipient import RecipientContext, Schedule
 from ohttp_relay.hpke.suites import TAG_SIZE
 from ohttp_relay.keys.ring import KeyRing
 
@@ -44,7 +44,7 @@ class OpenedRequest:
 
     __slots__ = ("_context", "enc", "request")
 
-    def __init__(self, request: bytes, enc: bytes, context: Context) -> None:
+    def __init__(self, request: bytes, enc: bytes, context: RecipientContext) -> None:
         self.request = request
         self.enc = enc
         self._context = context
@@ -58,7 +58,7 @@ class OpenedRequest:
         return nonce + cipher.encrypt(base, response, None)
 
 
-def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, Context]:
+def open_header(ring: KeyRing, data: bytes, label: bytes) -> tuple[bytes, RecipientContext]:
     """Return (enc, context) of a request whose first bytes are `data`.
 
     Raises TruncatedCapsule, UnknownKey, or OpenFailed for an impossible encapsulated key.
@@ -84,7 +84,7 @@ def decapsulate_request(ring: KeyRing, capsule: bytes) -> OpenedRequest:
     return _open(capsule, enc, context)
 
 
-def _open(capsule: bytes, enc: bytes, context: Context) -> OpenedRequest:
+def _open(capsule: bytes, enc: bytes, context: RecipientContext) -> OpenedRequest:
     ciphertext = capsule[HEADER_SIZE + len(enc) :]
     if len(ciphertext) < TAG_SIZE:
         raise TruncatedCapsule(f"a sealed request has at least {TAG_SIZE} bytes, got {len(ciphertext)}")
@@ -104,7 +104,7 @@ def decapsulate_requests(ring: KeyRing, capsules: Iterable[bytes]) -> list[Opene
         private, schedule, enc, capsule = begun
         return private.decapsulate(enc), schedule, enc, capsule
 
-    def derive(agreed: tuple[bytes, Schedule, bytes, bytes]) -> tuple[bytes, bytes, Context]:
+    def derive(agreed: tuple[bytes, Schedule, bytes, bytes]) -> tuple[bytes, bytes, RecipientContext]:
         shared, schedule, enc, capsule = agreed
         return capsule, enc, schedule.context(shared)
 

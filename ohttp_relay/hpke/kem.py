@@ -1,4 +1,6 @@
-"""Key encapsulation for HPKE: DHKEM(X25519), DHKEM(P-256) and X-Wing (ML-KEM-768 with X25519).
+"""KEMs of HPKE, the recipient's end: DHKEM(X25519), DHKEM(P-256) and X-Wing (ML-KEM-768 with X25519).
+
+Senders encapsulate by `pyhpke`, to which `sender` adds the X-Wing of this module.
 
 Sources: RFC 9180, section 4.1, for the two DHKEMs; draft-connolly-cfrg-xwing-kem and
 draft-ietf-hpke-pq for X-Wing (HPKE KEM 0x647a).
@@ -31,7 +33,7 @@ class KemId(IntEnum):
 
     P256 = 0x0010
     X25519 = 0x0020
-    XWING = 0x647A
+    X_WING = 0x647A
 
 
 class KemSecret(Secret):
@@ -76,9 +78,6 @@ class Kem(Protocol):
     def derive(self, ikm: bytes) -> PrivateKey:
         """Derive a private key (RFC 9180, section 7.1.3)."""
 
-    def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
-        """Return (shared secret, enc).  `ephemeral` is for vectors only.  Raises ValueError for a bad key."""
-
 
 _X25519_SUITE: Final = b"KEM\x00\x20"
 _X25519_EAE: Final = HmacKey(b"", labeled(_X25519_SUITE, b"eae_prk"))
@@ -92,14 +91,6 @@ class X25519Key:
 
     scalar: KemSecret
     public: bytes
-
-    def exchange(self, public: bytes) -> bytes:
-        """Return the Diffie-Hellman secret, 32 bytes.  Raises ValueError if it would be zero."""
-        try:
-            # libsodium takes the point as bytes, which spares the key object of the other library.
-            return crypto_scalarmult(self.scalar.reveal(), public)
-        except (CryptoError, NaClValueError):
-            raise ValueError("not a usable X25519 point") from None
 
     def decapsulate(self, enc: bytes) -> bytes:
         """Return the shared secret (RFC 9180, section 4.1, Decap)."""
@@ -135,13 +126,6 @@ class X25519Kem:
         """Derive a private key (RFC 9180, section 7.1.3)."""
         prk = labeled_extract(b"", _X25519_SUITE, b"dkp_prk", ikm)
         return self.load(KemSecret(labeled_expand(prk, _X25519_SUITE, b"sk", b"", 32)))
-
-    def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
-        """Return (shared secret, enc)."""
-        mine = self.load(ephemeral) if ephemeral else self.generate()
-        shared = mine.exchange(public)
-        prk = _X25519_EAE.digest(shared)
-        return prf(prk, _X25519_SHARED + mine.public + public + b"\x01"), mine.public
 
 
 def _p256_shared(shared: bytes, enc: bytes, public: bytes) -> bytes:
@@ -206,43 +190,64 @@ class P256Kem:
                 continue
         raise ValueError("no P-256 key derives from this input")
 
-    def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
-        """Return (shared secret, enc)."""
-        mine = self.load(ephemeral) if ephemeral else self.generate()
-        shared = mine.key.exchange(ec.ECDH(), _p256_point(public))
-        return _p256_shared(shared, mine.public, public), mine.public
-
     @staticmethod
     def _wrap(key: ec.EllipticCurvePrivateKey) -> P256Key:
         return P256Key(key, key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
 
 
-_XWING_LABEL: Final = rb"\.//^" + b"\\"
+_X_WING_LABEL: Final = rb"\.//^" + b"\\"
 _MLKEM_PUBLIC, _MLKEM_CIPHERTEXT = 1184, 1088
 
 
 def _xwing_combine(mlkem_shared: bytes, x_shared: bytes, x_enc: bytes, x_public: bytes) -> bytes:
-    return hashlib.sha3_256(mlkem_shared + x_shared + x_enc + x_public + _XWING_LABEL).digest()
+    return hashlib.sha3_256(mlkem_shared + x_shared + x_enc + x_public + _X_WING_LABEL).digest()
 
 
 @dataclass(frozen=True, slots=True)
-class XWingKey:
-    """An X-Wing private key, held as its seed and the two keys expanded from it."""
+class XWingPair:
+    """The two private keys of an X-Wing key, and its public key of 1216 bytes."""
 
-    seed: KemSecret
     lattice: mlkem.MLKEM768PrivateKey
     curve: X25519PrivateKey
     public: bytes
 
+    @classmethod
+    def of(cls, expanded: bytes) -> XWingPair:
+        """Return the pair of an ML-KEM-768 seed (64 bytes) and an X25519 scalar (32).  Raises ValueError."""
+        lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+        curve = X25519PrivateKey.from_private_bytes(expanded[64:])
+        public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
+        return cls(lattice, curve, public)
+
+    def decapsulate(self, enc: bytes) -> bytes:
+        """Return the shared secret (draft-connolly-cfrg-xwing-kem, Decapsulate).
+
+        Raises ValueError if `enc` is not 1120 bytes or its point is of low order.
+        """
+        ciphertext, x_enc = enc[:_MLKEM_CIPHERTEXT], enc[_MLKEM_CIPHERTEXT:]
+        lattice_shared = self.lattice.decapsulate(ciphertext)
+        curve_shared = self.curve.exchange(X25519PublicKey.from_public_bytes(x_enc))
+        return _xwing_combine(lattice_shared, curve_shared, x_enc, self.public[_MLKEM_PUBLIC:])
+
+
+@dataclass(frozen=True, slots=True)
+class XWingKey:
+    """An X-Wing private key: its seed, and the pair that follows from it."""
+
+    seed: KemSecret
+    pair: XWingPair
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 1216 bytes."""
+        return self.pair.public
+
     def decapsulate(self, enc: bytes) -> bytes:
         """Return the shared secret (draft-connolly-cfrg-xwing-kem, Decapsulate)."""
-        ciphertext, x_enc = enc[:_MLKEM_CIPHERTEXT], enc[_MLKEM_CIPHERTEXT:]
         try:
-            lattice_shared = self.lattice.decapsulate(ciphertext)
-            curve_shared = self.curve.exchange(X25519PublicKey.from_public_bytes(x_enc))
+            return self.pair.decapsulate(enc)
         except ValueError:
             raise OpenFailed("encapsulated key is not a usable X-Wing ciphertext") from None
-        return _xwing_combine(lattice_shared, curve_shared, x_enc, self.public[_MLKEM_PUBLIC:])
 
     def secret(self) -> KemSecret:
         """Return the seed, 32 bytes."""
@@ -252,7 +257,7 @@ class XWingKey:
 class XWingKem:
     """X-Wing: enc 1120 bytes, public key 1216, private key a seed of 32."""
 
-    id: Final = KemId.XWING
+    id: Final = KemId.X_WING
     enc_size: Final = 1120
     public_size: Final = 1216
 
@@ -265,20 +270,14 @@ class XWingKem:
         seed = secret.reveal()
         if len(seed) != 32:
             raise ValueError("an X-Wing private key is a seed of 32 bytes")
-        expanded = hashlib.shake_256(seed).digest(96)
-        lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
-        curve = X25519PrivateKey.from_private_bytes(expanded[64:])
-        public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
-        return XWingKey(secret, lattice, curve, public)
+        return XWingKey(secret, XWingPair.of(hashlib.shake_256(seed).digest(96)))
 
     def derive(self, ikm: bytes) -> XWingKey:
         """Derive a private key: SHAKE256 of the input (draft-connolly-cfrg-xwing-kem, "Use in HPKE")."""
         return self.load(KemSecret(hashlib.shake_256(ikm).digest(32)))
 
-    def encapsulate(self, public: bytes, ephemeral: KemSecret | None = None) -> tuple[bytes, bytes]:
-        """Return (shared secret, enc).  `ephemeral` is not supported: ML-KEM picks its own randomness."""
-        if ephemeral:
-            raise ValueError("X-Wing encapsulation takes no fixed ephemeral key")
+    def encapsulate(self, public: bytes) -> tuple[bytes, bytes]:
+        """Return (shared secret, enc) for a public key of 1216 bytes.  Raises ValueError for a bad one."""
         x_public = public[_MLKEM_PUBLIC:]
         lattice = mlkem.MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC])
         lattice_shared, ciphertext = lattice.encapsulate()

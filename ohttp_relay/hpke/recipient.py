@@ -14,8 +14,8 @@ from ohttp_relay.hpke.hkdf import HASH_SIZE, labeled, labeled_extract, labeled_i
 from ohttp_relay.hpke.suites import AEADS, NONCE_SIZE, OPEN_FAILED, Sequence, Suite
 
 
-class Context(Sequence):
-    """One end of an HPKE context: seals (sender) or opens (recipient) in sequence, exports secrets."""
+class RecipientContext(Sequence):
+    """The recipient's end of one HPKE context: opens in sequence, exports secrets."""
 
     __slots__ = ("_cipher", "_exporter", "_schedule", "aead")
 
@@ -26,10 +26,6 @@ class Context(Sequence):
         self._cipher = aead.make(key)
         self._exporter = exporter
         self._schedule = schedule
-
-    def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
-        """Return the next ciphertext, 16 bytes longer than the plaintext."""
-        return self._cipher.encrypt(self.take(), plaintext, aad or None)
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next plaintext.  Raises OpenFailed."""
@@ -44,7 +40,7 @@ class Context(Sequence):
 
 
 class Schedule:
-    """The key schedule of one suite and one info (RFC 9180, section 5.1), its constant half done."""
+    """The key schedule of one suite and one info (RFC 9180, section 5.1), the constant half of it computed."""
 
     __slots__ = ("_expanded", "_exports", "_secret", "_suite_id", "aead")
 
@@ -64,13 +60,13 @@ class Schedule:
             labeled_info(HASH_SIZE, suite_id, b"exp", context),
         )
 
-    def context(self, shared_secret: bytes) -> Context:
+    def context(self, shared_secret: bytes) -> RecipientContext:
         """Return the context that follows from a KEM's shared secret."""
         key, nonce, exporter = prf_three(prf(shared_secret, self._secret), *self._expanded)
-        return Context(self, key[: self.aead.key_size], nonce[:NONCE_SIZE], exporter)
+        return RecipientContext(self, key[: self.aead.key_size], nonce[:NONCE_SIZE], exporter)
 
     def export_info(self, context: bytes, length: int) -> bytes:
-        """Return what an export of `length` <= 32 bytes feeds to HMAC; computed once for each context."""
+        """Return the input of HMAC in an export of `length` <= 32 bytes; computed once for each `context`."""
         found = self._exports.get((context, length))
         if found is None:
             found = self._exports[context, length] = labeled_info(length, self._suite_id, b"sec", context)

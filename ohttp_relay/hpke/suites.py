@@ -90,6 +90,17 @@ def open_sealed(cipher: Cipher, nonce: bytes, data: bytes, aad: bytes) -> bytes:
         raise OpenFailed(OPEN_FAILED) from None
 
 
+class Exporter(Protocol):
+    """An HPKE context as far as it exports secrets."""
+
+    @property
+    def aead(self) -> Aead:
+        """The AEAD of the context's suite."""
+
+    def export(self, context: bytes, length: int) -> bytes:
+        """Return a secret of `length` bytes (RFC 9180, section 5.3)."""
+
+
 class Sequence:
     """Nonces of a context: the base nonce XOR a counter, big-endian (RFC 9180, section 5.2)."""
 

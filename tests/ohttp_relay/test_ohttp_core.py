@@ -115,16 +115,16 @@ ONE_SHOT_AEADS = {
 
 
 def xwing_pair() -> tuple[XWingKey, one_shot.MLKEM768X25519PrivateKey]:
-    ours = KEMS[KemId.XWING].generate()
+    ours = KEMS[KemId.X_WING].generate()
     assert isinstance(ours, XWingKey)
-    return ours, one_shot.MLKEM768X25519PrivateKey(ours.lattice, ours.curve)
+    return ours, one_shot.MLKEM768X25519PrivateKey(ours.pair.lattice, ours.pair.curve)
 
 
 @pytest.mark.parametrize("aead", list(ONE_SHOT_AEADS))
 def test_cryptographys_one_shot_hpke_agrees_on_x_wing(aead: AeadId) -> None:
     ours, theirs = xwing_pair()
     suite = one_shot.Suite(one_shot.KEM.MLKEM768_X25519, one_shot.KDF.HKDF_SHA256, ONE_SHOT_AEADS[aead])
-    config = KeyConfig(3, KemId.XWING, ours.public)
+    config = KeyConfig(3, KemId.X_WING, ours.public)
     capsule, _ = encapsulate_request(config, b"from us", Suite(HKDF_SHA256, aead))
     info = REQUEST_LABEL + b"\0" + capsule[:7]
     assert suite.decrypt(capsule[7:], theirs, info=info) == b"from us"
@@ -136,7 +136,7 @@ def test_cryptographys_one_shot_hpke_agrees_on_x_wing(aead: AeadId) -> None:
 def test_x_wing_keys_expand_as_the_draft_says() -> None:
     # First vector of draft-connolly-cfrg-xwing-kem: the start of seed and public key.
     seed = bytes.fromhex("7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26")
-    public = KEMS[KemId.XWING].load(KemSecret(seed)).public
+    public = KEMS[KemId.X_WING].load(KemSecret(seed)).public
     assert public.hex().startswith("e2236b35a8c24b39b10aa1323a96a919a2ced88400633a7b07131713fc14b2b5")
 
 
@@ -171,7 +171,7 @@ def test_an_impossible_encapsulated_key_is_refused() -> None:
     for kem, enc in (
         (KemId.X25519, bytes(32)),
         (KemId.P256, b"\x04" + bytes(64)),
-        (KemId.XWING, bytes(1120)),
+        (KemId.X_WING, bytes(1120)),
     ):
         ring = KeyRing.generate([kem])
         capsule, _ = encapsulate_request(ring.public_configs()[0], b"x")
@@ -255,9 +255,9 @@ def test_any_bytes_give_a_list_or_an_error(data: bytes) -> None:
 
 
 def test_the_choice_follows_kem_preference_then_the_list() -> None:
-    ring = KeyRing.generate([KemId.P256, KemId.X25519, KemId.XWING])
+    ring = KeyRing.generate([KemId.P256, KemId.X25519, KemId.X_WING])
     configs = decode_key_list(ring.public_list())
-    assert choose_config(configs)[0].kem_id == KemId.XWING
+    assert choose_config(configs)[0].kem_id == KemId.X_WING
     assert choose_config(configs, [KemId.P256])[0].kem_id == KemId.P256
     odd = KeyConfig(1, KemId.X25519, X.public_key, (Suite(9, 9), Suite(HKDF_SHA256, AeadId.AES_256_GCM)))
     assert choose_config([odd])[1].aead == AeadId.AES_256_GCM
@@ -277,7 +277,7 @@ class Clock:
 
 
 def test_rings_survive_a_restart_with_tight_permissions(tmp_path) -> None:
-    ring = KeyRing.generate([KemId.X25519, KemId.P256, KemId.XWING])
+    ring = KeyRing.generate([KemId.X25519, KemId.P256, KemId.X_WING])
     ring.save(tmp_path / "keys")
     assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "keys" / "keyring.json").stat().st_mode & 0o777 == 0o600
