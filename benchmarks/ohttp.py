@@ -30,26 +30,24 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
-from ohttp_relay.bhttp.message import Request, Response
-from ohttp_relay.capsule.client import ResponseOpener, encapsulate_request
+from ohttp_relay.bhttp import Request, Response
+from ohttp_relay.capsule import ResponseOpener, decapsulate_request, encapsulate_request
 from ohttp_relay.capsule.format import REQUEST_LABEL, RESPONSE_LABEL
-from ohttp_relay.capsule.gateway import decapsulate_request
-from ohttp_relay.client.http_client import OhttpClient
-from ohttp_relay.client.key_sources import PinnedKeys
-from ohttp_relay.gateway.replay import ReplayGuard
-from ohttp_relay.gateway.resource import DEFAULT_PATH, UNDATED_WINDOW, Gateway
-from ohttp_relay.gateway.rotation import KeyKeeper
-from ohttp_relay.gateway.shared_replay import SharedReplayCache
-from ohttp_relay.hpke.kem import KEMS, KemId
-from ohttp_relay.hpke.suites import AeadId, Suite
-from ohttp_relay.keys.configuration import DEFAULT_SUITES, KeyConfig
-from ohttp_relay.keys.ring import GatewayKey, KeyRing
-from ohttp_relay.relay.resource import Relay
-from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.run import Bind, open_sockets, run_on
+from ohttp_relay.client import OhttpClient, PinnedKeys
+from ohttp_relay.gateway import (
+    DEFAULT_PATH,
+    UNDATED_WINDOW,
+    Gateway,
+    KeyKeeper,
+    ReplayGuard,
+    SharedReplayCache,
+)
+from ohttp_relay.hpke import KEMS, AeadId, KemId, Suite
+from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
+from ohttp_relay.relay import Relay
+from ohttp_relay.server import Bind, Metrics, open_sockets, run_on
+from ohttp_relay.transport import Handler, StreamedResponse, TargetPolicy
 from ohttp_relay.transport.dates import format_date
-from ohttp_relay.transport.streams import Handler, StreamedResponse
-from ohttp_relay.transport.targets import TargetPolicy
 
 BODY = bytes(1024)
 CONNECTIONS = 64

@@ -26,12 +26,10 @@ from mimi_mmr.endpoints import PROBLEM, PROBLEM_URN, ProviderList
 from mimi_mmr.errors import BodyTooLarge, IdentityError, MmrError, PeerError, PrivatePathFailed, from_code
 from mimi_mmr.provider_keys import ProviderKeysTBS
 from mimi_mmr.secret import AccessToken
-from ohttp_relay.bhttp.message import Request
-from ohttp_relay.client.http_client import OhttpClient
-from ohttp_relay.client.websocket_client import OhttpSocket
+from ohttp_relay.bhttp import Request
+from ohttp_relay.client import OhttpClient, OhttpSocket
 from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
-from ohttp_relay.transport.http import AUTO_HEADERS, read_limited
-from ohttp_relay.transport.websocket import Close
+from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
 
 MAX_ANSWER = 1 << 28
 MAX_PROBLEM = 1 << 16

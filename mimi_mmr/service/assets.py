@@ -23,7 +23,7 @@ from mimi_mmr.service.peers import Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.router import Call, Reply, Router
 from mimi_mmr.service.run import HEALTH, Drain, health
-from ohttp_relay.transport.http import AUTO_HEADERS, hide_server
+from ohttp_relay.transport import AUTO_HEADERS, hide_server
 
 ROLE = "assets"
 _NAME = re.compile(r"[0-9a-f]{32}\Z")

@@ -18,7 +18,7 @@ from mimi_mmr.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.config import Settings
 from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
 from mimi_mmr.sealing import Kem, SealingKey
-from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.keys import KeyRing
 
 _SQLITE = b"SQLite format 3\0"
 

@@ -25,7 +25,7 @@ from mimi_mmr.labels import SigningKey, verify
 from mimi_mmr.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.service.record import Recorder
 from ohttp_relay.errors import OhttpError
-from ohttp_relay.transport.http import AUTO_HEADERS, read_limited
+from ohttp_relay.transport import AUTO_HEADERS, read_limited
 
 CLOCK_SKEW = 300
 KEYS_PATH = "/.well-known/mimi-mmr-provider"

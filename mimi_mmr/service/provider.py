@@ -46,18 +46,14 @@ from mimi_mmr.store.accounts import AccountStore
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.deliveries import DeliveryStore
 from mimi_mmr.store.hub import HubStore
-from ohttp_relay.bhttp import message as bhttp
-from ohttp_relay.download.proxy import PREFIX as DOWNLOAD_PREFIX
-from ohttp_relay.download.proxy import DownloadProxy
-from ohttp_relay.gateway.resource import DEFAULT_PATH as GATEWAY_PATH
-from ohttp_relay.gateway.resource import Gateway, GatewayLimits
-from ohttp_relay.gateway.rotation import KeyKeeper
-from ohttp_relay.relay.resource import Relay
-from ohttp_relay.server.sockets import Sockets
-from ohttp_relay.transport.http import hide_server
-from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.streams import AnyResponse
-from ohttp_relay.transport.targets import TargetPolicy
+from ohttp_relay import bhttp
+from ohttp_relay.download import PREFIX as DOWNLOAD_PREFIX
+from ohttp_relay.download import DownloadProxy
+from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
+from ohttp_relay.gateway import Gateway, GatewayLimits, KeyKeeper
+from ohttp_relay.relay import Relay
+from ohttp_relay.server import Sockets
+from ohttp_relay.transport import AnyResponse, Observer, Seen, TargetPolicy, hide_server
 
 KEYS_LIFETIME = 7 * 86400
 HOUSEKEEPING_SECONDS = 3600.0

@@ -30,9 +30,9 @@ from mimi_mmr.errors import (
     WrongEpoch,
 )
 from mimi_mmr.service.record import Recorder
+from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
-from ohttp_relay.bhttp import message as bhttp
-from ohttp_relay.transport.http import read_limited
+from ohttp_relay.transport import read_limited
 
 CONTENT_TYPE = "application/octet-stream"
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from mimi_mmr.config import ServerTls, activated_socket
 from mimi_mmr.errors import ConfigError
-from ohttp_relay.transport.streams import abort
+from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll

@@ -1,1 +1,8 @@
-"""relay."""
+"""The Oblivious Relay Resource (RFC 9458, sections 5 and 6.2)."""
+
+from __future__ import annotations
+
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.resource import Authenticate, Relay, RelayLimits
+
+__all__ = ["Authenticate", "RateLimit", "Relay", "RelayLimits"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import web
-from ohttp_world import World
 
-from ohttp_relay.server.run import Bind, open_sockets
-from ohttp_relay.server.run import serve as run
+from ohttp_relay.server import Bind, open_sockets
+from ohttp_relay.server import serve as run
+from tests.ohttp_relay.world import World
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 

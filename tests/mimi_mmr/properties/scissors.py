@@ -23,12 +23,11 @@ from mimi_mmr.service.router import Call, Router
 from mimi_mmr.store import tables
 from mimi_mmr.store.database import Database
 from mimi_mmr.store.deliveries import DeliveryStore
-from ohttp_relay.client.http_client import OhttpClient
-from ohttp_relay.client.key_sources import PinnedKeys
-from ohttp_relay.gateway.resource import DEFAULT_PATH, Gateway
-from ohttp_relay.keys.ring import KeyRing
-from ohttp_relay.relay.resource import Relay
-from ohttp_relay.transport.websocket import SocketLimits
+from ohttp_relay.client import OhttpClient, PinnedKeys
+from ohttp_relay.gateway import DEFAULT_PATH, Gateway
+from ohttp_relay.keys import KeyRing
+from ohttp_relay.relay import Relay
+from ohttp_relay.transport import SocketLimits
 
 DOMAIN = "a.example"
 LIMITS = SocketLimits(closing_seconds=0.5)

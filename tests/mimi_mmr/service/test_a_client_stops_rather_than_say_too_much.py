@@ -33,7 +33,7 @@ from mimi_mmr.provider_keys import ProviderKeys
 from mimi_mmr.queues import queue_id
 from mimi_mmr.sealing import Kem, SealingKey
 from mimi_mmr.uris import Kind, MimiUri
-from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.keys import KeyRing
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 from tests.mimi_mmr.service.doors import frames
 

@@ -23,7 +23,7 @@ from mimi_mmr.service import peers
 from mimi_mmr.service.peers import KEYS_PATH, Peers
 from mimi_mmr.service.record import Recorder
 from mimi_mmr.service.run import server_tls
-from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.keys import KeyRing
 
 B = "b.example"
 
