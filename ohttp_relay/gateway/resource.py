@@ -38,7 +38,7 @@ from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.sockets import GatewaySockets
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
-from ohttp_relay.server.fast_http import Head, Visit
+from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.reply import Reply
 from ohttp_relay.server.service import Service
@@ -133,7 +133,7 @@ class Gateway(Service):
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
         """Return an application that serves the gateway alone and closes it at the end."""
-        return self._application(self.routes(path), self.sockets.stop, _AtTheDoor(self, path))
+        return self._application(self.routes(path), self.sockets.stop, _FastPath(self, path))
 
     # Requests
 
@@ -264,24 +264,24 @@ class Gateway(Service):
 
 
 @dataclass(frozen=True, slots=True)
-class _AtTheDoor:
-    """The gateway as it answers whole requests without the HTTP library."""
+class _FastPath:
+    """The gateway as a handler of the fast path."""
 
     gateway: Gateway
     path: str
 
-    def expects(self, head: Head) -> bool:
+    def expects(self, head: RequestHead) -> bool:
         return (
             head.path == self.path
             and head.length <= self.gateway.limits.request
             and media_type(head.fields.get("content-type")) == REQUEST_TYPE
         )
 
-    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply]]:
+    def receive(self, requests: Sequence[WholeRequest]) -> Sequence[Reply | Awaitable[Reply]]:
         if self.gateway.observed:
-            for visit in visits:
-                self.gateway.see_whole("gateway.received", visit)
-        return self.gateway.receive([visit.body for visit in visits])
+            for request in requests:
+                self.gateway.see_whole("gateway.received", request)
+        return self.gateway.receive([request.body for request in requests])
 
 
 def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:

@@ -29,9 +29,9 @@ from ohttp_relay.relay.key_lists import KeyShelf
 from ohttp_relay.relay.rate_limit import RateLimit
 from ohttp_relay.relay.sockets import RelaySockets
 from ohttp_relay.relay.upload import Upload
-from ohttp_relay.server.fast_http import Head, Visit
+from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Passing, Reply
+from ohttp_relay.server.reply import Reply, StreamedReply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import (
     AUTO_HEADERS,
@@ -140,9 +140,9 @@ class Relay(Service):
 
     def app(self, prefix: str = "") -> web.Application:
         """Return an application that serves the relay alone and closes it at the end."""
-        # Who decides by a request of the HTTP library's gets one for each.
-        resident = _AtTheDoor(self, prefix) if self._authenticate is None else None
-        return self._application(self.routes(prefix), self.sockets.stop, resident)
+        # `authenticate` takes a request of the HTTP library, so the fast path cannot serve it.
+        handler = _FastPath(self, prefix) if self._authenticate is None else None
+        return self._application(self.routes(prefix), self.sockets.stop, handler)
 
     async def close(self) -> None:
         """Close the sessions that are the relay's own."""
@@ -185,13 +185,13 @@ class Relay(Service):
         """Tell whether a gateway has this name."""
         return name in self._gateways
 
-    def receive(self, name: str, visit: Visit) -> Reply | Awaitable[Reply | Passing]:
-        """Return the answer to a small request, or what will be it; never raises."""
-        if self._rate is not None and not self._rate.allows(visit.visitor.peer):
+    def receive(self, name: str, request: WholeRequest) -> Reply | Awaitable[Reply | StreamedReply]:
+        """Return the reply to a small request, or an awaitable of it; neither raises."""
+        if self._rate is not None and not self._rate.allows(request.sender.peer):
             return _too_many(self._rate)
         if self.observed:
-            self.see_whole("relay.received", visit)
-        return self._forward(name, REQUEST_TYPE, visit.body)
+            self.see_whole("relay.received", request)
+        return self._forward(name, REQUEST_TYPE, request.body)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if not self.knows(request.match_info["name"]):
@@ -219,7 +219,7 @@ class Relay(Service):
         reply = await self._forward(request.match_info["name"], kind, body)
         return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
 
-    async def _forward(self, name: str, kind: str, body: bytes) -> Reply | Passing:
+    async def _forward(self, name: str, kind: str, body: bytes) -> Reply | StreamedReply:
         """Return a gateway's answer to a request that is there whole; raises nothing."""
         if not body:
             return Reply.text(400, "the request has no content")
@@ -255,7 +255,7 @@ class Relay(Service):
         headers: dict[str, str],
         patience: asyncio.Timeout,
         upload: Upload | None = None,
-    ) -> Reply | Passing:
+    ) -> Reply | StreamedReply:
         if self._observe is not None:
             body, fields = data if isinstance(data, bytes) else b"", header_pairs(headers.items())
             self._observe("relay.forwarded", Seen(target=str(self._gateways[name]), fields=fields, body=body))
@@ -275,7 +275,7 @@ class Relay(Service):
             answer.close()
             raise
 
-    async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | Passing:
+    async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | StreamedReply:
         """Hand the gateway's answer back: at once if it is small, else piece by piece."""
         headers = answer.headers
         length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
@@ -289,7 +289,9 @@ class Relay(Service):
             self._keys.doubt(name)
         return Reply(answer.status, fields, content)
 
-    def _return_pieces(self, answer: aiohttp.ClientResponse, fields: tuple[Field, ...]) -> Reply | Passing:
+    def _return_pieces(
+        self, answer: aiohttp.ClientResponse, fields: tuple[Field, ...]
+    ) -> Reply | StreamedReply:
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
         whole = media_type(answer.headers.get("Content-Type")) != chunked.RESPONSE_TYPE
         most = self.limits.response if whole else self.limits.stream
@@ -299,7 +301,7 @@ class Relay(Service):
         stack = AsyncExitStack()
         stack.callback(answer.close)
         pieces = OwnedStream(self._pieces(answer, most), stack)
-        return Passing(answer.status, fields, answer.content_length, pieces)
+        return StreamedReply(answer.status, fields, answer.content_length, pieces)
 
     async def _pieces(self, answer: aiohttp.ClientResponse, left: int) -> AsyncGenerator[bytes, None]:
         """Give an answer's pieces.  Raises BodyTooLarge after `left` bytes."""
@@ -327,13 +329,13 @@ class Relay(Service):
 
 
 @dataclass(frozen=True, slots=True)
-class _AtTheDoor:
-    """The relay as it answers small requests without the HTTP library."""
+class _FastPath:
+    """The relay as a handler of the fast path."""
 
     relay: Relay
     prefix: str
 
-    def expects(self, head: Head) -> bool:
+    def expects(self, head: RequestHead) -> bool:
         return (
             head.path.startswith(f"{self.prefix}/")
             and self.relay.knows(self._name(head))
@@ -342,10 +344,10 @@ class _AtTheDoor:
             and head.length <= min(self.relay.limits.buffered, self.relay.limits.request)
         )
 
-    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
-        return [self.relay.receive(self._name(visit.head), visit) for visit in visits]
+    def receive(self, requests: Sequence[WholeRequest]) -> Sequence[Reply | Awaitable[Reply | StreamedReply]]:
+        return [self.relay.receive(self._name(request.head), request) for request in requests]
 
-    def _name(self, head: Head) -> str:
+    def _name(self, head: RequestHead) -> str:
         return head.path.removeprefix(f"{self.prefix}/")
 
 

@@ -1,6 +1,6 @@
-"""Numbers that all workers of a service add to and any of them reads, in memory that a fork shares.
+"""Counters that all workers of a service add to and any of them reads, in memory that a fork shares.
 
-Each worker adds to a row of its own, so nothing is locked, and a number costs an addition.
+Each worker adds to a row of its own.  So there is no lock, and counting costs one addition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SIZE: Final = 8  # bytes of a number
 
 
 class Counts:
-    """One row of numbers for each of `workers` processes; `names` say which, the last one stands for all others."""
+    """A row of numbers for each of `workers` processes; the last of `names` counts for every name not listed."""
 
     def __init__(self, names: Iterable[Hashable], workers: int) -> None:
         self._places = {name: at for at, name in enumerate(names)}
@@ -23,7 +23,7 @@ class Counts:
         self._row = self._rows[0]
 
     def enter(self, worker: int, gauges: Iterable[Hashable]) -> None:
-        """Add to the row of `worker` from now on; what its predecessor was at when it died is over."""
+        """Add to the row of `worker` from now on; set its `gauges`, left by a worker that died, to 0."""
         self._row = self._rows[worker]
         for name in gauges:
             self._row[self._places[name]] = 0.0

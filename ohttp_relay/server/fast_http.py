@@ -1,13 +1,41 @@
-"""Where a service's connections come in: whole requests of the usual kind are answered here and now.
+"""A fast path for small whole requests over HTTP/1.1, in front of the HTTP library.
 
-The HTTP library's machinery costs a gateway as much as its cryptography: a task, a request object, a stream
-and a table of headers for each request, whose head is, byte for byte, what the same relay sent before.  So a
-head is read once and then known; a request that is there whole is answered from its bytes; and all else (a
-head not seen whole at once, another method or path, chunked or large bodies, slow clients, odd or hostile
-framing) goes, with its connection and for good, to the library, whose limits and rules then hold.
+aiohttp costs a gateway as much time as its cryptography: for each request a task, a request object, a stream
+and a table of headers.  But a relay sends the same head with each request, byte for byte.  So this module
+parses a head once and remembers the result, and answers a request that has arrived whole from its bytes.
+Everything else goes to aiohttp together with its connection, which stays there: an unknown head, a head that
+does not arrive in one piece, another method or path, chunked or large content, a slow client, unusual or
+hostile framing.  The limits and rules of aiohttp then apply.  docs/adr/0002 says why this exists.
 
-Requests that came in one turn of the event loop are answered together: a service may then take each of its
-steps for all of them in a row, while the processor has that step's code at hand.
+Requests that arrive in one turn of the event loop are answered together.  A service may then take each of its
+steps for all of them in a row, while the code of that step is in the processor's caches.
+
+States of a connection, and what follows on an event:
+
+| state | event | what follows |
+| --- | --- | --- |
+| idle: no bytes of a request | a whole request of a known head arrives | submit it; -> submitted |
+| | a known head with part of its content | buffer it; -> partial |
+| | any other bytes | -> handed over |
+| | no request for `idle` seconds, or the server stops | -> closed |
+| partial: head whole, content not | the rest of the content arrives | submit it; -> submitted |
+| | 1 to 2 seconds pass, or the server stops | -> handed over |
+| submitted: with the service, in this turn | the service returns a reply | write it; -> idle or partial |
+| | the service returns an awaitable | start a task; -> waiting |
+| | the service raises, or the server gives up | -> closed |
+| waiting: a task awaits the reply | the task has a reply | write it; -> idle or partial |
+| | the task has a streamed reply | write its head and pieces; then as above |
+| | the task raises | -> closed |
+| | the server gives up, or the client disconnects | cancel the task; -> closed |
+| submitted, waiting | bytes of a further request | buffer them; over the limit, stop reading |
+| | end of the client's data | answer what was submitted; the transport then closes |
+| any but handed over | the client does not read (write buffer full) | answer no further request until it does |
+| | it does not read for `idle` seconds | -> closed, aborted |
+| | the client disconnects | -> closed |
+| handed over | anything | aiohttp's; this module has no part in it |
+| closed | anything | ignored |
+
+What was buffered while a connection was submitted or waiting is taken up as if it arrived after the reply.
 """
 
 from __future__ import annotations
@@ -23,31 +51,33 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Passing, Reply
+from ohttp_relay.server.reply import Reply, StreamedReply
 from ohttp_relay.transport.dates import format_date
 
 log = logging.getLogger(__name__)
 
-WHOLE: Final = 64 * 1024
-"""Bytes of a request's content that are waited for here; a larger one streams through the library."""
+MAX_CONTENT: Final = 64 * 1024
+"""Bytes of content that a request may have here; a larger one streams through the HTTP library."""
 
-_HEAD: Final = 4096
-_TOGETHER: Final = 16  # requests: the first one's answer waits for the last one's
-_KNOWN_HEADS: Final = 1024  # which relays share; in memory only, and forgotten when there are more
-_TICK: Final = 1.0
+_MAX_HEAD: Final = 4096
+_MAX_BATCH: Final = 16  # requests; the first one's reply waits for the last one's
+_MAX_KNOWN_HEADS: Final = (
+    1024  # several relays may share one; in memory only, all dropped when there are more
+)
+_TICK: Final = 1.0  # seconds
 _REQUEST: Final = re.compile(
     rb"POST (/[\x21\x22\x24-\x3e\x40-\x7e]*) HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[ \t]*[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+)\r\n"
 )
 _LENGTH: Final = re.compile(r"[0-9]{1,5}")
-# With any of these there is more to a request than its content: the library judges it.
+# With any of these there is more to a request than its content: the library decides.
 _UNUSUAL: Final = frozenset(
     {"connection", "content-encoding", "expect", "te", "transfer-encoding", "upgrade"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """The head of a usual request: path, fields with lower-case names, bytes of content."""
 
     path: str
@@ -55,11 +85,11 @@ class Head:
     length: int
 
     @classmethod
-    def parse(cls, data: bytes) -> Head | None:
-        """Return the head that `data` is, up to its empty line; None if it is not a usual one.
+    def parse(cls, data: bytes) -> RequestHead | None:
+        """Return the head in `data`, which ends with its empty line; None if it is not a usual one.
 
-        Usual is: POST in HTTP/1.1, each field once, in plain ASCII, Host and Content-Length among them, none
-        that changes framing or asks for more than an answer.
+        Usual is: POST in HTTP/1.1; each field once, in plain ASCII; Host and Content-Length among them; no
+        field that changes framing or asks for more than an answer.
         """
         match = _REQUEST.fullmatch(data)
         if match is None:
@@ -72,7 +102,7 @@ class Head:
         length = fields.get("content-length", "")
         if len(fields) < len(pairs) or "host" not in fields or _LENGTH.fullmatch(length) is None:
             return None
-        if not _UNUSUAL.isdisjoint(fields) or int(length) > WHOLE:
+        if not _UNUSUAL.isdisjoint(fields) or int(length) > MAX_CONTENT:
             return None
         return cls(path, fields, int(length))
 
@@ -82,332 +112,335 @@ class Head:
         return tuple(self.fields.items())
 
 
-class Resident(Protocol):
+class RequestHandler(Protocol):
     """A service that answers whole requests."""
 
-    def expects(self, head: Head) -> bool:
-        """Tell whether requests with this head are answered at the door."""
+    def expects(self, head: RequestHead) -> bool:
+        """Tell whether the service answers requests with this head on the fast path."""
 
-    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
-        """Return the answers to requests, in their order, or what will be them; never raises, now or later."""
+    def receive(self, requests: Sequence[WholeRequest]) -> Sequence[Reply | Awaitable[Reply | StreamedReply]]:
+        """Return the replies to `requests`, in their order, or awaitables of them.
+
+        Neither the call nor the awaitables may raise.
+        """
 
 
-class Visitor(Protocol):
-    """Who sends a request."""
+class Peer(Protocol):
+    """The sender of a request."""
 
     @property
     def peer(self) -> str:
-        """The address the connection comes from."""
+        """The address of the connection's other end."""
 
 
-class Visit(NamedTuple):
-    """A request that is there whole: its head, its content, who sent it."""
+class WholeRequest(NamedTuple):
+    """A request that has arrived whole: its head, its content, its sender."""
 
-    head: Head
+    head: RequestHead
     body: bytes
-    visitor: Visitor
+    sender: Peer
 
 
-class House:
-    """What the doors of one worker share: who answers, the library behind, known heads, the time.
+class FastServer:
+    """What the connections of one worker share: the service, the HTTP library, known heads, the time.
 
-    `library` makes a protocol of the HTTP library for a connection that is passed on.  `idle`: seconds that an
-    unused connection is kept.
+    `library` makes a protocol of the HTTP library for a connection that is handed over.  `idle`: seconds
+    after which an unused connection is closed.
     """
 
     def __init__(
         self,
-        resident: Resident,
+        handler: RequestHandler,
         library: Callable[[], asyncio.Protocol],
         metrics: Metrics | None = None,
         idle: float = 75.0,
     ) -> None:
-        self.resident = resident
+        self.handler = handler
         self.library = library
         self.metrics = metrics
         self.idle = idle
         self.loop = asyncio.get_running_loop()
-        self.doors: set[Door] = set()
+        self.connections: set[FastConnection] = set()
         self.closing = False
-        self._asked: list[tuple[Door, Visit, float]] = []
-        self._heads: dict[bytes, Head | None] = {}
+        self._submitted: list[tuple[FastConnection, WholeRequest, float]] = []
+        self._heads: dict[bytes, RequestHead | None] = {}
         self._tick()
 
-    def __call__(self) -> Door:
-        """Make a door for a connection."""
-        return Door(self)
+    def __call__(self) -> FastConnection:
+        """Make the protocol of a new connection."""
+        return FastConnection(self)
 
-    def head(self, data: bytes) -> Head | None:
-        """Return the head that `data` is, if requests with it are answered at the door."""
+    def head(self, data: bytes) -> RequestHead | None:
+        """Return the head in `data`; None if the library is to answer requests with it."""
         try:
             return self._heads[data]
         except KeyError:
-            if len(self._heads) >= _KNOWN_HEADS:
+            if len(self._heads) >= _MAX_KNOWN_HEADS:
                 self._heads.clear()
-            head = Head.parse(data)
-            found = head if head is not None and self.resident.expects(head) else None
+            head = RequestHead.parse(data)
+            found = head if head is not None and self.handler.expects(head) else None
             self._heads[data] = found
             return found
 
-    def ask(self, door: Door, visit: Visit) -> None:
-        """Have a request answered at the end of this turn of the loop."""
-        if not self._asked:
-            self.loop.call_soon(self.answer)
-        self._asked.append((door, visit, time.perf_counter()))
+    def submit(self, connection: FastConnection, request: WholeRequest) -> None:
+        """Have a request answered at the end of this turn of the event loop."""
+        if not self._submitted:
+            self.loop.call_soon(self.answer_batch)
+        self._submitted.append((connection, request, time.perf_counter()))
 
-    def answer(self) -> None:
-        """Answer those that asked first, as many as are answered together."""
-        asked, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
-        if not asked:  # somebody could not wait
+    def answer_batch(self) -> None:
+        """Answer the oldest submitted requests, at most one batch of them."""
+        batch, self._submitted = self._submitted[:_MAX_BATCH], self._submitted[_MAX_BATCH:]
+        if not batch:  # answered before this turn ended
             return
-        if self._asked:
-            self.loop.call_soon(self.answer)
+        if self._submitted:
+            self.loop.call_soon(self.answer_batch)
         try:
-            replies = self.resident.receive([visit for _, visit, _ in asked])
+            replies = self.handler.receive([request for _, request, _ in batch])
         except Exception as error:
-            # A defect of the service: nobody is to wait for ever, nor to bring down the doors of other turns.
-            log.error("requests failed at the door: %s", type(error).__name__)  # noqa: TRY400
-            for door, _, _ in asked:
-                door.abandon()
+            # A defect of the service: no client may wait for ever, and other batches must go on.
+            log.error("the service failed on the fast path: %s", type(error).__name__)  # noqa: TRY400
+            for connection, _, _ in batch:
+                connection.give_up()
             return
-        for (door, _, started), reply in zip(asked, replies, strict=True):
-            door.answer(reply, started)
+        for (connection, _, started), reply in zip(batch, replies, strict=True):
+            connection.answer(reply, started)
 
     async def close(self, grace: float) -> None:
         """Let requests that are being answered end, for `grace` seconds; close all connections."""
         self.closing = True
-        while self._asked:
-            self.answer()
-        for door in tuple(self.doors):
-            door.close()
-        tasks = [door.task for door in self.doors if door.task is not None]
+        while self._submitted:
+            self.answer_batch()
+        for connection in tuple(self.connections):
+            connection.close()
+        tasks = [connection.task for connection in self.connections if connection.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        for door in tuple(self.doors):
-            door.abandon()
+        for connection in tuple(self.connections):
+            connection.give_up()
         self._timer.cancel()
 
     def _tick(self) -> None:
-        """Once a second: the time for Date and for idleness, which no request asks for by itself."""
+        """Update the time for Date and for idle connections, once a second and not for each request."""
         self.now, self.date = self.loop.time(), format_date(time.time()).encode("ascii")
-        for door in tuple(self.doors):
-            door.tick(self.now)
+        for connection in tuple(self.connections):
+            connection.check_idle(self.now)
         self._timer = self.loop.call_later(_TICK, self._tick)
 
 
-class Door(asyncio.Protocol):
-    """One connection, until it is passed on."""
+class FastConnection(asyncio.Protocol):
+    """One connection, until it is handed over; the module's docstring has its states."""
 
     __slots__ = (
-        "_asked",
+        "_active_since",
+        "_buffer",
         "_drained",
         "_head",
-        "_held",
-        "_house",
-        "_last",
-        "_paused",
-        "_since",
+        "_known_start",
+        "_server",
+        "_submitted",
         "_transport",
+        "_write_paused",
         "task",
     )
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._held = b""
-        self._last = b"\0"  # how the last request's head read; no request starts so
-        self._asked = False  # the house has a request of this door's
-        self._paused = False
+    def __init__(self, server: FastServer) -> None:
+        self._server = server
+        self._buffer = b""
+        self._known_start = b"\0"  # the bytes of the last request's head; no request starts with a NUL
+        self._submitted = False
+        self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
-        self._since = house.now
+        self._active_since = server.now
         self.task: asyncio.Task[None] | None = None
 
     @property
     def peer(self) -> str:
-        """The address the connection comes from."""
+        """The address of the connection's other end."""
         name = self._transport.get_extra_info("peername")
         return str(name[0]) if name else ""
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is with the house, or its answer is waited for."""
-        return self._asked or self.task is not None
+        """Whether the connection is in state submitted or waiting."""
+        return self._submitted or self.task is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
         self._transport = cast(asyncio.Transport, transport)
-        self._house.doors.add(self)
+        self._server.connections.add(self)
         opened = transport.get_extra_info("socket")
         if opened is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop what is being done for a client that is gone."""
-        self._house.doors.discard(self)
-        self._cancel()
+        """Stop the work for a client that disconnected."""
+        self._server.connections.discard(self)
+        self._cancel_task()
 
     def data_received(self, data: bytes) -> None:
-        """Answer a whole request, or wait for the rest of one, or pass the connection on."""
-        if self._held:
-            data = self._held + data
-        if self._busy or self._paused:
-            self._hold(data)  # a next request waits its turn
+        """Submit a whole request, or wait for the rest of one, or hand the connection over."""
+        if self._buffer:
+            data = self._buffer + data
+        if self._busy or self._write_paused:
+            self._keep(data)  # a further request waits its turn
         else:
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        house = self._house
-        if not data.startswith(self._last):  # a connection's requests mostly start alike
-            start = data.find(b"\r\n\r\n", 0, _HEAD) + 4
-            head = house.head(data[:start]) if start > 3 else None
+        server = self._server
+        if not data.startswith(self._known_start):  # most requests of a connection start with the same bytes
+            start = data.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
+            head = server.head(data[:start]) if start > 3 else None
             if head is None:
-                self._pass_on(data)
+                self._hand_over(data)
                 return
-            self._last, self._head = data[:start], head
-        head, start = self._head, len(self._last)
+            self._known_start, self._head = data[:start], head
+        head, start = self._head, len(self._known_start)
         end = start + head.length
         if len(data) < end:
-            self._hold(data)
+            self._keep(data)
             return
-        self._held = data[end:]
-        self._since = house.now
-        self._asked = True
-        house.ask(self, Visit(head, data[start:end], self))
+        self._buffer = data[end:]
+        self._active_since = server.now
+        self._submitted = True
+        server.submit(self, WholeRequest(head, data[start:end], self))
 
     def eof_received(self) -> None:
-        """Answer what was asked before the client sent its end, as far as nothing has to be waited for.
+        """Answer what the client asked before the end of its data, as far as no reply has to be awaited.
 
-        At once, for the transport closes after this; one with TLS could not be kept from it.
+        At once, because the transport closes after this; one with TLS cannot be kept open.
         """
-        self._next()
-        while self._asked:
-            self._house.answer()
-            self._next()
+        self._take_next()
+        while self._submitted:
+            self._server.answer_batch()
+            self._take_next()
 
-    def answer(self, reply: Reply | Awaitable[Reply | Passing], started: float) -> None:
-        """Answer the request that the house was asked for, now or when the answer is there."""
-        self._asked = False
+    def answer(self, reply: Reply | Awaitable[Reply | StreamedReply], started: float) -> None:
+        """Answer the submitted request, now or when the reply is there."""
+        self._submitted = False
         if isinstance(reply, Reply):
-            self._answer(reply, started)
+            self._finish(reply, started)
             return
-        self.task = self._house.loop.create_task(self._wait(reply, started))
+        self.task = self._server.loop.create_task(self._wait(reply, started))
         if self._transport.is_closing():
-            self.abandon()
+            self.give_up()
 
-    def _hold(self, data: bytes) -> None:
-        if not self._held:
-            self._since = self._house.now
-        self._held = data
-        if len(data) > _HEAD + WHOLE:
+    def _keep(self, data: bytes) -> None:
+        if not self._buffer:
+            self._active_since = self._server.now
+        self._buffer = data
+        if len(data) > _MAX_HEAD + MAX_CONTENT:
             self._transport.pause_reading()
 
-    async def _wait(self, reply: Awaitable[Reply | Passing], started: float) -> None:
-        metrics = self._house.metrics
+    async def _wait(self, reply: Awaitable[Reply | StreamedReply], started: float) -> None:
+        metrics = self._server.metrics
         if metrics is not None:
             metrics.begun()
         try:
             answer = await reply
-            if isinstance(answer, Passing):
-                await self._pass(answer)
+            if isinstance(answer, StreamedReply):
+                await self._stream(answer)
         except Exception as error:
-            # A defect of the service: the next answer must not be taken for this one's.
-            log.error("a request failed at the door: %s", type(error).__name__)  # noqa: TRY400
+            # A defect of the service: the client must not take the next reply for this one's.
+            log.error("a request failed on the fast path: %s", type(error).__name__)  # noqa: TRY400
             self._transport.close()
             return
         finally:
             self.task = None
             if metrics is not None:
                 metrics.ended()
-        self._answer(answer, started)
+        self._finish(answer, started)
 
-    async def _pass(self, passing: Passing) -> None:
-        """Send an answer as it comes, no faster than the client reads."""
-        transport, house = self._transport, self._house
-        transport.write(passing.head(house.date, close=house.closing))
+    async def _stream(self, reply: StreamedReply) -> None:
+        """Write a reply as its pieces come, no faster than the client reads."""
+        transport, server = self._transport, self._server
+        transport.write(reply.head(server.date, close=server.closing))
         try:
-            async for piece in passing.pieces:
-                transport.write(passing.frame(piece))
-                if self._paused:
-                    self._drained = house.loop.create_future()
+            async for piece in reply.pieces:
+                transport.write(reply.frame(piece))
+                if self._write_paused:
+                    self._drained = server.loop.create_future()
                     await self._drained
-            if passing.length is None:
+            if reply.length is None:
                 transport.write(b"0\r\n\r\n")
         except Exception:
-            transport.abort()  # the head is out: only a broken connection still says that this is not whole
+            transport.abort()  # the head is out: only a broken connection tells that the reply is not whole
         finally:
-            await passing.pieces.aclose()
+            await reply.pieces.aclose()
 
-    def _answer(self, reply: Reply | Passing, started: float) -> None:
-        house = self._house
-        if house.metrics is not None:  # first: who has the answer may look
-            house.metrics.answered(reply.status, time.perf_counter() - started)
+    def _finish(self, reply: Reply | StreamedReply, started: float) -> None:
+        server = self._server
+        if server.metrics is not None:  # before the write: whoever has the reply may read the metrics
+            server.metrics.answered(reply.status, time.perf_counter() - started)
         if isinstance(reply, Reply) and not self._transport.is_closing():
-            self._transport.write(reply.to_bytes(house.date, close=house.closing))
-        self._since = house.now
-        if house.closing:
+            self._transport.write(reply.to_bytes(server.date, close=server.closing))
+        self._active_since = server.now
+        if server.closing:
             self._transport.close()
-        elif self._held:
-            self._resume()
+        elif self._buffer:
+            self._take_next_soon()
 
     def pause_writing(self) -> None:
-        """Answer nothing more before the client has read what there is."""
-        self._paused = True
+        """Answer no further request before the client has read what there is."""
+        self._write_paused = True
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._paused = False
+        self._write_paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        if self._held:
-            self._resume()
+        if self._buffer:
+            self._take_next_soon()
 
-    def _resume(self) -> None:
-        self._house.loop.call_soon(self._next)
+    def _take_next_soon(self) -> None:
+        self._server.loop.call_soon(self._take_next)
 
-    def _next(self) -> None:
-        if self._held and not self._busy and not self._paused and not self._transport.is_closing():
+    def _take_next(self) -> None:
+        if self._buffer and not self._busy and not self._write_paused and not self._transport.is_closing():
             self._transport.resume_reading()
-            data, self._held = self._held, b""
+            data, self._buffer = self._buffer, b""
             self._take(data)
 
-    def _pass_on(self, data: bytes) -> None:
-        """Give the connection to the library, with what came of its next request."""
-        if self._transport.is_closing():  # which would do what it is asked to, and could not say so
+    def _hand_over(self, data: bytes) -> None:
+        """Give the connection to the library, with what has arrived of its next request."""
+        if self._transport.is_closing():  # the library would serve the request and could not answer it
             return
-        self._house.doors.discard(self)
-        self._held = b""
-        handler = self._house.library()
+        self._server.connections.discard(self)
+        self._buffer = b""
+        handler = self._server.library()
         self._transport.set_protocol(handler)
         handler.connection_made(self._transport)
         if data:
             handler.data_received(data)
 
-    def tick(self, now: float) -> None:
-        """Look after a connection that is slow or unused."""
-        idle = now - self._since
+    def check_idle(self, now: float) -> None:
+        """Hand over or close a connection that is slow or unused; `now` in seconds of the loop's clock."""
+        idle = now - self._active_since
         if self._busy or idle < _TICK:
             return
-        if self._paused:
-            if idle > self._house.idle:
+        if self._write_paused:
+            if idle > self._server.idle:
                 self._transport.abort()
-        elif self._held:
-            self._pass_on(self._held)  # not whole after a second: the library has limits for that
-        elif idle > self._house.idle:
+        elif self._buffer:
+            self._hand_over(self._buffer)  # not whole after a second: the library has limits for that
+        elif idle > self._server.idle:
             self._transport.close()
 
     def close(self) -> None:
-        """Close the connection, unless a request is being answered or came in part."""
-        if self.task is None and not self._paused:
-            if self._held:
-                self._pass_on(self._held)
+        """Close the connection, unless a request is being answered or has arrived in part."""
+        if self.task is None and not self._write_paused:
+            if self._buffer:
+                self._hand_over(self._buffer)
             else:
                 self._transport.close()
 
-    def abandon(self) -> None:
-        """Give up what is asked, or is being answered."""
-        self._asked = False
-        self._cancel()
+    def give_up(self) -> None:
+        """Drop the submitted request, or cancel the task that awaits its reply; close the connection."""
+        self._submitted = False
+        self._cancel_task()
         self._transport.close()
 
-    def _cancel(self) -> None:
-        if self.task is not None:  # when it has begun: what it waits for must learn that nobody does any more
-            self._house.loop.call_soon(self.task.cancel)
+    def _cancel_task(self) -> None:
+        if self.task is not None:  # once it has started, so that what it awaits is cancelled too
+            self._server.loop.call_soon(self.task.cancel)

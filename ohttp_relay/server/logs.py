@@ -9,7 +9,7 @@ import structlog
 
 
 def configure_logs(stream: TextIO, level: int = logging.INFO) -> None:
-    """Write this package's logs as JSON lines: time, level, logger, event."""
+    """Write the logs of this package as JSON lines: time, level, logger, event."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -28,7 +28,7 @@ def configure_logs(stream: TextIO, level: int = logging.INFO) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     root.propagate = False
-    # The HTTP library's own log lines may hold addresses and paths: errors only, and without traceback.
+    # Log lines of the HTTP library may hold addresses and paths: only critical ones are written.
     aiohttp_log = logging.getLogger("aiohttp")
     aiohttp_log.handlers = [handler]
     aiohttp_log.setLevel(logging.CRITICAL)

@@ -1,6 +1,6 @@
-"""Metrics and logs that say how a relay or gateway does and nothing of whom it serves.
+"""Metrics of a relay, gateway or proxy.
 
-No label and no log field holds an address, a path, a header, a key or a time finer than a histogram's.
+No label holds an address, a path, a header or a key, and no time is finer than a bucket of the histogram.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _GAUGES: Final = ("in flight", "sockets")
 
 
 class Metrics:
-    """Counters of one role (`relay`, `gateway`, `proxy`), of all its `workers`, in a registry of its own.
+    """Counters of one role (`relay`, `gateway`, `proxy`) over all its `workers`, in a registry of their own.
 
-    Labels are the role, the outer status, and the name of the reason for an encapsulated refusal or a
-    socket's end.  A forked worker calls `enter` first.
+    Labels are the role, the outer status, and the reason of an encapsulated refusal or of a WebSocket's end.
+    A forked worker calls `enter` first.
     """
 
     def __init__(self, role: str, workers: int = 1) -> None:
@@ -65,38 +65,38 @@ class Metrics:
         self._counts = Counts(names, workers)
 
     def enter(self, worker: int) -> None:
-        """Count for this worker, 0 being the first."""
+        """Count for the worker of this number, from 0 on, from now on."""
         self._counts.enter(worker, _GAUGES)
 
     def refused(self, reason: str) -> None:
-        """Count an encapsulated refusal; `reason` is an error class's name."""
+        """Count an encapsulated refusal; `reason` is the name of an error class."""
         self._counts.add(("refusal", reason))
 
     def socket_opened(self) -> None:
-        """Count a socket."""
+        """Count a WebSocket that was opened."""
         self._counts.add("sockets")
 
     def socket_answered(self) -> None:
-        """Count an answer on a socket."""
+        """Count an answer on a WebSocket."""
         self._counts.add("socket answers")
 
     def socket_closed(self, reason: str) -> None:
-        """Count a socket's end; `reason` is the name of a close code."""
+        """Count a WebSocket that ended; `reason` is the name of a close code."""
         self._counts.add("sockets", -1)
         self._counts.add(("end", reason))
 
     def begun(self) -> None:
-        """Count a request that is being answered."""
+        """Count a request as being answered."""
         self._counts.add("in flight")
 
     def ended(self) -> None:
-        """Count it no more."""
+        """Count a request as no longer being answered."""
         self._counts.add("in flight", -1)
 
     def answered(self, status: int, seconds: float) -> None:
-        """Count an answer and the time it took."""
+        """Count an answer; `seconds` is the time from its request."""
         self._counts.add(status)
-        if status != _SWITCHED:  # how long a socket was open is no time to answer
+        if status != _SWITCHED:  # the life of a WebSocket is not a time to answer
             self._counts.add("seconds", seconds)
             self._counts.add(("within", bisect_left(_SECONDS, seconds)))
 
@@ -119,7 +119,7 @@ class Metrics:
             self.answered(status, time.perf_counter() - started)
 
     def collect(self) -> Iterator[Metric]:
-        """Give what was counted, as Prometheus's library asks for it."""
+        """Yield the metrics, as the Prometheus library asks for them."""
         total, role = self._counts.total, self.role
         requests = CounterMetricFamily(
             "ohttp_requests", "Requests answered, by outer status.", labels=["role", "status"]
@@ -161,7 +161,7 @@ class Metrics:
         return family
 
     def render(self) -> bytes:
-        """Return the metrics of all workers as Prometheus reads them."""
+        """Return the metrics of all workers in Prometheus's text format."""
         return generate_latest(self.registry)
 
     def admin_app(self) -> web.Application:

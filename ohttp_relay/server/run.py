@@ -1,4 +1,4 @@
-"""Running an application: one or several workers on one port, and an end that finishes what is in flight."""
+"""Running an application: one or several workers on one port, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Final, cast
 from aiohttp import web
 
 from ohttp_relay.errors import ConfigurationError
-from ohttp_relay.server.fast_http import House
-from ohttp_relay.server.service import AT_THE_DOOR
+from ohttp_relay.server.fast_http import FastServer
+from ohttp_relay.server.service import FAST_PATH
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,11 @@ AppFactory = Callable[[], web.Application]
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Where to listen.  `grace`: seconds that requests in flight have at the end.  `idle`: seconds that an
-    unused connection is kept.  `admin_port`: a second, plain port on loopback, for metrics and health.
-    """  # noqa: D205
+    """Where and how to listen.
+
+    `grace`: seconds that requests in flight have after the signal to stop.  `idle`: seconds after which an
+    unused connection is closed.  `admin_port`: a second port, plain http on loopback, for metrics and health.
+    """
 
     host: str
     port: int
@@ -51,7 +53,8 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Each worker calls `enter` with its number, from 0 on, then `make_app`, so it opens what it needs itself.
+    Each worker calls `enter` with its number, from 0 on, then `make_app`, so that it opens its own files and
+    sessions.
     Raises ConfigurationError if the address cannot be listened on.
     """
     sockets = open_sockets(bind)
@@ -88,7 +91,7 @@ def open_sockets(bind: Bind) -> list[socket.socket]:
             if bind.workers > 1:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             made.bind((bind.host, port))
-            made.listen(bind.backlog)  # who comes before a worker is up waits instead of being refused
+            made.listen(bind.backlog)  # a client that connects before a worker is up waits
             port = made.getsockname()[1]
     except OSError as error:
         for made in sockets:
@@ -104,7 +107,7 @@ async def serve(
     admin: web.Application | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until `stop` is set (by default: SIGTERM or SIGINT), then finish what is in flight."""
+    """Serve until `stop` is set (by default: SIGTERM or SIGINT), then finish the requests in flight."""
     stop = stop or _stop_on_signals()
     runner = web.AppRunner(
         app,
@@ -115,16 +118,16 @@ async def serve(
         handler_cancellation=True,
     )
     runners = [runner]
-    house: House | None = None
+    fast: FastServer | None = None
     listening: asyncio.Server | None = None
     try:
         await runner.setup()
         library = cast(web.Server, runner.server)
-        at_the_door = app.get(AT_THE_DOOR)
-        if at_the_door is not None and at_the_door.stands_for(app):
-            house = House(at_the_door.resident, library, at_the_door.metrics, bind.idle)
+        fast_path = app.get(FAST_PATH)
+        if fast_path is not None and fast_path.may_serve(app):
+            fast = FastServer(fast_path.handler, library, fast_path.metrics, bind.idle)
         listening = await asyncio.get_running_loop().create_server(
-            house or library, sock=listener, ssl=bind.tls, backlog=bind.backlog
+            fast or library, sock=listener, ssl=bind.tls, backlog=bind.backlog
         )
         if admin is not None and bind.admin_port is not None:
             runners.append(web.AppRunner(admin, access_log=None, shutdown_timeout=1.0))
@@ -134,15 +137,15 @@ async def serve(
     finally:
         if listening is not None:
             listening.close()
-        if house is not None and runner.server is not None:
-            await runner.shutdown()  # before connections are waited for: sockets end when they are told to
-            await asyncio.gather(house.close(bind.grace), _close(runner.server, bind.grace))
+        if fast is not None and runner.server is not None:
+            await runner.shutdown()  # first: WebSockets end only when the application shuts down
+            await asyncio.gather(fast.close(bind.grace), _close(runner.server, bind.grace))
         for started in runners:
             await started.cleanup()
 
 
 async def _close(library: web.Server, grace: float) -> None:
-    await asyncio.sleep(0)  # connections that were passed on just now begin
+    await asyncio.sleep(0)  # connections that were handed over just now begin
     library.pre_shutdown()
     await library.shutdown(grace)
 
@@ -162,13 +165,13 @@ def _run_worker(
     make_admin: AppFactory | None,
     parent: int | None = None,
 ) -> None:
-    """Serve in this process; `parent` is a pipe that ends with the supervisor, and the worker with it."""
+    """Serve in this process, until a signal or until the other end of the pipe `parent` is closed."""
 
     async def main() -> None:
         stop = _stop_on_signals()
         if parent is not None:
             asyncio.get_running_loop().add_reader(parent, stop.set)
-        gc.freeze()  # what is there now stays, and need not be looked through again and again
+        gc.freeze()  # objects made so far live on: the garbage collector need not visit them
         await serve(make_app(), bind, listener, make_admin() if make_admin is not None else None, stop)
 
     try:
@@ -186,13 +189,13 @@ def _supervise(
     make_admin: AppFactory | None,
     enter: Callable[[int], None] | None,
 ) -> None:
-    """Fork a worker for each socket; start those again that die; end all when told to."""
+    """Fork a worker for each socket; restart workers that die; stop all of them on a signal."""
     ending = False
-    watched, held = os.pipe()  # closed by the system when this process ends, however it does
+    parent, held = os.pipe()  # the system closes `held` when this process ends, however it ends
     workers: dict[int, int] = {}
 
     def start(index: int) -> None:
-        # A signal must find the worker either not yet there or with handlers of its own, not with ours.
+        # A signal must not reach the child while it has the supervisor's handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         child = os.fork()
         if child:
@@ -209,17 +212,18 @@ def _supervise(
                 other.close()
             if enter is not None:
                 enter(index)
-            _run_worker(make_app, bind, sockets[index], make_admin if index == 0 else None, watched)
+            _run_worker(make_app, bind, sockets[index], make_admin if index == 0 else None, parent)
             status = 0
-        except Exception as error:  # said once here; the supervisor only learns the status
+        except Exception as error:  # logged here: the supervisor sees only the exit status
             log.error("a worker failed: %s", type(error).__name__)  # noqa: TRY400
         finally:
-            os._exit(status)  # whatever happens, a worker never runs on as a supervisor
+            os._exit(status)  # a worker must never run on as a supervisor
 
     def end(*_: object) -> None:
         nonlocal ending
         ending = True
-        for listener in sockets:  # a worker's own copy must be the last, for its end to refuse the next
+        # The workers' copies must be the last ones, or connections would wait in a queue that nobody reads.
+        for listener in sockets:
             listener.close()
         for child in workers:
             with contextlib.suppress(ProcessLookupError):
@@ -241,7 +245,7 @@ def _supervise(
             end()
         else:
             start(index)
-        if ending:  # told so meanwhile: the newest worker was not
+        if ending:  # the signal came during the fork, and the newest worker did not get it
             end()
     if restarts > _RESTARTS_TO_GIVE_UP:
-        raise ConfigurationError("the workers keep dying")
+        raise ConfigurationError("the workers keep failing; see the log")

@@ -1,4 +1,4 @@
-"""What relay, gateway and download proxy share: a session, a place in an application, observation."""
+"""What relay, gateway and download proxy share: a session, an application, observation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from ohttp_relay.errors import ConfigurationError
-from ohttp_relay.server.fast_http import Resident, Visit
+from ohttp_relay.server.fast_http import RequestHandler, WholeRequest
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.transport.http import header_pairs, hide_server
 from ohttp_relay.transport.observation import Observer, Seen
@@ -18,23 +18,23 @@ from ohttp_relay.transport.targets import CheckedConnector
 
 
 @dataclass(frozen=True, slots=True)
-class AtTheDoor:
-    """What answers whole requests for an application, and what it counts in."""
+class FastPath:
+    """The fast path of an application: what answers whole requests, and its metrics."""
 
-    resident: Resident
+    handler: RequestHandler
     metrics: Metrics | None
     middlewares: tuple[object, ...]
 
-    def stands_for(self, app: web.Application) -> bool:
-        """Tell whether nobody put anything between requests and the application since it was made."""
+    def may_serve(self, app: web.Application) -> bool:
+        """Tell whether the application has the middlewares it was made with, and so may be bypassed."""
         return tuple(app.middlewares) == self.middlewares
 
 
-AT_THE_DOOR: Final = web.AppKey("ohttp_relay.at_the_door", AtTheDoor)
+FAST_PATH: Final = web.AppKey("ohttp_relay.fast_path", FastPath)
 
 
 class Service:
-    """Holds a session, its own if none is given; makes an application of routes; tells an observer."""
+    """A session (its own if none is given), an application of routes, and an observer."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Service:
         observe: Observer | None,
         metrics: Metrics | None,
     ) -> None:
-        """`checked`: a session given must be one that checks addresses.  Raises ConfigurationError."""
+        """Hold the session; with `checked`, it must be one that checks addresses.  Raises ConfigurationError."""
         if checked and session is not None and not isinstance(session.connector, CheckedConnector):
             raise ConfigurationError("targets are fetched over a session made by open_target_session")
         self._session = session
@@ -73,15 +73,15 @@ class Service:
         self,
         routes: Iterable[web.RouteDef],
         stop: Callable[[], None] | None = None,
-        resident: Resident | None = None,
+        handler: RequestHandler | None = None,
     ) -> web.Application:
-        """Return an application that serves this alone and closes it at the end; `stop` is told before.
+        """Return an application that serves this alone and closes it at the end; `stop` is called before.
 
-        `resident` is what answers whole requests at the door, where the server has one.
+        `handler` answers whole requests on the fast path, where the server has one.
         """
         app = web.Application(middlewares=[self._metrics.middleware] if self._metrics is not None else [])
-        if resident is not None:
-            app[AT_THE_DOOR] = AtTheDoor(resident, self._metrics, tuple(app.middlewares))
+        if handler is not None:
+            app[FAST_PATH] = FastPath(handler, self._metrics, tuple(app.middlewares))
         app.add_routes(routes)
         app.on_response_prepare.append(hide_server)
         if stop is not None:
@@ -93,19 +93,19 @@ class Service:
         await self.close()
 
     def _see(self, event: str, request: web.Request, body: bytes = b"") -> None:
-        """Tell what came in on a socket."""
+        """Tell the observer of a request that came by the HTTP library."""
         if self._observe is not None:
             pairs = header_pairs(request.headers.items())
             self._observe(event, Seen(request.remote or "", request.method, request.path, 0, pairs, body))
 
-    def see_whole(self, event: str, visit: Visit) -> None:
-        """Tell what came in at the door."""
-        head = visit.head
-        self._note(event, Seen(visit.visitor.peer, "POST", head.path, 0, head.pairs, visit.body))
+    def see_whole(self, event: str, request: WholeRequest) -> None:
+        """Tell the observer of a request that came by the fast path."""
+        head = request.head
+        self._note(event, Seen(request.sender.peer, "POST", head.path, 0, head.pairs, request.body))
 
     @property
     def observed(self) -> bool:
-        """Whether anyone is told."""
+        """Whether there is an observer."""
         return self._observe is not None
 
     def _note(self, event: str, seen: Seen) -> None:

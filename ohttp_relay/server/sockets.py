@@ -1,4 +1,4 @@
-"""Clients' sockets at a relay or a gateway: taken, bounded, answered one request at a time, ended."""
+"""WebSockets of clients at a relay or a gateway: accepted, limited, answered one request at a time, closed."""
 
 from __future__ import annotations
 

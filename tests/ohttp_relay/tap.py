@@ -27,12 +27,12 @@ class Tap:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.peers.append(writer.get_extra_info("peername")[0])
         there, back = await asyncio.open_connection(*self._to)
-        passing = asyncio.gather(self._copy(reader, back, up=True), self._copy(there, writer, up=False))
-        self._passing.add(passing)
+        reply = asyncio.gather(self._copy(reader, back, up=True), self._copy(there, writer, up=False))
+        self._passing.add(reply)
         self._tasks.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            await passing
-        self._passing.discard(passing)
+            await reply
+        self._passing.discard(reply)
         for end in (writer, back):
             end.close()
             with contextlib.suppress(OSError):
@@ -55,8 +55,8 @@ class Tap:
 
     async def close(self) -> None:
         self.server.close()
-        for passing in self._passing:
-            passing.cancel()
+        for reply in self._passing:
+            reply.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -18,7 +18,7 @@ from ohttp_relay.download.proxy import parse_download_url
 from ohttp_relay.download.ranges import Unsatisfiable, parse_range
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.keys import KeyRing, decode_key_list
-from ohttp_relay.server.fast_http import Head
+from ohttp_relay.server.fast_http import RequestHead
 from ohttp_relay.transport import Origin
 from ohttp_relay.transport.dates import parse_date
 from ohttp_relay.transport.problems import decode_problem
@@ -79,8 +79,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         ),
         [b"max-age=5", b"17", b"Sun, 06 Nov 1994 08:49:37 GMT"],
     ),
-    "head at the door": (
-        Head.parse,
+    "head on the fast path": (
+        RequestHead.parse,
         [b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: message/ohttp-req\r\nContent-Length: 99\r\n\r\n"],
     ),
     "problem": (lambda data: decode_problem("application/problem+json", data), [b'{"type": "about:blank"}']),

@@ -1,4 +1,4 @@
-"""The door: what it answers by itself, in order and however it arrives; what it passes on, byte for byte."""
+"""The fast path: it answers whole requests, however their bytes arrive, and hands over all else unchanged."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ohttp_relay.gateway import DEFAULT_PATH, Gateway
 from ohttp_relay.keys import KeyRing, choose_config, decode_key_list
 from ohttp_relay.relay import Relay
 from ohttp_relay.server import Metrics
-from ohttp_relay.server.fast_http import WHOLE, Door, Head, House, Visit
-from ohttp_relay.server.reply import Passing, Reply
-from ohttp_relay.server.service import AT_THE_DOOR
+from ohttp_relay.server.fast_http import MAX_CONTENT, FastConnection, FastServer, RequestHead, WholeRequest
+from ohttp_relay.server.reply import Reply, StreamedReply
+from ohttp_relay.server.service import FAST_PATH
 from ohttp_relay.transport.streams import OwnedStream
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: message/ohttp-req\r\nContent-Length: %d\r\n\r\n"
@@ -86,19 +86,19 @@ class Echo:
         self.peers: list[str] = []
         self.together: list[int] = []
 
-    def expects(self, head: Head) -> bool:
+    def expects(self, head: RequestHead) -> bool:
         return head.path == "/x"
 
-    def receive(self, visits: Sequence[Visit]) -> Sequence[Reply | Awaitable[Reply | Passing]]:
-        self.together.append(len(visits))
-        return [self.one(visit.body, visit.visitor) for visit in visits]
+    def receive(self, requests: Sequence[WholeRequest]) -> Sequence[Reply | Awaitable[Reply | StreamedReply]]:
+        self.together.append(len(requests))
+        return [self.one(request.body, request.sender) for request in requests]
 
-    def one(self, body: bytes, visitor: Any) -> Reply | Awaitable[Reply | Passing]:
+    def one(self, body: bytes, sender: Any) -> Reply | Awaitable[Reply | StreamedReply]:
         if body == b"defect":
             raise KeyError
         if body == b"defect, later":
             return self.fail()
-        self.peers.append(visitor.peer)
+        self.peers.append(sender.peer)
         reply = Reply(200, (("Content-Type", "message/ohttp-res"),), body)
         if body.startswith(b"stream"):
             return self.stream(body)
@@ -115,7 +115,7 @@ class Echo:
     async def fail(self) -> Reply:
         raise KeyError
 
-    async def stream(self, body: bytes) -> Passing:
+    async def stream(self, body: bytes) -> StreamedReply:
         async def pieces() -> AsyncGenerator[bytes, None]:
             yield b"one"
             yield b"two"
@@ -123,18 +123,18 @@ class Echo:
                 raise OSError
             yield b"three"
 
-        return Passing(200, (), self.length, OwnedStream(pieces(), AsyncExitStack()))
+        return StreamedReply(200, (), self.length, OwnedStream(pieces(), AsyncExitStack()))
 
 
 @pytest.fixture
-async def house() -> House:
-    return House(Echo(), Library, Metrics("gateway"), idle=10.0)
+async def server() -> FastServer:
+    return FastServer(Echo(), Library, Metrics("gateway"), idle=10.0)
 
 
-def opened(house: House) -> tuple[Door, Transport]:
-    door, transport = house(), Transport()
-    door.connection_made(transport)
-    return door, transport
+def opened(server: FastServer) -> tuple[FastConnection, Transport]:
+    connection, transport = server(), Transport()
+    connection.connection_made(transport)
+    return connection, transport
 
 
 def bodies(written: bytes) -> list[bytes]:
@@ -172,7 +172,7 @@ UNUSUAL = [
     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (WHOLE + 1),
+    b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (MAX_CONTENT + 1),
     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length : 1\r\n\r\n",
     b"POST /x HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\nContent-Length: 1\r\n\r\n",
     b"POST /x HTTP/1.1\r\nHost: a\r\nX: \xe4\r\nContent-Length: 1\r\n\r\n",
@@ -195,15 +195,15 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize("data", UNUSUAL)
-async def test_an_unusual_head_is_passed_on_byte_for_byte(house: House, data: bytes) -> None:
-    assert Head.parse(data) is None
-    door, transport = opened(house)
-    door.data_received(wire(b"first"))
-    door.data_received(data + b"z")
+async def test_an_unusual_head_is_passed_on_byte_for_byte(server: FastServer, data: bytes) -> None:
+    assert RequestHead.parse(data) is None
+    connection, transport = opened(server)
+    connection.data_received(wire(b"first"))
+    connection.data_received(data + b"z")
     await settle()
     assert bodies(transport.written) == [b"first"]
     assert transport.protocol.data == data + b"z"
-    assert not house.doors
+    assert not server.connections
 
 
 token = st.text("abcXYZ-_09", min_size=1, max_size=8)
@@ -230,7 +230,7 @@ def test_what_is_read_here_the_library_reads_alike(
     text = (
         start + "Host: a\r\nContent-Length: 5\r\n" * (len(drawn) % 2) + "".join(map("".join, drawn)) + "\r\n"
     )
-    head = Head.parse(text.encode())
+    head = RequestHead.parse(text.encode())
     if head is None:
         return
     loop = asyncio.new_event_loop()
@@ -249,74 +249,76 @@ def test_what_is_read_here_the_library_reads_alike(
 # Requests
 
 
-async def test_a_request_is_answered_however_it_is_split(house: House) -> None:
+async def test_a_request_is_answered_however_it_is_split(server: FastServer) -> None:
     data = wire(b"body")
     start = len(data) - 4
     for cut in range(start, len(data)):
-        door, transport = opened(house)
-        door.data_received(data[:cut])
+        connection, transport = opened(server)
+        connection.data_received(data[:cut])
         assert not transport.written
-        door.data_received(data[cut:])
+        connection.data_received(data[cut:])
         await settle()
         assert bodies(transport.written) == [b"body"]
-    door, transport = opened(house)
+    connection, transport = opened(server)
     for at in range(start, len(data) + 1):
-        door.data_received(data[:start] if at == start else data[at - 1 : at])
+        connection.data_received(data[:start] if at == start else data[at - 1 : at])
     await settle()
     assert bodies(transport.written) == [b"body"]
     for cut in range(1, start):  # a head that is not all there is the library's
-        door, transport = opened(house)
-        door.data_received(data[:cut])
+        connection, transport = opened(server)
+        connection.data_received(data[:cut])
         assert transport.protocol.data == data[:cut]
 
 
-async def test_requests_that_come_at_once_are_answered_in_turn(house: House) -> None:
-    door, transport = opened(house)
-    door.data_received(wire(b"1") + wire(b"2") + wire(b"3") + UNUSUAL[0])
+async def test_requests_that_come_at_once_are_answered_in_turn(server: FastServer) -> None:
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1") + wire(b"2") + wire(b"3") + UNUSUAL[0])
     await settle()
     assert bodies(transport.written) == [b"1", b"2", b"3"]
     assert transport.protocol.data == UNUSUAL[0]
 
 
-async def test_requests_of_one_turn_are_answered_together(house: House) -> None:
-    echo = house.resident
+async def test_requests_of_one_turn_are_answered_together(server: FastServer) -> None:
+    echo = server.handler
     assert isinstance(echo, Echo)
-    doors = [opened(house) for _ in range(40)]
-    for at, (door, _) in enumerate(doors):
-        door.data_received(wire(b"%d" % at))
+    connections = [opened(server) for _ in range(40)]
+    for at, (connection, _) in enumerate(connections):
+        connection.data_received(wire(b"%d" % at))
     assert not echo.together
     await settle()
     assert echo.together == [16, 16, 8]
-    assert [bodies(transport.written) for _, transport in doors] == [[b"%d" % at] for at in range(40)]
+    assert [bodies(transport.written) for _, transport in connections] == [[b"%d" % at] for at in range(40)]
 
 
-async def test_who_sends_nothing_more_is_answered_and_who_is_gone_is_not_written_to(house: House) -> None:
-    echo = house.resident
+async def test_who_sends_nothing_more_is_answered_and_who_is_gone_is_not_written_to(
+    server: FastServer,
+) -> None:
+    echo = server.handler
     assert isinstance(echo, Echo)
-    others = [opened(house) for _ in range(20)]
+    others = [opened(server) for _ in range(20)]
     for other, _ in others:
         other.data_received(wire(b"0"))
-    door, transport = opened(house)
-    door.data_received(wire(b"1") + wire(b"2") + wire(b"3")[:-1])
-    door.eof_received()  # after which the transport closes: with TLS, whatever this returns
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1") + wire(b"2") + wire(b"3")[:-1])
+    connection.eof_received()  # after which the transport closes: with TLS, whatever this returns
     assert bodies(transport.written) == [b"1", b"2"]
     await settle()
     assert [bodies(transport.written) for _, transport in others] == [[b"0"]] * 20
     assert echo.together == [16, 5, 1]
-    gone, transport = opened(house)
+    gone, transport = opened(server)
     gone.data_received(wire(b"1"))
     transport.closed = True
     gone.connection_lost(None)
     await settle()
     assert not transport.written
     echo.gate = asyncio.Event()
-    for leave in (Door.eof_received, lambda door: None):
+    for leave in (FastConnection.eof_received, lambda connection: None):
         echo.cancelled = False
-        door, transport = opened(house)
-        door.data_received(wire(b"1"))
-        leave(door)
+        connection, transport = opened(server)
+        connection.data_received(wire(b"1"))
+        leave(connection)
         transport.closed = True
-        door.connection_lost(None)
+        connection.connection_lost(None)
         await settle()
         assert echo.cancelled
         assert not transport.written
@@ -346,122 +348,127 @@ def ask_and_say_goodbye(address: tuple[str, int], tls: ssl.SSLContext, data: byt
 
 
 async def test_who_says_goodbye_with_its_request_is_answered_over_tls_too(
-    house: House, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+    server: FastServer,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = await house.loop.create_server(house, "127.0.0.1", 0, ssl=server_tls)
-    address = server.sockets[0].getsockname()
+    listening = await server.loop.create_server(server, "127.0.0.1", 0, ssl=server_tls)
+    address = listening.sockets[0].getsockname()
     got = await asyncio.to_thread(ask_and_say_goodbye, address, client_tls, wire(b"1"))
     assert bodies(got) == [b"1"]
     assert not caplog.records
-    server.close()
-    await house.close(1.0)
+    listening.close()
+    await server.close(1.0)
 
 
 async def test_a_defect_of_the_service_leaves_nobody_waiting(
-    house: House, caplog: pytest.LogCaptureFixture
+    server: FastServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors = [opened(house) for _ in range(3)]
-    (first, _), (second, _), (third, transport) = doors
+    connections = [opened(server) for _ in range(3)]
+    (first, _), (second, _), (third, transport) = connections
     first.data_received(wire(b"1"))
     second.data_received(wire(b"defect"))
     first.eof_received()
-    assert [record.getMessage() for record in caplog.records] == ["requests failed at the door: KeyError"]
-    assert [transport.closed for _, transport in doors] == [True, True, False]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the service failed on the fast path: KeyError"
+    ]
+    assert [transport.closed for _, transport in connections] == [True, True, False]
     third.data_received(wire(b"3"))
     await settle()
     assert bodies(transport.written) == [b"3"]
-    late, transport = opened(house)
+    late, transport = opened(server)
     late.data_received(wire(b"defect, later") + wire(b"4"))
     await settle()
     assert [record.getMessage() for record in caplog.records][1:] == [
-        "a request failed at the door: KeyError"
+        "a request failed on the fast path: KeyError"
     ]
     assert transport.closed  # so that the next answer can't be taken for this one's
     assert not transport.written
 
 
-async def test_the_end_answers_what_was_asked_just_before(house: House) -> None:
-    door, transport = opened(house)
-    door.data_received(wire(b"1"))
-    await house.close(5.0)
+async def test_the_end_answers_what_was_asked_just_before(server: FastServer) -> None:
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1"))
+    await server.close(5.0)
     assert bodies(transport.written) == [b"1"]
     assert b"Connection: close\r\n" in transport.written
     assert transport.closed
 
 
 async def test_what_comes_after_the_last_answer_is_not_passed_on_to_a_library_that_could_not_answer(
-    house: House,
+    server: FastServer,
 ) -> None:
-    door, transport = opened(house)
-    door.data_received(wire(b"1") + wire(b"2"))
-    await house.close(5.0)
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1") + wire(b"2"))
+    await server.close(5.0)
     assert bodies(transport.written) == [b"1"]
     assert transport.closed
     assert transport.protocol is None
-    door.tick(house.now + 2)
+    connection.check_idle(server.now + 2)
     assert transport.protocol is None
 
 
 async def test_an_answer_that_is_waited_for_holds_up_the_next_and_is_given_up_for_a_client_that_left(
-    house: House,
+    server: FastServer,
 ) -> None:
-    echo = house.resident
+    echo = server.handler
     assert isinstance(echo, Echo)
     echo.gate = asyncio.Event()
-    door, transport = opened(house)
-    door.data_received(wire(b"1"))
-    door.data_received(wire(b"2"))
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1"))
+    connection.data_received(wire(b"2"))
     await settle()
     assert not transport.written
-    door.data_received(b"x" * (2 * WHOLE))
+    connection.data_received(b"x" * (2 * MAX_CONTENT))
     assert transport.paused
     echo.gate.set()
     await settle()
     assert bodies(transport.written) == [b"1", b"2"]
-    assert transport.protocol.data == b"x" * (2 * WHOLE)
+    assert transport.protocol.data == b"x" * (2 * MAX_CONTENT)
     assert not transport.paused
     echo.gate = asyncio.Event()
-    door, transport = opened(house)
-    door.data_received(wire(b"1"))
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1"))
     await settle()
-    door.connection_lost(None)
+    connection.connection_lost(None)
     await settle()
     assert echo.cancelled
-    assert not house.doors
+    assert not server.connections
 
 
-async def test_a_client_that_does_not_read_is_asked_to_before_it_is_answered_more(house: House) -> None:
-    door, transport = opened(house)
-    door.pause_writing()
-    door.data_received(wire(b"1"))
+async def test_a_client_that_does_not_read_is_asked_to_before_it_is_answered_more(server: FastServer) -> None:
+    connection, transport = opened(server)
+    connection.pause_writing()
+    connection.data_received(wire(b"1"))
     await settle()
     assert not transport.written
-    door.tick(house.now + 5)
+    connection.check_idle(server.now + 5)
     assert not transport.is_closing()
-    door.resume_writing()
+    connection.resume_writing()
     await settle()
     assert bodies(transport.written) == [b"1"]
-    door.pause_writing()
-    door.tick(house.now + 11)
+    connection.pause_writing()
+    connection.check_idle(server.now + 11)
     assert transport.aborted
 
 
 @pytest.mark.parametrize("length", [None, 11])
 async def test_an_answer_may_pass_in_pieces_no_faster_than_it_is_read(
-    house: House, length: int | None
+    server: FastServer, length: int | None
 ) -> None:
-    echo = house.resident
+    echo = server.handler
     assert isinstance(echo, Echo)
     echo.length = length
-    door, transport = opened(house)
-    door.pause_writing()
-    door._paused = False
-    door.data_received(wire(b"stream"))
-    door.pause_writing()
+    connection, transport = opened(server)
+    connection.pause_writing()
+    connection._write_paused = False
+    connection.data_received(wire(b"stream"))
+    connection.pause_writing()
     await settle()
     body = transport.written.partition(b"\r\n\r\n")[2]
     assert body == (b"one" if length else b"3\r\none\r\n")
-    door.resume_writing()
+    connection.resume_writing()
     await settle()
     head, _, body = transport.written.partition(b"\r\n\r\n")
     assert body == (b"onetwothree" if length else b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")
@@ -469,9 +476,9 @@ async def test_an_answer_may_pass_in_pieces_no_faster_than_it_is_read(
     assert not transport.is_closing()
 
 
-async def test_an_answer_that_breaks_off_breaks_the_connection(house: House) -> None:
-    door, transport = opened(house)
-    door.data_received(wire(b"stream that breaks"))
+async def test_an_answer_that_breaks_off_breaks_the_connection(server: FastServer) -> None:
+    connection, transport = opened(server)
+    connection.data_received(wire(b"stream that breaks"))
     await settle()
     assert transport.aborted
     assert not transport.written.endswith(b"0\r\n\r\n")
@@ -480,38 +487,40 @@ async def test_an_answer_that_breaks_off_breaks_the_connection(house: House) -> 
 # Time
 
 
-async def test_what_is_slow_goes_to_the_library_and_what_is_unused_is_closed(house: House) -> None:
-    slow, slow_transport = opened(house)
+async def test_what_is_slow_goes_to_the_library_and_what_is_unused_is_closed(server: FastServer) -> None:
+    slow, slow_transport = opened(server)
     slow.data_received(wire(b"body")[:-1])
-    unused, unused_transport = opened(house)
-    busy, busy_transport = opened(house)
-    echo = house.resident
+    unused, unused_transport = opened(server)
+    busy, busy_transport = opened(server)
+    echo = server.handler
     assert isinstance(echo, Echo)
     echo.gate = asyncio.Event()
     busy.data_received(wire(b"1"))
-    for door in (slow, unused, busy):
-        door.tick(house.now + 0.5)
+    for connection in (slow, unused, busy):
+        connection.check_idle(server.now + 0.5)
     assert slow_transport.protocol is None
-    for door in (slow, unused, busy):
-        door.tick(house.now + 2)
+    for connection in (slow, unused, busy):
+        connection.check_idle(server.now + 2)
     assert slow_transport.protocol.data == wire(b"body")[:-1]
-    for door in (unused, busy):
-        door.tick(house.now + 11)
+    for connection in (unused, busy):
+        connection.check_idle(server.now + 11)
     assert unused_transport.closed
     assert not busy_transport.is_closing()
     busy.connection_lost(None)
     await settle()
 
 
-async def test_the_end_waits_for_what_is_being_answered(house: House) -> None:
-    echo = house.resident
+async def test_the_end_waits_for_what_is_being_answered(server: FastServer) -> None:
+    echo = server.handler
     assert isinstance(echo, Echo)
     echo.gate = asyncio.Event()
-    doors = [opened(house) for _ in range(4)]
-    (busy, busy_transport), (stuck, stuck_transport), (_, idle_transport), (part, part_transport) = doors
+    connections = [opened(server) for _ in range(4)]
+    (busy, busy_transport), (stuck, stuck_transport), (_, idle_transport), (part, part_transport) = (
+        connections
+    )
     busy.data_received(wire(b"1"))
     part.data_received(wire(b"1")[:-1])
-    closing = asyncio.create_task(house.close(5.0))
+    closing = asyncio.create_task(server.close(5.0))
     await settle()
     assert idle_transport.closed
     assert part_transport.protocol.data == wire(b"1")[:-1]
@@ -524,13 +533,13 @@ async def test_the_end_waits_for_what_is_being_answered(house: House) -> None:
     del stuck
 
 
-async def test_the_end_gives_up_what_takes_too_long(house: House) -> None:
-    echo = house.resident
+async def test_the_end_gives_up_what_takes_too_long(server: FastServer) -> None:
+    echo = server.handler
     assert isinstance(echo, Echo)
     echo.gate = asyncio.Event()
-    door, transport = opened(house)
-    door.data_received(wire(b"1"))
-    await house.close(0.01)
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1"))
+    await server.close(0.01)
     await settle()
     assert echo.cancelled
     assert transport.closed
@@ -545,19 +554,19 @@ def test_nobody_put_between_is_passed_by() -> None:
         raise web.HTTPForbidden
 
     app = Gateway(KeyRing.generate(), ["https://a.example"], metrics=Metrics("gateway")).app()
-    assert app[AT_THE_DOOR].stands_for(app)
+    assert app[FAST_PATH].may_serve(app)
     app.middlewares.append(guard)
-    assert not app[AT_THE_DOOR].stands_for(app)
+    assert not app[FAST_PATH].may_serve(app)
     asked = Relay({"g": "https://g.example/"}, authenticate=lambda request: True).app()
-    assert AT_THE_DOOR not in asked
+    assert FAST_PATH not in asked
 
 
 def test_services_expect_their_own_small_requests() -> None:
-    gateway = Gateway(KeyRing.generate(), ["https://a.example"]).app()[AT_THE_DOOR].resident
-    relay = Relay({"g": "https://g.example/"}).app("/r")[AT_THE_DOOR].resident
+    gateway = Gateway(KeyRing.generate(), ["https://a.example"]).app()[FAST_PATH].handler
+    relay = Relay({"g": "https://g.example/"}).app("/r")[FAST_PATH].handler
 
-    def head(path: str, kind: str, **more: str) -> Head:
-        return Head(path, {"content-type": kind, **more}, 5)
+    def head(path: str, kind: str, **more: str) -> RequestHead:
+        return RequestHead(path, {"content-type": kind, **more}, 5)
 
     assert gateway.expects(head(DEFAULT_PATH, "message/ohttp-req; x=y"))
     assert not gateway.expects(head("/", "message/ohttp-req"))
@@ -633,20 +642,22 @@ async def test_an_answer_that_can_have_no_content_is_not_chunked(status: int) ->
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     relay = Relay({"g": f"http://127.0.0.1:{port}/"}, allow_insecure_loopback=True)
-    reply = relay.receive("g", Visit(Head("/g", {}, 1), b"1", Door.__new__(Door)))
+    reply = relay.receive(
+        "g", WholeRequest(RequestHead("/g", {}, 1), b"1", FastConnection.__new__(FastConnection))
+    )
     assert isinstance(reply, Awaitable)
     assert await reply == Reply(status, (), b"")
     await relay.close()
     server.close()
 
 
-async def test_answers_are_counted(house: House) -> None:
-    door, _ = opened(house)
+async def test_answers_are_counted(server: FastServer) -> None:
+    connection, _ = opened(server)
     for _ in range(3):
-        door.data_received(wire(b"1"))
+        connection.data_received(wire(b"1"))
     await settle()
-    assert house.metrics is not None
-    shown = house.metrics.render().decode()
+    assert server.metrics is not None
+    shown = server.metrics.render().decode()
     assert 'ohttp_requests_total{role="gateway",status="200"} 3.0' in shown
     assert 'ohttp_request_seconds_count{role="gateway"} 3.0' in shown
     assert 'ohttp_in_flight{role="gateway"} 0.0' in shown
