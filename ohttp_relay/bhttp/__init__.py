@@ -1,4 +1,7 @@
-"""Binary HTTP (RFC 9292): messages as values, and in pieces.  Bytes in, bytes out."""
+"""Binary HTTP (RFC 9292): messages as values, and in pieces.  Bytes in, bytes out.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

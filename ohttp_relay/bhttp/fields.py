@@ -1,4 +1,4 @@
-"""HTTP fields as pairs of str: checks, lookup, and what must not cross a connection.
+"""HTTP fields as pairs of str: checks, lookup, and removal of connection fields.
 
 Names and values are `str` whose characters are the octets on the wire (ISO 8859-1), so that every
 octet has one form and none is lost.  Names are lower case.
@@ -43,12 +43,12 @@ def is_token(text: str) -> bool:
 
 
 def is_usual(name: str, value: str) -> bool:
-    """Tell whether `check_field` has nothing to say, and the field may stand anywhere in a section."""
+    """Tell whether `check_field` accepts the field and it may stand anywhere in a section."""
     return _USUAL.fullmatch(f"{name}\0{value}") is not None
 
 
 def check_field(name: str, value: str, *, offset: int | None = None) -> None:
-    """Raise InvalidMessage unless name and value may stand in a message (RFC 9292, section 3.6).
+    """Check a field (RFC 9292, section 3.6).  Raises InvalidMessage.
 
     Values follow RFC 9113, section 8.2.1: no NUL, CR or LF, no white space at either end.
     """
@@ -61,7 +61,7 @@ def check_field(name: str, value: str, *, offset: int | None = None) -> None:
 
 
 def check_order(fields: Iterable[Field], *, trailers: bool = False, offset: int | None = None) -> None:
-    """Raise InvalidMessage if a pseudo-field follows another field or stands in a trailer section."""
+    """Check the order of fields.  Raises InvalidMessage for a pseudo-field after others or in a trailer section."""
     ordinary_seen = trailers
     for name, _ in fields:
         if not name.startswith(":"):
@@ -71,7 +71,7 @@ def check_order(fields: Iterable[Field], *, trailers: bool = False, offset: int 
 
 
 def get_field(fields: Iterable[Field], name: str) -> str | None:
-    """Return the value of `name`, repeated values joined as RFC 9110, section 5.2, has it.
+    """Return the value of `name`, repeated values joined (RFC 9110, section 5.2).
 
     Cookie is joined with "; " (RFC 9292, section 3.6).  None if there is no such field.
     """

@@ -1,8 +1,8 @@
 """Binary HTTP messages (RFC 9292): requests and responses, whole, as values.
 
-Text is `str` whose characters are the octets on the wire (ISO 8859-1): methods, targets and fields keep
-every octet.  Field names are lower-cased, both ways.  `to_bytes` writes the known-length form in full
-(both zero lengths, since some decoders refuse truncated messages); `from_bytes` reads known- and
+Text is `str` whose characters are the octets on the wire (ISO 8859-1), so that methods, targets and fields
+keep every octet.  Field names are lower-cased, both ways.  `to_bytes` writes the known-length form in full,
+with both zero lengths, because some decoders refuse truncated messages.  `from_bytes` reads known- and
 indeterminate-length messages and every truncation that section 3.8 allows.
 """
 
@@ -70,7 +70,7 @@ class Request(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The authority the request is for: the control data's, else the Host field's, else empty."""
+        """The authority of the target: from the control data, else from the Host field, else empty."""
         return self.authority or self.header("host") or ""
 
     @property
@@ -123,7 +123,7 @@ class Response(NamedTuple):
 
 
 def pad(message: bytes, padding: Padding) -> bytes:
-    """Return `message` with zero bytes up to the length that `padding` says."""
+    """Return `message` with zero bytes up to the length that `padding` returns."""
     return message.ljust(padding(len(message)), b"\x00")
 
 

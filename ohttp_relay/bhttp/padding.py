@@ -1,7 +1,7 @@
-"""How much zero padding hides a message's size.
+"""Padding of messages to size buckets.
 
-RFC 9292, section 3.8, lets a message end in any number of zero bytes.  What an observer then learns is
-the bucket, not the size.
+A message may end in any number of zero bytes (RFC 9292, section 3.8).  An observer then learns the bucket, not
+the size.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def buckets(length: int) -> int:
 
 
 def unpadded(length: int) -> int:
-    """Leave the message as long as it is."""
+    """Return `length`: no padding."""
     return length
 
 
 def stream_buckets(length: int) -> int:
     """Return the bucket of a streamed message: as `buckets` up to 64 KiB, then multiples of 16 KiB.
 
-    A long stream shows its rough length anyway, and a quarter of it in padding would be dear.
+    A long stream shows its rough length in any case, and padding of a quarter would cost too much.
     """
     return buckets(length) if length <= 65_536 else -(-length // 16_384) * 16_384

@@ -1,4 +1,4 @@
-"""The parts that Binary HTTP messages are made of (RFC 9292, section 3): writing them, and reading whole ones."""
+"""The parts of Binary HTTP messages (RFC 9292, section 3): writing them, and reading whole messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNOWN_REQUEST, KNOWN_RESPONSE, STREAMED_REQUEST, STREAMED_RESPONSE = range(4)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _PATH: Final = re.compile(r"/[\x21\x22\x24-\x7e]*|\*")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]*")
-# Nearly every target: a method other than CONNECT, scheme, authority, path, none of which may hold a space.
+# Nearly every target: a method other than CONNECT, scheme, authority, path, none of them with a space.
 _USUAL_TARGET: Final = re.compile(
     r"(?!CONNECT )[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [A-Za-z][A-Za-z0-9+.\-]* "
     r"[A-Za-z0-9\-._~!$&'()*+,;=:%\[\]]* /[\x21\x22\x24-\x7e]*"
@@ -24,7 +24,7 @@ _USUAL_TARGET: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decoder accepts: number of fields in a section, bytes of a section, bytes of content."""
+    """Limits of a decoder: fields in a section, bytes of a section, bytes of content, interim responses."""
 
     fields: int = 256
     section: int = 64 * 1024
@@ -58,15 +58,15 @@ def check_target(method: str, scheme: str, authority: str, path: str, offset: in
     if not is_token(method):
         raise InvalidMessage("method is not a token", offset)
     if _AUTHORITY.fullmatch(authority) is None:
-        raise InvalidMessage("authority has a character that none may have, or user information", offset)
+        raise InvalidMessage("authority has a forbidden character, or user information", offset)
     if method == "CONNECT":
         if scheme or path or not authority:
             raise InvalidMessage("CONNECT has an authority and neither scheme nor path", offset)
         return
     if _SCHEME.fullmatch(scheme) is None:
-        raise InvalidMessage("scheme is not one", offset)
+        raise InvalidMessage("scheme is not a URI scheme", offset)
     if _PATH.fullmatch(path) is None or (path == "*" and method != "OPTIONS"):
-        raise InvalidMessage("path does not start with '/' or has a character that none may have", offset)
+        raise InvalidMessage("path does not start with '/' or has a forbidden character", offset)
 
 
 def encode_section(fields: Fields, *, trailers: bool = False) -> bytes:
@@ -84,7 +84,7 @@ def encode_section(fields: Fields, *, trailers: bool = False) -> bytes:
 
 
 def _length(text: str) -> str:
-    """Return a text's length as the characters that stand for its encoding."""
+    """Return the encoded length of a text, as characters of ISO 8859-1."""
     size = len(text)
     return chr(size) if size < 0x40 else encode_varint(size).decode("latin-1")
 
@@ -95,12 +95,12 @@ def section(fields: Fields, *, trailers: bool = False) -> bytes:
 
 
 def known_rest(fields: Fields, content: bytes, trailers: Fields) -> list[bytes]:
-    """Return what follows the control data in a message of known length, in full."""
+    """Return header section, content and trailer section of a message of known length, in full."""
     return [section(fields), encode_varint(len(content)), content, section(trailers, trailers=True)]
 
 
 def octets(text: str) -> bytes:
-    """Return the octets that the characters stand for.  Raises InvalidMessage outside ISO 8859-1."""
+    """Return the octets of a text.  Raises InvalidMessage for a character outside ISO 8859-1."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -113,7 +113,7 @@ def prefixed(data: bytes) -> bytes:
 
 
 class Reader:
-    """Reads one message from whole bytes, front to back; every method moves on or raises."""
+    """A reader of one whole message, front to back; every method advances or raises."""
 
     __slots__ = ("_data", "_limits", "_offset")
 
@@ -123,13 +123,13 @@ class Reader:
         self._limits = limits
 
     def at_end(self) -> bool:
-        """Tell whether all bytes are read: the only places where a message may be truncated."""
+        """Tell whether all bytes are read."""
         return self._offset >= len(self._data)
 
     def varint(self, what: str) -> int:
         """Read an integer."""
         offset, data = self._offset, self._data
-        if offset < len(data) and data[offset] < 0x40:  # one byte, as nearly always
+        if offset < len(data) and data[offset] < 0x40:  # one byte, the usual case
             self._offset = offset + 1
             return data[offset]
         found = decode_varint(data, offset)
@@ -147,12 +147,12 @@ class Reader:
         return self._data[start:end]
 
     def texts(self, end: int, most: int = -1) -> list[str]:
-        """Read lengths and as many octets each: all texts up to offset `end`, or the first `most`."""
+        """Read texts with their lengths: all up to offset `end`, or the first `most`."""
         data, at = self._data, self._offset
         texts: list[str] = []
         while at < end and len(texts) != most:
             length = data[at]
-            if length < 0x40:  # one byte, as nearly always
+            if length < 0x40:  # one byte, the usual case
                 at += 1
             else:
                 self._offset = at
@@ -190,7 +190,7 @@ class Reader:
             interim.append(Informational(status, self.section(known=known, may_miss=False)))
 
     def rest(self, *, known: bool) -> tuple[tuple[Field, ...], bytes, tuple[Field, ...]]:
-        """Read header section, content, trailer section and padding; missing tails are empty."""
+        """Read header section, content, trailer section and padding; missing ones at the end are empty."""
         fields = self.section(known=known)
         content = self._known_content() if known else self._streamed_content()
         trailers = self.section(known=known, trailers=True)
@@ -244,7 +244,7 @@ class Reader:
             texts += value
             self._check_section(self._offset - start)
             if len(texts) > 2 * self._limits.fields:
-                break  # which is refused
+                break  # `section` refuses it
         return texts
 
     def _check_section(self, length: int) -> None:

@@ -1,7 +1,7 @@
-"""Binary HTTP in pieces (RFC 9292): a decoder that takes bytes as they come, and the streamed form's parts.
+"""Binary HTTP in pieces (RFC 9292): a decoder of bytes as they come, and the parts of the streamed form.
 
-The decoder is a value machine: `feed` and `finish` return events.  It reads known- and indeterminate-length
-messages and the truncations of section 3.8; nothing is complete before `finish` gave `End`.
+`feed` and `finish` of the decoder return events.  It reads known- and indeterminate-length messages and the
+truncations of section 3.8.  A message is complete only when `finish` has returned `End`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class End:
 
 
 Event = Request | Informational | ResponseHead | Data | End
-"""What a decoder gives: a Request without content, or interim responses and a ResponseHead; Data; End."""
+"""An event of a decoder: a Request without content, or interim responses and a ResponseHead; Data; End."""
 
 _Step = Generator["Event | None", None, None]
 
 
 class Decoder:
-    """Reads one message from bytes split anywhere."""
+    """A decoder of one message from bytes that are split anywhere."""
 
     def __init__(self, *, request: bool, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -86,7 +86,7 @@ class Decoder:
         self._offset = 0
         return events
 
-    # Steps: generators that give None when they need more bytes
+    # Steps: generators that yield None when they need more bytes
 
     def _message(self) -> _Step:
         framing = yield from self._varint("framing indicator")
@@ -160,7 +160,7 @@ class Decoder:
     def _known_lines(self) -> Generator[Event | None, None, list[Field]]:
         left = yield from self._varint("field section length")
         self._check_section(left)
-        yield from self._wait(left, "field section")  # a section is bounded, so it may be waited for whole
+        yield from self._wait(left, "field section")  # whole, since its length is limited
         fields: list[Field] = []
         while left > 0:
             length = yield from self._varint("name length")
@@ -241,12 +241,12 @@ class Decoder:
 
 
 def start_request(request: Request) -> bytes:
-    """Return framing, control data and header section; the request's content is not looked at."""
+    """Return framing indicator, control data and header section; the content of `request` is ignored."""
     return b"\x02" + encode_request_control(request) + encode_section(request.fields) + b"\0"
 
 
 def start_response(status: int, fields: Fields, informational: tuple[Informational, ...] = ()) -> bytes:
-    """Return framing, interim responses, status and header section."""
+    """Return framing indicator, interim responses, status and header section."""
     interim = [
         encode_status(i.status, interim=True) + encode_section(i.fields) + b"\0" for i in informational
     ]
@@ -254,7 +254,7 @@ def start_response(status: int, fields: Fields, informational: tuple[Information
 
 
 def content_piece(piece: bytes) -> bytes:
-    """Return a content chunk; nothing for an empty piece, which would end the content."""
+    """Return a content chunk; no bytes for an empty piece, which would end the content."""
     return encode_varint(len(piece)) + piece if piece else b""
 
 

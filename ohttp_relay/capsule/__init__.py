@@ -1,4 +1,7 @@
-"""Encapsulated messages (RFC 9458, section 4; draft-ietf-ohai-chunked-ohttp).  Bytes in, bytes out."""
+"""Encapsulated messages (RFC 9458, section 4; draft-ietf-ohai-chunked-ohttp).  Bytes in, bytes out.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Chunked encapsulated messages (draft-ietf-ohai-chunked-ohttp-08).  Bytes in, bytes out.
 
-After the header (request) or nonce (response) come chunks: a length as a variable-length integer and that
-many sealed bytes.  Length 0 announces the final chunk, which goes to the end of the outer stream and is
-sealed with other associated data, so that a message cut short never passes as whole.
+Chunks follow the header (request) or nonce (response): a length as a variable-length integer, and that many
+sealed bytes.  Length 0 announces the final chunk, which extends to the end of the outer stream.  It is sealed
+with other associated data, so that a truncated message never passes as whole.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ohttp_relay.hpke.suites import TAG_SIZE, Aead, AeadId, Cipher, Exporter, Se
 from ohttp_relay.keys.configuration import KeyConfig
 from ohttp_relay.keys.ring import KeyRing
 
-REQUEST_TYPE: Final = "message/ohttp-chunked-req"
-RESPONSE_TYPE: Final = "message/ohttp-chunked-res"
-REQUEST_LABEL: Final = b"message/bhttp chunked request"
-RESPONSE_LABEL: Final = b"message/bhttp chunked response"
+CHUNKED_REQUEST_TYPE: Final = "message/ohttp-chunked-req"
+CHUNKED_RESPONSE_TYPE: Final = "message/ohttp-chunked-res"
+CHUNKED_REQUEST_LABEL: Final = b"message/bhttp chunked request"
+CHUNKED_RESPONSE_LABEL: Final = b"message/bhttp chunked response"
 CHUNK_SIZE: Final = 16_384
 MAX_CHUNK: Final = 1 << 20
 _FINAL: Final = b"final"
@@ -32,7 +32,7 @@ _AES_GCM_MESSAGE: Final = 1 << 30
 
 
 class Sealer(Protocol):
-    """Seals chunks in sequence."""
+    """What seals chunks in sequence."""
 
     @property
     def aead(self) -> Aead:
@@ -43,14 +43,14 @@ class Sealer(Protocol):
 
 
 class Opener(Protocol):
-    """Opens chunks in sequence."""
+    """What opens chunks in sequence."""
 
     def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """Return the next chunk.  Raises OpenFailed."""
 
 
-class ResponseBox(Sequence):
-    """Seals or opens the chunks of one response: the nonce is XORed with a counter (section 6.2)."""
+class ResponseChunks(Sequence):
+    """The cipher of one response's chunks; the nonce is XORed with a counter (section 6.2)."""
 
     __slots__ = ("_cipher", "aead")
 
@@ -69,7 +69,7 @@ class ResponseBox(Sequence):
 
 
 class ChunkWriter:
-    """Turns plaintext into framed chunks of at most `chunk_size` bytes, at once: nothing is held back.
+    """A writer of framed chunks of at most `chunk_size` bytes; it holds nothing back.
 
     Raises BodyTooLarge beyond 2**30 bytes under AES-GCM, which keeps an attacker's advantage below 2**-50
     over 2**20 messages (section 7.3).
@@ -84,7 +84,7 @@ class ChunkWriter:
         self.total = 0
 
     def write(self, data: bytes) -> bytes:
-        """Return chunks that carry `data`; nothing for no data."""
+        """Return chunks that carry `data`; no bytes for empty data."""
         return b"".join(self._frame(data[at : at + self._size]) for at in range(0, len(data), self._size))
 
     def finish(self, data: bytes = b"") -> bytes:
@@ -106,7 +106,7 @@ class ChunkWriter:
 
 
 class ChunkReader:
-    """Opens chunks as their bytes arrive, split anywhere.
+    """A reader of chunks from bytes that are split anywhere.
 
     A chunk of more than `max_chunk` bytes raises BodyTooLarge.  An empty chunk that is not the final one is
     a decryption error (section 6).
@@ -122,7 +122,7 @@ class ChunkReader:
         self.opened = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes; return the plaintext of the chunks that are now complete."""
+        """Take bytes; return the plaintext of each chunk that is now complete."""
         self._buffer += data
         pieces: list[bytes] = []
         while not self._final and (piece := self._next()) is not None:
@@ -167,13 +167,13 @@ class ChunkReader:
         return plaintext
 
 
-def _response_box(context: Exporter, enc: bytes, nonce: bytes) -> ResponseBox:
-    secret = context.export(RESPONSE_LABEL, context.aead.entropy_size)
-    return ResponseBox(context.aead, *response_cipher(context.aead, secret, enc, nonce))
+def _response_chunks(context: Exporter, enc: bytes, nonce: bytes) -> ResponseChunks:
+    secret = context.export(CHUNKED_RESPONSE_LABEL, context.aead.entropy_size)
+    return ResponseChunks(context.aead, *response_cipher(context.aead, secret, enc, nonce))
 
 
 class ResponseReader:
-    """The client's end of a chunked response: nonce, then chunks."""
+    """The client's end: a reader of a chunked response, which is a nonce and chunks."""
 
     __slots__ = ("_context", "_enc", "_head", "_max", "_reader")
 
@@ -193,7 +193,7 @@ class ResponseReader:
         if len(self._head) < size:
             return []
         nonce, rest = self._head[:size], self._head[size:]
-        self._reader = ChunkReader(_response_box(self._context, self._enc, nonce), self._max)
+        self._reader = ChunkReader(_response_chunks(self._context, self._enc, nonce), self._max)
         return self._reader.feed(rest)
 
     def finish(self) -> bytes:
@@ -207,7 +207,7 @@ def start_chunked_request(
     config: KeyConfig, suite: Suite | None = None, *, ephemeral: KemSecret | None = None
 ) -> tuple[bytes, ChunkWriter, ResponseReader]:
     """Return (first bytes, writer for the request, reader for its response).  Raises NoUsableKey."""
-    header, enc, context = start_request(config, suite, REQUEST_LABEL, ephemeral)
+    header, enc, context = start_request(config, suite, CHUNKED_REQUEST_LABEL, ephemeral)
     return header + enc, ChunkWriter(context), ResponseReader(context, enc)
 
 
@@ -219,16 +219,16 @@ def chunked_header_size(header: bytes) -> int:
 
 
 class ChunkedRequest:
-    """The gateway's end: reads one request's chunks, then makes the writer for its response."""
+    """The gateway's end: a reader of one request's chunks, and the writer for its response."""
 
     __slots__ = ("_context", "enc", "reader")
 
     def __init__(self, ring: KeyRing, head: bytes, max_chunk: int = MAX_CHUNK) -> None:
-        """Take the bytes before the chunks.  Raises TruncatedCapsule, UnknownKey, OpenFailed."""
-        self.enc, self._context = open_header(ring, head, REQUEST_LABEL)
+        """Open the bytes before the chunks.  Raises TruncatedCapsule, UnknownKey, OpenFailed."""
+        self.enc, self._context = open_header(ring, head, CHUNKED_REQUEST_LABEL)
         self.reader = ChunkReader(self._context, max_chunk)
 
     def respond(self, nonce: bytes | None = None) -> tuple[bytes, ChunkWriter]:
         """Return (first bytes, writer for the response).  `nonce` is for vectors only."""
         nonce = nonce or os.urandom(self._context.aead.entropy_size)
-        return nonce, ChunkWriter(_response_box(self._context, self.enc, nonce))
+        return nonce, ChunkWriter(_response_chunks(self._context, self.enc, nonce))

@@ -14,7 +14,7 @@ from ohttp_relay.keys.configuration import KeyConfig
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ResponseOpener:
-    """The client's end: opens the response to one request."""
+    """The client's end of one exchange, which opens the response."""
 
     _context: SenderContext
     _enc: bytes
@@ -52,7 +52,7 @@ def start_request(
 def encapsulate_request(
     config: KeyConfig, request: bytes, suite: Suite | None = None, *, ephemeral: KemSecret | None = None
 ) -> tuple[bytes, ResponseOpener]:
-    """Return the encapsulated request and what opens its response.
+    """Return the encapsulated request, and the opener of its response.
 
     Each call makes a fresh HPKE context; a retry must be a new call.  Raises NoUsableKey.
     """

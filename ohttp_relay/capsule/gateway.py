@@ -15,14 +15,14 @@ from ohttp_relay.keys.ring import KeyRing
 
 
 class _Nonces:
-    """Random bytes, each given once, fetched by the page: a system call each costs as much as an HMAC."""
+    """Random bytes, each returned once, fetched 4096 at a time: a system call costs as much as an HMAC."""
 
     def __init__(self) -> None:
         self.forget()
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Drop what was fetched: a child process must not give what its parent gives."""
+        """Drop the fetched bytes: a child process must not return those of its parent."""
         self._page, self._at = b"", 0
 
     def take(self, size: int) -> bytes:
@@ -40,7 +40,7 @@ _NONCES: Final = _Nonces()
 
 
 class OpenedRequest:
-    """A request taken out of its capsule, at the gateway: Binary HTTP bytes, encapsulated key, and the way back."""
+    """An opened request: Binary HTTP bytes, encapsulated key, and the context that seals the response."""
 
     __slots__ = ("_context", "enc", "request")
 
@@ -92,9 +92,10 @@ def _open(capsule: bytes, enc: bytes, context: RecipientContext) -> OpenedReques
 
 
 def decapsulate_requests(ring: KeyRing, capsules: Iterable[bytes]) -> list[OpenedRequest | CapsuleError]:
-    """Do as `decapsulate_request` for several; an error stands where it would be raised.
+    """Open several requests; an error of `decapsulate_request` stands in place of its request.
 
-    Each step is taken for all of them before the next: steps push each other's code out of a processor's caches.
+    Each step runs for all requests before the next step: the code of one step pushes that of another out of the
+    processor's caches.
     """
 
     def begin(capsule: bytes) -> tuple[PrivateKey, Schedule, bytes, bytes]:

@@ -1,4 +1,7 @@
-"""The client: requests through a relay to the gateway behind it."""
+"""The client: requests through a relay to the gateway behind it.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An Oblivious HTTP client (RFC 9458) with an interface like aiohttp's.
 
-Every request gets a fresh HPKE context, a Date, and padding to a size bucket.  If the way through the relay
-fails, the request fails: it is never sent directly.
+Every request has a fresh HPKE context, a Date, and padding to a size bucket.  If the relay fails, the request
+fails: it is never sent directly.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets, stream_buckets
 from ohttp_relay.bhttp.parts import Limits
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
-from ohttp_relay.capsule import chunked
-from ohttp_relay.capsule.chunked import ChunkWriter, start_chunked_request
+from ohttp_relay.capsule.chunked import (
+    CHUNKED_REQUEST_TYPE,
+    CHUNKED_RESPONSE_TYPE,
+    ChunkWriter,
+    start_chunked_request,
+)
 from ohttp_relay.capsule.client import encapsulate_request
 from ohttp_relay.capsule.format import REQUEST_TYPE, RESPONSE_TYPE
 from ohttp_relay.client.dates import corrected_date, dated, may_correct
@@ -58,19 +62,19 @@ from ohttp_relay.transport.websocket import SocketLimits, connect
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "OhttpSocket", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
-_PATIENCE: Final = 90.0  # seconds; longer than a relay's and a gateway's, so that theirs is the answer
+_TIMEOUT: Final = 90.0  # seconds; longer than at relay and gateway, so that their error arrives first
 _WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")
 Headers = Mapping[str, str] | Iterable[Field]
 Body = bytes | AsyncIterable[bytes]
 
 
 class OhttpClient:
-    """Sends requests through a relay to the gateway behind it.
+    """A client of one relay and the gateway behind it.
 
-    `key_source` gives the gateway's key list.  `max_response` is in bytes.  `kems` are the KEMs to use in
-    order of preference (default: X-Wing, X25519, P-256).  With `chunked`, every exchange uses chunked OHTTP:
-    bodies stream both ways; the gateway must be known to support it, and there is no falling back.  `targets`
-    are the origins that this gateway may be asked for (RFC 9458, section 6.1); None leaves it to the caller.
+    `key_source` gives the gateway's key list.  `max_response` is in bytes.  `kems` are the KEMs to use, in
+    order of preference (default: X-Wing, X25519, P-256).  With `chunked`, every exchange uses chunked OHTTP and
+    bodies stream both ways; the gateway must support it, there is no fallback.  `targets` are the origins that
+    this gateway may be asked for (RFC 9458, section 6.1); None permits all.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class OhttpClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the session that the client opened itself."""
+        """Close the session that the client opened."""
         if self._owned is not None:
             await self._owned.close()
             self._owned = None
@@ -131,7 +135,7 @@ class OhttpClient:
     async def request(
         self, method: str, url: str | URL, *, data: Body = b"", headers: Headers = ()
     ) -> AsyncIterator[OhttpResponse]:
-        """Send a request and give the target's response, whatever its status.
+        """Send a request; yield the target's response, whatever its status.
 
         `data` may be an async iterable if the client is chunked.  Raises KeyRejected or RelayRefused for an
         answer that is not encapsulated, ExchangeFailed if there is none, OpenFailed or TruncatedCapsule if it
@@ -147,18 +151,18 @@ class OhttpClient:
 
     @asynccontextmanager
     async def socket(self) -> AsyncIterator[OhttpSocket]:
-        """Open a WebSocket through the relay to the gateway, for requests that are to share a connection.
+        """Open a WebSocket through the relay to the gateway, for requests that share a connection.
 
-        It is one of the session's connections.  The gateway learns that the requests are one client's, and sockets
-        that are opened together may look so, too.  Raises RelayRefused for an HTTP status that is not 101,
-        ExchangeFailed if there is no socket; there is no other way then, and nothing is tried again.
+        The gateway learns that the requests of a socket come from one client; it may guess the same of sockets
+        that are opened together.  The socket uses one connection of the session.  Raises RelayRefused for an
+        HTTP status other than 101, ExchangeFailed if there is no socket.  Nothing is tried again.
         """
-        limits = SocketLimits(response=self._max_response, answer_seconds=_PATIENCE)
+        limits = SocketLimits(response=self._max_response, answer_seconds=_TIMEOUT)
         async with AsyncExitStack() as stack:
             session = self._transport()
             try:
-                way = connect(session, self._relay, limits, self._relay_headers)
-                line = await stack.enter_async_context(way)
+                connecting = connect(session, self._relay, limits, self._relay_headers)
+                line = await stack.enter_async_context(connecting)
             except aiohttp.WSServerHandshakeError as error:
                 raise RelayRefused(error.status) from None
             except (aiohttp.ClientError, OSError) as error:
@@ -174,13 +178,13 @@ class OhttpClient:
     def _transport(self) -> aiohttp.ClientSession:
         session = self._session or self._owned
         if session is None:
-            session = self._owned = open_session(ssl_context=self._ssl, timeout=_PATIENCE)
+            session = self._owned = open_session(ssl_context=self._ssl, timeout=_TIMEOUT)
         return session
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """One request of a caller's: an exchange, and the two repetitions that the RFC permits."""
+    """One request of the caller: an exchange, and the two repetitions that the RFC permits."""
 
     client: OhttpClient
     session: aiohttp.ClientSession
@@ -188,24 +192,24 @@ class _Exchange:
     body: AsyncIterable[bytes] | None
 
     async def dated(self, request: Request) -> OhttpResponse:
-        """Send with a Date; once more with the gateway's if it says that ours is wrong."""
+        """Send the request with a Date; once more with the gateway's date if it rejects this one."""
         if request.header("date") is not None:
             return await self.keyed(request)
         response = await self.keyed(dated(request, self.client._clock()))
         correction = await _corrected_date(response)
         if correction is None or self.body is not None:
             return response
-        # Once, and the corrected date is used for nothing else (RFC 9458, section 6.5.2).
+        # Once; the corrected date is used for no other request (RFC 9458, section 6.5.2).
         return await self.keyed(dated(request, correction))
 
     async def keyed(self, request: Request) -> OhttpResponse:
-        """Send; once more under a new key if the gateway says that it does not have this one."""
+        """Send the request; once more under a new key if the gateway rejects this one."""
         keys = self.client._keys
         config, suite = await keys.current(self.session)
         try:
             return await self.send(request, config, suite)
         except KeyRejected:
-            # The gateway says that it could not open the request, so it did not process it.
+            # The gateway could not open the request, so it did not process it.
             if not await keys.refreshed(self.session, config) or self.body is not None:
                 raise
         except RelayRefused:
@@ -214,7 +218,7 @@ class _Exchange:
         return await self.send(request, *await keys.current(self.session))
 
     async def send(self, request: Request, config: KeyConfig, suite: Suite) -> OhttpResponse:
-        """Send once, under a fresh HPKE context."""
+        """Send the request once, under a fresh HPKE context."""
         try:
             if self.client._chunked:
                 return await self._send_chunked(request, config, suite)
@@ -234,13 +238,13 @@ class _Exchange:
     async def _send_chunked(self, request: Request, config: KeyConfig, suite: Suite) -> OhttpResponse:
         client = self.client
         first, writer, reader = start_chunked_request(config, suite)
-        headers = {"Content-Type": chunked.REQUEST_TYPE, "Incremental": "?1"}
+        headers = {"Content-Type": CHUNKED_REQUEST_TYPE, "Incremental": "?1"}
         if self.body is None:
             upload: Body = first + writer.finish(request.to_bytes(client._padding))
         else:
             upload = _upload(first, writer, request, self.body)
         answer = await self.stack.enter_async_context(await self._post(upload, headers))
-        if answer.status != 200 or answer.content_type != chunked.RESPONSE_TYPE:
+        if answer.status != 200 or answer.content_type != CHUNKED_RESPONSE_TYPE:
             raise await _refusal(answer)
         return await receive_chunked(answer.content, reader, client._limits, client._max_response)
 
@@ -257,7 +261,7 @@ class _Exchange:
 async def _upload(
     first: bytes, writer: ChunkWriter, request: Request, body: AsyncIterable[bytes]
 ) -> AsyncIterator[bytes]:
-    """Give the chunks of a request whose content streams; each piece leaves as it comes."""
+    """Yield the chunks of a request whose content is streamed, without holding any back."""
     yield first + writer.write(start_request(request))
     async for piece in body:
         yield writer.write(content_piece(piece))
@@ -267,7 +271,7 @@ async def _upload(
 
 
 def as_url(text: str | URL) -> URL:
-    """Return a URL that says what `text` says: text that needs no quoting is not requoted."""
+    """Return `text` as a URL; text that needs no quoting is not changed."""
     if isinstance(text, URL):
         return text
     return parse_url(text, encoded=_WRITTEN_URL.fullmatch(text) is not None)

@@ -1,4 +1,4 @@
-"""Where a client gets a gateway's key list from, and how it keeps it."""
+"""Sources of a gateway's key list, and the client's cache of it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LIFETIME = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """A key list's bytes and for how many seconds it may be used."""
+    """The bytes of a key list, and for how many seconds it may be used."""
 
     data: bytes
     lifetime: float = _LIFETIME
 
 
 class KeySource(Protocol):
-    """Gives a key list that is authentic: from whom it came is the source's business to check."""
+    """A source of a key list; the source checks that the list is the gateway's."""
 
     async def fetch(self, session: aiohttp.ClientSession) -> KeyList:
         """Return the current key list.  Raises OhttpError."""
@@ -45,10 +45,10 @@ KeyCallable = Callable[[], Awaitable[bytes]]
 
 
 class RelayKeys:
-    """A key list fetched through the relay, so that the gateway sees no client.
+    """A key list fetched through the relay, so that the gateway does not see the client.
 
-    The relay can then lie about the keys.  `verify` is called with the list's bytes and raises if they are
-    not the gateway's (a signature, a digest from elsewhere); without it the relay is trusted not to.
+    The relay could replace the keys.  `verify` is called with the bytes of the list and raises if they are not
+    the gateway's (by a signature, or a digest from elsewhere).  Without it the client trusts the relay here.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RelayKeys:
 
 
 class PinnedKeys:
-    """A key list that came another way: bytes, or a file that is read again at each refresh."""
+    """A key list from elsewhere: bytes, or a file that is read again at each refresh."""
 
     def __init__(self, keys: bytes | str | os.PathLike[str]) -> None:
         self._keys = keys
@@ -91,15 +91,15 @@ class PinnedKeys:
 
 
 class AgreeingKeys:
-    """A key list that several sources must agree on, byte for byte.
+    """A key list that several sources must give in the same bytes.
 
-    Fetched through two relays of different operators, it cannot be one made for this client alone, nor one
-    that a relay put in the gateway's place (RFC 9458, section 7).
+    If it comes through two relays of different operators, no relay can replace it, and the gateway cannot give
+    this client a list of its own (RFC 9458, section 7).
     """
 
     def __init__(self, *sources: KeySource) -> None:
         if len(sources) < 2:
-            raise ConfigurationError("agreement takes two sources")
+            raise ConfigurationError("at least two sources are needed to agree")
         self._sources = sources
 
     async def fetch(self, session: aiohttp.ClientSession) -> KeyList:
@@ -117,12 +117,12 @@ class CallableKeys:
         self._source = source
 
     async def fetch(self, session: aiohttp.ClientSession) -> KeyList:
-        """Return what the callable gives."""
+        """Return the list that the callable returns."""
         return KeyList(await self._source())
 
 
 def as_key_source(source: KeySource | KeyCallable) -> KeySource:
-    """Return `source` as an object with `fetch`."""
+    """Return `source` as an object with `fetch`.  Raises TypeError."""
     if hasattr(source, "fetch"):
         return source
     if inspect.isroutine(source) or callable(source):
@@ -131,13 +131,13 @@ def as_key_source(source: KeySource | KeyCallable) -> KeySource:
 
 
 def lifetime(cache_control: str | None) -> float:
-    """Return for how long a list may be used, in seconds: 60 to 86,400, an hour if nothing is said."""
+    """Return for how many seconds a list may be used: 60 to 86,400 by max-age, 3,600 without one."""
     found = _MAX_AGE.search(cache_control or "")
     return min(86_400.0, max(60.0, float(found[1]))) if found else _LIFETIME
 
 
 class KeyCache:
-    """The key list in use: kept for its lifetime, refreshed at most every `interval` seconds."""
+    """The key list in use: cached for its lifetime, refreshed at most every `interval` seconds."""
 
     def __init__(
         self,
@@ -156,21 +156,21 @@ class KeyCache:
         self._lock = asyncio.Lock()
 
     async def current(self, session: aiohttp.ClientSession) -> tuple[KeyConfig, Suite]:
-        """Return the key configuration and suite to use, fetched if none is at hand."""
+        """Return the key configuration and suite to use; fetch the list if none is cached."""
         async with self._lock:
             if self._chosen is None or self._clock() >= self._expires:
                 await self._refresh(session)
             return self._held()
 
     async def refreshed(self, session: aiohttp.ClientSession, rejected: KeyConfig) -> bool:
-        """Fetch again after `rejected` was refused; tell whether there is another one to use now."""
+        """Fetch the list again after the gateway refused `rejected`; tell whether there is another key now."""
         async with self._lock:
             if self._held()[0] == rejected and self._clock() >= self._fetched + self._interval:
                 await self._refresh(session)
             return self._held()[0] != rejected
 
     def expire(self) -> None:
-        """Fetch before the next use, if the interval since the last fetch is over."""
+        """Have the list fetched before its next use, unless the last fetch is less than the interval ago."""
         if self._clock() >= self._fetched + self._interval:
             self._expires = self._clock()
 

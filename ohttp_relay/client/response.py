@@ -1,4 +1,4 @@
-"""What a client gets: the target's answer, whole or arriving."""
+"""The response that a client gets, whole or as a stream."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ohttp_relay.transport.streams import one_piece
 
 
 class OhttpResponse:
-    """The target's answer, out of its capsule.
+    """The target's response.
 
-    `headers` and the pieces of content are there as soon as they arrive; `trailers` after the content was
-    read to its end.  Reading raises unless the message comes whole.
+    `headers` and pieces of content are there as soon as they arrive, `trailers` after the content was read to
+    its end.  Reading raises unless the message comes whole.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class OhttpResponse:
 
     @classmethod
     def of(cls, response: Response) -> OhttpResponse:
-        """Return a whole response."""
+        """Return `response` as one whose content has arrived."""
         made = cls(
             response.status, tuple(response.fields), one_piece(response.content), response.informational
         )
@@ -51,7 +51,7 @@ class OhttpResponse:
         return made
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """Give the content in pieces as they come."""
+        """Yield the content in pieces as they come."""
         if self._read is not None:
             yield self._read
             return
@@ -83,7 +83,7 @@ class OhttpResponse:
 async def receive_chunked(
     stream: aiohttp.StreamReader, reader: ResponseReader, limits: Limits, read_limit: int
 ) -> OhttpResponse:
-    """Return a chunked response as soon as its head is there."""
+    """Return a chunked response as soon as its head has arrived."""
     events = _events(stream, reader, Decoder(request=False, limits=limits))
     informational: list[Informational] = []
     async for event in events:

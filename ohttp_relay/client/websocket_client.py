@@ -1,4 +1,4 @@
-"""A client's socket: exchanges with a gateway over one WebSocket through the relay."""
+"""A client's WebSocket: exchanges with a gateway over one connection through the relay."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ohttp_relay.client.dates import corrected_date, dated, may_correct
 from ohttp_relay.client.key_sources import KeyCache
 from ohttp_relay.errors import ExchangeFailed, KeyRejected, SocketEnded
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.websocket import Close, Line, SocketLimits
+from ohttp_relay.transport.websocket import Close, FrameChannel, SocketLimits
 
 
 class OhttpSocket:
-    """Sends requests one at a time; made by `OhttpClient.socket`.
+    """A WebSocket that sends requests one at a time; made by `OhttpClient.socket`.
 
-    Each has a fresh HPKE context, a Date and padding, as over HTTP; together they are one client's to the
-    gateway, so what must not be tied together needs sockets of its own.  It does not reconnect.
+    Each request has a fresh HPKE context, a Date and padding, as over HTTP.  The gateway sees that they come
+    from one client, so requests that must not be linked need sockets of their own.  It does not reconnect.
     """
 
     def __init__(
         self,
-        line: Line,
+        line: FrameChannel,
         session: aiohttp.ClientSession,
         keys: KeyCache,
         check: Callable[[Request], None],
@@ -47,17 +47,17 @@ class OhttpSocket:
 
     @property
     def usable(self) -> bool:
-        """Whether another exchange may succeed: nothing has failed, and no end of the socket was heard."""
+        """Whether another exchange may succeed: none has failed, and the socket has not ended."""
         return self._usable and self._line.end is None
 
     async def exchange(self, request: Request) -> Response:
         """Send a request and return the target's response, whatever its status.
 
-        Raises KeyRejected if the gateway could not open it (the next socket has the key list fetched again),
+        Raises KeyRejected if the gateway could not open the request (the next socket fetches the key list again),
         SocketEnded with the close code if the socket ended first, ExchangeFailed if no answer came in time,
-        OpenFailed or TruncatedCapsule if it does not open, InvalidMessage, TargetRefused.  After one of these
-        but the last the socket is of no use; whether the request was processed is then not known, but for
-        KeyRejected.  A cancelled exchange ends the socket, too.
+        OpenFailed or TruncatedCapsule if the answer does not open, InvalidMessage, TargetRefused.  After any of
+        these but TargetRefused, and after a cancelled exchange, the socket is unusable.  After KeyRejected the
+        request was not processed; after the others this is not known.
         """
         self._check(request)
         async with self._turn:
@@ -74,8 +74,8 @@ class OhttpSocket:
         config, suite = await self._keys.current(self._session)
         sealed, opener = encapsulate_request(config, request.to_bytes(self._padding), suite)
         if not self._usable:
-            raise ExchangeFailed("the socket is of no use since an exchange on it failed")
-        self._usable = False  # until the answer is there, whatever happens
+            raise ExchangeFailed("the socket is unusable since an exchange on it failed")
+        self._usable = False  # until the answer has arrived
         answer = await self._answer(sealed)
         response = Response.from_bytes(opener.open(answer), Limits(content=self._limits.response))
         self._usable = True
@@ -86,7 +86,7 @@ class OhttpSocket:
             try:
                 await self._line.send(sealed)
                 async with asyncio.timeout(self._limits.answer_seconds):
-                    await asyncio.wait({self._line.heard})
+                    await asyncio.wait({self._line.next_frame})
             except OSError as error:
                 raise ExchangeFailed(f"no answer on the socket: {type(error).__name__}") from error
         answer = self._line.take()

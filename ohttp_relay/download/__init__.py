@@ -1,4 +1,7 @@
-"""The hub's download proxy (draft-ietf-mimi-protocol, "Download Files")."""
+"""The hub's download proxy (draft-ietf-mimi-protocol, "Download Files").
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

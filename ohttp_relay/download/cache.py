@@ -1,4 +1,4 @@
-"""A bounded disk cache of complete objects, and objects that are being read and written at once."""
+"""A bounded disk cache of complete objects, and files that are read while they are written."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.errors import TargetUnreachable
 
 PIECE: Final = 256 * 1024
-_RESCAN: Final = 32  # additions after which a worker looks what the others did
-_ABANDONED: Final = 3600.0  # seconds without a write; a download that is alive writes every few
+_RESCAN: Final = 32  # additions after which a worker reads the directory again, for objects of other workers
+_ABANDONED: Final = 3600.0  # seconds without a write, after which no process can still be writing
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A complete object on disk: fields to serve, size in bytes, when it came (seconds since 1970)."""
+    """A complete object on disk: fields to serve, size in bytes, time of storing (seconds since 1970)."""
 
     name: str
     fields: tuple[Field, ...]
@@ -34,11 +34,11 @@ class StoredObject:
     age: float
 
     def current_age(self, now: float) -> float:
-        """Age in seconds (RFC 9111, section 4.2.3)."""
+        """Return the age in seconds at time `now` (RFC 9111, section 4.2.3)."""
         return self.age + max(0.0, now - self.stored_at)
 
     def is_fresh(self, now: float) -> bool:
-        """Whether it may be served without asking the origin."""
+        """Tell whether the object may be served without asking the origin."""
         return self.current_age(now) < self.lifetime
 
 
@@ -48,9 +48,10 @@ def object_name(url: str) -> str:
 
 
 class DiskCache:
-    """Objects by name in one directory (mode 0700), the least recently used removed beyond `capacity` bytes.
+    """Objects by name in one directory (mode 0700); beyond `capacity` bytes the least recently used is removed.
 
-    Metadata and content are two files; the metadata file is written last, so what has one is complete.
+    Metadata and content are two files.  The metadata file is written last, so an object that has one is
+    complete.
     """
 
     def __init__(self, directory: str | os.PathLike[str], capacity: int) -> None:
@@ -63,7 +64,7 @@ class DiskCache:
         self._scan()
 
     def _scan(self) -> None:
-        """Learn what is stored, by whichever worker, the least recently used first."""
+        """Read what all workers have stored, the least recently used first; remove what dead ones left."""
         self._sizes.clear()
         self._total = 0
         for path in sorted(self._folder.glob("*.json"), key=_changed):
@@ -80,26 +81,28 @@ class DiskCache:
         if stored is None:
             return None
         if name not in self._sizes:
-            self._remember(stored)  # another worker's
+            self._remember(stored)  # another worker stored it
         self._sizes.move_to_end(name)
         with contextlib.suppress(OSError):
-            os.utime(self._folder / f"{name}.json")  # other workers, and the next start, go by this
+            os.utime(
+                self._folder / f"{name}.json"
+            )  # other workers, and the next start, order objects by this
         return stored
 
     def body(self, name: str) -> Path:
-        """Return where the object's content lies."""
+        """Return the path of the object's content."""
         return self._folder / f"{name}.body"
 
     def part(self, name: str) -> Path:
-        """Return a new place to write content to."""
+        """Return a new path to write content to."""
         return self._folder / f"{name}.{os.getpid()}.{os.urandom(4).hex()}.part"
 
     def lock(self, name: str) -> Path:
-        """Return where the lock of an object's fetch lies."""
+        """Return the path of the lock of an object's fetch."""
         return self._folder / f"{name}.lock"
 
     def add(self, stored: StoredObject, part: Path) -> None:
-        """Take the complete content at `part` as the object's; make room."""
+        """Store the complete content at `part` as the object's; remove others beyond the capacity."""
         part.replace(self.body(stored.name))
         self.update(stored)
         self._added += 1
@@ -116,13 +119,13 @@ class DiskCache:
         self._remember(stored)
 
     def refresh(self, stored: StoredObject, now: float, lifetime: float, age: float) -> StoredObject:
-        """Note that the origin confirmed the object (RFC 9111, section 4.3.4)."""
+        """Store and return the object as confirmed by the origin (RFC 9111, section 4.3.4)."""
         confirmed = replace(stored, stored_at=now, lifetime=lifetime, age=age)
         self.update(confirmed)
         return confirmed
 
     def remove(self, name: str) -> None:
-        """Forget an object."""
+        """Remove an object."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
         self.body(name).unlink(missing_ok=True)
         self._total -= self._sizes.pop(name, 0)
@@ -151,12 +154,17 @@ class DiskCache:
             return None
 
 
-_LEFT: Final = (".part", ".body", ".lock", ".coming")  # by a worker that died
+_LEFT: Final = (
+    ".part",
+    ".body",
+    ".lock",
+    ".coming",
+)  # suffixes of files that a worker may leave when it dies
 _META: Final = ("name", "size", "stored_at", "lifetime", "age")
 
 
 def _changed(path: Path) -> float:
-    """Return when a file was last written or used; the far future if another worker just removed it."""
+    """Return when a file was last written or used; infinity if another worker just removed it."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -164,12 +172,12 @@ def _changed(path: Path) -> float:
 
 
 def _abandoned(path: Path) -> bool:
-    """Tell whether a file without metadata was left by a process that died: other workers' are in use."""
+    """Tell whether a file without metadata is too old to be in use by another worker."""
     return time.time() - _changed(path) > _ABANDONED
 
 
 class GrowingFile:
-    """Content that one writer appends to a file while any number of readers follow."""
+    """A file that one writer appends to while any number of readers follow."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -181,14 +189,14 @@ class GrowingFile:
         path.chmod(0o600)
 
     async def append(self, piece: bytes) -> None:
-        """Add a piece and wake the readers."""
+        """Append a piece and wake the readers."""
         self._file.write(piece)
         self._file.flush()
         await self._advance(self.size + len(piece))
 
     async def finish(self, *, failed: bool = False) -> None:
-        """End the content, whole or not."""
-        with contextlib.suppress(OSError):  # a full disk was noticed when the piece was written
+        """End the content; with `failed`, it is not whole and the readers raise."""
+        with contextlib.suppress(OSError):  # a full disk already failed the write
             self._file.close()
         self.failed = failed
         self.complete = not failed
@@ -205,7 +213,7 @@ class GrowingFile:
             return self.size
 
     async def read(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """Give the bytes from `start` to `stop` (or the end) as they come.
+        """Yield the bytes from `start` to `stop` (or the end) as they come.
 
         Raises TargetUnreachable if the writer failed.
         """
@@ -223,7 +231,7 @@ class GrowingFile:
 
 
 async def read_file(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
-    """Give the bytes of a complete file from `start` to `stop`."""
+    """Yield the bytes of a complete file from `start` to `stop`.  Raises TargetUnreachable if there are fewer."""
     with _opened(path) as file:
         offset = start
         while offset < stop:
@@ -247,6 +255,6 @@ def _read_at(file: BinaryIO, offset: int, stop: int) -> bytes:
 
 
 def discard(path: Path) -> None:
-    """Remove a file; open readers keep their content."""
+    """Remove a file; readers that have it open can read on."""
     with contextlib.suppress(OSError):
         path.unlink()

@@ -23,7 +23,7 @@ def _seconds(text: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Whether an answer may be stored, its lifetime, and the age it came with; in seconds."""
+    """Whether an answer may be stored; its lifetime and the age it came with, in seconds."""
 
     storable: bool
     lifetime: float
@@ -33,7 +33,7 @@ class Freshness:
 def judge(status: int, fields: Fields, now: float, heuristic: float) -> Freshness:
     """Judge an answer received at `now` (RFC 9111, sections 3 and 4.2).
 
-    With no explicit lifetime, `heuristic` seconds at most, or a tenth of the time since Last-Modified.
+    Without an explicit lifetime it is a tenth of the time since Last-Modified, at most `heuristic` seconds.
     """
     control = directives(get_field(fields, "cache-control"))
     forbidden = "no-store" in control or "private" in control or get_field(fields, "vary") == "*"

@@ -1,7 +1,7 @@
-"""One fetch of an object among all workers: who holds the object's lock fetches, the others follow what it writes.
+"""One fetch of an object among all workers: the holder of the object's lock fetches, the others read along.
 
-Locks end with their process, so nothing is left of a worker that dies but a part of a file, which is never
-taken for the whole.
+The system releases a lock when its process ends.  A worker that dies leaves only a part of a file, which is
+never taken for a whole object.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Final
 from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.errors import TargetUnreachable
 
-LOOK: Final = 0.05
-"""Seconds between two looks at what another worker does: nothing tells one process of another's writes."""
+POLL_SECONDS: Final = 0.05
+"""Seconds between two looks at what another worker has written."""
 
 _PIECE: Final = 256 * 1024
 
 
-class Claim:
-    """The right to fetch one object, held by one worker until it lets go or dies."""
+class FetchLock:
+    """The lock of one object's fetch, held by one worker until it releases it or dies."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
         self._handle = handle
 
     @classmethod
-    def take(cls, path: Path) -> Claim | None:
-        """Take the lock at `path`; None if another worker has it."""
+    def acquire(cls, path: Path) -> FetchLock | None:
+        """Take the lock at `path`; return None if another worker has it."""
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -45,24 +45,24 @@ class Claim:
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == os.fstat(handle).st_ino:
                     return cls(path, handle)
-            os.close(handle)  # it was let go, and removed, in between
+            os.close(handle)  # another worker released and removed it in between
 
     def announce(self, part: Path, fields: tuple[Field, ...], size: int | None) -> None:
-        """Tell the others what is being written to `part`: its fields, its size in bytes if that is known."""
+        """Tell the other workers what is written to `part`: fields, and size in bytes if it is known."""
         written = self._path.with_suffix(f".{os.getpid()}.coming.part")
         written.write_text(json.dumps({"part": part.name, "fields": fields, "size": size}))
         written.replace(_announcement(self._path))
 
     def release(self) -> None:
-        """Let go; what was fetched is in its place, or discarded."""
+        """Release the lock, after the object was stored or discarded."""
         _announcement(self._path).unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
         os.close(self._handle)
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
-    """An object that another worker is writing: fields, size in bytes if that is known, where it lies."""
+class PendingObject:
+    """An object that another worker is writing: fields, size in bytes if it is known, file, lock."""
 
     fields: tuple[Field, ...]
     size: int | None
@@ -70,18 +70,18 @@ class Coming:
     lock: Path
 
     @classmethod
-    def of(cls, lock: Path) -> Coming | None:
-        """Return what the holder of a lock has announced."""
+    def find(cls, lock: Path) -> PendingObject | None:
+        """Return what the holder of a lock announced; None if there is nothing, or nobody writes any more."""
         try:
-            told = json.loads(_announcement(lock).read_text())
-            fields = tuple((str(name), str(value)) for name, value in told["fields"])
-            found = cls(fields, told["size"], lock.with_name(str(told["part"])), lock)
+            announced = json.loads(_announcement(lock).read_text())
+            fields = tuple((str(name), str(value)) for name, value in announced["fields"])
+            found = cls(fields, announced["size"], lock.with_name(str(announced["part"])), lock)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if found._is_being_written() else None
 
     async def read(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """Give the bytes from `start` to `stop` (or the end) as they come.
+        """Yield the bytes from `start` to `stop` (or the end) as they come.
 
         Raises TargetUnreachable if the other worker failed or died.
         """
@@ -92,7 +92,9 @@ class Coming:
         with file:
             offset = start
             while stop is None or offset < stop:
-                last = not self._is_being_written()  # asked first, so that nothing written since is missed
+                last = (
+                    not self._is_being_written()
+                )  # before the size is read, so that no later write is missed
                 end = os.fstat(file.fileno()).st_size
                 end = end if stop is None else min(stop, end)
                 if offset < end:
@@ -102,8 +104,8 @@ class Coming:
                 elif last:
                     break
                 else:
-                    await asyncio.sleep(LOOK)
-            # A whole object was moved to its place; a failed one was removed, a dead worker's still lies there.
+                    await asyncio.sleep(POLL_SECONDS)
+            # A whole object was moved away, a failed one removed; the part of a dead worker is still there.
             whole = (stop is not None and offset >= stop) or (
                 os.fstat(file.fileno()).st_nlink and not self.part.exists()
             )

@@ -1,7 +1,7 @@
 """The hub's download proxy: `GET /proxyDownload/{downloadUrl}` (draft-ietf-mimi-protocol, "Download Files").
 
-It fetches assets of registered hosts on its users' behalf, so that an asset host sees the hub and not who
-downloads, and, thanks to the cache, one fetch for each object.  Nothing of a client's request goes further.
+It fetches assets of registered hosts for its users.  An asset host sees the hub and not the client, and, with
+the cache, one fetch for each object.  Nothing of a client's request but the URL is forwarded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ohttp_relay.bhttp.fields import Field, Fields, get_field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
 from ohttp_relay.download.freshness import Freshness, judge
-from ohttp_relay.download.locks import LOOK, Claim, Coming
+from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
 from ohttp_relay.download.ranges import Unsatisfiable, parse_range
 from ohttp_relay.errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
@@ -38,21 +38,27 @@ from ohttp_relay.transport.urls import parse_url
 
 PREFIX: Final = "/proxyDownload/"
 _NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}#')
-_KEPT: Final = ("content-type", "content-encoding", "etag", "last-modified", "cache-control")
+_RETURNED: Final = ("content-type", "content-encoding", "etag", "last-modified", "cache-control")
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
-    """Bytes of one object and of all stored ones; seconds for connecting and between reads, and in all.
-
-    `heuristic` is for how many seconds an object without any freshness information is kept.
-    """
+    """Limits of a download proxy, in bytes and seconds."""
 
     object: int = 2 * 1024**3
+    """Bytes of one object."""
+
     cache: int = 16 * 1024**3
+    """Bytes of all stored objects."""
+
     read_seconds: float = 30.0
+    """For connecting, and between reads."""
+
     total_seconds: float = 3600.0
+    """For one download."""
+
     heuristic: float = 3600.0
+    """For how long an object without freshness information is fresh at most."""
 
 
 def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
@@ -78,7 +84,7 @@ def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
 
 @dataclass(slots=True)
 class _Fetching:
-    """An answer that is being written to disk and may be read meanwhile."""
+    """An answer that is written to disk and may be read meanwhile."""
 
     fields: tuple[Field, ...]
     size: int | None
@@ -87,10 +93,10 @@ class _Fetching:
 
 
 class DownloadProxy(Service):
-    """Downloads assets of `asset_hosts` (`host` or `host:port`), through a disk cache if there is one.
+    """A proxy for assets of `asset_hosts` (`host` or `host:port`), with a disk cache in `cache_dir` if given.
 
-    `asset_hosts` is asked at each request, so it may change.  `networks` are the non-public networks that
-    assets may be in.
+    `asset_hosts` is read at each request, so it may change.  `networks` are non-public networks that asset
+    hosts may be in.
     """
 
     def __init__(
@@ -133,13 +139,13 @@ class DownloadProxy(Service):
         return self._application(self.routes(prefix))
 
     async def handler(self, request: Request) -> AnyResponse:
-        """Serve a request in process, as a gateway's local target."""
+        """Answer a request as a gateway's in-process target."""
         if request.method != "GET":
             return Response(405, (("allow", "GET"),))
         return await self.answer(request.path, request.header("range"))
 
     async def close(self) -> None:
-        """End what is being fetched and close the session that the proxy opened itself."""
+        """Cancel running fetches; close the session that the proxy opened."""
         tasks = [fetching.task for fetching in self._fetching.values() if fetching.task is not None]
         for task in tasks:
             task.cancel()
@@ -149,7 +155,7 @@ class DownloadProxy(Service):
     # One download
 
     async def answer(self, path: str, wanted: str | None = None, prefix: str = PREFIX) -> AnyResponse:
-        """Return the answer to `GET path`; `wanted` is the Range field.  Never raises an OhttpError."""
+        """Return the answer to `GET path`; `wanted` is the Range field.  Raises no OhttpError."""
         try:
             url = self._check(parse_download_url(path, prefix))
             return await self._download(url, wanted)
@@ -172,12 +178,12 @@ class DownloadProxy(Service):
         if self._cache is None:
             return await self._pass_through(url, wanted)
         name = object_name(str(url))
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        async with lock:  # one question to the origin at a time
+        turn = self._locks.setdefault(name, asyncio.Lock())
+        async with turn:  # one request to the origin at a time
             found = await self._find(self._cache, name, url)
         if isinstance(found, _Fetching):
             return _ranged(found.fields, found.size, wanted, found.file.read)
-        if isinstance(found, Coming):
+        if isinstance(found, PendingObject):
             return _ranged(found.fields, found.size, wanted, found.read)
         if isinstance(found, StoredObject):
             return self._stored(self._cache, found, wanted)
@@ -185,29 +191,29 @@ class DownloadProxy(Service):
 
     async def _find(
         self, cache: DiskCache, name: str, url: URL
-    ) -> _Fetching | Coming | StoredObject | AnyResponse:
+    ) -> _Fetching | PendingObject | StoredObject | AnyResponse:
         if name in self._fetching:
             return self._fetching[name]
         async with asyncio.timeout(self.limits.read_seconds):
             while True:
-                claim = Claim.take(cache.lock(name))
+                lock = FetchLock.acquire(cache.lock(name))
                 stored = cache.find(name)
                 if stored is not None and stored.is_fresh(self._clock()):
-                    if claim is not None:
-                        claim.release()
+                    if lock is not None:
+                        lock.release()
                     return stored
-                if claim is not None:
+                if lock is not None:
                     break
-                coming = Coming.of(cache.lock(name))
-                if coming is not None:
-                    return coming
-                await asyncio.sleep(LOOK)  # another worker has asked, and has no answer yet
-        return await self._fetch(cache, name, url, stored, claim)
+                pending = PendingObject.find(cache.lock(name))
+                if pending is not None:
+                    return pending
+                await asyncio.sleep(POLL_SECONDS)  # another worker has sent the request and has no answer yet
+        return await self._fetch(cache, name, url, stored, lock)
 
     async def _fetch(
-        self, cache: DiskCache, name: str, url: URL, stored: StoredObject | None, claim: Claim
+        self, cache: DiskCache, name: str, url: URL, stored: StoredObject | None, lock: FetchLock
     ) -> _Fetching | StoredObject | AnyResponse:
-        """Ask the asset host, as the only worker that does; the claim is let go when that is over."""
+        """Fetch from the asset host, as the only worker that does; release `lock` when that is over."""
         stack = AsyncExitStack()
         fetching: _Fetching | None = None
         try:
@@ -221,15 +227,15 @@ class DownloadProxy(Service):
                 cache.remove(name)
             if answer.status != 200 or not freshness.storable or not self._fits(answer):
                 return await self._relay(stack, answer, fields)
-            fetching = self._store(cache, name, stack, answer, fields, freshness, claim)
+            fetching = self._store(cache, name, stack, answer, fields, freshness, lock)
         except BaseException:
             await stack.aclose()
             raise
         else:
             return fetching
         finally:
-            if fetching is None:  # else its writer lets go
-                claim.release()
+            if fetching is None:  # else the writer releases it
+                lock.release()
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
         self._note("download.fetched", Seen(method="GET", target=str(url)))
@@ -298,11 +304,11 @@ class DownloadProxy(Service):
         answer: aiohttp.ClientResponse,
         fields: Fields,
         freshness: Freshness,
-        claim: Claim,
+        lock: FetchLock,
     ) -> _Fetching:
         kept = _safe(fields, None)
         fetching = _Fetching(kept, answer.content_length, GrowingFile(cache.part(name)))
-        claim.announce(fetching.file.path, kept, fetching.size)
+        lock.announce(fetching.file.path, kept, fetching.size)
         self._fetching[name] = fetching
 
         async def write() -> None:
@@ -317,12 +323,12 @@ class DownloadProxy(Service):
                 file.path = cache.body(name)
                 failed = False
             except (OhttpError, OSError):
-                pass  # the readers learn it from the file
+                pass  # the readers learn it from `file`
             finally:
                 if failed:
                     discard(file.path)
                 self._fetching.pop(name, None)
-                claim.release()
+                lock.release()
                 await file.finish(failed=failed)
 
         fetching.task = asyncio.create_task(write())
@@ -346,7 +352,7 @@ Reader = Callable[[int, int | None], AsyncIterator[bytes]]
 
 
 def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) -> AnyResponse:
-    """Return 200 with the whole, 206 with the range asked for, or 416."""
+    """Return 200 with the whole object, 206 with the requested range, or 416."""
     try:
         span = parse_range(wanted, size) if size is not None else None
     except Unsatisfiable:
@@ -362,8 +368,8 @@ def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) 
 
 
 def _safe(fields: Fields, length: int | None) -> tuple[Field, ...]:
-    """Return the fields that may pass: what describes the object, nothing that could mark a client."""
-    kept = [(name, value) for name in _KEPT if (value := get_field(fields, name)) is not None]
+    """Return the fields to forward: those that describe the object, none that could mark a client."""
+    kept = [(name, value) for name in _RETURNED if (value := get_field(fields, name)) is not None]
     kept.append(("x-content-type-options", "nosniff"))
     if length is not None:
         kept.append(("content-length", str(length)))

@@ -21,7 +21,7 @@ class ByteRange:
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Return the range asked for, or None for the whole: no, several, or malformed ranges.
+    """Return the requested range; None, for the whole, if there is no range, or several, or a malformed one.
 
     Raises Unsatisfiable.
     """
@@ -35,7 +35,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
         return ByteRange(max(0, size - length), size)
     start, stop = int(found[1]), int(found[2]) + 1 if found[2] else size
     if found[2] and stop <= start:
-        return None  # malformed, so ignored
+        return None  # malformed, and so ignored
     if start >= size:
         raise Unsatisfiable
     return ByteRange(start, min(stop, size))

@@ -1,4 +1,7 @@
-"""The Oblivious Gateway Resource (RFC 9458, section 5): opens requests, has them answered, refuses replays."""
+"""The Oblivious Gateway Resource (RFC 9458, section 5): opens requests, has them answered, refuses replays.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

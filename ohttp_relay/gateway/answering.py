@@ -1,6 +1,6 @@
-"""What a gateway does with a request that is out of its capsule: check it, have it answered, say no.
+"""What a gateway does with an opened request: check it, have a target answer it, or refuse it.
 
-Everything here ends in a response for the client's eyes only; what goes wrong is a status inside.
+The result is a response that only the client can read.  An error is a status of that response.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ def problem(status: int, title: str, kind: str = problems.BLANK) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Answerer:
-    """Checks and answers requests.  Limits are bytes of whole messages, `seconds` is for a fetched answer.
+class RequestAnswerer:
+    """Checks and answers requests.  Limits are bytes of whole messages; a target has `seconds` to answer.
 
-    `local` are the in-process targets; `local_names` the same by their usual spelling, which needs no parsing.
+    `local` are the in-process targets; `local_names` are the same by the spelling of their configuration, which
+    saves parsing.
     """
 
     local: Mapping[Origin, Handler]
@@ -75,9 +76,9 @@ class Answerer:
     refused: Callable[[str], None] | None = None
 
     def whole(self, request: Request, enc: bytes) -> Response | Awaitable[Response]:
-        """Return the whole answer to a whole request, or what will be it, which raises nothing but CancelledError.
+        """Return the response to a whole request, or an awaitable of it, which raises CancelledError alone.
 
-        An in-process target that answers at once costs no task and no timer.
+        An in-process target that is a plain function costs no task and no timer.
         """
         try:
             waiting = self._check(request, enc)
@@ -88,7 +89,7 @@ class Answerer:
         except OhttpError as error:
             return self.refusal(error)
         except (Exception, asyncio.CancelledError) as error:
-            return self._failure(error)  # given up by the target itself: nothing is awaited here
+            return self._failure(error)  # raised by the target itself: nothing is awaited here
         return self._later(request, None, waiting, handler)
 
     async def _later(
@@ -114,7 +115,7 @@ class Answerer:
             return self._failure(error)
 
     async def streamed(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
-        """Return the answer as it begins; `body` is the content still to come.  Raises nothing itself."""
+        """Return the response as it begins; `body` is the content still to come.  Raises nothing itself."""
         try:
             return await self._serve(request, enc, body)
         except TimeoutError:
@@ -125,14 +126,14 @@ class Answerer:
             return self._failure(error)
 
     def refusal(self, error: OhttpError) -> Response:
-        """Return what tells the client of an error."""
+        """Return the response that tells the client of an error."""
         if self.refused is not None:
             self.refused(type(error).__name__)
         status, kind = next(
             (a for cls, a in _ANSWERS.items() if isinstance(error, cls)), (500, problems.BLANK)
         )
         response = problem(status, str(error), kind)
-        if isinstance(error, DateRejected):  # lets the client correct its clock, once (section 6.5.2)
+        if isinstance(error, DateRejected):  # the client may correct its date, once (section 6.5.2)
             return response.with_fields(("date", format_date(self.clock())), ("cache-control", "no-store"))
         return response
 
@@ -152,10 +153,10 @@ class Answerer:
             return await answer
 
     def _check(self, request: Request, enc: bytes) -> Awaitable[None] | None:
-        """Refuse what must not be served; what is returned, if anything, is to be awaited and refuses too."""
+        """Raise if the request must not be served; an awaitable that is returned raises likewise."""
         fields = dict(request.fields)
         expected, date = fields.get("expect"), fields.get("date")
-        if len(fields) < len(request.fields):  # some are repeated, as these may be
+        if len(fields) < len(request.fields):  # repeated fields: these two may be among them
             expected, date = request.header("expect"), request.header("date")
         if expected is not None and "100-continue" in expected.lower():
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
@@ -189,6 +190,6 @@ class Answerer:
 
     @staticmethod
     def _failure(error: BaseException) -> Response:
-        # A target's own failure must not leave the encapsulation, nor its content reach the log.
+        # Details of a target's failure go neither to the client nor into the log.
         log.error("a target failed: %s", type(error).__name__)
         return problem(500, "the target failed")

@@ -1,4 +1,4 @@
-"""Chunked requests as they come in at a gateway, and chunked responses as they go out."""
+"""Chunked messages at a gateway: receiving a request, sending a response."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import stream_buckets
 from ohttp_relay.bhttp.parts import Limits
 from ohttp_relay.bhttp.stream import Data, Decoder, End, Event, content_piece, end_message, start_response
-from ohttp_relay.capsule.chunked import RESPONSE_TYPE, ChunkedRequest, ChunkWriter, chunked_header_size
+from ohttp_relay.capsule.chunked import (
+    CHUNKED_RESPONSE_TYPE,
+    ChunkedRequest,
+    ChunkWriter,
+    chunked_header_size,
+)
 from ohttp_relay.capsule.format import HEADER_SIZE
 from ohttp_relay.errors import InvalidMessage, OhttpError, TruncatedCapsule
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.transport.streams import AnyResponse, StreamedResponse, abort
 
 BROKEN = aiohttp.ClientError, web.RequestPayloadError, OSError
-HEADERS = {"Content-Type": RESPONSE_TYPE, "Incremental": "?1"}
+HEADERS = {"Content-Type": CHUNKED_RESPONSE_TYPE, "Incremental": "?1"}
 
 
 class Incoming:
-    """A chunked request that is being received: its head, then its content, then nothing but the end."""
+    """A chunked request that is being received: its head, its content, its end, in this order."""
 
     def __init__(
         self, stream: aiohttp.StreamReader, opened: ChunkedRequest, limits: Limits, idle: float
@@ -39,13 +44,13 @@ class Incoming:
 
     @classmethod
     async def open(cls, stream: aiohttp.StreamReader, ring: KeyRing, limits: Limits, idle: float) -> Incoming:
-        """Read what comes before the chunks.  Raises CapsuleError, or TimeoutError after `idle` seconds."""
+        """Read the bytes before the chunks.  Raises CapsuleError, or TimeoutError after `idle` seconds."""
         try:
             async with asyncio.timeout(idle):
                 head = await stream.readexactly(HEADER_SIZE)
                 ring_checked = chunked_header_size(head)
                 head += await stream.readexactly(ring_checked - HEADER_SIZE)
-        except TimeoutError:  # which is an OSError, but says something else
+        except TimeoutError:  # it is an OSError, but has another answer
             raise
         except (asyncio.IncompleteReadError, *BROKEN):
             raise TruncatedCapsule("the request ends before its first chunk") from None
@@ -53,12 +58,12 @@ class Incoming:
 
     @property
     def enc(self) -> bytes:
-        """The encapsulated key, by which the request is known."""
+        """The encapsulated key, by which replays are recognized."""
         return self._opened.enc
 
     @property
     def authentic(self) -> bool:
-        """Whether a chunk was opened, so that what follows can be said under encapsulation."""
+        """Whether a chunk was opened, so that further errors can be encapsulated."""
         return self._opened.reader.opened > 0
 
     def respond(self) -> tuple[bytes, ChunkWriter]:
@@ -73,9 +78,9 @@ class Incoming:
         return event
 
     async def body(self) -> AsyncGenerator[bytes, None] | None:
-        """Return the content still to come, or None if the request is whole without any.
+        """Return the content still to come; None if there is none.
 
-        The content raises if the message does not come whole; the error is kept in `failure`.
+        The content raises if the message does not come whole; `failure` is then the error.
         """
         try:
             first = await self._event()
@@ -126,9 +131,9 @@ Encode = Callable[[Response], bytes]
 async def send_chunked(
     request: web.Request, incoming: Incoming, response: AnyResponse, encode: Encode
 ) -> web.StreamResponse:
-    """Seal and send a response: a whole one at once, a streamed one piece by piece as it comes.
+    """Seal and send a response: a whole one at once, a streamed one piece by piece.
 
-    If the content does not come whole, the connection is broken off without a final chunk.
+    If the content does not come whole, abort the connection, without a final chunk.
     """
     first, writer = incoming.respond()
     if isinstance(response, Response):

@@ -1,4 +1,4 @@
-"""Fetching a target on a client's behalf: from a Binary HTTP request to HTTP/1.1 and back."""
+"""Fetching a target for a client: from a Binary HTTP request to HTTP/1.1 and back."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ohttp_relay.transport.http import AUTO_HEADERS, from_library, payload, to_l
 from ohttp_relay.transport.streams import OwnedStream, StreamedResponse
 from ohttp_relay.transport.targets import TargetPolicy
 
-# Framing of the new hop is the HTTP library's; Expect must never be forwarded (RFC 9458, section 5.1).
+# The HTTP library does the framing; Expect must never be forwarded (RFC 9458, section 5.1).
 _NOT_FORWARDED = frozenset({"host", "content-length", "expect"})
 
 
 def forwarded_fields(request: Request) -> list[Field]:
-    """Return the fields of a request that go to the target: no connection fields, cookies joined."""
+    """Return the fields to forward to the target: no connection fields, cookies joined."""
     kept = without_connection_fields(request.fields)
     return join_cookies(pair for pair in kept if pair[0] not in _NOT_FORWARDED and pair[0][0] != ":")
 
 
 class Fetcher:
-    """Fetches targets that a policy allows.  `timeout` is how many seconds an answer may take to begin."""
+    """Fetches targets that a policy allows.  `timeout`: seconds until an answer begins."""
 
     def __init__(self, policy: TargetPolicy, session: aiohttp.ClientSession, *, timeout: float) -> None:
         self._policy = policy
@@ -35,10 +35,10 @@ class Fetcher:
         self._timeout = timeout
 
     async def fetch(self, request: Request, body: AsyncIterator[bytes] | None = None) -> StreamedResponse:
-        """Send the request, with `body` in place of its content if given; return the answer as it comes.
+        """Send the request, with `body` in place of its content if given; return the answer as a stream.
 
-        Redirects are not followed.  Raises TargetRefused, InvalidMessage, or TargetUnreachable, which the
-        answer's content raises too if it does not come whole.
+        Redirects are not followed.  Raises TargetRefused, InvalidMessage, or TargetUnreachable; the
+        answer's content raises the last one too, if it does not come whole.
         """
         stack = AsyncExitStack()
         try:
@@ -66,13 +66,13 @@ class Fetcher:
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
         )
-        # An upload may take long; the session's own limits watch over it.
+        # An upload may take long; the session's own time-outs apply to it.
         async with asyncio.timeout(None if body else self._timeout):
             return await stack.enter_async_context(context)
 
 
 async def pieces_of(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Give an answer's content as it comes.  Raises TargetUnreachable if it does not come whole."""
+    """Yield an answer's content as it comes.  Raises TargetUnreachable if it does not come whole."""
     try:
         async for piece in answer.content.iter_any():
             yield piece

@@ -1,7 +1,7 @@
-"""Refusing requests that were answered before (RFC 9458, section 6.5).
+"""Protection against replays (RFC 9458, section 6.5).
 
-A request is known by its encapsulated key.  The Date inside it limits how long keys must be remembered:
-a request outside the window is refused for its Date, so remembering one window's worth is enough.
+A request is recognized by its encapsulated key.  The Date inside a request bounds how long a key must be
+remembered: a request outside the window is refused for its Date, so one window of keys is enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ReplayStore(Protocol):
     """Remembers keys for at least the window it was made for."""
 
     def seen(self, key: bytes, now: float) -> bool | Awaitable[bool]:
-        """Remember `key` (16 bytes) and tell whether it was remembered already; one step, atomic.
+        """Remember `key` (16 bytes); tell whether it was remembered before.  Both are one atomic step.
 
         May raise ReplayStoreFull rather than forget a key too early.
         """
@@ -35,8 +35,8 @@ class ReplayStore(Protocol):
 class ReplayCache:
     """A store in this process: two generations of keys, each `window` seconds long.
 
-    A key is remembered for one to two windows.  At most `capacity` keys a generation, about 100 bytes
-    each; when that is reached, requests are refused until the generation ends.
+    A key is remembered for one to two windows.  A generation holds at most `capacity` keys of about 100 bytes;
+    when it is full, requests are refused until it ends.
     """
 
     def __init__(self, window: float = 120.0, capacity: int = 1_000_000) -> None:
@@ -47,7 +47,7 @@ class ReplayCache:
         self._started = float("-inf")
 
     def seen(self, key: bytes, now: float) -> bool:
-        """Remember `key`; tell whether it was known."""
+        """Remember `key`; tell whether it was remembered before."""
         self._turn(now)
         if key in self._current or key in self._previous:
             return True
@@ -72,11 +72,11 @@ async def _refuse_if(known: Awaitable[bool]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReplayGuard:
-    """The gateway's rule: the Date must be within `tolerance` seconds of now, either way, and the key new.
+    """The gateway's rule: the Date is at most `tolerance` seconds away from now, and the key is new.
 
     `dated` must remember keys for 2 * tolerance at least.  Requests without a Date are remembered in
-    `undated`, which must remember them as long as a key configuration is accepted; with none, they are
-    refused.
+    `undated`, which must remember them for as long as a key configuration is accepted.  Without `undated` they
+    are refused.
     """
 
     dated: ReplayStore
@@ -85,16 +85,17 @@ class ReplayGuard:
 
     @classmethod
     def in_memory(cls, tolerance: float = 60.0, undated_window: float | None = None) -> ReplayGuard:
-        """Make a guard for one process.  `undated_window`: how long, in seconds, to remember requests
-        without a Date; None refuses them.
-        """  # noqa: D205
+        """Make a guard for one process.
+
+        `undated_window`: for how many seconds to remember requests without a Date; None refuses them.
+        """
         undated = None if undated_window is None else ReplayCache(undated_window)
         return cls(ReplayCache(2 * tolerance + 1), undated, tolerance)
 
     def check(self, enc: bytes, date: str | None, now: float) -> Awaitable[None] | None:
-        """Raise DateRejected, ReplayedRequest or ReplayStoreFull; else remember the request.
+        """Remember a request.  Raises DateRejected, ReplayedRequest or ReplayStoreFull.
 
-        If the store has to be waited for, what is returned raises.
+        With an asynchronous store, return an awaitable that raises instead.
         """
         store = self.undated if date is None else self._dated(date, now)
         if store is None:

@@ -1,7 +1,7 @@
 """The Oblivious Gateway Resource (RFC 9458, section 5; draft-ietf-ohai-chunked-ohttp) on aiohttp.
 
-Whatever fails before the capsule is open is answered plainly (4xx); whatever fails after is an
-encapsulated response, and the outer status is 200.
+An error before the request is opened is answered in plain (4xx).  An error after that is an encapsulated
+response, and the outer status is 200.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiohttp import web
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets
 from ohttp_relay.bhttp.parts import Limits
-from ohttp_relay.capsule import chunked
+from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE
 from ohttp_relay.capsule.format import REQUEST_TYPE, RESPONSE_TYPE
 from ohttp_relay.capsule.gateway import OpenedRequest, decapsulate_requests
 from ohttp_relay.errors import (
@@ -31,7 +31,7 @@ from ohttp_relay.errors import (
     OpenFailed,
     UnknownKey,
 )
-from ohttp_relay.gateway.answering import Answerer, problem
+from ohttp_relay.gateway.answering import RequestAnswerer, problem
 from ohttp_relay.gateway.chunked import Incoming, send_chunked
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
@@ -61,23 +61,32 @@ _PROBLEM: Final = (("Content-Type", problems.MEDIA_TYPE), ("Cache-Control", "no-
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
-    """Bytes of a whole request and of a whole answer, bytes of content streamed either way; seconds for a
-    target to answer, and for a client to send its next bytes.
-    """  # noqa: D205
+    """Limits of a gateway, in bytes, seconds and fields."""
 
     request: int = 16 * 1024 * 1024
+    """Bytes of a whole request."""
+
     response: int = 64 * 1024 * 1024
+    """Bytes of a whole response."""
+
     stream: int = 1 << 40
+    """Bytes of content that is streamed, either way."""
+
     target_seconds: float = 30.0
+    """Until a target has answered; until it begins to answer, if the answer is streamed."""
+
     idle_seconds: float = 30.0
+    """Until the client's next bytes."""
+
     fields: int = 256
+    """Fields in one section of a message."""
 
 
 class Gateway(Service):
-    """Opens requests, checks them, has them answered, seals the answers.
+    """A gateway: opens requests, checks them, has targets answer them, seals the responses.
 
     `targets` is the allow-list: origins such as `https://a.example`, or a TargetPolicy.  `local` maps
-    origins to in-process targets.  One of the two must not be empty.
+    origins to in-process targets.  Raises ConfigurationError if both are empty.
     """
 
     def __init__(
@@ -105,7 +114,7 @@ class Gateway(Service):
         super().__init__(session, self._open_session, checked=True, observe=observe, metrics=metrics)
         self._padding = padding
         self._ssl = ssl_context
-        self._answerer = Answerer(
+        self._answerer = RequestAnswerer(
             handlers,
             dict(local or {}),
             self._fetcher,
@@ -126,9 +135,9 @@ class Gateway(Service):
     def routes(self, path: str = DEFAULT_PATH) -> list[web.RouteDef]:
         """Return the routes: POST for encapsulated requests, GET for the key list (RFC 9540, section 5).
 
-        GET opens a socket if one is asked for; call `sockets.stop` when the server is to stop.
+        GET opens a WebSocket if the request asks for one.  Call `sockets.stop` before the server stops.
         """
-        keys = self.sockets.beside(self.handle_keys)
+        keys = self.sockets.with_sockets(self.handle_keys)
         return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
 
     def app(self, path: str = DEFAULT_PATH) -> web.Application:
@@ -144,14 +153,14 @@ class Gateway(Service):
         return web.Response(body=self.keyring.public_list(), content_type=KEYS_TYPE, headers=headers)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve an encapsulated request, chunked or not."""
+        """Answer an encapsulated request, chunked or not."""
         reply = await self._handle(request)
         return reply.to_library() if isinstance(reply, Reply) else reply
 
     async def _handle(self, request: web.Request) -> web.StreamResponse | Reply:
         kind = media_type(request.headers.get("Content-Type"))
         try:
-            if kind == chunked.REQUEST_TYPE:
+            if kind == CHUNKED_REQUEST_TYPE:
                 return await self._handle_chunked(request)
             if kind == REQUEST_TYPE:
                 return await self._handle_whole(request)
@@ -163,7 +172,7 @@ class Gateway(Service):
             return _plain(400, "the request's framing is broken")
         except TimeoutError:
             return _plain(408, "the request did not come in time")
-        return _plain(415, f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
+        return _plain(415, f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
 
     async def _handle_whole(self, request: web.Request) -> Reply:
         limits = self.limits
@@ -175,10 +184,10 @@ class Gateway(Service):
         return reply if isinstance(reply, Reply) else await reply
 
     def receive(self, bodies: Sequence[bytes]) -> list[Reply | Awaitable[Reply]]:
-        """Return the answers to encapsulated requests that are there whole, or what will be them; never raises.
+        """Return the replies to whole encapsulated requests, or awaitables of them; neither raises.
 
-        Each step is taken for all of them before the next: steps push each other's code out of a processor's
-        caches, which costs a tenth of the time where requests are many.
+        Each step runs for all requests before the next step: the code of one step pushes that of another out
+        of the processor's caches, which costs a tenth of the time under load.
         """
         opened = decapsulate_requests(self.keyring, bodies)
         good = [one for one in opened if isinstance(one, OpenedRequest)]
@@ -194,12 +203,12 @@ class Gateway(Service):
         return self._reply_later(opened, message)
 
     async def answer(self, opened: OpenedRequest) -> bytes:
-        """Return the encapsulated response to a request that is out of its capsule; never raises."""
+        """Return the encapsulated response to an opened request; never raises."""
         response = self._respond(opened, self._parse(opened))
         return opened.seal(self._encode(response if isinstance(response, Response) else await response))
 
     def _parse(self, opened: OpenedRequest) -> Request | Response:
-        """Return the request, or the response that refuses it."""
+        """Return the request, or the response that refuses it if it does not parse."""
         if self._observe is not None:
             self._observe("gateway.decapsulated", Seen(body=opened.request))
         try:
@@ -208,7 +217,7 @@ class Gateway(Service):
             return self._answerer.refusal(error)
 
     def _respond(self, opened: OpenedRequest, request: Request | Response) -> Response | Awaitable[Response]:
-        """Return the response, at once if nothing has to be waited for."""
+        """Return the response, or an awaitable of it."""
         return request if isinstance(request, Response) else self._answerer.whole(request, opened.enc)
 
     async def _reply_later(self, opened: OpenedRequest, response: Awaitable[Response]) -> Reply:
@@ -220,7 +229,7 @@ class Gateway(Service):
         except InvalidMessage:
             pass
         except Exception as error:
-            # An in-process target may give anything: the requests that are answered together must not suffer.
+            # An in-process target may return anything; the rest of the batch must be answered all the same.
             log.error("a target gave no answer: %s", type(error).__name__)  # noqa: TRY400
         return problem(502, "the target's answer is not valid HTTP").to_bytes(self._padding)
 
@@ -234,27 +243,27 @@ class Gateway(Service):
             head = await incoming.head()
         except OhttpError as error:
             if not incoming.authentic:
-                raise  # nothing was opened: the client learns it in the clear
+                raise  # nothing was opened, so the answer is in plain
             return await send_chunked(request, incoming, self._answerer.refusal(error), self._encode)
         if self._observe is not None:
             target = head.origin + head.path
             self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
-        body = self._watched(await incoming.body())
+        body = self._observed(await incoming.body())
         response = await self._answerer.streamed(head, incoming.enc, body)
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
         return await send_chunked(request, incoming, response, self._encode)
 
-    def _watched(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None] | None:
+    def _observed(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None] | None:
         if body is None or self._observe is None:
             return body
 
-        async def watched() -> AsyncGenerator[bytes, None]:
+        async def observed() -> AsyncGenerator[bytes, None]:
             async for piece in body:
                 self._note("gateway.decapsulated.piece", Seen(body=piece))
                 yield piece
 
-        return watched()
+        return observed()
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(self.policy, self.session, timeout=self.limits.target_seconds)

@@ -1,4 +1,4 @@
-"""Keeping a key ring current: read again when another worker changed it, rotated when due, old keys erased."""
+"""Rotation of a stored key ring: reload it when another worker changed it, rotate it when due, erase old keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class KeyKeeper:
-    """Tends the ring stored in `directory`; any number of workers may do so at once.
+    """Keeps the ring stored in `directory` current; any number of workers may do so at once.
 
-    A ring whose newest key is older than `lifetime` seconds gets a new one, advertised `lead` seconds later,
-    when every worker has read it.  None for `lifetime`: no rotation.
+    If the newest key is older than `lifetime` seconds, the ring gets a new one.  It is advertised `lead` seconds
+    later, when every worker has read it.  Without a `lifetime` there is no rotation.  `interval`: seconds
+    between two looks.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class KeyKeeper:
         self._interval = interval
 
     def tend(self) -> bool:
-        """Do what is due now; tell whether the ring changed.  Raises KeyFileError."""
+        """Reload, rotate and erase as far as it is due; tell whether the ring changed.  Raises KeyFileError."""
         changed = self.ring.reload()
         if not self._due():
             return changed
@@ -56,17 +57,17 @@ class KeyKeeper:
         return self.ring.has_expired() or (self._lifetime is not None and self.ring.is_due(self._lifetime))
 
     async def run(self) -> None:
-        """Tend the ring for ever."""
+        """Call `tend` every `interval` seconds, until cancelled."""
         while True:
             try:
                 if self.tend():
                     log.info("key ring changed")
-            except (KeyFileError, OSError) as error:  # keep serving with the keys at hand
+            except (KeyFileError, OSError) as error:  # go on with the keys in memory
                 log.error("key ring: %s", type(error).__name__)  # noqa: TRY400
             await asyncio.sleep(self._interval)
 
     def attach(self, app: web.Application) -> None:
-        """Tend the ring for as long as the application runs."""
+        """Run for as long as the application runs."""
         app.cleanup_ctx.append(self._context)
 
     async def _context(self, _: web.Application) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
-"""A replay store that all workers of a gateway share, and that outlives them: a hash table in a mapped file.
+"""A replay store that all workers of a gateway share and that outlives them: a hash table in a mapped file.
 
-Two generations of `window` seconds, each an open-addressed table of 16-byte keys.  One look-up costs a
-file lock and a few slots of memory; what is on disk is hashes of encapsulated keys, nothing of a request.
+It has two generations of `window` seconds, each an open-addressed table of 16-byte keys.  One look-up costs a
+file lock and a few slots of memory.  The file holds hashes of encapsulated keys and nothing else of a request.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, see madvise(2)
 
 
 class SharedReplayCache:
-    """Remembers keys for one to two windows in the file at `path` (mode 0600), made if it is missing.
+    """A store that remembers keys for one to two windows in the file at `path` (mode 0600), made if missing.
 
-    At most `capacity` keys a generation; when that is reached, requests are refused until it ends.  A file
-    made with other settings raises ConfigurationError.
+    A generation holds at most `capacity` keys; when it is full, requests are refused until it ends.  Raises
+    ConfigurationError for a file made with other settings.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SharedReplayCache:
     ) -> None:
         self.window = window
         self.capacity = capacity
-        slots = capacity * 4 // 3 + 1  # at most three quarters full, so that probes stay short
+        slots = capacity * 4 // 3 + 1  # at most three quarters full, so that few slots are probed
         size = _DATA + 2 * slots * KEY_SIZE
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -47,7 +47,9 @@ class SharedReplayCache:
         try:
             if os.fstat(self._handle).st_size == 0:
                 os.ftruncate(self._handle, size)
-                seed = os.urandom(16)  # slots must not be predictable, or a client could fill one row
+                seed = os.urandom(
+                    16
+                )  # a client must not be able to choose slots, or it could make look-ups slow
                 os.pwrite(self._handle, _HEADER.pack(_MAGIC, seed, slots, window, float("-inf"), 0, 0, 0), 0)
             magic, self._seed, stored_slots, stored_window = _HEADER.unpack(
                 os.pread(self._handle, _HEADER.size, 0)
@@ -59,7 +61,7 @@ class SharedReplayCache:
             raise ConfigurationError("the replay file was made with other settings: remove it")
         self._slots = slots
         self._map = mmap.mmap(self._handle, size)
-        # Pages are made writable now rather than by a fault for each request, which costs more than the look-up.
+        # Makes all pages writable now: a page fault in a request would cost more than the look-up.
         with contextlib.suppress(OSError):  # kernels before 5.14
             self._map.madvise(_POPULATE_WRITE)
         header = memoryview(self._map)[: _HEADER.size]
@@ -67,17 +69,19 @@ class SharedReplayCache:
         self._state = header[-24:].cast("Q")  # which table is current, how many keys are in each
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._started.release()
         self._state.release()
         self._map.close()
         os.close(self._handle)
 
     def seen(self, key: bytes, now: float) -> bool:
-        """Remember `key` (16 bytes); tell whether it was known.  Raises ReplayStoreFull."""
+        """Remember `key` (16 bytes); tell whether it was remembered before.  Raises ReplayStoreFull."""
         digest = hashlib.blake2b(key, key=self._seed, digest_size=8).digest()
         start = int.from_bytes(digest, "little") % self._slots
-        fcntl.lockf(self._handle, fcntl.LOCK_EX)  # by process, so also right when opened before a fork
+        fcntl.lockf(
+            self._handle, fcntl.LOCK_EX
+        )  # held by a process, also if it opened the file before a fork
         try:
             return self._seen(key, now, start)
         finally:
@@ -113,7 +117,7 @@ class SharedReplayCache:
             index = (index + 1) % self._slots
 
     def _turn(self, now: float, age: float) -> None:
-        """Begin a new generation; what is older than the last one is forgotten."""
+        """Begin a new generation; forget what is older than the last one."""
         current = self._state[0]
         for table in (1 - current,) if age < 2 * self.window else (0, 1):
             self._clear(table)

@@ -1,4 +1,4 @@
-"""A gateway's sockets: each frame is opened, checked and answered as a request over HTTP is."""
+"""WebSockets at a gateway: each frame is opened, checked and answered like a request over HTTP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.sockets import Sockets
 from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.websocket import Close, Line, SocketLimits
+from ohttp_relay.transport.websocket import Close, FrameChannel, SocketLimits
 
 Answer = Callable[[OpenedRequest], Awaitable[bytes]]
-"""Returns the encapsulated response to a request that is out of its capsule; never raises."""
+"""Returns the encapsulated response to an opened request; never raises."""
 
 
 class GatewaySockets(Sockets):
-    """Sockets whose requests are answered here."""
+    """WebSockets whose requests the gateway answers."""
 
     def __init__(
         self,
@@ -37,11 +37,11 @@ class GatewaySockets(Sockets):
         self.answer = answer
 
     async def refusal(self, request: web.Request) -> None:
-        """Refuse nobody: whoever reaches a gateway may ask it."""
+        """Return None: every client may open a socket."""
 
     @asynccontextmanager
-    async def onward(self, request: web.Request) -> AsyncIterator[_Answers]:
-        """Answer here."""
+    async def open_backend(self, request: web.Request) -> AsyncIterator[_Answers]:
+        """Yield what answers requests in this process."""
         self.see("gateway.socket", request)
         yield _Answers(self)
 
@@ -50,17 +50,14 @@ class GatewaySockets(Sockets):
 class _Answers:
     sockets: GatewaySockets
 
-    def heard(self) -> set[asyncio.Task[bytes | Close]]:
+    def watched(self) -> set[asyncio.Task[bytes | Close]]:
         return set()
 
     def end(self) -> Close:
         return Close.DONE
 
-    async def ask(self, frame: bytes, _: Line) -> bytes | Close:
-        """Answer; a client that leaves meanwhile is noticed afterwards.
-
-        A target is not stopped half-way for that: the server decides so for all requests, or does not.
-        """
+    async def ask(self, frame: bytes, _: FrameChannel) -> bytes | Close:
+        """Answer a request.  A target that has begun is not stopped if the client leaves meanwhile."""
         self.sockets.note("gateway.received", Seen(body=frame))
         try:
             opened = decapsulate_request(self.sockets.keyring, frame)

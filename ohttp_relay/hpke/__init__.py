@@ -1,4 +1,7 @@
-"""HPKE (RFC 9180), base mode: KEMs, suites, the sender's end by pyhpke, the gateway's end."""
+"""HPKE (RFC 9180), base mode: KEMs, suites, the sender's end by pyhpke, the gateway's end.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

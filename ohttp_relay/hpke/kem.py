@@ -55,7 +55,7 @@ class PrivateKey(Protocol):
 
 
 class Kem(Protocol):
-    """One KEM: sizes in bytes, key making, encapsulation."""
+    """One KEM at the recipient's end: sizes in bytes, making and loading keys."""
 
     @property
     def id(self) -> KemId:
@@ -70,13 +70,13 @@ class Kem(Protocol):
         """Npk, bytes of a public key."""
 
     def generate(self) -> PrivateKey:
-        """Make a fresh private key."""
+        """Return a fresh private key."""
 
     def load(self, secret: KemSecret) -> PrivateKey:
-        """Take a serialized private key.  Raises ValueError if it is not one."""
+        """Return the key of a serialized private key.  Raises ValueError."""
 
     def derive(self, ikm: bytes) -> PrivateKey:
-        """Derive a private key (RFC 9180, section 7.1.3)."""
+        """Return the private key that follows from `ikm` (RFC 9180, section 7.1.3)."""
 
 
 _X25519_SUITE: Final = b"KEM\x00\x20"
@@ -95,6 +95,7 @@ class X25519Key:
     def decapsulate(self, enc: bytes) -> bytes:
         """Return the shared secret (RFC 9180, section 4.1, Decap)."""
         try:
+            # libsodium takes the point as bytes, without a key object for each.
             shared = crypto_scalarmult(self.scalar.reveal(), enc)
         except (CryptoError, NaClValueError):
             raise OpenFailed("encapsulated key is not a usable X25519 point") from None
@@ -114,16 +115,16 @@ class X25519Kem:
     public_size: Final = 32
 
     def generate(self) -> X25519Key:
-        """Make a fresh private key."""
+        """Return a fresh private key."""
         return self.load(KemSecret(secrets.token_bytes(32)))
 
     def load(self, secret: KemSecret) -> X25519Key:
-        """Take a scalar of 32 bytes."""
+        """Return the key of a scalar of 32 bytes."""
         key = X25519PrivateKey.from_private_bytes(secret.reveal())
         return X25519Key(secret, key.public_key().public_bytes_raw())
 
     def derive(self, ikm: bytes) -> X25519Key:
-        """Derive a private key (RFC 9180, section 7.1.3)."""
+        """Return the private key that follows from `ikm` (RFC 9180, section 7.1.3)."""
         prk = labeled_extract(b"", _X25519_SUITE, b"dkp_prk", ikm)
         return self.load(KemSecret(labeled_expand(prk, _X25519_SUITE, b"sk", b"", 32)))
 
@@ -169,18 +170,18 @@ class P256Kem:
     public_size: Final = 65
 
     def generate(self) -> P256Key:
-        """Make a fresh private key."""
+        """Return a fresh private key."""
         return self._wrap(ec.generate_private_key(ec.SECP256R1()))
 
     def load(self, secret: KemSecret) -> P256Key:
-        """Take a scalar of 32 bytes."""
+        """Return the key of a scalar of 32 bytes."""
         if len(secret.reveal()) != 32:
             raise ValueError("a P-256 private key is a scalar of 32 bytes")
         scalar = int.from_bytes(secret.reveal(), "big")
         return self._wrap(ec.derive_private_key(scalar, ec.SECP256R1()))
 
     def derive(self, ikm: bytes) -> P256Key:
-        """Derive a private key (RFC 9180, section 7.1.3); one try fails with probability 2**-32."""
+        """Return the private key that follows from `ikm` (RFC 9180, section 7.1.3), by rejection sampling."""
         prk = labeled_extract(b"", _P256_SUITE, b"dkp_prk", ikm)
         for counter in range(256):
             candidate = labeled_expand(prk, _P256_SUITE, b"candidate", bytes([counter]), 32)
@@ -262,18 +263,18 @@ class XWingKem:
     public_size: Final = 1216
 
     def generate(self) -> XWingKey:
-        """Make a fresh private key."""
+        """Return a fresh private key."""
         return self.load(KemSecret(secrets.token_bytes(32)))
 
     def load(self, secret: KemSecret) -> XWingKey:
-        """Expand a seed of 32 bytes."""
+        """Return the key of a seed of 32 bytes."""
         seed = secret.reveal()
         if len(seed) != 32:
             raise ValueError("an X-Wing private key is a seed of 32 bytes")
         return XWingKey(secret, XWingPair.of(hashlib.shake_256(seed).digest(96)))
 
     def derive(self, ikm: bytes) -> XWingKey:
-        """Derive a private key: SHAKE256 of the input (draft-connolly-cfrg-xwing-kem, "Use in HPKE")."""
+        """Return the private key that follows from `ikm` by SHAKE256 (draft-connolly-cfrg-xwing-kem)."""
         return self.load(KemSecret(hashlib.shake_256(ikm).digest(32)))
 
     def encapsulate(self, public: bytes) -> tuple[bytes, bytes]:

@@ -44,7 +44,7 @@ class _CipherMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Aead:
-    """An AEAD: identifier, key size in bytes, and what makes a cipher of a key.
+    """An AEAD: identifier, key size in bytes, and the function that makes a cipher of a key.
 
     `entropy_size` is max(Nn, Nk), the size of OHTTP's exported secret and response nonce (RFC 9458,
     section 4.4).
@@ -83,7 +83,7 @@ class Suite:
 
 
 def open_sealed(cipher: Cipher, nonce: bytes, data: bytes, aad: bytes) -> bytes:
-    """Decrypt or raise OpenFailed."""
+    """Return the plaintext.  Raises OpenFailed."""
     try:
         return cipher.decrypt(nonce, data, aad or None)
     except InvalidTag:
@@ -102,7 +102,7 @@ class Exporter(Protocol):
 
 
 class Sequence:
-    """Nonces of a context: the base nonce XOR a counter, big-endian (RFC 9180, section 5.2)."""
+    """The nonces of a context: the base nonce XOR a counter, big-endian (RFC 9180, section 5.2)."""
 
     __slots__ = ("_base", "_next")
 
@@ -111,7 +111,7 @@ class Sequence:
         self._next = 0
 
     def take(self) -> bytes:
-        """Return the next nonce, 12 bytes.  Raises OverflowError rather than use one twice."""
+        """Return the next nonce, 12 bytes.  Raises OverflowError when all are used."""
         count = self._next
         if count > _MAX_SEQUENCE:
             raise OverflowError("the context's nonces are used up")

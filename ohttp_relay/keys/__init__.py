@@ -1,4 +1,7 @@
-"""Key configurations (RFC 9458, section 3), and the keys a gateway holds."""
+"""Key configurations (RFC 9458, section 3), and the keys a gateway holds.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

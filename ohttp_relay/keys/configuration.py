@@ -1,4 +1,4 @@
-"""Key configurations and lists of them, as they travel (RFC 9458, section 3)."""
+"""Key configurations and lists of them (RFC 9458, section 3)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class KeyConfig:
         return cls(data[0], int(kem.id), data[3:end], _parse_suites(data, end))
 
     def choose(self, preferred: Sequence[int] = ()) -> Suite | None:
-        """Return the suite to use: the first usable one, those with an AEAD in `preferred` before others."""
+        """Return the first usable suite, those with an AEAD in `preferred` before others; None if there is none."""
         usable = [suite for suite in self.suites if suite.supported]
         ranked = [suite for aead in preferred for suite in usable if suite.aead == aead]
         return next(iter([*ranked, *usable]), None)
@@ -93,7 +93,7 @@ def _decode_list(data: bytes) -> tuple[KeyConfig, ...]:
             raise InvalidKeyList("key configuration is longer than the list", start)
         try:
             configs.append(KeyConfig.from_bytes(data[start:offset]))
-        except NoUsableKey:  # not an encoding error: the length prefix says where the next one starts
+        except NoUsableKey:  # not an encoding error: the length prefix tells where the next one starts
             continue
     return tuple(configs)
 
@@ -101,7 +101,7 @@ def _decode_list(data: bytes) -> tuple[KeyConfig, ...]:
 def choose_config(
     configs: Iterable[KeyConfig], kems: Sequence[int] = (), aeads: Sequence[int] = ()
 ) -> tuple[KeyConfig, Suite]:
-    """Return the configuration and suite to use: KEMs by `kems` (default: as `KEMS`), then list order.
+    """Return the configuration and suite to use, by the order of `kems` (default: `KEMS`), then of the list.
 
     Raises NoUsableKey.
     """

@@ -1,7 +1,7 @@
-"""A gateway's keys: what it advertises, what it opens with, how they are kept and replaced.
+"""A gateway's keys: which are advertised, which open requests, how they are stored and replaced.
 
-What is advertised and accepted follows from the stored keys and the time alone, so every worker that
-reads the same directory serves the same list (RFC 9458, section 7, asks for consistency).
+What is advertised and accepted follows from the stored keys and the time alone.  So all workers that read the
+same directory serve the same list (RFC 9458, section 7, asks for consistency).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class GatewayKey:
 
     @classmethod
     def generate(cls, key_id: int, kem_id: int, suites: Sequence[Suite], active_from: float) -> GatewayKey:
-        """Make a fresh key."""
+        """Return a fresh key."""
         private = KEMS[kem_id].generate()
         return cls(KeyConfig(key_id, kem_id, private.public, tuple(suites)), private, active_from)
 
@@ -65,7 +65,7 @@ class KeyRing:
     """All keys a gateway holds.
 
     The newest active key of each KEM is advertised.  A replaced key is still accepted for `overlap`
-    seconds after its successor became active, so that lists in caches keep working; then it is erased.
+    seconds after its successor became active, so that cached lists remain usable; then it is erased.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class KeyRing:
         overlap: float = DAY,
         clock: Callable[[], float] = time.time,
     ) -> KeyRing:
-        """Make a ring with one fresh key for each KEM, in this order of preference."""
+        """Return a ring with one fresh key for each KEM, in this order of preference."""
         now = clock()
         keys = [GatewayKey.generate(i, kem, suites, now) for i, kem in enumerate(kems, start=1)]
         return cls(keys, overlap=overlap, clock=clock)
 
     @property
     def keys(self) -> tuple[GatewayKey, ...]:
-        """The keys held, erased ones excepted."""
+        """The keys that are still accepted."""
         now = self._clock()
         return tuple(key for key in self._keys if now < self._expiry(key))
 
     def public_configs(self) -> tuple[KeyConfig, ...]:
-        """Return what is advertised now: the newest active key of each KEM, or the first to become so."""
+        """Return the advertised configurations: of each KEM the newest active key, else the next one."""
         now = self._clock()
         newest: dict[int, GatewayKey] = {}
         for key in sorted(self._keys, key=lambda key: key.active_from):
@@ -153,7 +153,7 @@ class KeyRing:
     def rotate(self, *, lead: float = 0.0) -> None:
         """Add a fresh key for each KEM, active in `lead` seconds, and erase the expired ones.
 
-        With several workers, `lead` is the time that they need to read the ring again.
+        With several workers, `lead` is the time in which all of them have read the ring again.
         """
         now = self._clock()
         current = list(self.keys)
@@ -169,7 +169,7 @@ class KeyRing:
         return self._clock() >= max(key.active_from for key in self._keys) + lifetime
 
     def has_expired(self) -> bool:
-        """Tell whether a key is held that is no longer accepted: saving the ring erases it."""
+        """Tell whether the ring holds a key that is no longer accepted; `save` erases it."""
         return len(self.keys) < len(self._keys)
 
     def rotate_if_due(self, lifetime: float, *, lead: float = 0.0) -> bool:
@@ -229,7 +229,7 @@ class KeyRing:
     @classmethod
     @contextmanager
     def locked(cls, directory: str | os.PathLike[str]) -> Iterator[None]:
-        """Hold the ring's lock, so that one worker alone changes it.  Blocks while another holds it."""
+        """Hold the lock of the ring at `directory`, to change it.  Blocks while another process holds it."""
         folder = Path(directory)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)

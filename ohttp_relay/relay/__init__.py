@@ -1,4 +1,7 @@
-"""The Oblivious Relay Resource (RFC 9458, sections 5 and 6.2)."""
+"""The Oblivious Relay Resource (RFC 9458, sections 5 and 6.2).
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

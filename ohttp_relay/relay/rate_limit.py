@@ -1,7 +1,7 @@
-"""Limiting what one client may ask, without keeping whom: addresses are stored only as keyed hashes.
+"""Limits for each client without stored addresses: a client is known by a keyed hash of its address.
 
-The key is drawn anew for each window and never leaves memory, so what is counted in one window cannot be
-tied to the next, nor to an address by anyone who reads the memory of a later one.
+A rate limit draws a new key for each window and keeps it in memory only.  So counts of one window cannot be
+linked to those of the next, nor to an address by someone who reads the memory in a later window.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from contextlib import contextmanager
 
 
 class RateLimit:
-    """At most `requests` of one client in each window of `seconds`; at most `clients` are told apart.
+    """At most `requests` of one client in each window of `seconds`, for at most `clients` in a window.
 
-    IPv6 clients are told apart by /64.  When there are more clients than that, new ones are refused until
-    the window ends, so that memory stays bounded (about 100 bytes a client).
+    IPv6 clients are distinguished by /64.  Further clients are refused until the window ends, so that memory
+    stays bounded (about 100 bytes a client).
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RateLimit:
         self._counts: dict[bytes, int] = {}
 
     def allows(self, address: str | None) -> bool:
-        """Count a request; tell whether it may pass."""
+        """Count a request; tell whether it is within the limit."""
         now = self._clock()
         if now >= self._end:
             self._end, self._key, self._counts = now + self.seconds, os.urandom(16), {}
@@ -55,8 +55,8 @@ class RateLimit:
         return max(1, int(self._end - self._clock()) + 1)
 
 
-class Share:
-    """Bounds what each client holds at once; knows one by a keyed hash, and while it holds something."""
+class ConnectionQuota:
+    """At most `most` connections of one client at once; a client is forgotten with its last connection."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -65,7 +65,7 @@ class Share:
 
     @contextmanager
     def hold(self, address: str | None) -> Iterator[bool]:
-        """Hold one more, and give whether that is not too many."""
+        """Count one more connection while the block runs; yield whether it is within the quota."""
         name = _name(address, self._key)
         self._held[name] += 1
         try:

@@ -1,7 +1,7 @@
-"""The Oblivious Relay Resource (RFC 9458, section 5 and 6.2) on aiohttp.
+"""The Oblivious Relay Resource (RFC 9458, sections 5 and 6.2) on aiohttp.
 
-It maps names to gateways, one to one, and passes bodies on.  What it sends is the same whoever asks: POST,
-content type, body; nothing of the client's connection, headers or address goes further.
+It maps names to gateways, one to one, and forwards bodies.  The request to the gateway is the same for all
+clients: POST, content type, body.  Nothing of the client's connection, header fields or address is forwarded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from aiohttp import web
 from yarl import URL
 
 from ohttp_relay.bhttp.fields import Field
-from ohttp_relay.capsule import chunked
+from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, CHUNKED_RESPONSE_TYPE
 from ohttp_relay.capsule.format import REQUEST_TYPE
 from ohttp_relay.errors import BodyTooLarge, ConfigurationError, InvalidKeyList
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.configuration import decode_key_list
-from ohttp_relay.relay.key_lists import KeyShelf
+from ohttp_relay.relay.key_lists import KeyListCache
 from ohttp_relay.relay.rate_limit import RateLimit
 from ohttp_relay.relay.sockets import RelaySockets
 from ohttp_relay.relay.upload import Upload
@@ -48,13 +48,12 @@ from ohttp_relay.transport.urls import check_url
 from ohttp_relay.transport.websocket import SocketLimits
 
 Authenticate = Callable[[web.Request], bool | Awaitable[bool]]
-"""Decides whether a client may use the relay; nothing it looks at is forwarded."""
+"""Tells whether a client may use the relay; nothing it reads is forwarded."""
 
-_WITHOUT_CONTENT: Final = (
-    204,
-    304,
-)  # whatever length they say: framing after them would be taken for an answer
-# What a gateway's answer may carry back; all else (Set-Cookie, Server, Via, ...) stays here.
+# Responses with these statuses have no content, whatever length they declare: a client would take framing
+# after them for the next response.
+_WITHOUT_CONTENT: Final = (204, 304)
+# The fields of a gateway's answer that go back; all others (Set-Cookie, Server, Via, ...) are dropped.
 _RETURNED: Final = ("Content-Type", "Cache-Control", "Retry-After", "Incremental")
 
 log = logging.getLogger(__name__)
@@ -62,27 +61,40 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
-    """Bytes that are read before they are sent on (more is passed on as it comes); most bytes of a request
-    and response that are not chunked, of a key list, of a chunked stream; seconds for the gateway to answer,
-    for a client to send its next bytes, for which a key list is kept, and for which it is kept at least.
-    """  # noqa: D205
+    """Limits of a relay, in bytes and seconds."""
 
     buffered: int = 64 * 1024
+    """Bytes of a request or answer that are read before they are forwarded; a larger one is streamed."""
+
     request: int = 16 * 1024 * 1024
+    """Bytes of a request that is not chunked."""
+
     response: int = 80 * 1024 * 1024
+    """Bytes of a response that is not chunked."""
+
     key_list: int = 64 * 1024
+    """Bytes of a key list."""
+
     stream: int = 1 << 40
+    """Bytes of a chunked request or response."""
+
     gateway_seconds: float = 60.0
+    """Until the gateway begins to answer."""
+
     idle_seconds: float = 30.0
-    keys_kept: float = 300.0
-    keys_doubted: float = 5.0
+    """Until the client's next bytes."""
+
+    key_list_seconds: float = 300.0
+    """For how long a key list is cached."""
+
+    key_list_min_seconds: float = 5.0
+    """For how long it is cached at least, also when the gateway refuses a key."""
 
 
 class Relay(Service):
-    """Forwards encapsulated requests to configured gateways: `POST /{name}`; key lists: `GET /{name}`.
+    """A relay: `POST /{name}` forwards an encapsulated request to a gateway, `GET /{name}` gives its key list.
 
-    Every client gets the same stored key list for as long as it is kept, which is this design's
-    consistency measure (RFC 9458, section 7).
+    Every client gets the same key list while it is cached: the consistency measure of RFC 9458, section 7.
     """
 
     def __init__(
@@ -107,7 +119,7 @@ class Relay(Service):
             name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
             for name, url in gateways.items()
         }
-        # A gateway's list is at its own URL (RFC 9540, section 5) unless another is named.
+        # A gateway serves its key list at its own URL (RFC 9540, section 5) unless another one is given.
         self._key_urls = self._gateways | {
             name: check_url(url, allow_insecure_loopback=allow_insecure_loopback)
             for name, url in (key_urls or {}).items()
@@ -117,12 +129,12 @@ class Relay(Service):
         self._authenticate = authenticate
         self._rate = rate
         self._ssl = ssl_context
-        kept, doubted = self.limits.keys_kept, self.limits.keys_doubted
-        self._keys = KeyShelf(self._fetch_keys, clock, kept=kept, doubted=doubted)
+        lifetime, min_age = self.limits.key_list_seconds, self.limits.key_list_min_seconds
+        self._keys = KeyListCache(self._fetch_keys, clock, lifetime=lifetime, min_age=min_age)
         self.sockets = RelaySockets(
             self._gateways,
             self._refusal,
-            self._keys.doubt,
+            self._keys.invalidate,
             session,
             sockets,
             ssl_context=ssl_context,
@@ -134,8 +146,8 @@ class Relay(Service):
     # Mounting
 
     def routes(self, prefix: str = "") -> list[web.RouteDef]:
-        """Return the routes, below `prefix`; call `sockets.stop` when the server is to stop."""
-        path, keys = f"{prefix}/{{name}}", self.sockets.beside(self.handle_keys)
+        """Return the routes, below `prefix`.  Call `sockets.stop` before the server stops."""
+        path, keys = f"{prefix}/{{name}}", self.sockets.with_sockets(self.handle_keys)
         return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
 
     def app(self, prefix: str = "") -> web.Application:
@@ -145,22 +157,22 @@ class Relay(Service):
         return self._application(self.routes(prefix), self.sockets.stop, handler)
 
     async def close(self) -> None:
-        """Close the sessions that are the relay's own."""
+        """Close the sessions that the relay opened."""
         await self.sockets.close()
         await super().close()
 
     # Requests
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Forward one encapsulated request; never twice (RFC 9458, section 6.5)."""
+        """Forward an encapsulated request, once (RFC 9458, section 6.5)."""
         refusal = await self._refusal(request)
         if refusal is not None:
             return refusal
         kind = media_type(request.headers.get("Content-Type"))
-        if kind not in (REQUEST_TYPE, chunked.REQUEST_TYPE):
-            return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {chunked.REQUEST_TYPE}")
+        if kind not in (REQUEST_TYPE, CHUNKED_REQUEST_TYPE):
+            return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
         length = request.content_length
-        streams = kind == chunked.REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
+        streams = kind == CHUNKED_REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
         if not streams and length is not None and length > self.limits.request:
             return web.Response(status=413, text=f"at most {self.limits.request} bytes are accepted")
         if streams or length is None or length > self.limits.buffered:
@@ -168,7 +180,7 @@ class Relay(Service):
         return await self._whole(request, kind)
 
     async def handle_keys(self, request: web.Request) -> web.Response:
-        """Serve a gateway's key list, from memory while it is kept."""
+        """Serve a gateway's key list, from the cache if it is there."""
         refusal = await self._refusal(request)
         if refusal is not None:
             return refusal
@@ -206,7 +218,7 @@ class Relay(Service):
         return web.Response(status=401, text="this relay serves its own users")
 
     async def _whole(self, request: web.Request, kind: str) -> web.StreamResponse:
-        """Forward a small request, read first: it costs the gateway nothing until it is all there."""
+        """Forward a small request once it is whole, so that a slow client costs the gateway nothing."""
         try:
             body = await read_limited(
                 request.content, self.limits.buffered, request.content_length, self.limits.idle_seconds
@@ -220,40 +232,40 @@ class Relay(Service):
         return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
 
     async def _forward(self, name: str, kind: str, body: bytes) -> Reply | StreamedReply:
-        """Return a gateway's answer to a request that is there whole; raises nothing."""
+        """Return the gateway's answer to a whole request; raises nothing."""
         if not body:
             return Reply.text(400, "the request has no content")
         try:
-            async with asyncio.timeout(self.limits.gateway_seconds) as patience:
-                return await self._send(name, body, {"Content-Type": kind}, patience)
+            async with asyncio.timeout(self.limits.gateway_seconds) as deadline:
+                return await self._send(name, body, {"Content-Type": kind}, deadline)
         except (aiohttp.ClientError, OSError) as error:
-            return _blame(error)
+            return _gateway_error(error)
 
     async def _stream(self, request: web.Request, kind: str, *, incremental: bool) -> web.StreamResponse:
-        """Forward a request piece by piece; its answer may come meanwhile."""
+        """Forward a request piece by piece; the answer may begin before it ends."""
         self._see("relay.received", request)
         headers = {"Content-Type": kind, **({"Incremental": "?1"} if incremental else {})}
         upload: Upload | None = None
         limits = self.limits
         try:
-            async with asyncio.timeout(None) as patience:
-                most = limits.stream if kind == chunked.REQUEST_TYPE else limits.request
-                upload = Upload(request.content, most, limits.idle_seconds, limits.gateway_seconds, patience)
+            async with asyncio.timeout(None) as deadline:
+                most = limits.stream if kind == CHUNKED_REQUEST_TYPE else limits.request
+                upload = Upload(request.content, most, limits.idle_seconds, limits.gateway_seconds, deadline)
                 pieces = upload.pieces(lambda piece: self._note("relay.received.piece", Seen(body=piece)))
                 name = request.match_info["name"]
-                reply = await self._send(name, pieces, headers, patience, upload)
+                reply = await self._send(name, pieces, headers, deadline, upload)
                 return reply.to_library() if isinstance(reply, Reply) else await reply.send(request)
         except (aiohttp.ClientError, OSError) as error:
             if upload is not None and upload.refusal is not None:
                 return web.Response(status=upload.refusal[0], text=upload.refusal[1])
-            return _blame(error).to_library()
+            return _gateway_error(error).to_library()
 
     async def _send(
         self,
         name: str,
         data: bytes | AsyncGenerator[bytes, None],
         headers: dict[str, str],
-        patience: asyncio.Timeout,
+        deadline: asyncio.Timeout,
         upload: Upload | None = None,
     ) -> Reply | StreamedReply:
         if self._observe is not None:
@@ -269,14 +281,16 @@ class Relay(Service):
         try:
             if upload is not None:
                 upload.answered()
-            patience.reschedule(None)  # the answer has begun; from here on each piece has its own time
+            deadline.reschedule(
+                None
+            )  # the answer has begun; from here on the session's time-outs apply to each piece
             return await self._return(name, answer)
         except BaseException:
             answer.close()
             raise
 
     async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | StreamedReply:
-        """Hand the gateway's answer back: at once if it is small, else piece by piece."""
+        """Return the gateway's answer: whole if it is small, else as a stream."""
         headers = answer.headers
         length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
         fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
@@ -286,14 +300,14 @@ class Relay(Service):
         if self._observe is not None:
             self._observe("relay.answered", Seen(status=answer.status, fields=_pairs(answer), body=content))
         if answer.status == 400 and decode_problem(headers.get("Content-Type"), content) == OHTTP_KEY:
-            self._keys.doubt(name)
+            self._keys.invalidate(name)
         return Reply(answer.status, fields, content)
 
     def _return_pieces(
         self, answer: aiohttp.ClientResponse, fields: tuple[Field, ...]
     ) -> Reply | StreamedReply:
         self._note("relay.answered", Seen(status=answer.status, fields=_pairs(answer)))
-        whole = media_type(answer.headers.get("Content-Type")) != chunked.RESPONSE_TYPE
+        whole = media_type(answer.headers.get("Content-Type")) != CHUNKED_RESPONSE_TYPE
         most = self.limits.response if whole else self.limits.stream
         if answer.content_length is not None and answer.content_length > most:
             answer.close()
@@ -304,7 +318,7 @@ class Relay(Service):
         return StreamedReply(answer.status, fields, answer.content_length, pieces)
 
     async def _pieces(self, answer: aiohttp.ClientResponse, left: int) -> AsyncGenerator[bytes, None]:
-        """Give an answer's pieces.  Raises BodyTooLarge after `left` bytes."""
+        """Yield an answer's pieces.  Raises BodyTooLarge after `left` bytes."""
         async for piece in answer.content.iter_any():
             left -= len(piece)
             if left < 0:
@@ -321,7 +335,7 @@ class Relay(Service):
             if answer.status != 200:
                 raise InvalidKeyList(f"expected a key list, got status {answer.status}")
             body = await read_limited(answer.content, self.limits.key_list, answer.content_length)
-        decode_key_list(body)  # some gateways call it something else, so what it is decides
+        decode_key_list(body)  # some gateways send another media type, so the content decides
         return body
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -355,7 +369,7 @@ def _too_many(rate: RateLimit) -> Reply:
     return Reply.text(429, "too many requests", ("Retry-After", str(rate.retry_after)))
 
 
-def _blame(error: Exception) -> Reply:
+def _gateway_error(error: Exception) -> Reply:
     if isinstance(error, TimeoutError):
         return Reply.text(504, "the gateway did not answer in time")
     return Reply.text(502, "the gateway gave no whole answer")

@@ -1,6 +1,7 @@
-"""A relay's sockets: for each of a client's one to the gateway, and frames from one to the other.
+"""WebSockets through a relay: for each of a client's one to the gateway, and frames from one to the other.
 
-What it opens is the same whoever asks: a handshake without any header of the client's, closed without reason.
+The handshake to the gateway is the same for all clients: it has no header field of the client's.  Sockets are
+closed without a reason in words.
 """
 
 from __future__ import annotations
@@ -16,34 +17,34 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from ohttp_relay.relay.rate_limit import RateLimit, Share
+from ohttp_relay.relay.rate_limit import ConnectionQuota, RateLimit
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.sockets import Sockets
 from ohttp_relay.transport.http import open_session
 from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.websocket import Close, Line, SocketLimits, connect
+from ohttp_relay.transport.websocket import Close, FrameChannel, SocketLimits, connect
 
 Refusal = Callable[[web.Request], Awaitable[web.Response | None]]
-"""Returns the answer to a client that may not use the relay, or names no gateway of it."""
+"""Returns the answer to a client that may not use the relay or names no gateway of it; else None."""
 
-_PASSED_ON: Final = frozenset(
+_FORWARDED_CODES: Final = frozenset(
     {Close.GOING_AWAY, Close.NOT_A_CAPSULE, Close.TOO_LARGE, Close.KEY, Close.TIME_OVER}
 )
 
 
 class RelaySockets(Sockets):
-    """Sockets whose requests go on to a gateway, by the name in the URL.
+    """WebSockets whose requests are forwarded to a gateway, by the name in the URL.
 
-    `doubt` is told the name of a gateway that could not open a request: its key list may be an old one.
-    They share no connection pool with requests over HTTP, unless a session is given: either would otherwise
-    take the other's places.
+    `invalidate` is called with the name of a gateway that could not open a request: the cached key list may be
+    outdated.  Without a `session`, the sockets have a connection pool of their own, so that they and requests
+    over HTTP do not use up each other's connections.
     """
 
     def __init__(
         self,
         gateways: Mapping[str, URL],
         refusal: Refusal,
-        doubt: Callable[[str], object],
+        invalidate: Callable[[str], object],
         session: aiohttp.ClientSession | None = None,
         limits: SocketLimits | None = None,
         *,
@@ -55,30 +56,30 @@ class RelaySockets(Sockets):
         super().__init__(limits, observe, metrics)
         self._gateways = gateways
         self._refusal = refusal
-        self.doubt = doubt
+        self.invalidate = invalidate
         self._session = session
         self._owned: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
-        self._share = Share(self.limits.each)
+        self._quota = ConnectionQuota(self.limits.each)
         self.rate = rate
 
     async def close(self) -> None:
-        """Close the session that was opened here."""
+        """Close the session that this object opened."""
         if self._owned is not None:
             await self._owned.close()
             self._owned = None
 
     async def refusal(self, request: web.Request) -> web.Response | None:
-        """Refuse whom the relay refuses."""
+        """Return the relay's refusal of this client; None if it may open a socket."""
         return await self._refusal(request)
 
     @asynccontextmanager
-    async def onward(self, request: web.Request) -> AsyncIterator[_Gateway]:
-        """Open the socket to the gateway first, so that a client without one gets an HTTP status."""
+    async def open_backend(self, request: web.Request) -> AsyncIterator[_Gateway]:
+        """Open the socket to the gateway; raise the HTTP error for the client if there is none."""
         self.see("relay.socket", request)
         url = self._gateways[request.match_info["name"]]
         async with AsyncExitStack() as stack:
-            if not stack.enter_context(self._share.hold(request.remote)):
+            if not stack.enter_context(self._quota.hold(request.remote)):
                 raise web.HTTPTooManyRequests(text="too many sockets of one client")
             try:
                 line = await stack.enter_async_context(connect(self._transport(), url, self.limits))
@@ -100,19 +101,21 @@ class RelaySockets(Sockets):
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
-    line: Line
+    line: FrameChannel
     url: str
     request: web.Request
     sockets: RelaySockets
 
-    def heard(self) -> set[asyncio.Task[bytes | Close]]:
-        return {self.line.heard}
+    def watched(self) -> set[asyncio.Task[bytes | Close]]:
+        return {self.line.next_frame}
 
     def end(self) -> Close:
-        return self._said(self.line.end or Close.FAILED)  # a frame that answers nothing is a failure, too
+        return self._close_code(
+            self.line.end or Close.FAILED
+        )  # a frame that no request asked for is a failure too
 
-    async def ask(self, frame: bytes, client: Line) -> bytes | Close:
-        """Pass a request on, once, and its answer back; stop when either side ends."""
+    async def ask(self, frame: bytes, client: FrameChannel) -> bytes | Close:
+        """Forward a request, once, and return its answer; stop when either side ends."""
         request, rate = self.request, self.sockets.rate
         if rate is not None and not rate.allows(request.remote):
             return Close.TOO_MANY
@@ -122,25 +125,25 @@ class _Gateway:
             await self.line.send(frame)
             async with asyncio.timeout(self.sockets.limits.answer_seconds):
                 await self._answered(client)
-        except OSError:  # a time that is over is one
+        except OSError:  # TimeoutError is one
             return Close.FAILED
-        if not self.line.heard.done():
+        if not self.line.next_frame.done():
             return client.end or Close.GONE
         answer = self.line.take()
         if isinstance(answer, Close):
-            return self._said(answer)
+            return self._close_code(answer)
         self.sockets.note("relay.answered", Seen(body=answer))
         return answer
 
-    async def _answered(self, client: Line) -> None:
-        """Wait for the gateway, or for the client's end."""
-        both = {self.line.heard, client.heard}
+    async def _answered(self, client: FrameChannel) -> None:
+        """Wait for the gateway's frame, or for the end of the client's socket."""
+        both = {self.line.next_frame, client.next_frame}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if client.end is None:  # its next request may be there already, and waits
-            await asyncio.wait({self.line.heard})
+        if client.end is None:  # the client sent a further request, which waits
+            await asyncio.wait({self.line.next_frame})
 
-    def _said(self, end: Close) -> Close:
-        """Return what the client is told of the gateway's end."""
+    def _close_code(self, end: Close) -> Close:
+        """Return the close code for the client when the gateway's socket ended with `end`."""
         if end is Close.KEY:
-            self.sockets.doubt(self.request.match_info["name"])
-        return end if end in _PASSED_ON else Close.FAILED
+            self.sockets.invalidate(self.request.match_info["name"])
+        return end if end in _FORWARDED_CODES else Close.FAILED

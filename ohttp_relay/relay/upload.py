@@ -1,4 +1,4 @@
-"""A client's request on its way through a relay, piece by piece."""
+"""A client's request that a relay forwards piece by piece."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ from ohttp_relay.errors import BodyTooLarge
 
 
 class Upload:
-    """Passes a request's bytes on; once it is through, the gateway has so long to answer.
+    """The bytes of a request as they come, with limits.
 
     `limit` is in bytes; `idle`, for the client's next bytes, and `answer`, for the gateway, in seconds.
+    `deadline` is the time-out of the exchange: it starts to run when the request has been forwarded whole.
     """
 
     def __init__(
-        self, content: aiohttp.StreamReader, limit: int, idle: float, answer: float, patience: asyncio.Timeout
+        self, content: aiohttp.StreamReader, limit: int, idle: float, answer: float, deadline: asyncio.Timeout
     ) -> None:
         self._content = content
         self._limit = limit
         self._idle = idle
         self._answer = answer
-        self._patience = patience
+        self._deadline = deadline
         self._answered = False
         self.refusal: tuple[int, str] | None = None
 
     def answered(self) -> None:
-        """Set no more clocks: the answer has begun."""
+        """Note that the answer has begun, so that no time-out is set any more."""
         self._answered = True
 
     async def pieces(self, note: Callable[[bytes], None]) -> AsyncGenerator[bytes, None]:
-        """Give the request's bytes as they come.  What the client did wrong is kept in `refusal`."""
+        """Yield the request's bytes as they come; `note` gets each piece.
+
+        If the client breaks a limit or the framing, `refusal` holds status and text of the answer, and this
+        raises.
+        """
         total = 0
         while piece := await self._next():
             total += len(piece)
@@ -43,7 +48,7 @@ class Upload:
             note(piece)
             yield piece
         if not self._answered:
-            self._patience.reschedule(asyncio.get_running_loop().time() + self._answer)
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._answer)
 
     async def _next(self) -> bytes:
         try:

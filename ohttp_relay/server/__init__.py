@@ -1,4 +1,7 @@
-"""What serves relay, gateway and proxy: processes, the fast path for small requests, metrics, logs."""
+"""What serves relay, gateway and proxy: processes, the fast path for small requests, metrics, logs.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

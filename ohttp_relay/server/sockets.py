@@ -17,30 +17,30 @@ from ohttp_relay.transport.streams import abort
 from ohttp_relay.transport.websocket import (
     PROTOCOL,
     Close,
-    Line,
+    FrameChannel,
     SocketLimits,
-    asks_for_socket,
     offers_protocol,
+    wants_socket,
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Onward(Protocol):
-    """Where the requests of one socket get their answers."""
+class Backend(Protocol):
+    """Where the requests of one socket are answered."""
 
-    def heard(self) -> set[asyncio.Task[bytes | Close]]:
-        """Return what ends the socket if it is done while no request is being answered."""
+    def watched(self) -> set[asyncio.Task[bytes | Close]]:
+        """Return tasks that end the socket if one is done while no request is being answered."""
 
     def end(self) -> Close:
-        """Return why the socket ends; something of `heard` is done."""
+        """Return the close code; a task of `watched` is done."""
 
-    async def ask(self, frame: bytes, client: Line) -> bytes | Close:
-        """Return the answer to a request, or why there is none; may stop if `client` ends."""
+    async def ask(self, frame: bytes, client: FrameChannel) -> bytes | Close:
+        """Return the answer to a request, or the close code if there is none; may stop if `client` ends."""
 
 
 class Sockets(ABC):
-    """The sockets of one service."""
+    """The WebSockets of one service."""
 
     def __init__(
         self, limits: SocketLimits | None, observe: Observer | None, metrics: Metrics | None
@@ -53,22 +53,22 @@ class Sockets(ABC):
 
     @abstractmethod
     async def refusal(self, request: web.Request) -> web.Response | None:
-        """Return why this client gets no socket."""
+        """Return the answer to a client that may not open a socket; None if it may."""
 
     @abstractmethod
-    def onward(self, request: web.Request) -> AbstractAsyncContextManager[Onward]:
-        """Open the way onward.  Raises web.HTTPException if there is none."""
+    def open_backend(self, request: web.Request) -> AbstractAsyncContextManager[Backend]:
+        """Open what answers the requests of a socket.  Raises web.HTTPException if there is none."""
 
-    def beside(self, handler: Handler) -> Handler:
-        """Return a handler that opens a socket if one is asked for, and else does what `handler` does."""
+    def with_sockets(self, handler: Handler) -> Handler:
+        """Return a handler that opens a socket if a request asks for one, and else calls `handler`."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await (self.handle(request) if asks_for_socket(request) else handler(request))
+            return await (self.handle(request) if wants_socket(request) else handler(request))
 
         return handle
 
     def stop(self) -> None:
-        """Take no more sockets; close those that are open, each after the answer that is being made."""
+        """Accept no further sockets; close the open ones, each after the answer it waits for."""
         self._stopping = True
         for ending in self._open:
             if not ending.done():
@@ -79,75 +79,75 @@ class Sockets(ABC):
         refusal = await self.refusal(request)
         if refusal is not None:
             return refusal
-        if not offers_protocol(request):  # before the HTTP library says so, and whose socket it is, in a log
+        if not offers_protocol(request):  # the HTTP library would log the client's address
             raise web.HTTPBadRequest(text=f"expected the subprotocol {PROTOCOL}")
         if self._stopping or len(self._open) >= self.limits.sockets:
             raise web.HTTPServiceUnavailable(text="no more sockets now", headers={"Retry-After": "5"})
         ending = asyncio.get_running_loop().create_future()
         self._open.add(ending)
         try:
-            async with self.onward(request) as onward:
-                return await self._serve(request, onward, ending)
+            async with self.open_backend(request) as backend:
+                return await self._serve(request, backend, ending)
         finally:
             self._open.discard(ending)
 
     async def _serve(
-        self, request: web.Request, onward: Onward, ending: asyncio.Future[None]
+        self, request: web.Request, backend: Backend, ending: asyncio.Future[None]
     ) -> web.StreamResponse:
         socket: web.WebSocketResponse[bool] = web.WebSocketResponse(
             protocols=(PROTOCOL,),
-            compress=False,  # what is sealed does not shrink
+            compress=False,  # ciphertext does not compress
             max_msg_size=self.limits.request + 1,
             timeout=2 * self.limits.closing_seconds,
             decode_text=False,
         )
         try:
             await socket.prepare(request)
-        except ConnectionError:  # gone while the way onward was opened; the HTTP library would log who it was
+        except ConnectionError:  # gone meanwhile; the HTTP library would log the client's address
             return web.Response(status=400, text="the client is gone")
-        client = Line(socket, self.limits)
+        client = FrameChannel(socket, self.limits)
         if self._metrics is not None:
             self._metrics.socket_opened()
         why = Close.GOING_AWAY  # if this task is cancelled
         try:
-            why = await self._talk(client, onward, ending)
+            why = await self._talk(client, backend, ending)
         finally:
             if self._metrics is not None:
                 self._metrics.socket_closed(why.name)
             if not await client.close(why):
-                abort(request)  # or what was not read would be kept for a reader that may never come
+                abort(request)  # frees what the client did not read
         return socket
 
-    async def _talk(self, client: Line, onward: Onward, ending: asyncio.Future[None]) -> Close:
-        """Answer requests until the socket is to be closed; return why it is."""
+    async def _talk(self, client: FrameChannel, backend: Backend, ending: asyncio.Future[None]) -> Close:
+        """Answer requests until the socket is to be closed; return the close code."""
         now = asyncio.get_running_loop().time
-        over = now() + self.limits.life_seconds
-        reading = 0.0  # what the last answer may take: it may still be on its way when it has been sent
+        deadline = now() + self.limits.life_seconds
+        reading = 0.0  # seconds that the client may still need to read the last answer
         while True:
-            patience = max(0.0, min(self.limits.idle_seconds, over - now())) + reading
-            beyond = onward.heard()
-            awaited: set[asyncio.Future[Any]] = {client.heard, ending, *beyond}
-            await asyncio.wait(awaited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            timeout = max(0.0, min(self.limits.idle_seconds, deadline - now())) + reading
+            watched = backend.watched()
+            awaited: set[asyncio.Future[Any]] = {client.next_frame, ending, *watched}
+            await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if ending.done():
                 return Close.GOING_AWAY
-            if any(task.done() for task in beyond):
-                return onward.end()
-            if not client.heard.done():
+            if any(task.done() for task in watched):
+                return backend.end()
+            if not client.next_frame.done():
                 return Close.TIME_OVER
             request = client.take()
-            answer = request if isinstance(request, Close) else await onward.ask(request, client)
+            answer = request if isinstance(request, Close) else await backend.ask(request, client)
             if isinstance(answer, Close):
                 return answer
             try:
                 await client.send(answer)
                 reading = self.limits.reading_seconds(answer)
-            except OSError:  # gone, or slower than a reader may be
+            except OSError:  # the client is gone or reads too slowly
                 return Close.GONE
             if self._metrics is not None:
                 self._metrics.socket_answered()
 
     def see(self, event: str, request: web.Request) -> None:
-        """Tell of a handshake."""
+        """Tell the observer of a handshake."""
         pairs = header_pairs(request.headers.items())
         self.note(event, Seen(request.remote or "", request.method, request.path, 0, pairs))
 

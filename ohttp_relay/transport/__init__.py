@@ -1,4 +1,7 @@
-"""What all hops share: HTTP, URLs, targets, WebSocket, streams, problem details, observation."""
+"""What all hops share: HTTP, URLs, targets, WebSocket, streams, problem details, observation.
+
+Internal but for the names of `__all__`.
+"""
 
 from __future__ import annotations
 

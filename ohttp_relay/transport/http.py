@@ -1,4 +1,4 @@
-"""What client, relay and gateway share about HTTP around the protocol: URLs, bodies, observation."""
+"""HTTP on aiohttp, as all hops use it: sessions, bodies, fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.errors import BodyTooLarge, InvalidMessage
 
 AUTO_HEADERS: Final[Collection[str]] = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-"""What aiohttp would add of its own to a request, and must not here."""
+"""Fields that aiohttp adds to a request by itself, and that must not be sent here."""
 
 _INCREMENTAL: Final = re.compile(r" *\?1 *(?:;.*)?")
 
@@ -46,13 +46,13 @@ def open_session(
 async def read_limited(
     stream: aiohttp.StreamReader, limit: int, declared: int | None = None, idle: float | None = None
 ) -> bytes:
-    """Read a body of at most `limit` bytes; stop reading at the first byte too many.
+    """Return a body of at most `limit` bytes; stop reading at the first byte over the limit.
 
     Raises BodyTooLarge, and TimeoutError if `idle` seconds pass without a byte.
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
-    if stream.is_eof():  # all there, as small bodies are
+    if stream.is_eof():  # small bodies have usually arrived whole
         whole = stream.read_nowait()
         if len(whole) > limit:
             raise BodyTooLarge(f"body of more than {limit} bytes")
@@ -72,7 +72,7 @@ async def read_limited(
 
 
 def payload(data: bytes) -> bytes | BytesIO:
-    """Return a body as the HTTP library wants it: beyond a megabyte, something to read in pieces."""
+    """Return a body for the HTTP library: from a megabyte on as a file, since it warns of large bytes objects."""
     return data if len(data) < 1 << 20 else BytesIO(data)
 
 
@@ -82,7 +82,7 @@ def media_type(header: str | None) -> str:
 
 
 def is_incremental(header: str | None) -> bool:
-    """Tell whether an Incremental field says true; other types, and parameters, mean nothing.
+    """Tell whether an Incremental field is true; other types and parameters are ignored.
 
     Source: draft-ietf-httpbis-incremental, section 3 (a Structured Fields boolean).
     """
@@ -90,12 +90,12 @@ def is_incremental(header: str | None) -> bool:
 
 
 async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Drop what the server library says of itself (an `on_response_prepare` signal)."""
+    """Remove the Server field of the HTTP library (an `on_response_prepare` signal)."""
     response.headers.popall("Server", None)
 
 
 def to_library(fields: list[Field]) -> CIMultiDict[str]:
-    """Return fields as aiohttp takes them: it writes UTF-8, so octets must be UTF-8 to pass unchanged.
+    """Return fields for aiohttp.  It writes text as UTF-8, so only octets that are UTF-8 pass unchanged.
 
     Raises InvalidMessage for a value that is not.
     """

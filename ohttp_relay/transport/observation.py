@@ -10,7 +10,7 @@ from ohttp_relay.bhttp.fields import Field
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one party saw at one step: the peer's address, the target, fields, body."""
+    """What one party saw at one step: address of the peer, target, fields, body."""
 
     peer: str = ""
     method: str = ""
@@ -21,10 +21,10 @@ class Seen:
 
 
 Observer = Callable[[str, Seen], None]
-"""Called with an event name and what was seen, for a record of exactly what each party saw.
+"""Called with the name of an event and what was seen.  The events:
 
 `relay.keys`, `relay.received`, `relay.forwarded`, `relay.answered`; `gateway.keys`, `gateway.received`,
-`gateway.decapsulated`, `gateway.fetched`; `download.fetched`.  A body that passes in pieces comes after its
-event as `relay.received.piece`, `relay.answered.piece`, `gateway.decapsulated.piece`.  A WebSocket's handshake
-is `relay.socket`, `gateway.socket`; its frames come as bodies do.
+`gateway.decapsulated`, `gateway.fetched`; `download.fetched`.  A body that is streamed follows its
+event as `relay.received.piece`, `relay.answered.piece`, `gateway.decapsulated.piece`.  The handshake of a
+WebSocket is `relay.socket`, `gateway.socket`; its frames have the events of bodies.
 """

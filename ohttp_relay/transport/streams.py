@@ -1,4 +1,4 @@
-"""Responses whose content arrives in pieces."""
+"""Responses whose content comes in pieces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ohttp_relay.errors import BodyTooLarge, OhttpError
 
 
 async def one_piece(content: bytes) -> AsyncIterator[bytes]:
-    """Give `content` as a stream of at most one piece."""
+    """Yield `content` as one piece; nothing if it is empty."""
     if content:
         yield content
 
 
 async def no_trailers() -> tuple[Field, ...]:
-    """Give an empty trailer section."""
+    """Return an empty trailer section."""
     return ()
 
 
@@ -30,7 +30,7 @@ async def no_trailers() -> tuple[Field, ...]:
 class StreamedResponse:
     """A response with its content as a stream: pieces of any size, read once, closed by the reader.
 
-    The stream raises if the content does not come whole.  `trailers` is asked once, after the content.
+    The stream raises if the content does not come whole.  `trailers` is called once, after the content.
     """
 
     status: int
@@ -54,7 +54,7 @@ class StreamedResponse:
         return get_field(self.fields, name)
 
     async def close(self) -> None:
-        """Let go of the content, read or not."""
+        """Close the content, read or not."""
         close = getattr(self.content, "aclose", None)
         if close is not None:
             await close()
@@ -77,11 +77,11 @@ class StreamedResponse:
 
 AnyResponse = Response | StreamedResponse
 Handler = Callable[[Request], AnyResponse | Awaitable[AnyResponse]]
-"""An in-process target; one that waits for nothing may be a plain function, which spares a task."""
+"""An in-process target: a coroutine function, or a plain function if it waits for nothing, which is faster."""
 
 
 class OwnedStream:
-    """Pieces of content together with what must be released when they are no longer read."""
+    """Pieces of content, and the resources to release when they are no longer read."""
 
     def __init__(self, pieces: AsyncGenerator[bytes, None], stack: AsyncExitStack) -> None:
         self._pieces = pieces
@@ -94,7 +94,7 @@ class OwnedStream:
         return await self._pieces.__anext__()
 
     async def aclose(self) -> None:
-        """Release everything, also if no piece was ever read."""
+        """Release the resources, also if no piece was read."""
         await self._pieces.aclose()
         await self._stack.aclose()
 
@@ -105,13 +105,13 @@ def as_stream(response: AnyResponse) -> StreamedResponse:
 
 
 def abort(request: web.Request) -> None:
-    """Break the connection off, so that what was sent can't be taken for a whole answer."""
+    """Abort the connection, so that the client cannot take what was sent for a whole answer."""
     if request.transport is not None:
         request.transport.abort()
 
 
 async def send(request: web.Request, response: AnyResponse) -> web.StreamResponse:
-    """Answer an HTTP request with a response; a stream that fails leaves the answer visibly incomplete."""
+    """Answer an HTTP request with a response; abort the connection if its stream fails."""
     streamed = as_stream(response)
     answer = web.StreamResponse(status=streamed.status)
     for name, value in streamed.fields:

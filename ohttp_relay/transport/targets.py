@@ -1,8 +1,8 @@
 """Which targets a gateway may fetch, and which addresses it may connect to (RFC 9458, section 6.3).
 
-An allow-list of origins is required.  After name resolution, addresses that are not public are refused
-unless listed, and the connection goes to the very address that was checked: a name that resolves
-differently a second time gains nothing.
+An allow-list of origins is required.  After name resolution, addresses that are not public are refused unless
+their network is listed.  The connection goes to the address that was checked, so a name that resolves to
+another address the second time (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-# Not public although `is_global` may say so: shared services, translation and tunnel prefixes.
+# Not public although `is_global` may be true: shared services, translation and tunnel prefixes.
 _NEVER: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8",
         "100.64.0.0/10",
-        "168.63.129.16/32",  # a cloud's metadata and agent service on a public address
+        "168.63.129.16/32",  # a cloud's metadata service on a public address
         "192.0.0.0/24",
         "192.88.99.0/24",
         "198.18.0.0/15",
@@ -47,7 +47,7 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port of a target, normalized."""
+    """Scheme, host and port of a target, normalized (RFC 6454)."""
 
     scheme: str
     host: str
@@ -70,7 +70,7 @@ class Origin:
 
 
 def embedded_addresses(address: Address) -> list[Address]:
-    """Return the address and every IPv4 address that it stands for (mapped, NAT64, 6to4, Teredo)."""
+    """Return the address and every IPv4 address embedded in it (mapped, NAT64, 6to4, Teredo)."""
     found: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         found += [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
@@ -82,17 +82,17 @@ def embedded_addresses(address: Address) -> list[Address]:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether the address and all it stands for are public unicast addresses."""
-    return all(_is_public(part) for part in _meant(address))
+    """Tell whether the address, with those embedded in it, is a public unicast address."""
+    return all(_is_public(part) for part in _deciding(address))
 
 
-def _meant(address: Address) -> list[Address]:
+def _deciding(address: Address) -> list[Address]:
     parts = embedded_addresses(address)
-    # A mapped or translated address is judged by what it stands for; only tunnels are judged by both.
-    return parts[1:] if len(parts) > 1 and _stands_for_v4(address) else parts
+    # For a mapped or translated address the embedded one decides; for a tunnel, both do.
+    return parts[1:] if len(parts) > 1 and _is_embedded_v4(address) else parts
 
 
-def _stands_for_v4(address: Address) -> bool:
+def _is_embedded_v4(address: Address) -> bool:
     return isinstance(address, ipaddress.IPv6Address) and (
         address.ipv4_mapped is not None or address in _NAT64
     )
@@ -113,7 +113,7 @@ class TargetPolicy:
 
     @classmethod
     def of(cls, origins: Iterable[str], networks: Iterable[str] = ()) -> TargetPolicy:
-        """Build a policy from texts, such as `https://a.example` and `127.0.0.0/8`.
+        """Return the policy of texts such as `https://a.example` and `127.0.0.0/8`.
 
         Raises ConfigurationError.
         """
@@ -125,7 +125,7 @@ class TargetPolicy:
         for origin in parsed:
             if origin.scheme == "http" and not is_loopback(origin.host):
                 raise ConfigurationError(
-                    f"{origin} would cross the network in the clear (RFC 9458, section 6.3)"
+                    f"{origin} would be fetched without encryption (RFC 9458, section 6.3)"
                 )
         return cls(parsed, allowed)
 
@@ -140,18 +140,18 @@ class TargetPolicy:
         return origin
 
     def check_address(self, text: str) -> None:
-        """Raise TargetRefused unless the address may be connected to."""
+        """Check an address.  Raises TargetRefused unless it may be connected to."""
         address = ipaddress.ip_address(text.partition("%")[0])
         if is_public(address):
             return
         for network in self.networks:
-            if any(part in network for part in _meant(address) if part.version == network.version):
+            if any(part in network for part in _deciding(address) if part.version == network.version):
                 return
         raise TargetRefused("the target resolves to an address that is not public")
 
 
 class CheckedResolver(AbstractResolver):
-    """A resolver that gives only addresses that pass the policy; the connector uses just those."""
+    """A resolver that returns only addresses that the policy allows."""
 
     def __init__(self, policy: TargetPolicy, inner: AbstractResolver | None = None) -> None:
         self._policy = policy
@@ -160,9 +160,9 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Resolve and check.  Raises TargetRefused if any address is one that must not be reached."""
+        """Resolve and check a name.  Raises TargetRefused if any of its addresses is refused."""
         found = await self._inner.resolve(host, port, family)
-        for result in found:  # one bad address refuses the name: an honest origin has none
+        for result in found:  # one refused address refuses the name: an honest origin has none
             self._policy.check_address(result["host"])
         return found
 
@@ -172,7 +172,7 @@ class CheckedResolver(AbstractResolver):
 
 
 class CheckedConnector(aiohttp.TCPConnector):
-    """A connector that never connects to an address outside the policy, however it came by it."""
+    """A connector that connects only to addresses that the policy allows."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         self._policy = policy
 
     def _make_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        # The last gate: literal addresses never pass a resolver, cached ones may outlive a policy.
+        # Checked here too: a literal address passes no resolver, a cached one may be older than the policy.
         family, kind, protocol, _, address = info
         self._policy.check_address(str(address[0]))
         return socket.socket(family, kind, protocol)
@@ -208,9 +208,9 @@ def open_target_session(
     timeout: float = 30.0,
     dns_seconds: int = 10,
 ) -> aiohttp.ClientSession:
-    """Return a session fit for fetching targets: checked addresses, no cookies, no decompression.
+    """Return a session for fetching targets: checked addresses, no cookies, no decompression.
 
-    `timeout` is in seconds, for connecting and between reads; names are kept for `dns_seconds`.
+    `timeout` is in seconds, for connecting and between reads; resolved names are cached for `dns_seconds`.
     """
     return aiohttp.ClientSession(
         connector=CheckedConnector(

@@ -12,7 +12,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine by name or literal address."""
+    """Tell whether a host name or literal address means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -20,17 +20,17 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_url(text: str, *, encoded: bool = False) -> URL:
-    """Return `text` as a URL; `encoded`: it needs no quoting.  Raises ValueError for whatever is none."""
+    """Return `text` as a URL; with `encoded`, it needs no quoting.  Raises ValueError if it is not a URL."""
     try:
         return URL(text, encoded=encoded)
-    except IndexError:  # the library's, for an authority that ends in "@"
+    except IndexError:  # raised by the library for an authority that ends in "@"
         raise ValueError("the URL's authority has no host") from None
 
 
 def check_url(text: str | URL, *, allow_insecure_loopback: bool = False) -> URL:
     """Return the URL of a hop.  Raises ConfigurationError unless it is https (RFC 9458, section 6).
 
-    With `allow_insecure_loopback`, http to this machine passes: for tests, and behind a TLS proxy.
+    `allow_insecure_loopback` permits http to this machine: for tests, and behind a TLS proxy.
     """
     try:
         url = text if isinstance(text, URL) else parse_url(text)

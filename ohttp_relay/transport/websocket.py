@@ -1,9 +1,10 @@
 """Oblivious HTTP over a WebSocket: what client, relay and gateway share.
 
-RFC 9458 knows no WebSocket; this is this project's carriage of the same messages.  A socket is opened at the
-URL to which requests are posted, with the subprotocol `ohttp`.  Each binary message that the client sends is
-one encapsulated request (message/ohttp-req), each one that comes back the encapsulated response to the oldest
-request without one (message/ohttp-res).  They are answered one at a time, and padded as bodies are.
+RFC 9458 has no WebSocket; this is a binding of this project for the same messages (docs/specs/ohttp.md).  A
+client opens a socket at the URL to which it would POST, with the subprotocol `ohttp`.  Each binary message of
+the client is one encapsulated request (message/ohttp-req); each one that comes back is the encapsulated
+response to the oldest unanswered request (message/ohttp-res).  Requests are answered one at a time, and
+padded as bodies are.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ _REDIRECTS: Final = range(300, 400)
 
 
 class Close(IntEnum):
-    """Why a socket ends: RFC 6455's codes (section 7.4.1), and from 4000 on this carriage's own."""
+    """Close codes: those of RFC 6455, section 7.4.1, and from 4000 on those of this binding."""
 
     DONE = 1000
     GOING_AWAY = 1001  # the server stops
     BROKEN_FRAMING = 1002
     NOT_BINARY = 1003
-    GONE = 1006  # the connection broke, or its reader was too slow; never sent
-    NOT_A_CAPSULE = 1007  # what over HTTP is answered with 400
+    GONE = 1006  # the connection broke, or the reader was too slow; never sent
+    NOT_A_CAPSULE = 1007  # over HTTP: status 400
     TOO_LARGE = 1009
-    FAILED = 1011  # no answer could be had: over HTTP, 502 or 504
-    TOO_MANY = 1013  # over HTTP, 429
-    KEY = 4000  # the request could not be opened: over HTTP, the problem type ohttp-key
-    TIME_OVER = 4001  # no request came for too long, or the socket is too old: another one may be opened
+    FAILED = 1011  # there was no answer; over HTTP: 502 or 504
+    TOO_MANY = 1013  # over HTTP: 429
+    KEY = 4000  # the gateway could not open the request; over HTTP: the problem type ohttp-key
+    TIME_OVER = 4001  # idle for too long, or too old; the client may open another one
 
     @classmethod
     def of(cls, code: int) -> Close:
-        """Return the reason for a code that came: what is not known here is the end and no more."""
+        """Return the member for a received code; DONE for an unknown one."""
         return cls(code) if code in _CODES else cls.DONE
 
 
@@ -53,31 +54,45 @@ _CODES: Final = frozenset(Close)
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Bytes of a request and of a response; sockets open at once, and of one client at a relay; seconds until
-    the next request, until an answer, of a socket's life, and for its closing; bytes a second that a reader
-    must take.
+    """Limits of WebSockets at a relay, a gateway or a client.
 
-    A frame may take `idle_seconds` and what its length needs at `slowest`.  A frame that comes is whole when
-    it is handed on: each socket may hold as much as its largest frame.
-    """  # noqa: D205
+    Frames are held whole, so each socket may hold as much memory as its largest frame.
+    """
 
     request: int = 64 * 1024
+    """Bytes of a request."""
+
     response: int = 80 * 1024 * 1024
+    """Bytes of a response."""
+
     sockets: int = 10_000
+    """Sockets open at once."""
+
     each: int = 1_000
+    """Sockets of one client open at once, at a relay."""
+
     idle_seconds: float = 60.0
+    """Until the next request."""
+
     answer_seconds: float = 60.0
+    """Until an answer, and until a socket is open."""
+
     life_seconds: float = 3600.0
+    """From opening to closing."""
+
     closing_seconds: float = 1.0
+    """For the closing handshake."""
+
     slowest: int = 64 * 1024
+    """Bytes a second that a reader must take: a frame has `idle_seconds` and its length at this rate."""
 
     def reading_seconds(self, frame: bytes) -> float:
-        """Return for how long a frame may be on its way to its reader, in seconds."""
+        """Return the seconds that a reader at rate `slowest` needs for a frame."""
         return len(frame) / self.slowest
 
 
-class Line:
-    """One end of a socket: it listens all the time, and what leaves has a time to do so."""
+class FrameChannel:
+    """One end of a WebSocket: receives the next frame ahead of its use; sends with a time-out."""
 
     def __init__(
         self,
@@ -86,36 +101,36 @@ class Line:
     ) -> None:
         self._socket = socket
         self._limits = limits
-        self._heard = asyncio.create_task(self._receive())
+        self._next = asyncio.create_task(self._receive())
 
     @property
-    def heard(self) -> asyncio.Task[bytes | Close]:
-        """What is heard next: a frame, or why there is none.  The same until it is taken."""
-        return self._heard
+    def next_frame(self) -> asyncio.Task[bytes | Close]:
+        """The task of the next frame; its result is the frame, or the close code.  The same until `take`."""
+        return self._next
 
     @property
     def end(self) -> Close | None:
-        """Why the socket has ended; None while it has not, as far as was heard."""
-        if not self._heard.done():
+        """The close code; None if the socket has not ended, as far as is known."""
+        if not self._next.done():
             return None
-        heard = Close.GOING_AWAY if self._heard.cancelled() else self._heard.result()
-        return heard if isinstance(heard, Close) else None
+        found = Close.GOING_AWAY if self._next.cancelled() else self._next.result()
+        return found if isinstance(found, Close) else None
 
     def take(self) -> bytes | Close:
-        """Return what was heard, and listen on.  `heard` must be done."""
+        """Return the next frame or the close code, and receive on.  The task `next_frame` must be done."""
         if self.end is not None:
             return self.end
-        heard = self._heard.result()
-        self._heard = asyncio.create_task(self._receive())
-        return heard
+        found = self._next.result()
+        self._next = asyncio.create_task(self._receive())
+        return found
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame.  Raises OSError if the other side is gone; TimeoutError, which is one, if too slow."""
+        """Send a frame.  Raises OSError if the other side is gone, TimeoutError if it reads too slowly."""
         async with asyncio.timeout(self._limits.idle_seconds + self._limits.reading_seconds(frame)):
             await self._socket.send_bytes(frame)
 
     async def close(self, code: Close = Close.DONE) -> bool:
-        """Close the socket; tell whether the other side took part.  It has `closing_seconds` for that."""
+        """Close the socket; tell whether the other side answered within `closing_seconds`."""
         try:
             if code is Close.GONE:
                 return False
@@ -124,13 +139,13 @@ class Line:
         except TimeoutError:
             return False
         finally:
-            self._heard.cancel()
+            self._next.cancel()
         return self._socket.close_code != Close.GONE
 
     async def _receive(self) -> bytes | Close:
         try:
             message = await self._socket.receive()
-        except (aiohttp.ClientError, OSError):  # it could not answer a ping
+        except (aiohttp.ClientError, OSError):  # the library could not answer a ping
             return Close.GONE
         if message.type is aiohttp.WSMsgType.BINARY:
             return bytes(message.data)
@@ -142,8 +157,8 @@ class Line:
         return Close.of(broken.code) if isinstance(broken, aiohttp.WebSocketError) else Close.GONE
 
 
-def asks_for_socket(request: web.BaseRequest) -> bool:
-    """Tell whether a request is a WebSocket's handshake (RFC 6455, section 4.2.1)."""
+def wants_socket(request: web.BaseRequest) -> bool:
+    """Tell whether a request is the handshake of a WebSocket (RFC 6455, section 4.2.1)."""
     return request.headers.get("Upgrade", "").strip().lower() == "websocket"
 
 
@@ -159,10 +174,10 @@ async def connect(
     url: URL,
     limits: SocketLimits,
     headers: Mapping[str, str] = _NO_HEADERS,
-) -> AsyncIterator[Line]:
-    """Open a socket to the next hop, over `session`'s connector, with no headers but `headers`.
+) -> AsyncIterator[FrameChannel]:
+    """Open a socket to the next hop, over the connector of `session`, with no header fields but `headers`.
 
-    Redirects are not followed: they could lead past the relay.  Raises aiohttp.ClientError or OSError.
+    Redirects are not followed, because they could lead past the relay.  Raises aiohttp.ClientError or OSError.
     """
     if session.connector is None:
         raise aiohttp.ClientConnectionError("the session is closed")
@@ -185,19 +200,19 @@ async def connect(
                 max_msg_size=limits.response + 1,
                 decode_text=False,
             )
-        line = Line(socket, limits)
+        line = FrameChannel(socket, limits)
         try:
             if socket.protocol != PROTOCOL:
                 raise aiohttp.ClientConnectionError(f"expected the subprotocol {PROTOCOL}, got none")
             yield line
         finally:
-            # To its end also if this task is cancelled: the connection would be left as it is otherwise.
+            # Shielded: if this task is cancelled, the connection must be closed all the same.
             await asyncio.shield(asyncio.create_task(line.close()))
             handshake.release()
 
 
 class _Handshake:
-    """Stays where it was sent, and lets go of the connection in the end, however the socket broke."""
+    """A client middleware that refuses redirects, and can close the connection however the socket broke."""
 
     def __init__(self) -> None:
         self._response: aiohttp.ClientResponse | None = None

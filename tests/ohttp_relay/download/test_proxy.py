@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ohttp_relay.download import DownloadLimits, DownloadProxy
 from ohttp_relay.download.cache import DiskCache, GrowingFile, object_name
-from ohttp_relay.download.locks import Claim, Coming
+from ohttp_relay.download.locks import FetchLock, PendingObject
 from ohttp_relay.download.proxy import parse_download_url
 from ohttp_relay.errors import InvalidMessage, TargetUnreachable
 from ohttp_relay.transport import StreamedResponse
@@ -163,10 +163,10 @@ async def test_a_fetch_that_fails_fails_for_the_workers_that_follow_it(downloads
     answer = await downloads.proxy.answer("/proxyDownload/" + quote(f"{origin}/asset", safe=""))
     await begun.wait()
     cache = DiskCache(downloads.folder / "cache", 1 << 30)
-    coming = Coming.of(cache.lock(object_name(f"{origin}/asset")))
-    assert coming is not None
-    assert Claim.take(coming.lock) is None
-    pieces = coming.read()
+    pending = PendingObject.find(cache.lock(object_name(f"{origin}/asset")))
+    assert pending is not None
+    assert FetchLock.acquire(pending.lock) is None
+    pieces = pending.read()
     assert await anext(pieces) == ASSET[:1000]
     go_on.set()
     with pytest.raises(TargetUnreachable):
@@ -175,16 +175,16 @@ async def test_a_fetch_that_fails_fails_for_the_workers_that_follow_it(downloads
     assert isinstance(answer, StreamedResponse)
     with pytest.raises(TargetUnreachable):
         await answer.collect(1 << 30)
-    claim = Claim.take(coming.lock)
-    assert claim is not None
-    claim.release()
+    lock_of_fetch = FetchLock.acquire(pending.lock)
+    assert lock_of_fetch is not None
+    lock_of_fetch.release()
 
 
 async def test_what_a_dead_worker_left_is_no_object(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from ohttp_relay.download.locks import Claim\n"
+        "import os, sys; from pathlib import Path; from ohttp_relay.download.locks import FetchLock\n"
         "lock = Path(sys.argv[1]); part = lock.with_suffix('.1.part'); part.write_bytes(b'half')\n"
-        "Claim.take(lock).announce(part, (('a', 'b'),), None); print('held', flush=True); sys.stdin.read()"
+        "FetchLock.acquire(lock).announce(part, (('a', 'b'),), None); print('held', flush=True); sys.stdin.read()"
     )
     lock = tmp_path / "x.lock"
     process = await asyncio.create_subprocess_exec(
@@ -192,20 +192,20 @@ async def test_what_a_dead_worker_left_is_no_object(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"held\n"
-    assert Claim.take(lock) is None
-    coming = Coming.of(lock)
-    assert coming is not None
-    assert (coming.fields, coming.size) == ((("a", "b"),), None)
-    pieces = coming.read()
+    assert FetchLock.acquire(lock) is None
+    pending = PendingObject.find(lock)
+    assert pending is not None
+    assert (pending.fields, pending.size) == ((("a", "b"),), None)
+    pieces = pending.read()
     assert await anext(pieces) == b"half"
     process.kill()
     await process.wait()
     with pytest.raises(TargetUnreachable):
         await anext(pieces)
-    assert Coming.of(lock) is None
-    claim = Claim.take(lock)
-    assert claim is not None
-    claim.release()
+    assert PendingObject.find(lock) is None
+    lock_of_fetch = FetchLock.acquire(lock)
+    assert lock_of_fetch is not None
+    lock_of_fetch.release()
     assert not lock.exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from ohttp_relay.bhttp import Request
-from ohttp_relay.capsule import REQUEST_TYPE as CHUNKED
+from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE as CHUNKED
 from ohttp_relay.client import PinnedKeys
 from ohttp_relay.errors import (
     CapsuleError,
@@ -261,7 +261,7 @@ async def test_a_whole_request_that_asks_for_it_is_streamed_too(world: World) ->
 
 async def test_a_relay_fetches_keys_again_when_the_gateway_refuses_one(world: World) -> None:
     client = await world.start(
-        relay={"limits": RelayLimits(keys_doubted=0.0)}, client={"refresh_interval": 0.0}
+        relay={"limits": RelayLimits(key_list_min_seconds=0.0)}, client={"refresh_interval": 0.0}
     )
     async with client.get(world.origin) as response:
         assert response.status == 200

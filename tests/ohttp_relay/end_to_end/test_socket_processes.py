@@ -161,7 +161,7 @@ async def test_a_relay_that_ends_says_so_through_to_the_gateway(setting: Setting
     async with chain(setting) as (gateway, relay, client), client.socket() as socket:
         assert (await socket.exchange(setting.request())).status == 200
         relay.process.send_signal(signal.SIGTERM)
-        await asyncio.wait({socket._line.heard}, timeout=10)
+        await asyncio.wait({socket._line.next_frame}, timeout=10)
         assert socket._line.end == Close.GOING_AWAY
         assert await relay.process.wait() == 0
         await gateway.end()

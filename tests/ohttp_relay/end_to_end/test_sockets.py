@@ -348,7 +348,7 @@ async def test_one_client_takes_no_more_than_its_share(world: World, open_world)
         async with world.client(session=elsewhere).socket() as another:
             assert (await another.exchange(ask())).status == 200
     await empty(world.relay.sockets)
-    assert not world.relay.sockets._share._held
+    assert not world.relay.sockets._quota._held
     async with client.socket() as again:
         assert (await again.exchange(ask())).status == 200
 
@@ -415,7 +415,7 @@ async def test_a_key_the_gateway_does_not_know_makes_the_relay_doubt_its_list(
 ) -> None:
     await open_world()
     doubted = []
-    world.relay.sockets.doubt = doubted.append
+    world.relay.sockets.invalidate = doubted.append
     async with bare_socket(world.relay_url, tls=world.tls) as socket:
         await socket.send_bytes(another_key(world))
         assert (await ending(socket))[0] == Close.KEY
@@ -664,8 +664,8 @@ async def test_who_asks_for_nothing_and_who_stays_too_long_is_let_go(world: Worl
             client = await open_world(**{at: {"sockets": limits}})
             async with client.socket() as socket:
                 assert (await socket.exchange(ask())).status == 200
-                assert socket._line.heard
-                await asyncio.wait({socket._line.heard}, timeout=10)
+                assert socket._line.next_frame
+                await asyncio.wait({socket._line.next_frame}, timeout=10)
                 assert not socket.usable
                 with pytest.raises(SocketEnded) as ended:
                     await socket.exchange(ask())
@@ -773,7 +773,7 @@ async def test_a_stop_answers_what_is_in_flight_and_then_says_so(
 
 async def code_of(socket: OhttpSocket) -> int | None:
     """How the socket ends when nothing is asked."""
-    await asyncio.wait({socket._line.heard}, timeout=10)
+    await asyncio.wait({socket._line.next_frame}, timeout=10)
     return socket._line.end
 
 

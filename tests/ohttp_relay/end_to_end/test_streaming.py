@@ -16,8 +16,8 @@ from ohttp_relay.bhttp.stream import (
     end_message,
     start_request,
 )
-from ohttp_relay.capsule import REQUEST_TYPE, RESPONSE_TYPE, encapsulate_request
-from ohttp_relay.capsule.chunked import start_chunked_request
+from ohttp_relay.capsule import encapsulate_request
+from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, CHUNKED_RESPONSE_TYPE, start_chunked_request
 from ohttp_relay.client import PinnedKeys
 from ohttp_relay.errors import (
     CapsuleError,
@@ -51,10 +51,10 @@ async def test_small_exchanges_work_chunked_as_well(world: World) -> None:
     async with client.get("https://other.example/") as response:
         assert response.status == 403
     (received, _) = world.events("gateway.received")
-    assert dict(received.fields)["content-type"] == REQUEST_TYPE
+    assert dict(received.fields)["content-type"] == CHUNKED_REQUEST_TYPE
     assert dict(received.fields)["incremental"] == "?1"
     (answered, _) = world.events("relay.answered")
-    assert dict(answered.fields)["content-type"] == RESPONSE_TYPE
+    assert dict(answered.fields)["content-type"] == CHUNKED_RESPONSE_TYPE
     assert dict(answered.fields)["incremental"] == "?1"
     assert {n for n, _ in received.fields} <= {"host", "content-type", "incremental", "transfer-encoding"}
 
@@ -121,11 +121,11 @@ async def test_an_answer_cut_short_by_the_relay_is_an_error(world: World, keep: 
                 world.gateway_url,
                 data=await request.read(),
                 ssl=world.tls,
-                headers={"Content-Type": REQUEST_TYPE},
+                headers={"Content-Type": CHUNKED_REQUEST_TYPE},
             ) as answer,
         ):
             body = await answer.read()
-        return web.Response(body=body[:keep], content_type=RESPONSE_TYPE)
+        return web.Response(body=body[:keep], content_type=CHUNKED_RESPONSE_TYPE)
 
     app = web.Application()
     app.router.add_post("/gw", meddle)
@@ -136,7 +136,7 @@ async def test_an_answer_cut_short_by_the_relay_is_an_error(world: World, keep: 
             await response.read()
 
 
-async def raw(world: World, body: bytes, kind: str = REQUEST_TYPE) -> tuple[int, str, bytes]:
+async def raw(world: World, body: bytes, kind: str = CHUNKED_REQUEST_TYPE) -> tuple[int, str, bytes]:
     async with (
         aiohttp.ClientSession() as session,
         session.post(world.gateway_url, data=body, ssl=world.tls, headers={"Content-Type": kind}) as answer,
@@ -155,7 +155,7 @@ async def test_a_request_without_its_final_chunk_never_reaches_a_target_as_whole
         head, writer, reader = start_chunked_request(config)
         whole = start_request(message(world)) + content_piece(content) + end_message()
         status, kind, body = await raw(world, head + writer.write(whole))
-        assert (status, kind) == (200, RESPONSE_TYPE)
+        assert (status, kind) == (200, CHUNKED_RESPONSE_TYPE)
         plain = [*reader.feed(body), reader.finish()]
         assert Response.from_bytes(b"".join(plain)).status == 400
     assert [seen.body for seen in world.target.requests if seen.body] == []
