@@ -94,6 +94,8 @@ class X25519Key:
 
     def decapsulate(self, enc: bytes) -> bytes:
         """Return the shared secret (RFC 9180, section 4.1, Decap)."""
+        if len(enc) != 32:  # libsodium's binding would not notice
+            raise OpenFailed(f"an encapsulated X25519 key has 32 bytes, got {len(enc)}")
         try:
             # libsodium takes the point as bytes, without a key object for each.
             shared = crypto_scalarmult(self.scalar.reveal(), enc)
