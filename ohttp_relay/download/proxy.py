@@ -270,10 +270,10 @@ class DownloadProxy(Service):
         if (answer.content_length or 0) > self.limits.object:
             await stack.aclose()
             return _plain(502, "the asset is too large")
-        kept = _safe(fields, answer.content_length)
+        returned = _safe(fields, answer.content_length)
         if answer.status == 206:
-            kept = (*kept, ("content-range", get_field(fields, "content-range") or ""))
-        return StreamedResponse(answer.status, kept, OwnedStream(self._pieces(stack, answer), stack))
+            returned = (*returned, ("content-range", get_field(fields, "content-range") or ""))
+        return StreamedResponse(answer.status, returned, OwnedStream(self._pieces(stack, answer), stack))
 
     async def _pieces(
         self, stack: AsyncExitStack, answer: aiohttp.ClientResponse
@@ -306,9 +306,9 @@ class DownloadProxy(Service):
         freshness: Freshness,
         lock: FetchLock,
     ) -> _Fetching:
-        kept = _safe(fields, None)
-        fetching = _Fetching(kept, answer.content_length, GrowingFile(cache.part(name)))
-        lock.announce(fetching.file.path, kept, fetching.size)
+        returned = _safe(fields, None)
+        fetching = _Fetching(returned, answer.content_length, GrowingFile(cache.part(name)))
+        lock.announce(fetching.file.path, returned, fetching.size)
         self._fetching[name] = fetching
 
         async def write() -> None:
@@ -318,7 +318,7 @@ class DownloadProxy(Service):
                 async for piece in self._pieces(stack, answer):
                     await file.append(piece)
                 now = self._clock()
-                stored = StoredObject(name, kept, file.size, now, freshness.lifetime, freshness.age)
+                stored = StoredObject(name, returned, file.size, now, freshness.lifetime, freshness.age)
                 cache.add(stored, file.path)
                 file.path = cache.body(name)
                 failed = False
@@ -369,11 +369,11 @@ def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) 
 
 def _safe(fields: Fields, length: int | None) -> tuple[Field, ...]:
     """Return the fields to forward: those that describe the object, none that could mark a client."""
-    kept = [(name, value) for name in _RETURNED if (value := get_field(fields, name)) is not None]
-    kept.append(("x-content-type-options", "nosniff"))
+    returned = [(name, value) for name in _RETURNED if (value := get_field(fields, name)) is not None]
+    returned.append(("x-content-type-options", "nosniff"))
     if length is not None:
-        kept.append(("content-length", str(length)))
-    return tuple(kept)
+        returned.append(("content-length", str(length)))
+    return tuple(returned)
 
 
 def _validators(stored: StoredObject | None) -> dict[str, str]:

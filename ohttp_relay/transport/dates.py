@@ -12,7 +12,7 @@ def format_date(now: float) -> str:
     return format_datetime(datetime.fromtimestamp(int(now), UTC), usegmt=True)
 
 
-@lru_cache(maxsize=256)  # most requests of a second say the same
+@lru_cache(maxsize=256)  # most requests of one second have the same Date
 def parse_date(text: str) -> float | None:
     """Return seconds since 1970 of an HTTP date; None if it is not one."""
     try:
