@@ -12,22 +12,11 @@ from typing import Final
 
 HASH_SIZE: Final = 32
 _BLOCK: Final = 64
+_number: Final = int.from_bytes
 # Little-endian, so that a key shorter than a block is followed by zeros, as HMAC wants it.
 _INNER: Final = int.from_bytes(b"\x36" * _BLOCK, "little")
 _OUTER: Final = int.from_bytes(b"\x5c" * _BLOCK, "little")
 _VERSION: Final = b"HPKE-v1"
-
-
-def _pads(key: bytes) -> tuple[bytes, bytes]:
-    """Return the inner and the outer key of HMAC, 64 bytes each, for a key of at most 64 bytes."""
-    number = int.from_bytes(key, "little")
-    return (number ^ _INNER).to_bytes(_BLOCK, "little"), (number ^ _OUTER).to_bytes(_BLOCK, "little")
-
-
-def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """Return HMAC-SHA256, 32 bytes."""
-    inner, outer = _pads(key if len(key) <= _BLOCK else sha256(key).digest())
-    return sha256(outer + sha256(inner + message).digest()).digest()
 
 
 class HmacKey:
@@ -36,8 +25,9 @@ class HmacKey:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes, prefix: bytes = b"") -> None:
-        inner, self._outer = _pads(key)
-        self._inner = inner + prefix
+        number = _number(key, "little")
+        self._inner = (number ^ _INNER).to_bytes(64, "little") + prefix
+        self._outer = (number ^ _OUTER).to_bytes(64, "little")
 
     def digest(self, message: bytes) -> bytes:
         """Return HMAC-SHA256 of the prefix and `message`, 32 bytes."""
@@ -46,14 +36,21 @@ class HmacKey:
 
 def prf(secret: bytes, message: bytes) -> bytes:
     """Return HMAC-SHA256 under a secret of at most 64 bytes, 32 bytes."""
-    number = int.from_bytes(secret, "little")  # as `_pads`, without its call
-    inner = sha256((number ^ _INNER).to_bytes(_BLOCK, "little") + message).digest()
-    return sha256((number ^ _OUTER).to_bytes(_BLOCK, "little") + inner).digest()
+    number = _number(secret, "little")
+    inner = sha256((number ^ _INNER).to_bytes(64, "little") + message).digest()
+    return sha256((number ^ _OUTER).to_bytes(64, "little") + inner).digest()
+
+
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA256 under a key of any length, 32 bytes."""
+    return prf(key if len(key) <= _BLOCK else sha256(key).digest(), message)
 
 
 def prf_two(secret: bytes, first: bytes, second: bytes) -> tuple[bytes, bytes]:
     """Return `prf` of two messages."""
-    inner, outer = _pads(secret)
+    number = _number(secret, "little")
+    inner = (number ^ _INNER).to_bytes(64, "little")
+    outer = (number ^ _OUTER).to_bytes(64, "little")
     return (
         sha256(outer + sha256(inner + first).digest()).digest(),
         sha256(outer + sha256(inner + second).digest()).digest(),
@@ -62,7 +59,9 @@ def prf_two(secret: bytes, first: bytes, second: bytes) -> tuple[bytes, bytes]:
 
 def prf_three(secret: bytes, first: bytes, second: bytes, third: bytes) -> tuple[bytes, bytes, bytes]:
     """Return `prf` of three messages."""
-    inner, outer = _pads(secret)
+    number = _number(secret, "little")
+    inner = (number ^ _INNER).to_bytes(64, "little")
+    outer = (number ^ _OUTER).to_bytes(64, "little")
     return (
         sha256(outer + sha256(inner + first).digest()).digest(),
         sha256(outer + sha256(inner + second).digest()).digest(),
