@@ -1,5 +1,5 @@
 """`python -m mimi_mmr` is `mimi-mmr`."""
 
-from mimi_mmr.cli import main
+from mimi_mmr.app.cli import main
 
 main()

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Annotated, Self
 
 from mimi_mmr.errors import InvalidUri, ParseError
-from mimi_mmr.tls import Opaque, Reader, Struct, slot, vec
+from mimi_mmr.presentation import Opaque, Reader, Struct, slot, vec
 
 MAX_URI = 512
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

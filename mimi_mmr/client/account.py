@@ -9,11 +9,34 @@ from typing import Self
 
 from cryptography import x509
 
-from mimi_mmr.certificates import TrustAnchors
-from mimi_mmr.client.history import Notices
-from mimi_mmr.client.saved import SavedAccount, SavedOutgoing, SavedPackage
-from mimi_mmr.client.shared import SharedKind, SharedState
-from mimi_mmr.connections import (
+from mimi_mmr.client.devices.shared import SharedKind, SharedState
+from mimi_mmr.client.key_packages.stock import Queues
+from mimi_mmr.client.people.contacts import IncomingRequest, OutgoingRequest, PublishedPackage
+from mimi_mmr.client.storage.history import Notices
+from mimi_mmr.client.storage.records import SavedAccount, SavedOutgoing, SavedPackage
+from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.client.transport.private_path import PrivatePath
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.crypto.sealing import Kem, SealingKey
+from mimi_mmr.crypto.secret import AccessToken
+from mimi_mmr.crypto.signing import SigningKey
+from mimi_mmr.errors import (
+    ConnectionRefused,
+    IdentityError,
+    MmrError,
+    ParseError,
+    RoomError,
+    SealedBoxRejected,
+)
+from mimi_mmr.protocol.accounts import (
+    CertificateChain,
+    DeviceList,
+    PackagesLeft,
+    PublishRequest,
+    RegisterRequest,
+    RegisterTBS,
+)
+from mimi_mmr.protocol.connections import (
     ConnectionCancel,
     ConnectionPackage,
     ConnectionRequest,
@@ -26,35 +49,10 @@ from mimi_mmr.connections import (
     seal_cancel,
     seal_request,
 )
-from mimi_mmr.contacts import IncomingRequest, OutgoingRequest, PublishedPackage
-from mimi_mmr.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
-from mimi_mmr.endpoints import (
-    CertificateChain,
-    Deposit,
-    DeviceList,
-    Inbox,
-    PackagesLeft,
-    PublishRequest,
-    RegisterRequest,
-    RegisterTBS,
-    WaitingDeposit,
-)
-from mimi_mmr.errors import (
-    ConnectionRefused,
-    IdentityError,
-    MmrError,
-    ParseError,
-    RoomError,
-    SealedBoxRejected,
-)
-from mimi_mmr.labels import SigningKey
-from mimi_mmr.private_path import PrivatePath
-from mimi_mmr.queues import queue_id
-from mimi_mmr.sealing import Kem, SealingKey
-from mimi_mmr.secret import AccessToken
-from mimi_mmr.stock import Queues
+from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
+from mimi_mmr.protocol.deposits import Deposit, Inbox, WaitingDeposit
+from mimi_mmr.protocol.queues import queue_id
 from mimi_mmr.uris import MimiUri
-from mimi_mmr.vault import Vault
 
 PACKAGE_LIFETIME = 30 * 86400
 PACKAGES = 4

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Final
 
-from mimi_mmr.tls import vec
+from mimi_mmr.presentation import vec
 
 RETAINED_EPOCHS: Final = 3  # for messages that a commit overtook; then their keys go
 

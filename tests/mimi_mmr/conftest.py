@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client, Joined
-from mimi_mmr.config import load_asset_host_settings, load_settings
-from mimi_mmr.contacts import Contact
-from mimi_mmr.demo.world import World, build_world, loopback
-from mimi_mmr.service.assets import AssetHost
-from mimi_mmr.service.provider import Provider
-from mimi_mmr.service.record import Recorder
-from mimi_mmr.service.run import listen
+from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.lab.demo.world import World, build_world, loopback
+from mimi_mmr.provider.app import Provider
+from mimi_mmr.provider.assets import AssetHost
+from mimi_mmr.provider.record import Recorder
+from mimi_mmr.provider.run import listen
+from mimi_mmr.provider.settings import load_asset_host_settings, load_settings
+from tests.mimi_mmr.bench import RoomBench
 
 
 @dataclass
@@ -110,6 +111,15 @@ async def invited(client: Client) -> Joined:
     while True:
         for joined in await client.check_invitations(wait=5):
             return joined
+
+
+@pytest.fixture
+def bench() -> RoomBench:
+    """Alice, the admin, with Bob and Cathy."""
+    made = RoomBench()
+    made.commit("alice", add=["bob", "cathy"])
+    made.commit("alice")
+    return made
 
 
 @pytest.fixture

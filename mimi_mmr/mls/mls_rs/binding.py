@@ -10,9 +10,9 @@ from typing import Any, Final
 import mls_rs_uniffi as mls  # type: ignore[import-untyped]
 
 from mimi_mmr.errors import EngineError
-from mimi_mmr.mls.node import identity, signature_key
+from mimi_mmr.mls.ratchet.node import identity, signature_key
+from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.storage import GroupStorage
-from mimi_mmr.mls.tree import RatchetTree
 from mimi_mmr.mls.wire.limits import MLS10, WireFormat
 
 KEY_PACKAGE_HEADER: Final = MLS10.to_bytes(2, "big") + WireFormat.KEY_PACKAGE.to_bytes(2, "big")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 
+from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import EngineError
-from mimi_mmr.labels import SigningKey
 from mimi_mmr.mls.mls_rs.binding import KEY_PACKAGE_HEADER, engine_errors, message, new_client, tree_extension
 from mimi_mmr.mls.mls_rs.group import Library, MlsRsGroup, whereabouts
 from mimi_mmr.mls.storage import GroupStorage

@@ -15,7 +15,7 @@ from mimi_mmr.errors import InvalidCommit, ParseError
 from mimi_mmr.mls.wire.keypackage import KeyPackage
 from mimi_mmr.mls.wire.leaf import LeafNode
 from mimi_mmr.mls.wire.limits import KEY, MAX_MESSAGE
-from mimi_mmr.tls import Code, Nested, Opaque, Reader, Struct, Vector
+from mimi_mmr.presentation import Code, Nested, Opaque, Reader, Struct, Vector
 
 MAX_PROPOSALS = 1 << 16
 MAX_PATH = 32  # leaf indices have 32 bits, so no direct path is longer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
+from mimi_mmr.crypto.signing import MLS, key_package_ref, verify
 from mimi_mmr.errors import InvalidCommit, ParseError
-from mimi_mmr.labels import MLS, key_package_ref, verify
 from mimi_mmr.mls.wire.leaf import LeafNode, LeafNodeSource
 from mimi_mmr.mls.wire.limits import (
     CIPHER_SUITE,
@@ -17,7 +17,7 @@ from mimi_mmr.mls.wire.limits import (
     Extension,
     read_extensions,
 )
-from mimi_mmr.tls import Reader, read_whole
+from mimi_mmr.presentation import Reader, read_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Annotated, Self
 
+from mimi_mmr.crypto.signing import MLS, verify
 from mimi_mmr.errors import InvalidCommit, ParseError
-from mimi_mmr.labels import MLS, verify
 from mimi_mmr.mls.wire.limits import (
     BASIC,
     CIPHER_SUITE,
@@ -21,7 +21,7 @@ from mimi_mmr.mls.wire.limits import (
     Extension,
     read_extensions,
 )
-from mimi_mmr.tls import Code, Opaque, Reader, Struct, read_whole, vec
+from mimi_mmr.presentation import Code, Opaque, Reader, Struct, read_whole, vec
 
 _IDENTITY = Opaque(MAX_IDENTITY)
 _PARENT_HASH = Opaque(32)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Final
 
 from mimi_mmr.errors import ParseError
-from mimi_mmr.tls import U16, Nested, Opaque, Reader, Struct, Vector, write_varint
+from mimi_mmr.presentation import U16, Nested, Opaque, Reader, Struct, Vector, write_varint
 
 MLS10: Final = 1
 CIPHER_SUITE: Final = 0x0001  # MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client, Joined
+from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import PrivatePathFailed, StateError
-from mimi_mmr.room import Standing
-from mimi_mmr.vault import Vault
+from mimi_mmr.member.whois import Standing
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch, until_keyed
 
 

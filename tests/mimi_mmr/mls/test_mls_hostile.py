@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from mls_world import (
+
+from mimi_mmr.errors import InvalidCommit, MmrError, SignatureRejected, UnknownSender
+from mimi_mmr.mls.ratchet.tree import RatchetTree
+from mimi_mmr.mls.wire import Add, KeyPackage, LeafNode, LeafNodeSource, PublicCommit, Remove
+from tests.mimi_mmr.mls.mls_world import (
     GROUP,
     World,
     adding,
@@ -15,10 +19,6 @@ from mls_world import (
     person,
     place_of,
 )
-
-from mimi_mmr.errors import InvalidCommit, MmrError, SignatureRejected, UnknownSender
-from mimi_mmr.mls.tree import RatchetTree
-from mimi_mmr.mls.wire import Add, KeyPackage, LeafNode, LeafNodeSource, PublicCommit, Remove
 
 
 def _world() -> World:

@@ -1,0 +1,93 @@
+"""The directory where a person's state, socket and log are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimi_mmr.app.agent.errors import AgentError
+
+HOME_VARIABLE = "MIMI_MMR_HOME"
+_LONGEST = 100  # what a Unix socket's address has room for, nearly
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A directory of mode 0700, and what lies in it."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, given: Path | None) -> Home:
+        """The one that was given, or MIMI_MMR_HOME's, or `mimi-mmr` in the user's XDG data directory."""
+        if given is not None:
+            return cls(given.absolute())
+        if from_environment := os.environ.get(HOME_VARIABLE):
+            return cls(Path(from_environment).absolute())
+        data = os.environ.get("XDG_DATA_HOME", "")
+        base = Path(data) if Path(data).is_absolute() else Path.home() / ".local" / "share"
+        return cls(base / "mimi-mmr")
+
+    @property
+    def state(self) -> Path:
+        """The vault."""
+        return self.path / "state"
+
+    @property
+    def socket(self) -> Path:
+        """Where the agent listens."""
+        return self.path / "agent.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Locked while an agent runs; its number is in it."""
+        return self.path / "agent.lock"
+
+    @property
+    def starting(self) -> Path:
+        """Locked by a command while it starts an agent."""
+        return self.path / "agent.starting"
+
+    @property
+    def log(self) -> Path:
+        """What the agent has to say to nobody in particular."""
+        return self.path / "agent.log"
+
+    def make(self) -> None:
+        """Make it, if it is missing; raises `AgentError` as `check` does."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise AgentError(f"the home {self.path} can't be made: {error.strerror}") from None
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a directory that others can look into."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise AgentError(f"the home {self.path} can't be used: {error.strerror}") from None
+        if found.st_uid != os.geteuid():
+            raise AgentError(f"the home {self.path} is another user's")
+        if found.st_mode & 0o077:
+            raise AgentError(
+                f"the home {self.path} is open to others: expected mode 700, found {found.st_mode & 0o777:o}"
+            )
+
+    @contextmanager
+    def address(self) -> Iterator[str]:
+        """The socket's address; by way of a descriptor where the path is longer than an address may be."""
+        direct = str(self.socket)
+        if len(os.fsencode(direct)) <= _LONGEST or not Path("/proc/self/fd").is_dir():
+            yield direct
+            return
+        descriptor = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{descriptor}/{self.socket.name}"
+        finally:
+            os.close(descriptor)

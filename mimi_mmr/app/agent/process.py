@@ -1,0 +1,122 @@
+"""The agent as a process: one for each home, until a signal, a command, or a time without commands."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mimi_mmr.app.agent.agent import Agent
+from mimi_mmr.app.agent.errors import AgentError, AgentRunning, hint_for
+from mimi_mmr.app.agent.home import Home
+from mimi_mmr.app.agent.server import Server
+from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.errors import MmrError
+from mimi_mmr.provider import logs
+from mimi_mmr.provider.run import run
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How to open a home's state; `create` if there is none yet, `idle` seconds without commands end the agent."""
+
+    passphrase: str
+    create: bool = False
+    idle: float | None = None
+
+
+def run_agent(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
+    """Serve until it is to end; calls `ready` once commands are answered. Raises `MmrError`."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every key
+    logs.configure("info")
+    home.make()
+    with _alone(home):
+        run(_serve(home, opening, ready))
+
+
+def run_from_pipe(home: Home) -> int:
+    """As a command starts it: how to open comes in on stdin, whether it worked goes out on stdout, once."""
+    try:
+        given = json.loads(sys.stdin.readline())
+        opening = Opening(given["passphrase"], given["create"], given["idle"])
+        run_agent(home, opening, lambda: _tell({"ready": True}))
+    except MmrError as error:
+        _tell({"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}})
+        return 1
+    except Exception as error:
+        # no traceback: it would go to the log, and its words may hold anything
+        _tell(
+            {"error": {"code": "agent", "message": f"the agent failed: {type(error).__name__}", "hint": ""}}
+        )
+        return 1
+    return 0
+
+
+def _tell(value: dict[str, Any]) -> None:
+    """One line to whoever started this process, who then goes its way."""
+    with suppress(OSError):
+        os.write(1, json.dumps(value).encode() + b"\n")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Hold the home's lock, which ends with the process however that ends."""
+    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            number = os.read(descriptor, 32).decode(errors="replace").strip()
+            raise AgentRunning(f"an agent is running for {home.path}, as process {number}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
+    vault = (Vault.create if opening.create else Vault.open)(home.state, opening.passphrase)
+    agent = Agent(home, vault)
+    try:
+        agent.open()
+        server = Server(home, agent.handle, agent.only_waits, os.geteuid())
+        try:
+            await server.start()
+        except OSError as error:
+            raise AgentError(f"{home.socket} can't be listened on: {error.strerror}") from None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal has gone, its agent stays
+        ready()
+        await _until_done(agent, server, opening.idle)
+        await server.stop()
+    finally:
+        await agent.close()
+
+
+async def _until_done(agent: Agent, server: Server, idle: float | None) -> None:
+    if idle is None:
+        await agent.stopping.wait()
+        return
+    while not agent.stopping.is_set():
+        left = idle if server.busy else agent.used + idle - time.time()
+        if left <= 0:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(agent.stopping.wait(), left)

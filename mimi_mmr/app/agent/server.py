@@ -1,0 +1,208 @@
+"""The agent's end of the socket: who may speak, one request a line, lines of answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from mimi_mmr.app.agent import wire
+from mimi_mmr.app.agent.errors import BadRequest, hint_for
+from mimi_mmr.app.agent.home import Home
+from mimi_mmr.errors import MmrError
+
+log = logging.getLogger(__name__)
+PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
+BACKLOG = 32
+STOP_SECONDS = 5.0
+ACCEPT_AGAIN_SECONDS = 1.0
+
+
+class Say:
+    """How an operation speaks before it has a result."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def progress(self, done: int, total: int) -> None:
+        """How far it is."""
+        self._line({"progress": [done, total]})
+
+    async def item(self, value: object) -> None:
+        """One of several things that it has to say; waits for a slow reader."""
+        self._line({"item": value})
+        await self._writer.drain()
+
+    def _line(self, value: dict[str, Any]) -> None:
+        self._writer.write(wire.line(value))
+
+
+Handle = Callable[[wire.Request, Say], Awaitable[dict[str, Any]]]
+
+
+class Server:
+    """Listens in a home for one user's commands."""
+
+    def __init__(self, home: Home, handle: Handle, only_waits: Callable[[str], bool], uid: int) -> None:
+        """`handle` gives the last line's fields. What `only_waits` is given up when the command hangs up."""
+        self._home = home
+        self._handle = handle
+        self._only_waits = only_waits
+        self._uid = uid
+        self._listening: socket.socket | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._work: dict[asyncio.Task[dict[str, Any]], bool] = {}
+        self._lines: set[asyncio.Task[bytes]] = set()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Listen. The caller holds the home's lock: a socket that is there is of an agent that has died."""
+        with suppress(FileNotFoundError):
+            self._home.socket.unlink()
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.setblocking(False)
+        before = os.umask(0o177)  # 0600 from the first moment on
+        try:
+            with self._home.address() as address:
+                listening.bind(address)
+        finally:
+            os.umask(before)
+        listening.listen(BACKLOG)
+        self._listening = listening
+        self._listen()
+
+    async def stop(self) -> None:
+        """Listen no more; what changes something has a few seconds to be finished."""
+        self._stopping = True
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            with suppress(FileNotFoundError):
+                self._home.socket.unlink()
+        for line in list(self._lines):
+            line.cancel()
+        for work, waits in list(self._work.items()):
+            if waits:
+                work.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=STOP_SECONDS)
+        left = [*self._work, *self._connections]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command is connected."""
+        return bool(self._connections)
+
+    def _listen(self) -> None:
+        if self._listening is not None and not self._stopping:
+            asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take a connection, and give it its task at once: `asyncio.Server` forgets those it has as it closes."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors: it would be said again at once, and for ever
+            log.error("no connection can be taken: %s", type(error).__name__)  # noqa: TRY400
+            loop.remove_reader(listening)
+            loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+            return
+        connection.setblocking(False)
+        task = loop.create_task(self._connected(connection))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _connected(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=wire.MAX_REQUEST)
+        try:
+            if self._is_ours(writer):
+                await self._converse(reader, writer)
+            else:
+                log.warning("a connection of another user was refused")
+        except (OSError, asyncio.CancelledError):
+            pass  # the command has gone, or the agent goes: there is nobody left to tell
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _is_ours(self, writer: asyncio.StreamWriter) -> bool:
+        """Whether the peer runs as the user whose agent this is; the directory's mode says so already."""
+        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        _, uid, _ = PEER.unpack(peer)
+        return bool(uid == self._uid)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = self._next_line(reader)
+        try:
+            while data := await line:
+                line = self._next_line(reader)
+                work = asyncio.create_task(self._answer(data, writer))
+                waits = self._only_waits(_what(data))
+                self._work[work] = waits
+                work.add_done_callback(self._work.pop)
+                await _until_done(work, line, waits)
+                writer.write(wire.line(work.result()))
+                await writer.drain()
+                if self._stopping:
+                    return
+        except ValueError:  # what `readline` makes of a line over its limit
+            error = BadRequest(f"expected a request of at most {wire.MAX_REQUEST} bytes")
+            writer.write(wire.line(_error(error)))
+            await writer.drain()
+        finally:
+            line.cancel()
+
+    def _next_line(self, reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
+        line = asyncio.create_task(reader.readline())
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
+        if self._stopping:  # it would not be taken any more, nor is there anybody left to give it up
+            line.cancel()
+        return line
+
+    async def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        try:
+            return await self._handle(wire.Request.from_line(data), Say(writer))
+        except MmrError as error:
+            return _error(error)
+        except OSError as error:
+            return _error(BadRequest(f"{error.filename or 'the system'}: {error.strerror or error}"))
+        except Exception as error:
+            log.error("a request failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold anything
+            return _error(MmrError(f"the agent failed at this ({type(error).__name__}); this is a defect"))
+
+
+async def _until_done(work: asyncio.Task[dict[str, Any]], line: asyncio.Task[bytes], waits: bool) -> None:
+    """Until there is an answer; what changes something is finished whether anybody still listens or not."""
+    await asyncio.wait({work, line}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done() and waits and _hung_up(line):
+        work.cancel()
+    await asyncio.wait({work})
+    if work.cancelled():
+        raise ConnectionResetError
+
+
+def _hung_up(line: asyncio.Task[bytes]) -> bool:
+    return line.done() and not line.cancelled() and (line.exception() is not None or not line.result())
+
+
+def _what(data: bytes) -> str:
+    try:
+        return wire.Request.from_line(data).do
+    except BadRequest:
+        return ""
+
+
+def _error(error: MmrError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}}

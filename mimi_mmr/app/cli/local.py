@@ -1,0 +1,30 @@
+"""`mimi-mmr local`: two providers on this machine, to try it all out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimi_mmr.app.cli import terminal
+from mimi_mmr.app.cli.caller import failing
+
+app = typer.Typer()
+
+
+@app.command()
+def local(
+    directory: Annotated[Path, typer.Argument(help="Where they go; must not exist.")],
+    port: Annotated[
+        int,
+        typer.Option(min=1024, max=65532, help="The first of four in a row."),
+    ] = 8461,
+) -> None:
+    """Set up two providers on this machine, with CAs, certificates and settings, to try it all out."""
+    from mimi_mmr.app.cli.trial import set_up  # heavy
+
+    with failing():
+        made = set_up(directory, port)
+    for provider in made:
+        terminal.say(f"mimi-mmr serve --config {provider.config}")

@@ -1,0 +1,173 @@
+"""`mimi-mmr serve` and what belongs to it: commands of those who run a provider."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from mimi_mmr.errors import ConfigError, MmrError
+from mimi_mmr.uris import check_domain
+
+if TYPE_CHECKING:
+    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.settings import Settings
+
+# A provider's modules are imported by the commands that run one: people's commands, and completion, are quick.
+EXIT_CONFIG = 2
+log = logging.getLogger(__name__)
+
+app = typer.Typer()
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file; environment variables MIMI_MMR_… win over it."),
+]
+
+
+@app.command()
+def serve(config: ConfigFile = None) -> None:
+    """Run a provider: hub, accounts, deliveries, relay and gateway."""
+    _run(_serve(config))
+
+
+@app.command("asset-host")
+def asset_host(config: ConfigFile = None) -> None:
+    """Run an asset host."""
+    _run(_serve_assets(config))
+
+
+@app.command()
+def settings() -> None:
+    """Every setting of `serve` and of `asset-host`, with its default."""
+    from mimi_mmr.provider.settings import ASSETS_PREFIX, PREFIX, AssetHostSettings, Settings, settings_table
+
+    typer.echo(f"`mimi-mmr serve`, with variables `{PREFIX}…`:\n\n{settings_table(Settings)}\n")
+    typer.echo(
+        f"`mimi-mmr asset-host`, with variables `{ASSETS_PREFIX}…`:\n\n{settings_table(AssetHostSettings)}"
+    )
+
+
+@app.command()
+def ca(
+    domain: Annotated[str, typer.Argument(help="The provider's domain.")],
+    data_dir: Annotated[Path, typer.Option(help="Where its key goes.")] = Path("data"),
+    trust_dir: Annotated[Path, typer.Option(help="Where its root goes, for others to copy.")] = Path("trust"),
+) -> None:
+    """Make a provider's CA."""
+    from mimi_mmr.provider.key_files import make_authority
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        trust_dir.mkdir(parents=True, exist_ok=True)
+        make_authority(check_domain(domain), data_dir / "ca.pem", trust_dir, time.time())
+    except FileExistsError as error:
+        _fail(
+            f"{error.filename} exists; a new CA would orphan every device that the old one certified"
+            " (move it away if that is meant)"
+        )
+    except (MmrError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"{trust_dir / domain}.pem")
+
+
+@app.command()
+def demo(
+    members: Annotated[int, typer.Option(min=0, max=2000, help="Fill the room with this many more.")] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep databases, logs and frames in this directory.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Repeat a run's choices (keys are always fresh).")] = None,
+) -> None:
+    """Three providers, four people, one room: the main job, and who saw what of it."""
+    from mimi_mmr.lab.demo.run import run_demo  # heavy, and of no use to a server
+
+    try:
+        status = run_demo(members, keep, seed)
+    except ConfigError as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+async def _serve(config: Path | None) -> None:
+    from mimi_mmr.provider import logs
+    from mimi_mmr.provider.app import Provider
+    from mimi_mmr.provider.run import announce, listen, until_signalled
+    from mimi_mmr.provider.settings import activated_socket, load_settings, socket_was_passed
+
+    settings = load_settings(config)
+    logs.configure(settings.log_level)
+    if socket_was_passed() and activated_socket(settings.listen) is None:
+        log.warning("a socket was passed (LISTEN_FDS) and is not used, since listen is set")
+    async with AsyncExitStack() as stack:
+        provider = Provider(settings)
+        stack.push_async_callback(provider.close)
+        app = await provider.start()
+        host = await _beside(settings, stack)
+        runner = await listen(app, settings.listen, settings.tls)
+        stack.push_async_callback(runner.cleanup)
+        await until_signalled(lambda: announce(runner, settings.domain))
+        provider.stopping()
+        if host is not None:
+            host.drain.stop()
+            await host.drain.finished()
+        await provider.finished()
+
+
+async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
+    """The asset host in the same process, if the settings want one there."""
+    from mimi_mmr.protocol.assets import MAX_ASSET
+    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.record import Recorder
+    from mimi_mmr.provider.run import listen
+
+    wanted = settings.asset_host
+    if wanted is None or wanted.listen is None:
+        return None
+    record = Recorder(settings.record_dir)
+    host = AssetHost(settings.data_dir / "assets", wanted.upload_token, MAX_ASSET, record)
+    runner = await listen(host.app(), wanted.listen, settings.tls)
+    stack.push_async_callback(runner.cleanup)
+    return host
+
+
+async def _serve_assets(config: Path | None) -> None:
+    from mimi_mmr.provider import logs
+    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.record import Recorder
+    from mimi_mmr.provider.run import announce, listen, until_signalled
+    from mimi_mmr.provider.settings import load_asset_host_settings
+
+    settings = load_asset_host_settings(config)
+    logs.configure(settings.log_level)
+    host = AssetHost(
+        settings.data_dir, settings.upload_token, settings.max_asset_bytes, Recorder(settings.record_dir)
+    )
+    runner = await listen(host.app(), settings.listen, settings.tls)
+    try:
+        await until_signalled(lambda: announce(runner, "asset host"))
+        host.drain.stop()
+        await host.drain.finished()
+    finally:
+        await runner.cleanup()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    from mimi_mmr.provider.run import run
+    from ohttp_relay.errors import OhttpError
+
+    try:
+        run(work)
+    except (MmrError, OhttpError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.writelines(f"mimi-mmr: {line}\n" for line in message.splitlines() or [""])
+    raise typer.Exit(EXIT_CONFIG)

@@ -1,0 +1,1 @@
+"""KeyPackages: made ahead, put on shelves for contacts, taken from theirs."""

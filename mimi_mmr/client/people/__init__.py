@@ -1,0 +1,1 @@
+"""Connections: contacts, requests to connect, the user directory."""

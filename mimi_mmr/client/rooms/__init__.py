@@ -1,0 +1,1 @@
+"""The rooms that a client is in."""

@@ -1,0 +1,188 @@
+"""What came in a room, numbered from 1, kept until it is discarded; and what its user should be told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from mimi_mmr.client.storage.records import SavedPerson
+from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.member.whois import Standing, Whois
+from mimi_mmr.presentation import BOOL, U32, U64, Code, Maybe, Nested, Struct, Text
+from mimi_mmr.protocol.content import Content, ContentKind
+from mimi_mmr.protocol.credentials import ResolvedMember
+from mimi_mmr.protocol.room.policy import Role
+from mimi_mmr.uris import CLIENT_PSEUDONYM, USER_PSEUDONYM, MimiUri
+
+MAX_NOTICES = 500
+_STANDINGS = list(Standing)
+_MARK = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a room: what, and from whom, as the room knew its sender when it came.
+
+    `number` is its place in the room's history, `received` the time (seconds) by the hub, `own` whether this very
+    client sent it.
+    """
+
+    sender: Whois
+    content: Content
+    number: int = 0
+    received: int = 0
+    own: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text; "" for another kind of content."""
+        return self.content.body.decode(errors="replace") if self.content.kind is ContentKind.TEXT else ""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMessage(Struct):
+    """A message as the vault keeps it."""
+
+    received: Annotated[int, U64]
+    own: Annotated[bool, BOOL]
+    leaf: Annotated[int, U32]
+    user: Annotated[MimiUri, USER_PSEUDONYM]
+    client: Annotated[MimiUri, CLIENT_PSEUDONYM]
+    role: Annotated[Role, Code(Role)]
+    standing: Annotated[str, Text(32)]
+    person: Annotated[SavedPerson | None, Maybe(Nested(SavedPerson))]
+    why: Annotated[str, Text(4096)]
+    content: Content
+
+    @classmethod
+    def of(cls, message: Message) -> SavedMessage:
+        """To be kept."""
+        who = message.sender
+        person = SavedPerson.of(who.member.device) if who.member else None
+        return cls(
+            message.received,
+            message.own,
+            who.leaf,
+            who.user,
+            who.client,
+            who.role,
+            who.standing.value,
+            person,
+            who.why[:1024],
+            message.content,
+        )
+
+    def message(self, number: int) -> Message:
+        """As it was."""
+        member = ResolvedMember(self.user, self.person.device()) if self.person else None
+        sender = Whois(
+            self.leaf, self.user, self.client, self.role, Standing(self.standing), member, self.why
+        )
+        return Message(sender, self.content, number, self.received, self.own)
+
+
+class History:
+    """A room's messages. Those of others that were not read yet are what is counted, iterated and popped."""
+
+    def __init__(self, vault: Vault, room: MimiUri) -> None:
+        """What the vault holds of this room."""
+        self._vault = vault
+        self._rows = vault.table(f"messages {room}")
+        self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
+        # What was discarded had numbers as well, which are not given again.
+        self._last = max([self._read, *(int.from_bytes(key, "big") for key in self._rows)])
+        self._unread = deque(message for message in self.since(self._read) if not message.own)
+
+    def __len__(self) -> int:
+        return len(self._unread)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._unread)
+
+    def __getitem__(self, place: int) -> Message:
+        return self._unread[place]
+
+    def append(self, sender: Whois, content: Content, received: int, *, own: bool = False) -> Message:
+        """One more."""
+        message = Message(sender, content, self._last + 1, received, own)
+        self._rows[_key(message.number)] = SavedMessage.of(message).to_bytes()
+        self._last = message.number
+        if not own:
+            self._unread.append(message)
+        return message
+
+    def popleft(self) -> Message:
+        """The oldest that was not read, which then is; `IndexError` if there is none."""
+        message = self._unread[0]
+        self.mark_read(message.number)
+        return message
+
+    def mark_read(self, number: int) -> None:
+        """All up to this number are read."""
+        if number > self._read:
+            self._read = number
+            self._rows[_MARK] = number.to_bytes(8, "big")
+        while self._unread and self._unread[0].number <= number:
+            self._unread.popleft()
+
+    def since(self, number: int) -> Iterator[Message]:
+        """All after this number, one's own as well, read or not."""
+        for place in range(number + 1, self._last + 1):
+            row = self._rows.get(_key(place))
+            if row is not None:
+                yield SavedMessage.from_bytes(row).message(place)
+
+    def get(self, number: int) -> Message | None:
+        """One message, or None."""
+        row = self._rows.get(_key(number)) if number > 0 else None
+        return SavedMessage.from_bytes(row).message(number) if row is not None else None
+
+    def discard(self, number: int) -> None:
+        """Forget all up to this number."""
+        self.mark_read(number)
+        with self._vault.transaction():
+            for key in [key for key in self._rows if key != _MARK and key <= _key(number)]:
+                del self._rows[key]
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Struct):
+    """Something that happened by itself, and that a user should know of; `when` in seconds."""
+
+    when: Annotated[int, U64]
+    text: Annotated[str, Text(4096)]
+
+
+class Notices:
+    """The newest notices, oldest first, kept in the vault until they are taken."""
+
+    def __init__(self, vault: Vault) -> None:
+        """What the vault holds."""
+        self._rows = vault.table("notices")
+        self._next = max((int.from_bytes(key, "big") for key in self._rows), default=0) + 1
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Notice]:
+        return iter([Notice.from_bytes(row) for row in self._rows.values()])
+
+    def add(self, text: str, now: float) -> None:
+        """One more; the oldest goes when there are too many."""
+        self._rows[_key(self._next)] = Notice(int(now), text[:1024]).to_bytes()
+        self._next += 1
+        while len(self._rows) > MAX_NOTICES:
+            del self._rows[next(iter(self._rows))]
+
+    def take(self) -> list[Notice]:
+        """All of them, which are then gone."""
+        found = list(self)
+        for key in list(self._rows):
+            del self._rows[key]
+        return found

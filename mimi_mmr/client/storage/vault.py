@@ -1,0 +1,388 @@
+"""A client's state in one file, readable with its passphrase only.
+
+An SQLite file of sealed rows. A key that argon2id derives from the passphrase seals a random data key; that one
+names, seals and counts the rows. Of the content, the file shows how many rows there are, in which order they came,
+and their sizes in steps of 256 bytes. What comes out is what was put in, or `StateError`: rows that were changed,
+moved, dropped, or put back from an older copy of the file are refused. One thing can't be noticed: that the whole
+file is an older copy of itself. Who opens one repeats what must happen once, so keep no copies of it to go back to.
+
+All of it is held in memory while it is open, and goes to the file with every change. For use by one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator, MutableMapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from cryptography.exceptions import InvalidTag
+
+from mimi_mmr.client.storage.vault_keys import NONCE, TAG, DataKey, Derivation, Keys
+from mimi_mmr.errors import ParseError, StateError
+from mimi_mmr.presentation import Reader, vec
+
+APPLICATION_ID = 0x4D4D5256  # in SQLite's header: "MMRV"
+PADDING = 256
+MAX_ROW = 1 << 28
+_SCHEMA = (
+    "CREATE TABLE head (kdf BLOB NOT NULL, data_key BLOB NOT NULL, seal BLOB NOT NULL)",
+    "CREATE TABLE rows (place INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, sealed BLOB NOT NULL)",
+)
+
+
+class _Row(NamedTuple):
+    """Where a row stands in the file, and its share in the digest of all rows."""
+
+    place: int
+    share: int
+
+
+class Vault:
+    """Tables of bytes by bytes, kept together; see the module.
+
+    Outside of `transaction()` every write is one of its own. Don't hold a transaction across an `await`: what
+    another task writes meanwhile would be part of it.
+    """
+
+    def __init__(self, db: sqlite3.Connection, key: DataKey, path: Path | None) -> None:
+        """Not for callers, who `create`, `open`, or have one `in_memory`."""
+        self._db = db
+        self._path = path
+        self._keys = Keys(key)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tables: dict[str, dict[bytes, bytes]] = {}
+        self._rows: dict[bytes, _Row] = {}
+        self._digest = 0
+        self._next_place = 1
+
+    # --- opening and closing -------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, passphrase: str) -> Self:
+        """Make a file (0600; a directory that is missing, 0700) and open it; `StateError` if there is one."""
+        _check_passphrase(passphrase)
+        name = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_directory(path.parent)
+            # Written under another name first: a file of this name is a whole one, whatever happens meanwhile.
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            with _errors(path), closing(_connect(Path(name))) as db:
+                _lay_out(db)
+                vault = cls(db, key := DataKey.generate(), path)
+                with vault.transaction():
+                    vault._write_head(key, passphrase)
+                    vault._write_seal()
+            path.hardlink_to(name)
+        except FileExistsError:
+            raise StateError(f"{path} exists; a state file is not replaced") from None
+        except OSError as error:
+            raise StateError(f"{path} can't be made: {error.strerror}") from None
+        finally:
+            if name:
+                Path(name).unlink()
+                Path(f"{name}-journal").unlink(missing_ok=True)
+        with _errors(path):
+            return cls._loaded(_connect(path), key, path)
+
+    @classmethod
+    def open(cls, path: Path, passphrase: str) -> Self:
+        """Open a file: `StateError` if it is missing, in use, no state file, damaged, or another passphrase's."""
+        _check_passphrase(passphrase)
+        try:
+            mode = path.stat().st_mode  # only looked at: to open and close it would drop this process's locks
+            _check_directory(path.parent)
+        except FileNotFoundError:
+            raise StateError(f"no such state file: {path}") from None
+        except OSError as error:
+            raise StateError(f"{path} can't be opened: {error.strerror}") from None
+        if not stat.S_ISREG(mode):
+            raise StateError(f"{path} is not a state file")
+        if mode & 0o077:
+            raise StateError(f"{path} is open to others: expected mode 600, found {mode & 0o777:o}")
+        with _errors(path):
+            db = _connect(path)
+            try:
+                return cls._loaded(db, _read_key(db, passphrase), path)
+            except BaseException:
+                db.close()
+                raise
+
+    @classmethod
+    def _loaded(cls, db: sqlite3.Connection, key: DataKey, path: Path) -> Self:
+        vault = cls(db, key, path)
+        vault._load()
+        ((seal,),) = db.execute("SELECT seal FROM head")
+        if vault._keys.open(b"seal", seal) != vault._count():
+            raise StateError("the state file is damaged: rows are missing, or from an older copy of it")
+        return vault
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """One without a file and a passphrase, for tests and for what is not to be kept."""
+        db = _connect(None)
+        _lay_out(db)
+        return cls(db, DataKey.generate(), None)
+
+    def change_passphrase(self, new: str) -> None:
+        """From now on `new` opens the file; the old one, and the data key it sealed, open older copies only."""
+        _check_passphrase(new)
+        if self._path is None:
+            raise StateError("this state is in memory and has no passphrase")
+        with self.transaction():
+            key, tables = DataKey.generate(), self._tables
+            self._execute("DELETE FROM rows")
+            self._clear()
+            self._keys = Keys(key)
+            for name, table in tables.items():
+                for row_key, value in table.items():
+                    self._put(name, row_key, value)
+            self._write_head(key, new)
+
+    def _write_head(self, key: DataKey, passphrase: str) -> None:
+        kdf = Derivation()
+        sealed = key.sealed(kdf, passphrase)
+        self._execute("UPDATE head SET kdf = ?, data_key = ?", kdf.to_bytes(), sealed)
+
+    def _write_seal(self) -> None:
+        self._execute("UPDATE head SET seal = ?", self._keys.seal(b"seal", self._count()))
+
+    def close(self) -> None:
+        """Close the file, and let another process open it; to be used no more."""
+        self._clear()
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- for callers ---------------------------------------------------------------------------------
+
+    def table(self, name: str) -> MutableMapping[bytes, bytes]:
+        """The table of this name, empty if nothing was ever put into it; ordered like a `dict`."""
+        return _Table(self, name)
+
+    def drop(self, name: str) -> None:
+        """Forget a table and all that is in it."""
+        with self.transaction():
+            self.table(name).clear()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside, or nothing. Inside of another one: a part of that, taken back alone."""
+        self._check_open()
+        outermost, keys, before = not self._db.in_transaction, self._keys, self._count()
+        self._execute("SAVEPOINT change")
+        try:
+            yield
+            if outermost and (self._keys is not keys or self._count() != before):
+                self._write_seal()
+            self._execute("RELEASE change")
+        except BaseException:
+            self._keys = keys
+            self._take_back(outermost)
+            raise
+
+    # --- rows ----------------------------------------------------------------------------------------
+
+    def _put(self, name: str, key: bytes, value: bytes) -> None:
+        content = vec(name.encode()) + vec(key) + vec(value)
+        if len(content) > MAX_ROW:
+            raise StateError(f"expected a row of at most {MAX_ROW} bytes, got {len(content)}")
+        row_id = self._row_id(name, key)
+        old = self._rows.get(row_id)
+        place = self._next_place if old is None else old.place
+        bound = _bound(place, row_id)
+        sealed = self._keys.seal(bound, content + bytes(-len(content) % PADDING))
+        self._execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", place, row_id, sealed)
+        self._forget(row_id)
+        self._note(row_id, place, sealed)
+        self._tables.setdefault(name, {})[key] = value
+
+    def _delete(self, name: str, key: bytes) -> None:
+        row_id = self._row_id(name, key)
+        self._execute("DELETE FROM rows WHERE place = ?", self._rows[row_id].place)
+        self._forget(row_id)
+        del self._tables[name][key]
+
+    def _note(self, row_id: bytes, place: int, sealed: bytes) -> None:
+        what = _bound(place, row_id) + sealed[:NONCE] + sealed[-TAG:]
+        share = int.from_bytes(hmac.digest(self._keys.counting, what, hashlib.sha256), "big")
+        self._rows[row_id] = _Row(place, share)
+        self._digest ^= share
+        self._next_place = max(self._next_place, place + 1)
+
+    def _forget(self, row_id: bytes) -> None:
+        old = self._rows.pop(row_id, None)
+        self._digest ^= old.share if old else 0
+
+    def _row_id(self, name: str, key: bytes) -> bytes:
+        return hmac.digest(self._keys.naming, vec(name.encode()) + vec(key), hashlib.sha256)
+
+    def _count(self) -> bytes:
+        """What is sealed with every change. A XOR of secret random values says which rows there are."""
+        return len(self._rows).to_bytes(8, "big") + self._digest.to_bytes(32, "big")
+
+    def _load(self) -> None:
+        """Read every row; raises `InvalidTag`, `ParseError` or `StateError`."""
+        self._clear()
+        for place, row_id, sealed in self._db.execute("SELECT place, id, sealed FROM rows ORDER BY place"):
+            reader = Reader(self._keys.open(_bound(place, row_id), sealed))
+            name, key, value = (reader.vector(MAX_ROW, what).rest() for what in ("name", "key", "value"))
+            self._note(row_id, place, sealed)
+            self._tables.setdefault(name.decode(), {})[key] = value
+
+    def _take_back(self, outermost: bool) -> None:
+        """After a failure: the file, and then what is in memory, as before."""
+        with suppress(sqlite3.Error):  # for some failures SQLite has taken everything back by itself
+            self._db.execute("ROLLBACK" if outermost else "ROLLBACK TO change")
+        try:
+            if not outermost:  # it fails if the transaction around this one is gone too
+                self._execute("RELEASE change")
+            with _errors(self._path):
+                self._load()
+        except StateError:
+            self.close()  # rather than go on from what nobody knows
+            raise
+
+    def _execute(self, statement: str, *values: Any) -> None:
+        with _errors(self._path):
+            self._db.execute(statement, values)
+
+    def _check_open(self) -> None:
+        with _errors(self._path):
+            self._db.total_changes  # noqa: B018  # raises once it is closed
+
+
+class _Table(MutableMapping[bytes, bytes]):
+    """One table of a vault, as a `dict` would be."""
+
+    def __init__(self, vault: Vault, name: str) -> None:
+        self._vault = vault
+        self._name = name
+
+    @property
+    def _rows(self) -> dict[bytes, bytes]:
+        self._vault._check_open()
+        return self._vault._tables.get(self._name, {})
+
+    def __getitem__(self, key: bytes) -> bytes:
+        return self._rows[key]
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        key, value = bytes(key), bytes(value)
+        if self._rows.get(key) != value:
+            with self._vault.transaction():
+                self._vault._put(self._name, key, value)
+
+    def __delitem__(self, key: bytes) -> None:
+        if key not in self._rows:
+            raise KeyError(key)
+        with self._vault.transaction():
+            self._vault._delete(self._name, key)
+
+    def clear(self) -> None:
+        """Take everything out, at once."""
+        with self._vault.transaction():
+            for key in list(self._rows):
+                self._vault._delete(self._name, key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    """Open it for this process alone; nothing that was deleted stays in the file, or in its journal."""
+    where = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode=rw"
+    db = sqlite3.connect(where, timeout=0, isolation_level=None, uri=True)
+    try:
+        # A journal that is truncated keeps nothing; other modes leave old rows in it while the lock is held.
+        for setting in (
+            "trusted_schema = OFF",
+            "locking_mode = EXCLUSIVE",
+            "journal_mode = TRUNCATE",
+            "synchronous = EXTRA",
+            "secure_delete = ON",
+            "temp_store = MEMORY",
+            "cell_size_check = ON",
+        ):
+            db.execute(f"PRAGMA {setting}")
+        db.execute("BEGIN EXCLUSIVE")  # and its lock is kept
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _lay_out(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statement in _SCHEMA:
+        db.execute(statement)
+    db.execute("INSERT INTO head VALUES (x'', x'', x'')")
+
+
+def _read_key(db: sqlite3.Connection, passphrase: str) -> DataKey:
+    """The data key, of a file that is laid out as it should be; `StateError` otherwise."""
+    if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+        raise StateError("not a state file")
+    laid_out = tuple(sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    heads = db.execute("SELECT kdf, data_key FROM head").fetchall() if laid_out == _SCHEMA else []
+    if len(heads) != 1 or db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+        raise StateError("the state file is damaged")
+    encoded, sealed = heads[0]
+    return DataKey.open(sealed, Derivation.from_bytes(encoded), passphrase)
+
+
+def _bound(place: int, row_id: bytes) -> bytes:
+    return place.to_bytes(8, "big", signed=True) + row_id
+
+
+@contextmanager
+def _errors(path: Path | None) -> Iterator[None]:
+    """What SQLite and the cipher say, as `StateError`."""
+    where = path or "the state in memory"
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise StateError(f"{where} is closed") from None
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+            raise StateError(f"{where} is in use by another process") from None
+        if code == sqlite3.SQLITE_NOTADB:
+            raise StateError(f"{where} is not a state file") from None
+        raise StateError(f"{where} can't be read or written: {error}") from None
+    except (InvalidTag, ParseError, UnicodeDecodeError, TypeError, ValueError):
+        raise StateError(f"{where} is damaged: a row is not what was put there") from None
+
+
+def _check_passphrase(passphrase: str) -> None:
+    if not passphrase:
+        raise StateError("expected a passphrase, got an empty one")
+
+
+def _check_directory(directory: Path) -> None:
+    mode = directory.stat().st_mode
+    if mode & 0o022:
+        raise StateError(
+            f"{directory} can be written to by others: expected mode 700, found {mode & 0o777:o}"
+        )

@@ -1,0 +1,98 @@
+"""The keys of a client's state file: one from its passphrase, and what the data key that it seals is used for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import struct
+import unicodedata
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from mimi_mmr.crypto.secret import Secret
+from mimi_mmr.errors import StateError
+
+VERSION = 1
+NONCE = 12
+TAG = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB."""
+
+    memory: int = 1 << 16
+    iterations: int = 3
+    lanes: int = 4
+    salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+
+    def to_bytes(self) -> bytes:
+        """As it stands in the file."""
+        return struct.pack(">BIII16s", VERSION, self.memory, self.iterations, self.lanes, self.salt)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Derivation:
+        """Read one; `StateError` for what is weaker than the default, or would take a machine down."""
+        try:
+            version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
+        except struct.error:
+            raise StateError("the state file is damaged: expected a key derivation of 29 bytes") from None
+        if version != VERSION:
+            raise StateError(f"the state file has version {version}, expected {VERSION}")
+        if not (1 << 16 <= memory <= 1 << 20 and 3 <= iterations <= 32 and 4 <= lanes <= 16):
+            raise StateError("the state file is damaged: its key derivation is out of bounds")
+        return cls(memory, iterations, lanes, salt)
+
+    def key(self, passphrase: str) -> bytes:
+        """The key of a passphrase, in whichever Unicode form a terminal sent it."""
+        kdf = Argon2id(
+            salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
+        )
+        return kdf.derive(unicodedata.normalize("NFC", passphrase).encode(errors="surrogatepass"))
+
+
+class DataKey(Secret):
+    """What rows are named, sealed and counted with."""
+
+    def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
+        """As it stands in the file, bound to the derivation beside it."""
+        nonce = secrets.token_bytes(NONCE)
+        return nonce + AESGCM(kdf.key(passphrase)).encrypt(nonce, self.reveal(), kdf.to_bytes())
+
+    @classmethod
+    def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
+        """The key; raises `StateError` when the passphrase does not open it."""
+        try:
+            return cls(AESGCM(kdf.key(passphrase)).decrypt(sealed[:NONCE], sealed[NONCE:], kdf.to_bytes()))
+        except (InvalidTag, ValueError):
+            raise StateError("wrong passphrase") from None
+
+
+class Keys:
+    """The data key's three uses."""
+
+    def __init__(self, key: DataKey) -> None:
+        self.naming, self.counting, sealing = (
+            hmac.digest(key.reveal(), b"MIMI-MMR 1.0 vault " + use, hashlib.sha256)
+            for use in (b"row id", b"row count", b"row")
+        )
+        self._aead = AESGCM(sealing)
+
+    def seal(self, bound: bytes, content: bytes) -> bytes:
+        """Nonce and ciphertext.
+
+        Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
+        of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
+        """
+        nonce = secrets.token_bytes(NONCE)
+        return nonce + self._aead.encrypt(nonce, content, bound)
+
+    def open(self, bound: bytes, sealed: bytes) -> bytes:
+        """The content; raises `InvalidTag`."""
+        if len(sealed) < NONCE + TAG:
+            raise InvalidTag
+        return self._aead.decrypt(sealed[:NONCE], sealed[NONCE:], bound)

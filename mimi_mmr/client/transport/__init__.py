@@ -1,0 +1,1 @@
+"""How a client reaches providers without their learning who it is."""

@@ -1,0 +1,350 @@
+"""How a client reaches providers: its own directly, where the account is meant; everything else obliviously.
+
+A relay and a gateway of one operator hide nothing, so what goes to one's own provider and must not be tied to the
+account goes through another provider's relay, and a relay whose operator is the gateway's is refused. If a private
+path fails, the caller gets `PrivatePathFailed`; there is no other way out of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeVar, overload
+
+import aiohttp
+
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.crypto.secret import AccessToken
+from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
+from mimi_mmr.protocol.endpoints import DOWNLOAD_ASSET, PROVIDERS, Ans, Endpoint, Req, Way, to_body
+from mimi_mmr.protocol.problems import PROBLEM, read_problem
+from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
+from ohttp_relay.bhttp import Request
+from ohttp_relay.client import OhttpClient, OhttpSocket
+from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
+from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
+
+MAX_ANSWER = 1 << 28
+REQUEST_SECONDS = 90.0
+PROVIDERS_LIFETIME = 3600.0
+AT_ONCE = 16
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of HTTP bodies, and requests, as this client saw them."""
+
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def count(self, sent: int, received: int) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.sent += sent
+        self.received += received
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A relay's operator and the gateway's; never the same."""
+
+    relay: str
+    gateway: str
+    relay_url: str
+
+    def __post_init__(self) -> None:
+        """Refuse a route that hides nothing."""
+        if self.relay == self.gateway:
+            raise PrivatePathFailed(f"relay and gateway are both {self.gateway}'s: that hides nothing")
+
+
+@dataclass(slots=True)
+class _Known:
+    fetched: float = 0.0
+    providers: dict[str, ProviderKeysTBS] = field(default_factory=dict)
+
+
+class PrivatePath:
+    """One client's ways to providers."""
+
+    def __init__(
+        self,
+        domain: str,
+        url: str,
+        trust: TrustAnchors,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        source_address: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """For a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
+        self.domain = domain
+        self.traffic = Traffic()
+        self._url = url
+        self._trust = trust
+        self._clock = clock
+        self._known = _Known()
+        self._clients: dict[str, OhttpClient] = {}
+        self._own_relay: str | None = None
+        local = (source_address, 0) if source_address else None
+        connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        jar = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.close()
+        await self._session.close()
+
+    # --- one's own provider, over TLS ----------------------------------------------------------------
+
+    @overload
+    async def ask_account(
+        self, endpoint: Endpoint[None, Ans], token: AccessToken, /, **names: str
+    ) -> Ans: ...
+
+    @overload
+    async def ask_account(
+        self, endpoint: Endpoint[Req, Ans], token: AccessToken, request: Req, /, **names: str
+    ) -> Ans: ...
+
+    async def ask_account(
+        self, endpoint: Endpoint[Req, Ans], token: AccessToken, request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask one's own provider, as the account that `token` opens; `names` are those of the path.
+
+        Raises what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
+        """
+        _check_way(endpoint, Way.ACCOUNT)
+        body = to_body(request)
+        return endpoint.read_answer(await self.account(endpoint.method, endpoint.path(names), body, token))
+
+    @overload
+    async def ask_directly(self, endpoint: Endpoint[None, Ans], /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask_directly(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
+
+    async def ask_directly(
+        self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask one's own provider, without an account's token; else like `ask_account`."""
+        _check_way(endpoint, Way.DIRECT)
+        return endpoint.read_answer(
+            await self.account(endpoint.method, endpoint.path(names), to_body(request))
+        )
+
+    async def account(
+        self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
+    ) -> bytes:
+        """A request that is the account's business; raises what the provider answered, or `PeerError`."""
+        headers = {}
+        if token is not None:
+            bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
+            headers["Authorization"] = f"Bearer {bearer}"
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                skip_auto_headers=AUTO_HEADERS,
+            ) as answer:
+                content = await read_limited(answer.content, MAX_ANSWER, answer.content_length)
+                self.traffic.count(len(body), len(content))
+                return _checked(answer.status, answer.content_type, content)
+        except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
+            raise PeerError(f"{self.domain} does not answer ({type(error).__name__})") from None
+
+    # --- providers -----------------------------------------------------------------------------------
+
+    async def provider(self, domain: str) -> ProviderKeysTBS:
+        """A provider's keys, verified under its own CA; raises `PeerError` when there are none that verify."""
+        now = self._clock()
+        if domain not in self._known.providers or self._known.fetched + PROVIDERS_LIFETIME < now:
+            await self._fetch_providers(now)
+        found = self._known.providers.get(domain)
+        if found is None or found.expiry <= now:
+            raise PeerError(f"{self.domain} knows no current keys of {domain}")
+        return found
+
+    async def _fetch_providers(self, now: float) -> None:
+        listed = await self.ask_directly(PROVIDERS)
+        known: dict[str, ProviderKeysTBS] = {}
+        for document in listed.providers:
+            with suppress(IdentityError):  # one provider's bad document is no reason to do without the others
+                keys = document.verify(document.keys.domain, self._trust, now)
+                known[keys.domain] = keys
+        self._known = _Known(now, known)
+
+    # --- obliviously ---------------------------------------------------------------------------------
+
+    @overload
+    async def ask(self, endpoint: Endpoint[None, Ans], domain: str, /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask(self, endpoint: Endpoint[Req, Ans], domain: str, request: Req, /, **names: str) -> Ans: ...
+
+    async def ask(
+        self, endpoint: Endpoint[Req, Ans], domain: str, request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask a provider that learns neither account nor address; `names` are those of the path.
+
+        Raises what the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it
+        takes no request of this size; nothing was then sent in the clear. `ValueError` for an endpoint that is
+        reached another way.
+        """
+        _check_way(endpoint, Way.OBLIVIOUS)
+        body = to_body(request)
+        return endpoint.read_answer(await self.call(domain, endpoint.method, endpoint.path(names), body))
+
+    async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
+        """A request to a provider that learns neither account nor address; raises what it answered.
+
+        Raises `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it takes no request of this size;
+        nothing was then sent in the clear.
+        """
+        return await self._exchange(domain, method, f"https://{domain}{path}", body)
+
+    @asynccontextmanager
+    async def socket(self, domain: str) -> AsyncIterator[PathSocket]:
+        """A WebSocket to a provider, by the same route as `call`.
+
+        The provider learns that what is asked on it comes from one client, so two queues need two. Raises
+        `PrivatePathFailed` when there is no such socket; that, too, is then all: nothing is tried another way.
+        """
+        client = await self._client(domain)
+        async with AsyncExitStack() as stack:
+            try:
+                socket = await stack.enter_async_context(client.socket())
+            except OhttpError as error:
+                self._leave_relay(domain)
+                raise PrivatePathFailed(f"no private socket to {domain}: {type(error).__name__}") from error
+            yield PathSocket(self, domain, socket)
+
+    async def download(self, hub: str, url: str) -> bytes:
+        """Fetch an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
+        return await self.ask(DOWNLOAD_ASSET, hub, url=url)
+
+    async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
+        client = await self._client(domain)
+        try:
+            async with client.request(method, url, data=body) as answer:
+                content = await answer.read()
+                self.traffic.count(len(body), len(content))
+                kind = answer.headers.get("content-type", "")
+        except RelayRefused as error:
+            if error.status == 413:
+                raise BodyTooLarge(f"the request is larger than the way to {domain} takes") from error
+            self._leave_relay(domain)
+            raise PrivatePathFailed(f"no private path to {domain}: status {error.status}") from error
+        except OhttpError as error:
+            self._leave_relay(domain)
+            raise PrivatePathFailed(f"no private path to {domain}: {type(error).__name__}") from error
+        return _checked(answer.status, kind, content)
+
+    def _leave_relay(self, domain: str) -> None:
+        """After a failure, choose anew which other provider's relay to use for one's own; it hides as much."""
+        if domain == self.domain:
+            self._clients.pop(domain, None)
+            self._own_relay = None
+
+    async def _client(self, domain: str) -> OhttpClient:
+        if domain not in self._clients:
+            route = await self.route(domain)
+
+            async def keys() -> bytes:
+                return (await self.provider(domain)).ohttp_keys
+
+            self._clients[domain] = OhttpClient(route.relay_url, keys, self._session)
+        return self._clients[domain]
+
+    async def route(self, gateway: str) -> Route:
+        """Which relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
+        if gateway != self.domain:
+            return Route(self.domain, gateway, f"{self._url}/relay/{gateway}")
+        relay = await self._relay_for_own()
+        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}/relay/{gateway}")
+
+    async def _relay_for_own(self) -> str:
+        """Another provider's relay, the same one as long as this client runs: fewer see its address."""
+        if self._own_relay is None:
+            await self.provider(self.domain)
+            others = sorted(set(self._known.providers) - {self.domain})
+            if not others:
+                raise PrivatePathFailed(f"no other provider's relay is known to reach {self.domain} through")
+            self._own_relay = secrets.choice(others)
+        return self._own_relay
+
+
+class PathSocket:
+    """A provider at the other end of a WebSocket; made by `PrivatePath.socket`."""
+
+    def __init__(self, path: PrivatePath, domain: str, socket: OhttpSocket) -> None:
+        """Over an open socket to this domain's gateway."""
+        self._path = path
+        self._domain = domain
+        self._socket = socket
+
+    @overload
+    async def ask(self, endpoint: Endpoint[None, Ans], /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
+
+    async def ask(self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str) -> Ans:
+        """Ask the provider at the other end, as `PrivatePath.ask` does."""
+        _check_way(endpoint, Way.OBLIVIOUS)
+        return endpoint.read_answer(await self.call(endpoint.method, endpoint.path(names), to_body(request)))
+
+    async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """A request; raises what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
+        request = Request(method, "https", self._domain, path, (), body)
+        try:
+            answer = await self._socket.exchange(request)
+        except OhttpError as error:
+            if not isinstance(error, SocketEnded) or error.code != Close.TIME_OVER:
+                self._path._leave_relay(self._domain)
+            raise PrivatePathFailed(f"the socket to {self._domain} ended: {type(error).__name__}") from error
+        self._path.traffic.count(len(body), len(answer.content))
+        return _checked(answer.status, answer.header("content-type") or "", answer.content)
+
+
+def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:
+    """Refuse to ask an endpoint by another way than its own: whoever asks would show what that way hides."""
+    if endpoint.way is not way:
+        raise ValueError(f"{endpoint.template} is reached by the way {endpoint.way.name}, not {way.name}")
+
+
+def _checked(status: int, content_type: str, content: bytes) -> bytes:
+    if 200 <= status < 300:
+        return content
+    if content_type == PROBLEM:
+        raise read_problem(content)
+    raise PeerError(f"answered with status {status}")
+
+
+async def gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
+    """All results in order, a few at a time; every one is finished before the first error is raised."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Awaitable[_T]) -> _T:
+        async with places:
+            return await item
+
+    done = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]

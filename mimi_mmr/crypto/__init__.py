@@ -1,0 +1,1 @@
+"""Cryptography, all of it in one place to audit: secrets, signatures, sealed boxes, certificates."""

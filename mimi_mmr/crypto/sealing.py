@@ -1,0 +1,138 @@
+"""HPKE (RFC 9180, base mode) for sealing to a user's or a provider's key, and padding of what is sealed.
+
+One message per encapsulation, by `pyhpke`. There is no AAD: what a box is bound to goes into HPKE's `info`,
+which the key schedule hashes, so a box opens for its purpose and nowhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final
+
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pyhpke import KEMKey, KEMKeyInterface, PyHPKEError
+
+from mimi_mmr.crypto.signing import MMR
+from mimi_mmr.errors import SealedBoxRejected
+from mimi_mmr.presentation import Code, Opaque, Struct, vec
+from ohttp_relay.hpke import AeadId, KemId, XWingPair, XWingPrivateKey, cipher_suite
+
+
+class Kem(enum.IntEnum):
+    """HPKE KEM ids (IANA): classical, and the post-quantum hybrid."""
+
+    X25519 = KemId.X25519
+    X_WING = KemId.X_WING
+
+
+_SUITES: Final = {kem: cipher_suite(KemId(kem), AeadId.AES_256_GCM) for kem in Kem}
+_PUBLIC_SIZE: Final = {Kem.X25519: 32, Kem.X_WING: 1184 + 32}
+_ENC_SIZE: Final = {Kem.X25519: 32, Kem.X_WING: 1088 + 32}
+
+
+@dataclass(frozen=True, slots=True)
+class SealingPublicKey(Struct):
+    """An HPKE public key with its KEM: 32 bytes (X25519) or 1,216 (ML-KEM-768 followed by X25519)."""
+
+    kem: Annotated[Kem, Code(Kem, 2)]
+    public_key: Annotated[bytes, Opaque(1216)]
+
+    def __post_init__(self) -> None:
+        """Refuse a key of another KEM's size."""
+        if len(self.public_key) != _PUBLIC_SIZE[self.kem]:
+            raise ValueError(f"a {self.kem.name} key has {_PUBLIC_SIZE[self.kem]} bytes")
+
+    def seal(self, purpose: str, context: bytes, plaintext: bytes) -> SealedBox:
+        """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if it is no sound key."""
+        suite = _SUITES[self.kem]
+        try:
+            recipient = suite.kem.deserialize_public_key(self.public_key)
+            enc, sender = suite.create_sender_context(recipient, hpke_info(purpose, context))
+        except ValueError:  # a point of low order, or a lattice vector out of range: no private key fits
+            raise SealedBoxRejected(f"the {self.kem.name} key to seal to is not a sound one") from None
+        return SealedBox(self.kem, enc + sender.seal(plaintext))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBox(Struct):
+    """`enc || ct` of one HPKE message, with the KEM it was made for."""
+
+    LIMIT: ClassVar[int] = 1 << 20
+    kem: Annotated[Kem, Code(Kem, 2)]
+    ciphertext: Annotated[bytes, Opaque(1 << 20)]
+
+
+class SealingKey:
+    """An HPKE key pair; `seed` is its whole secret (32 bytes, or 96 for the hybrid)."""
+
+    __slots__ = ("_private", "kem", "public", "seed")
+
+    def __init__(self, kem: Kem, seed: bytes) -> None:
+        """Expand the seed to the pair."""
+        self.kem = kem
+        self.seed = seed
+        if kem is Kem.X25519:
+            private = X25519PrivateKey.from_private_bytes(seed)
+            self._private: KEMKeyInterface = KEMKey.from_pyca_cryptography_key(private)
+            self.public = SealingPublicKey(kem, private.public_key().public_bytes_raw())
+            return
+        pair = XWingPair.of(seed)
+        self._private = XWingPrivateKey(pair)
+        self.public = SealingPublicKey(kem, pair.public)
+
+    @classmethod
+    def generate(cls, kem: Kem = Kem.X25519) -> SealingKey:
+        """A fresh pair from the library's generator."""
+        curve = X25519PrivateKey.generate().private_bytes_raw()
+        if kem is Kem.X25519:
+            return cls(kem, curve)
+        return cls(kem, MLKEM768PrivateKey.generate().private_bytes_raw() + curve)
+
+    def open(self, purpose: str, context: bytes, box: SealedBox) -> bytes:
+        """Decrypt, or `SealedBoxRejected`: another key, purpose or context, or a changed byte."""
+        if box.kem is not self.kem:
+            raise SealedBoxRejected(f"sealed with KEM {box.kem.name}, this key is for {self.kem.name}")
+        enc, ciphertext = _split(box)
+        try:
+            recipient = _SUITES[self.kem].create_recipient_context(
+                enc, self._private, hpke_info(purpose, context)
+            )
+            return recipient.open(ciphertext)
+        except (PyHPKEError, ValueError):
+            raise SealedBoxRejected(f"does not open as {purpose} with this key") from None
+
+    def __repr__(self) -> str:
+        return f"<SealingKey {self.kem.name}>"
+
+
+def _split(box: SealedBox) -> tuple[bytes, bytes]:
+    size = _ENC_SIZE[box.kem]
+    return box.ciphertext[:size], box.ciphertext[size:]
+
+
+def hpke_info(purpose: str, context: bytes) -> bytes:
+    """What a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
+    return vec(MMR + purpose.encode()) + vec(context)
+
+
+def pad(content: bytes, multiple: int) -> bytes:
+    """Length (4 bytes), content, zeros up to a multiple: what remains visible is the bucket."""
+    framed = len(content).to_bytes(4, "big") + content
+    return framed + bytes(-len(framed) % multiple)
+
+
+def pad_to(content: bytes, size: int) -> bytes:
+    """Like `pad`, to one fixed size; too long a content is a `ValueError`."""
+    if len(content) + 4 > size:
+        raise ValueError(f"content of {len(content)} bytes does not fit the fixed size {size}")
+    return pad(content, size)
+
+
+def unpad(padded: bytes) -> bytes:
+    """The content; anything but zeros after it is `SealedBoxRejected`."""
+    end = 4 + int.from_bytes(padded[:4], "big")
+    if not 4 <= end <= len(padded) or not padded.endswith(bytes(len(padded) - end)):
+        raise SealedBoxRejected("padding is not as specified")
+    return padded[4:end]

@@ -1,0 +1,128 @@
+"""The people of the demonstration, and what they do together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mimi_mmr.client import Client, Joined
+from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.errors import RoomError
+from mimi_mmr.lab.demo.world import World, loopback
+from mimi_mmr.mls.engine import MlsEngine
+
+_T = TypeVar("_T")
+
+PATIENCE = 10.0
+LOOKS = 12
+SLOT_SECONDS = 1.0  # a deployment's is a minute; here nobody wants to wait that long
+
+
+@dataclass(slots=True)
+class Person:
+    """Somebody with a client, and a name to tell the story by."""
+
+    name: str
+    client: Client
+    address: str
+
+    @property
+    def provider(self) -> str:
+        """Their provider's domain."""
+        return self.client.user.domain
+
+
+def person(
+    world: World,
+    name: str,
+    user: str,
+    device: str,
+    domain: str,
+    network: int,
+    number: int,
+    engine: MlsEngine | None = None,
+) -> Person:
+    """A person whose client connects from a loopback address of its own."""
+    address = loopback(network, number)
+    client = Client(
+        user,
+        device,
+        domain,
+        world.providers[domain].url,
+        world.trust(),
+        ssl_context=world.tls(),
+        source_address=address,
+        engine=engine,
+        key_package_slot=SLOT_SECONDS,
+    )
+    return Person(name, client, address or "")
+
+
+async def connect(asking: Person, asked: Person) -> tuple[Contact, Contact]:
+    """Connect two people by contact code; gives each one's contact for the other."""
+    outgoing = await asking.client.request_connection(asked.client.contact_code)
+    incoming = next(
+        request
+        for request in await asked.client.connection_requests()
+        if request.device.user == asking.client.user
+    )
+    theirs = await asked.client.accept(incoming)
+    ours = await asking.client.complete_connection(outgoing)
+    if ours is None:
+        raise RoomError("no response to the connection request")
+    await until(lambda: theirs.room is not None, lambda: asked.client.check_invitations(PATIENCE))
+    await until_keyed(asking.client, ours)
+    await until_keyed(asked.client, theirs)
+    return ours, theirs
+
+
+async def until_keyed(client: Client, contact: Contact) -> None:
+    """Until the contact's connection key is there."""
+    if contact.room is None:
+        raise RoomError("there is no connection room yet")
+    joined = client.rooms[contact.room]
+    await until(lambda: contact.theirs is not None, lambda: client.sync(joined, PATIENCE))
+
+
+async def invited(person: Person) -> Joined:
+    """The room that somebody has added this person to."""
+    found: list[Joined] = []
+
+    async def look() -> None:
+        found.extend(await person.client.check_invitations(PATIENCE))
+
+    await until(lambda: bool(found), look)
+    return found[0]
+
+
+async def caught_up(person: Person, joined: Joined, epoch: int) -> None:
+    """Until this member has followed the room into `epoch`, or was removed on the way."""
+    await until(
+        lambda: joined.room.removed or joined.room.epoch >= epoch,
+        lambda: person.client.sync(joined, PATIENCE),
+    )
+
+
+async def until(done: Callable[[], bool], look: Callable[[], Awaitable[object]]) -> None:
+    """Look (each look waits for something to come) until it is done."""
+    for _ in range(LOOKS):
+        if done():
+            return
+        await look()
+    if not done():
+        raise RoomError("something that should have come did not")
+
+
+async def together(act: Callable[[_T], Awaitable[object]], on: Iterable[_T], at_once: int = 12) -> None:
+    """Do the same with all, a few at a time."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(item: _T) -> None:
+        async with places:
+            await act(item)
+
+    async with asyncio.TaskGroup() as group:
+        for item in on:
+            group.create_task(one(item))

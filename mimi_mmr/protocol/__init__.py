@@ -1,0 +1,1 @@
+"""What travels between clients, hubs and providers: one language for both ends."""

@@ -1,0 +1,390 @@
+"""How two users come to share a room: connection package, request, response, contact code.
+
+After draft-kohbrok-mimi-metadata-minimalization, with pinned identity keys, signed requests of one fixed size,
+and connection keys that are exchanged only inside the room the two then share.
+
+-06's consent is here, without its entries, which name both sides to both providers:
+
+- *request*: a `ConnectionRequest`, sealed to a connection package;
+- *cancel*: a `ConnectionCancel`, sealed alike and deposited alike: a provider can't tell the two apart;
+- *grant*: a `ConnectionResponse`, sealed to the request's one-time key;
+- *revoke*: the connection key is rotated (a `ConnectionKeyOffer` of a larger version) for everybody else, and the
+  shelf under the old one is closed: its token fetches what an unknown token fetches.
+
+A denial is never revealed: there is no message for it, and a revocation looks like a shelf that is used up.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
+from mimi_mmr.crypto.secret import ConnectionKey
+from mimi_mmr.crypto.signing import verify
+from mimi_mmr.errors import BindingRejected, ConnectionRefused, CredentialExpired, InvalidUri
+from mimi_mmr.presentation import BOOL, U8, U64, Code, Fixed, Nested, Opaque, Struct, Text, Vector
+from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, VerifiedDevice, fingerprint
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, OpenKeyPackage
+from mimi_mmr.uris import USER, Kind, MimiUri
+
+VERSION = 1
+REQUEST_SIZE = 4096
+RESPONSE_MULTIPLE = 8192
+REQUEST_LIFETIME = 14 * 86400
+_ENCAPSULATION = {Kem.X25519: 32, Kem.X_WING: 1120}
+_DEPOSIT = "connection deposit"
+_RESPONSE = "connection response"
+
+
+# --- contact codes -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ContactCode:
+    """`mimi-connect:<user uri>?f=<fingerprint>`: whom to connect to, and the identity key to expect there."""
+
+    user: MimiUri
+    fingerprint: bytes
+
+    def __str__(self) -> str:
+        pin = base64.urlsafe_b64encode(self.fingerprint).rstrip(b"=").decode()
+        return f"mimi-connect:{quote(str(self.user), safe=':/')}?f={pin}"
+
+    @classmethod
+    def parse(cls, text: str) -> ContactCode:
+        """Read one; raises `InvalidUri`."""
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise InvalidUri("not a URI") from None
+        values = parse_qs(parts.query).get("f", [])
+        if parts.scheme != "mimi-connect" or len(values) != 1:
+            raise InvalidUri("expected mimi-connect:<user URI>?f=<fingerprint>")
+        user = MimiUri.parse(unquote(parts.path), Kind.USER)
+        try:
+            pin = base64.b64decode(values[0] + "=" * (-len(values[0]) % 4), altchars=b"-_", validate=True)
+        except ValueError:
+            raise InvalidUri("the fingerprint is not base64url") from None
+        if len(pin) != 32:
+            raise InvalidUri(f"expected a fingerprint of 32 bytes, got {len(pin)}")
+        return cls(user, pin)
+
+
+def check_pin(device: VerifiedDevice, pin: bytes | None) -> None:
+    """Refuse an identity key that is not the pinned one; raises `BindingRejected`."""
+    if pin is not None and not hmac.compare_digest(fingerprint(device.identity_key), pin):
+        raise BindingRejected("the identity key is not the one the contact code names")
+
+
+# --- connection packages -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPackageTBS(Struct):
+    """A key to seal a connection request to; `expiry` in seconds."""
+
+    version: Annotated[int, U8]
+    user_uri: Annotated[MimiUri, USER]
+    public_key: SealingPublicKey
+    last_resort: Annotated[bool, BOOL]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPackage(Struct):
+    """Published by a user's device, signed by its real key; fetched without authentication, once."""
+
+    LIMIT: ClassVar[int] = 24576
+    content: ConnectionPackageTBS
+    credential: RealCredential
+    signature: Annotated[bytes, Fixed(64)]
+
+    @property
+    def hash(self) -> bytes:
+        """What a request names it by (32 bytes)."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    def verify(self, user: MimiUri, pin: bytes | None, trust: TrustAnchors, now: float) -> VerifiedDevice:
+        """The device that published it; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        device = self.credential.verify(trust, now)
+        check_pin(device, pin)
+        if device.user != user or self.content.user_uri != user:
+            raise ConnectionRefused("the connection package is another user's")
+        _check(self.content, device, self.signature, "ConnectionPackageTBS")
+        if self.content.version != VERSION or self.content.expiry <= now:
+            raise CredentialExpired("the connection package has expired, or is of an unknown version")
+        return device
+
+
+def make_connection_package(
+    device: DeviceIdentity, key: SealingPublicKey, *, last_resort: bool, expiry: int
+) -> ConnectionPackage:
+    """Sign one."""
+    content = ConnectionPackageTBS(VERSION, device.user, key, last_resort, expiry)
+    signature = device.key.sign("ConnectionPackageTBS", content.to_bytes())
+    return ConnectionPackage(content, device.credential, signature)
+
+
+# --- requests ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyInbox(Struct):
+    """Where the response goes: a queue of the requester's provider, tied to no account."""
+
+    domain: Annotated[str, Text(253)]
+    queue: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequestTBS(Struct):
+    """All that the requester's real credential signs: for whom, under which package, until when, reply where."""
+
+    version: Annotated[int, U8]
+    recipient: Annotated[MimiUri, USER]
+    package_hash: Annotated[bytes, Fixed(32)]
+    expiry: Annotated[int, U64]
+    reply_inbox: ReplyInbox
+    connection_response_key: SealingPublicKey
+    credential: RealCredential
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequest(Struct):
+    """A request to connect; sealed, it has one size whoever sends it."""
+
+    content: ConnectionRequestTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    @property
+    def hash(self) -> bytes:
+        """What the response names it by (32 bytes)."""
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    def verify(
+        self, recipient: MimiUri, package_hash: bytes, trust: TrustAnchors, now: float
+    ) -> VerifiedDevice:
+        """Who asks; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        content = self.content
+        device = content.credential.verify(trust, now)
+        _check(content, device, self.signature, "ConnectionRequestTBS")
+        if content.recipient != recipient or content.package_hash != package_hash:
+            raise ConnectionRefused("the request was made for another user or another connection package")
+        if content.version != VERSION or not now < content.expiry <= now + REQUEST_LIFETIME + 86400:
+            raise CredentialExpired("the connection request has expired, or is of an unknown version")
+        if content.reply_inbox.domain != device.user.domain:
+            raise ConnectionRefused("the reply inbox is not at the requester's provider")
+        return device
+
+
+def make_request(
+    device: DeviceIdentity,
+    package: ConnectionPackage,
+    inbox: ReplyInbox,
+    response_key: SealingPublicKey,
+    now: float,
+) -> ConnectionRequest:
+    """Sign a request for the user of a verified package."""
+    content = ConnectionRequestTBS(
+        VERSION,
+        package.content.user_uri,
+        package.hash,
+        int(now) + REQUEST_LIFETIME,
+        inbox,
+        response_key,
+        device.credential,
+    )
+    return ConnectionRequest(content, device.key.sign("ConnectionRequestTBS", content.to_bytes()))
+
+
+# --- cancelling a request ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCancelTBS(Struct):
+    """Which request is taken back, and of whom it was asked."""
+
+    version: Annotated[int, U8]
+    recipient: Annotated[MimiUri, USER]
+    request_hash: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCancel(Struct):
+    """A request is taken back by the device that made it; whose that is stands in the request.
+
+    It may come again and again: it speaks of one request, and no two requests have one hash.
+    """
+
+    content: ConnectionCancelTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, request: ConnectionRequest, requester: VerifiedDevice) -> None:
+        """That `requester`, whom verifying `request` has given, takes it back.
+
+        Raises `ConnectionRefused` if it is about another request, `SignatureRejected` if it is somebody else's.
+        """
+        content = self.content
+        if (content.request_hash, content.recipient) != (request.hash, request.content.recipient):
+            raise ConnectionRefused("the cancel is about another request")
+        if content.version != VERSION:
+            raise ConnectionRefused(f"expected a cancel of version {VERSION}, got {content.version}")
+        _check(content, requester, self.signature, "ConnectionCancelTBS")
+
+
+def make_cancel(device: DeviceIdentity, request: ConnectionRequest) -> ConnectionCancel:
+    """Sign a cancel of one's own request."""
+    content = ConnectionCancelTBS(VERSION, request.content.recipient, request.hash)
+    return ConnectionCancel(content, device.key.sign("ConnectionCancelTBS", content.to_bytes()))
+
+
+# --- deposits ----------------------------------------------------------------------------------------
+
+
+class DepositKind(enum.IntEnum):
+    """What is in a deposit; seen by whom it is for only."""
+
+    REQUEST = 1
+    CANCEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDeposit(Struct):
+    """The inside of what is sealed to a connection package, before it is padded to the one size."""
+
+    kind: Annotated[DepositKind, Code(DepositKind)]
+    content: Annotated[bytes, Opaque(REQUEST_SIZE)]
+
+
+def seal_request(request: ConnectionRequest, package: ConnectionPackage) -> SealedBox:
+    """Seal a request to the package it names, at the fixed size."""
+    return _seal_deposit(DepositKind.REQUEST, request, package)
+
+
+def seal_cancel(cancel: ConnectionCancel, package: ConnectionPackage) -> SealedBox:
+    """Seal a cancel to the package that its request was sealed to; nobody else can tell it from a request."""
+    return _seal_deposit(DepositKind.CANCEL, cancel, package)
+
+
+def _seal_deposit(kind: DepositKind, content: Struct, package: ConnectionPackage) -> SealedBox:
+    padded = pad_to(ConnectionDeposit(kind, content.to_bytes()).to_bytes(), REQUEST_SIZE)
+    return package.content.public_key.seal(_DEPOSIT, package.hash, padded)
+
+
+def request_size(kem: Kem) -> int:
+    """What everything sealed to a package of this KEM weighs: encapsulation, padded deposit, tag."""
+    return _ENCAPSULATION[kem] + REQUEST_SIZE + 16
+
+
+def open_deposit(
+    box: SealedBox, key: SealingKey, package_hash: bytes
+) -> ConnectionRequest | ConnectionCancel:
+    """Open a deposit with the private key of one package; raises `SealedBoxRejected` or `ParseError`.
+
+    Whoever opens it verifies what is in it.
+    """
+    deposit = ConnectionDeposit.from_bytes(unpad(key.open(_DEPOSIT, package_hash, box)))
+    if deposit.kind is DepositKind.CANCEL:
+        return ConnectionCancel.from_bytes(deposit.content)
+    return ConnectionRequest.from_bytes(deposit.content)
+
+
+def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> ConnectionRequest:
+    """`open_deposit`, for who takes requests only; raises `ConnectionRefused` for anything else."""
+    opened = open_deposit(box, key, package_hash)
+    if not isinstance(opened, ConnectionRequest):
+        raise ConnectionRefused("expected a request to connect, got a cancel")
+    return opened
+
+
+# --- responses ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionResponseTBS(Struct):
+    """Acceptance: the request it answers, and KeyPackages (with link keys) for the connection room."""
+
+    version: Annotated[int, U8]
+    request_hash: Annotated[bytes, Fixed(32)]
+    credential: RealCredential
+    key_packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), count=MAX_CLIENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionResponse(Struct):
+    """Sealed to the request's one-time key. There is no refusal: silence is all a requester sees of one."""
+
+    content: ConnectionResponseTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(
+        self, request_hash: bytes, recipient: VerifiedDevice, trust: TrustAnchors, now: float
+    ) -> VerifiedDevice:
+        """Who accepted: a device of the very user and identity key that was asked, for this very request."""
+        device = self.content.credential.verify(trust, now)
+        _check(self.content, device, self.signature, "ConnectionResponseTBS")
+        if self.content.version != VERSION or self.content.request_hash != request_hash:
+            raise ConnectionRefused("the response answers another request, or is of an unknown version")
+        if (device.user, device.identity_key) != (recipient.user, recipient.identity_key):
+            raise BindingRejected("the response is by another user, or another identity key, than was asked")
+        return device
+
+
+def make_response(
+    device: DeviceIdentity, request_hash: bytes, packages: Sequence[OpenKeyPackage]
+) -> ConnectionResponse:
+    """Sign an acceptance."""
+    content = ConnectionResponseTBS(VERSION, request_hash, device.credential, tuple(packages))
+    return ConnectionResponse(content, device.key.sign("ConnectionResponseTBS", content.to_bytes()))
+
+
+def seal_response(response: ConnectionResponse, key: SealingPublicKey) -> SealedBox:
+    """Seal a response to the requester's one-time key."""
+    context = response.content.request_hash
+    return key.seal(_RESPONSE, context, pad(response.to_bytes(), RESPONSE_MULTIPLE))
+
+
+def open_response(box: SealedBox, key: SealingKey, request_hash: bytes) -> ConnectionResponse:
+    """Open what came to a reply inbox; raises `SealedBoxRejected` or `ParseError`."""
+    return ConnectionResponse.from_bytes(unpad(key.open(_RESPONSE, request_hash, box)))
+
+
+# --- inside the connection room ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionKeyOffer(Struct):
+    """Each side's own connection key for the other: pairwise, versioned, with the shelf's upload key.
+
+    A rotation sends another key under a larger version. What comes late, twice or replayed changes nothing.
+    """
+
+    key_version: Annotated[int, U64]
+    connection_key: Annotated[bytes, Fixed(32)]
+    upload_public_key: Annotated[bytes, Fixed(32)]
+
+    @property
+    def key(self) -> ConnectionKey:
+        """The key, as the secret it is."""
+        return ConnectionKey(self.connection_key)
+
+    def replaces(self, known: ConnectionKeyOffer | None) -> bool:
+        """Whether this one is to be used from now on: its version is strictly larger than the known one's."""
+        return known is None or self.key_version > known.key_version
+
+
+def newest_offer(known: ConnectionKeyOffer | None, came: ConnectionKeyOffer) -> ConnectionKeyOffer:
+    """Of what one has of a contact and what came of them, the one to use."""
+    return came if known is None or came.replaces(known) else known
+
+
+def _check(content: Struct, device: VerifiedDevice, signature: bytes, label: str) -> None:
+    verify(device.device_key, label, content.to_bytes(), signature, by=label.removesuffix("TBS"))

@@ -1,0 +1,82 @@
+"""What members say to each other inside MLS application messages, padded so that a length is a bucket."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Annotated
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mimi_mmr.crypto.sealing import pad, unpad
+from mimi_mmr.errors import LinkRejected
+from mimi_mmr.presentation import U64, Code, Fixed, Opaque, Struct, Text
+
+PADDING = 256
+MAX_TEXT = 1 << 16
+
+
+class ContentKind(enum.IntEnum):
+    """What a content's body is."""
+
+    TEXT = 1
+    CONNECTION_KEY = 2
+    ASSET = 3
+    DEPARTURE = 4
+    ADD_AGAIN = 5
+    SHARED_STATE = 6
+    PACKAGES_WANTED = 7
+    PACKAGES_MADE = 8
+    DEVICE_REMOVED = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Content(Struct):
+    """One message: UTF-8 text, a `ConnectionKeyOffer`, or an `AssetReference`."""
+
+    kind: Annotated[ContentKind, Code(ContentKind)]
+    body: Annotated[bytes, Opaque(MAX_TEXT)]
+
+    def padded(self) -> bytes:
+        """As it goes into the MLS message."""
+        return pad(self.to_bytes(), PADDING)
+
+    @classmethod
+    def from_padded(cls, data: bytes) -> Content:
+        """Raises `ParseError` or `SealedBoxRejected`."""
+        return cls.from_bytes(unpad(data))
+
+    @classmethod
+    def text(cls, text: str) -> Content:
+        """A text message."""
+        return cls(ContentKind.TEXT, text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class AssetReference(Struct):
+    """Where an encrypted asset lies, and what opens it (draft-ietf-mimi-content's ExternalPart, in short)."""
+
+    url: Annotated[str, Text(1024)]
+    name: Annotated[str, Text(256)]
+    size: Annotated[int, U64]
+    key: Annotated[bytes, Fixed(32)]
+    sha256: Annotated[bytes, Fixed(32)]
+
+    def open(self, ciphertext: bytes) -> bytes:
+        """The asset; raises `LinkRejected` if it is not the one that the sender put there."""
+        if hashlib.sha256(ciphertext).digest() != self.sha256:
+            raise LinkRejected("the asset is not the one that its sender described")
+        try:
+            return AESGCM(self.key).decrypt(bytes(12), ciphertext, b"")[: self.size]
+        except InvalidTag:
+            raise LinkRejected("the asset does not open with the sender's key") from None
+
+
+def seal_asset(data: bytes) -> tuple[bytes, bytes]:
+    """(key, ciphertext) of an asset, padded to a multiple of 4,096 bytes."""
+    key = secrets.token_bytes(32)
+    # The nonce may be fixed: the key is drawn for this asset, and seals once.
+    return key, AESGCM(key).encrypt(bytes(12), data + bytes(-len(data) % 4096), b"")

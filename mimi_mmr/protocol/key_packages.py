@@ -1,0 +1,349 @@
+"""KeyPackage sets: one KeyPackage per client of a user, all under one user pseudonym, for one room.
+
+A set lies on a *shelf* of the user's provider. The shelf's id is SHA-256(fetch token || upload key): the token
+comes from a pairwise connection key and fetches, the upload key signs what is put there or withdrawn, and
+neither is tied to an account. Each KeyPackage travels with its identity link key, wrapped under the connection
+key, so that provider and hub never hold it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mimi_mmr.crypto.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
+from mimi_mmr.crypto.secret import ConnectionKey, FetchToken, IdentityLinkKey
+from mimi_mmr.crypto.signing import SigningKey, expand_with_label, verify
+from mimi_mmr.errors import (
+    CredentialExpired,
+    LinkRejected,
+    NoKeyPackages,
+    PseudonymProofRejected,
+)
+from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
+from mimi_mmr.presentation import BOOL, U8, U32, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
+from mimi_mmr.protocol.credentials import LeafIdentity
+from mimi_mmr.uris import MimiUri
+
+VERSION = 1
+MAX_KEY_PACKAGE = 32768
+MAX_CLIENTS = 32
+MAX_SETS = 200
+MAX_SET_LIFETIME = 92 * 86400
+RESPONSE_MULTIPLE = 8192
+CLAIM_MULTIPLE = 512
+CLAIM_LIFETIME = 300
+LIFETIME_SKEW = 3600
+_CLAIM = "key material claim"
+_RESPONSE = "key material response"
+_ZERO_NONCE = bytes(12)
+
+
+@dataclass(frozen=True, slots=True)
+class SetEntry(Struct):
+    """One client's KeyPackage and its wrapped identity link key (48 bytes)."""
+
+    key_package: Annotated[bytes, Opaque(MAX_KEY_PACKAGE)]
+    wrapped_ilk: Annotated[bytes, Opaque(48, 48)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPackageSet(Struct):
+    """What one claim takes, whole."""
+
+    entries: Annotated[tuple[SetEntry, ...], Vector(Nested(SetEntry), count=MAX_CLIENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKeyPackage(Struct):
+    """A KeyPackage whose identity link key the reader holds."""
+
+    key_package: Annotated[bytes, Opaque(MAX_KEY_PACKAGE)]
+    identity_link_key: Annotated[bytes, Fixed(32)]
+
+    @property
+    def ilk(self) -> IdentityLinkKey:
+        """The key, as the secret it is."""
+        return IdentityLinkKey(self.identity_link_key)
+
+
+def fetch_token(key: ConnectionKey) -> FetchToken:
+    """What a contact shows to claim a set; the draft's friendship token, under this project's label."""
+    return FetchToken(expand_with_label(key, "key package token", b""))
+
+
+def shelf_id(token: FetchToken, upload_public_key: bytes) -> bytes:
+    """Where the sets of one contact lie (32 bytes)."""
+    return hashlib.sha256(token.reveal() + upload_public_key).digest()
+
+
+def _link_wrap(key: ConnectionKey, key_package: bytes) -> AESGCM:
+    reference = KeyPackage.from_bytes(key_package).ref
+    return AESGCM(expand_with_label(key, "identity link wrap", reference))
+
+
+def wrap(package: OpenKeyPackage, key: ConnectionKey) -> SetEntry:
+    """Wrap an identity link key for the holder of the connection key."""
+    # The nonce may be fixed: the key is derived from the KeyPackage's reference, and a KeyPackage has one link key.
+    wrapped = _link_wrap(key, package.key_package).encrypt(_ZERO_NONCE, package.identity_link_key, b"")
+    return SetEntry(package.key_package, wrapped)
+
+
+def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
+    """The inverse of `wrap`; raises `LinkRejected`."""
+    try:
+        ilk = _link_wrap(key, entry.key_package).decrypt(_ZERO_NONCE, entry.wrapped_ilk, b"")
+    except InvalidTag:
+        raise LinkRejected("the identity link key was not wrapped under this connection's key") from None
+    return OpenKeyPackage(entry.key_package, ilk)
+
+
+def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]:
+    """What anyone can check of a set's KeyPackages; raises a subclass of `IdentityError` or `InvalidCommit`.
+
+    Signatures, pseudonym proofs, expiry; one user pseudonym; no client or key twice, so no queue address, which
+    opens for one key only.
+    """
+    identities = tuple(_check_package(package, now) for package in packages)
+    users = {identity.credential.user_pseudonym for identity in identities}
+    if len(users) != 1:
+        raise PseudonymProofRejected(f"expected one user pseudonym in a KeyPackage set, got {len(users)}")
+    clients = {identity.credential.client_pseudonym for identity in identities}
+    if len(clients) != len(identities):
+        raise PseudonymProofRejected("a client pseudonym stands twice in a KeyPackage set")
+    if len({identity.credential.signature_public_key for identity in identities}) != len(identities):
+        raise PseudonymProofRejected("a signature key stands twice in a KeyPackage set")
+    return identities
+
+
+def _check_package(encoded: bytes, now: float) -> LeafIdentity:
+    package = KeyPackage.from_bytes(encoded)
+    verify_key_package(package)
+    check_lifetime(package.leaf_node, now)
+    return check_leaf(package.leaf_node.identity, package.leaf_node.signature_key, now)
+
+
+def check_lifetime(leaf: LeafNode, now: float) -> None:
+    """RFC 9420, section 7.3: a KeyPackage's leaf is used within its lifetime; raises `CredentialExpired`."""
+    if leaf.lifetime is None or not leaf.lifetime[0] - LIFETIME_SKEW <= now <= leaf.lifetime[1]:
+        raise CredentialExpired("the KeyPackage is outside its lifetime")
+
+
+def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
+    """A leaf's identity, whole; raises a subclass of `IdentityError` or `ParseError`."""
+    leaf = read_leaf(identity, signature_key)
+    leaf.credential.verify(now)
+    return leaf
+
+
+def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
+    """A leaf's identity against its own key; what the credential itself claims is left for its `verify`."""
+    leaf = LeafIdentity.from_bytes(identity)
+    leaf.check_place(signature_key)
+    return leaf
+
+
+# --- putting on a shelf ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetUploadTBS(Struct):
+    """What the upload key signs."""
+
+    shelf: Annotated[bytes, Fixed(32)]
+    serial: Annotated[bytes, Fixed(16)]
+    last_resort: Annotated[bool, BOOL]
+    expiry: Annotated[int, U64]
+    key_packages: KeyPackageSet
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpload(Struct):
+    """A set for a shelf. The first upload fixes the shelf's key."""
+
+    LIMIT: ClassVar[int] = MAX_CLIENTS * (MAX_KEY_PACKAGE + 64)
+    content: SetUploadTBS
+    upload_public_key: Annotated[bytes, Fixed(32)]
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self) -> None:
+        """Raises `SignatureRejected`."""
+        verify(
+            self.upload_public_key,
+            "SetUploadTBS",
+            self.content.to_bytes(),
+            self.signature,
+            by="upload of a KeyPackage set",
+        )
+
+
+def sign_upload(content: SetUploadTBS, key: SigningKey) -> SetUpload:
+    """Sign an upload with the shelf's key."""
+    return SetUpload(content, key.public, key.sign("SetUploadTBS", content.to_bytes()))
+
+
+# --- looking after a shelf ---------------------------------------------------------------------------
+
+
+class ShelfOrderKind(enum.IntEnum):
+    """What the owner of a shelf wants done."""
+
+    REPORT = 0
+    TAKE_BACK = 1
+    CLOSE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfOrderTBS(Struct):
+    """What the upload key signs of an order.
+
+    REPORT says what is there; TAKE_BACK takes the sets of the named serials away; CLOSE takes every set away, and
+    nothing is put on the shelf ever again: what blocking a contact does. `serials` is empty but for TAKE_BACK.
+    `issued` is in seconds; `nonce` is fresh for every order, so that one which comes twice can be refused.
+    """
+
+    shelf: Annotated[bytes, Fixed(32)]
+    issued: Annotated[int, U64]
+    kind: Annotated[ShelfOrderKind, Code(ShelfOrderKind)]
+    serials: Annotated[tuple[bytes, ...], Vector(Fixed(16), count=MAX_SETS)]
+    nonce: Annotated[bytes, Fixed(16)] = field(default_factory=lambda: secrets.token_bytes(16))
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfOrder(Struct):
+    """A signed order; after a lost answer the owner signs another."""
+
+    LIMIT: ClassVar[int] = 16 * MAX_SETS + 256
+    content: ShelfOrderTBS
+    upload_public_key: Annotated[bytes, Fixed(32)]
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self) -> None:
+        """Raises `SignatureRejected`."""
+        content = self.content.to_bytes()
+        verify(self.upload_public_key, "ShelfOrderTBS", content, self.signature, by="order to a shelf")
+
+
+def sign_order(content: ShelfOrderTBS, key: SigningKey) -> ShelfOrder:
+    """Sign an order with the shelf's key."""
+    return ShelfOrder(content, key.public, key.sign("ShelfOrderTBS", content.to_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfEntry(Struct):
+    """One set, without its KeyPackages: how often it was given (a last resort; any other set is gone then)."""
+
+    serial: Annotated[bytes, Fixed(16)]
+    last_resort: Annotated[bool, BOOL]
+    uses: Annotated[int, U32]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfReport(Struct):
+    """The answer to an order: the sets that lie on the shelf, and those that the order has taken from it.
+
+    A serial that a TAKE_BACK named and that is in neither list was given to somebody, or expired, or never came.
+    """
+
+    sets: Annotated[tuple[ShelfEntry, ...], Vector(Nested(ShelfEntry), count=MAX_SETS)]
+    taken_back: Annotated[tuple[ShelfEntry, ...], Vector(Nested(ShelfEntry), count=MAX_SETS)]
+
+
+# --- claiming through a hub --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMaterialClaim(Struct):
+    """The inside of a sealed request: hub and provider it is bound to, token, and where to seal the answer."""
+
+    version: Annotated[int, U8]
+    hub: Annotated[str, Text(253)]
+    provider: Annotated[str, Text(253)]
+    token: Annotated[bytes, Fixed(32)]
+    upload_public_key: Annotated[bytes, Fixed(32)]
+    response_key: SealingPublicKey
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMaterialRequest(Struct):
+    """What the hub sees of a claim: which provider it is for. -06's requester, target and room are not here."""
+
+    provider: Annotated[str, Text(253)]
+    claim: SealedBox
+
+
+class ClaimStatus(enum.IntEnum):
+    """One byte to the requester; unknown, withdrawn and used-up shelves all answer NOTHING."""
+
+    TAKEN = 0
+    NOTHING = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMaterialAnswer(Struct):
+    """The inside of a sealed response."""
+
+    status: Annotated[ClaimStatus, Code(ClaimStatus)]
+    last_resort: Annotated[bool, BOOL]
+    key_packages: Annotated[KeyPackageSet | None, Maybe(Nested(KeyPackageSet))]
+
+
+def seal_claim(claim: KeyMaterialClaim, key: SealingPublicKey) -> KeyMaterialRequest:
+    """Seal a claim to the target's provider, bound to the hub that passes it on."""
+    context = (claim.hub + "\0" + claim.provider).encode()
+    return KeyMaterialRequest(
+        claim.provider, key.seal(_CLAIM, context, pad(claim.to_bytes(), CLAIM_MULTIPLE))
+    )
+
+
+def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: float) -> KeyMaterialClaim:
+    """Open a claim that `hub` passed on; raises `SealedBoxRejected`, or `NoKeyPackages` when it is too old.
+
+    The caller refuses a box it has seen before (until `expiry`).
+    """
+    context = (hub + "\0" + request.provider).encode()
+    claim = KeyMaterialClaim.from_bytes(unpad(key.open(_CLAIM, context, request.claim)))
+    if (claim.hub, claim.provider) != (hub, request.provider):
+        raise NoKeyPackages("the claim was made for another hub or provider")
+    if claim.version != VERSION:
+        raise NoKeyPackages(f"expected a claim of version {VERSION}, got {claim.version}")
+    if not now < claim.expiry <= now + 2 * CLAIM_LIFETIME:
+        raise NoKeyPackages("the claim has expired, or claims to live too long")
+    return claim
+
+
+def seal_answer(answer: KeyMaterialAnswer, key: SealingPublicKey) -> SealedBox:
+    """Seal an answer to the requester's one-time key; taken and nothing have the same bucket of sizes."""
+    return key.seal(_RESPONSE, b"", pad(answer.to_bytes(), RESPONSE_MULTIPLE))
+
+
+def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
+    """The set that was claimed; raises `NoKeyPackages` or `SealedBoxRejected`."""
+    answer = KeyMaterialAnswer.from_bytes(unpad(key.open(_RESPONSE, b"", box)))
+    if answer.status is not ClaimStatus.TAKEN or answer.key_packages is None:
+        raise NoKeyPackages("nothing to claim: no such connection, or its KeyPackages are used up")
+    return answer.key_packages
+
+
+def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
+    """The user pseudonym that a checked set has."""
+    return identity_of(packages[0]).credential.user_pseudonym
+
+
+def client_of(package: OpenKeyPackage) -> MimiUri:
+    """The client pseudonym that a checked KeyPackage has."""
+    return identity_of(package).credential.client_pseudonym
+
+
+def identity_of(package: OpenKeyPackage) -> LeafIdentity:
+    """The identity that the leaf of a checked KeyPackage has."""
+    return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)

@@ -1,0 +1,63 @@
+"""A provider's keys, signed under its CA: for sealed queue ids and key-material claims, and for Oblivious HTTP.
+
+Clients take this document, with its signature, from their own provider, which gives the same copy to everybody:
+neither a relay nor the local provider can slip a client a key of its own (RFC 9458, section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from mimi_mmr.crypto.certificates import MAX_CERTIFICATE, MAX_CHAIN, TrustAnchors
+from mimi_mmr.crypto.sealing import SealingPublicKey
+from mimi_mmr.crypto.signing import SigningKey, verify
+from mimi_mmr.errors import CredentialExpired
+from mimi_mmr.presentation import U64, Fixed, Nested, Opaque, Struct, Text, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeysTBS(Struct):
+    """The keys and whose they are; `expiry` in seconds since the epoch.
+
+    `ohttp_keys` is the gateway's key list (`application/ohttp-keys`), `base_url` where relay, gateway and the
+    other endpoints are, `asset_origin` the one host whose assets this provider vouches for ("" for none).
+    """
+
+    domain: Annotated[str, Text(253)]
+    key_material_key: SealingPublicKey
+    queue_key: SealingPublicKey
+    ohttp_keys: Annotated[bytes, Opaque(16384)]
+    base_url: Annotated[str, Text(512)]
+    asset_origin: Annotated[str, Text(512)]
+    expiry: Annotated[int, U64]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeys(Struct):
+    """`ProviderKeysTBS`, the provider's certificate chain, and the signature by the key in it."""
+
+    keys: ProviderKeysTBS
+    chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, domain: str, trust: TrustAnchors, now: float) -> ProviderKeysTBS:
+        """The keys, if they are `domain`'s and still valid; raises a subclass of `IdentityError`."""
+        signer = trust.verify_provider(domain, self.chain, now)
+        verify(signer, "ProviderKeysTBS", self.keys.to_bytes(), self.signature, by=f"keys of {domain}")
+        if self.keys.domain != domain or self.keys.expiry <= now:
+            raise CredentialExpired(f"the HPKE keys of {domain} have expired or are another provider's")
+        return self.keys
+
+
+def sign_provider_keys(keys: ProviderKeysTBS, signer: SigningKey, chain: Sequence[bytes]) -> ProviderKeys:
+    """What a provider publishes."""
+    return ProviderKeys(keys, tuple(chain), signer.sign("ProviderKeysTBS", keys.to_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderList(Struct):
+    """Signed keys of every provider that this one knows, itself included: the same list for everybody."""
+
+    providers: Annotated[tuple[ProviderKeys, ...], Vector(Nested(ProviderKeys), 1 << 22, 1024)]

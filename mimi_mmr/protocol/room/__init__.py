@@ -1,0 +1,1 @@
+"""What members, hub and providers say about one room."""

@@ -1,0 +1,88 @@
+"""A member's leave to be removed by anybody: MLS lets nobody remove itself in a commit of its own.
+
+It travels to the other members inside an application message, so that the hub learns of it only with the commit
+that answers it. It names the leaf by its client pseudonym, which no other leaf has; an index may be reused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from mimi_mmr.crypto.signing import SigningKey, verify
+from mimi_mmr.errors import InvalidCommit, SignatureRejected, WrongSigner
+from mimi_mmr.presentation import Fixed, Nested, Struct, Vector
+from mimi_mmr.uris import CLIENT_PSEUDONYM, ROOM, MimiUri
+
+MAX_DEPARTURES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DepartureTBS(Struct):
+    """What the leaving leaf signs. It holds as long as that leaf is in the room."""
+
+    room: Annotated[MimiUri, ROOM]
+    client_pseudonym: Annotated[MimiUri, CLIENT_PSEUDONYM]
+
+
+@dataclass(frozen=True, slots=True)
+class Departure(Struct):
+    """`DepartureTBS` with its signature by the leaf's signature key."""
+
+    content: DepartureTBS
+    signature: Annotated[bytes, Fixed(64)]
+
+    def verify(self, signature_key: bytes) -> None:
+        """Raises `WrongSigner`."""
+        try:
+            verify(signature_key, "DepartureTBS", self.content.to_bytes(), self.signature)
+        except SignatureRejected:
+            raise WrongSigner("the departure is not signed by the leaf that it is for") from None
+
+
+DEPARTURES = Vector(Nested(Departure), count=MAX_DEPARTURES)
+
+
+def sign_departure(room: MimiUri, client: MimiUri, key: SigningKey) -> Departure:
+    """Ask to be removed, as the leaf of this client pseudonym."""
+    content = DepartureTBS(room, client)
+    return Departure(content, key.sign("DepartureTBS", content.to_bytes()))
+
+
+def departures_hash(departures: tuple[Departure, ...]) -> bytes:
+    """SHA-256 of `Departure departures<V>`, for the committer's signature."""
+    out = bytearray()
+    DEPARTURES.write(out, departures)
+    return hashlib.sha256(out).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaver:
+    """What a departure is checked against: the leaf that a commit removes."""
+
+    client: MimiUri
+    signature_key: bytes
+
+
+def departed(room: MimiUri, departures: Iterable[Departure], removed: Mapping[int, Leaver]) -> frozenset[int]:
+    """Which of the leaves that a commit removes have asked for it, whoever commits.
+
+    Raises `InvalidCommit` for a departure that is of another room, of nobody whom the commit removes, there
+    twice, or not signed by its leaf.
+    """
+    by_client = {leaver.client: leaf for leaf, leaver in removed.items()}
+    found: set[int] = set()
+    for departure in departures:
+        leaf = by_client.get(departure.content.client_pseudonym)
+        if departure.content.room != room or leaf is None:
+            raise InvalidCommit("a departure is for this room, of a client that the same commit removes")
+        if leaf in found:
+            raise InvalidCommit(f"leaf {leaf}: its departure stands twice")
+        try:
+            departure.verify(removed[leaf].signature_key)
+        except WrongSigner as error:
+            raise InvalidCommit(f"leaf {leaf}: {error}") from None
+        found.add(leaf)
+    return frozenset(found)

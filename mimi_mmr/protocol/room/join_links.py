@@ -1,0 +1,159 @@
+"""Join links: `mimi-join:<room uri>?l=<base64url>`, for who has no contact in the room.
+
+A link is a seed. Members hold it in the members-only state, whoever was given the link holds it too; the hub knows
+what it needs to count uses, and neither room name nor newcomer. A newcomer seals KeyPackages to the link, and any
+member who may add adds them: the MLS engine has no external commits, and a link gives no key of the room.
+
+Whoever holds a link can come in by it, and so see what members see; it can also open what others sealed to the
+link, later too, if it comes by that. A link is to be kept as well as a membership.
+
+A member makes one with `Room.make_link`, commits `Room.state_with_link`, then sends the hub `Room.link_order`. A
+newcomer sends the hub `make_join_request`; members get it as an event, open it (`Room.open_join_request`) and stage
+the Add with `Room.state_after_join`.
+
+The URI also says how the room shows identities, since a newcomer sends along what opens its name only where every
+member sees every name.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar
+
+from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey, pad, unpad
+from mimi_mmr.crypto.secret import Secret
+from mimi_mmr.crypto.signing import SigningKey, expand_with_label
+from mimi_mmr.errors import InvalidUri, JoinRefused, ParseError, SealedBoxRejected
+from mimi_mmr.presentation import U32, U64, Fixed, Nested, Struct, Vector
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, OpenKeyPackage
+from mimi_mmr.protocol.room.link_orders import (
+    MAX_BOX,
+    MAX_LIFETIME,
+    MAX_USES,
+    JoinRequest,
+    JoinRequestTBS,
+    sign_join,
+)
+from mimi_mmr.protocol.room.policy import Identities
+from mimi_mmr.uris import CLIENT_PSEUDONYM, Kind, MimiUri
+
+SCHEME = "mimi-join:"
+SEED_SIZE = 32
+PADDING = 8192
+_PURPOSE = "join request"
+
+
+class LinkSeed(Secret):
+    """What a join link is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinLink:
+    """A link as it is given to people; whoever holds it may ask to join. Its keys are for this room only."""
+
+    room: MimiUri
+    identities: Identities
+    seed: LinkSeed
+
+    @property
+    def uri(self) -> str:
+        """The secret URI: 33 bytes in base64url, how identities are shown and then the seed."""
+        payload = bytes([self.identities]) + self.seed.reveal()
+        return f"{SCHEME}{self.room}?l={urlsafe_b64encode(payload).decode()}"
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @classmethod
+    def parse(cls, text: str) -> JoinLink:
+        """Read a link, in the one form that `uri` gives; raises `InvalidUri`."""
+        name, mark, encoded = text.removeprefix(SCHEME).partition("?l=")
+        if not text.startswith(SCHEME) or not mark:
+            raise InvalidUri(f"expected {SCHEME}<room uri>?l=<base64url>")
+        room = MimiUri.parse(name, Kind.ROOM)
+        try:
+            payload = urlsafe_b64decode(encoded.encode("ascii"))
+            link = cls(room, Identities(payload[0]), LinkSeed(payload[1:]))
+        except (binascii.Error, ValueError, IndexError):
+            raise InvalidUri(f"expected {SEED_SIZE + 1} bytes in base64url after ?l=") from None
+        if link.uri != text:
+            raise InvalidUri("the link is not in its one form")
+        return link
+
+    @property
+    def id(self) -> bytes:
+        """By which the hub knows it (32 bytes)."""
+        return self._expand("join link id")
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """What signs requests to join."""
+        return SigningKey.from_seed(self._expand("join link signature key"))
+
+    @property
+    def sealing_key(self) -> SealingKey:
+        """What they are sealed to (X25519)."""
+        return SealingKey(Kem.X25519, self._expand("join link sealing key"))
+
+    def _expand(self, label: str) -> bytes:
+        return expand_with_label(self.seed, label, self._context())
+
+    def _context(self) -> bytes:
+        return bytes([self.identities]) + str(self.room).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLink(Struct):
+    """A link as members know it, in the members-only state; `expiry` in seconds."""
+
+    seed: Annotated[bytes, Fixed(SEED_SIZE)] = field(repr=False)
+    creator: Annotated[MimiUri, CLIENT_PSEUDONYM]
+    expiry: Annotated[int, U64]
+    uses_left: Annotated[int, U32]
+
+    def link(self, room: MimiUri, identities: Identities) -> JoinLink:
+        """The link to give to people."""
+        return JoinLink(room, identities, LinkSeed(self.seed))
+
+    def check(self, now: float) -> None:
+        """Whether it may be used now; raises `JoinRefused`."""
+        if not (now < self.expiry <= now + MAX_LIFETIME) or not 0 < self.uses_left <= MAX_USES:
+            raise JoinRefused("the join link has expired, or is used up")
+
+    def used(self) -> LiveLink:
+        """With one use less."""
+        return replace(self, uses_left=max(0, self.uses_left - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Joiner(Struct):
+    """What a request to join seals: KeyPackages of one user, one a device, all under one pseudonym.
+
+    Where the room hides identities, identity link keys are zero.
+    """
+
+    LIMIT: ClassVar[int] = MAX_BOX
+    packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), MAX_BOX, MAX_CLIENTS)]
+
+
+def make_join_request(link: JoinLink, packages: Sequence[OpenKeyPackage]) -> JoinRequest:
+    """Ask to be added, with every device of one user at once; ValueError if it is above 128 KiB."""
+    if link.identities is not Identities.EVERYONE:
+        packages = [replace(package, identity_link_key=bytes(32)) for package in packages]
+    plaintext = pad(Joiner(tuple(packages)).to_bytes(), PADDING)
+    box = link.sealing_key.public.seal(_PURPOSE, link.id, plaintext)
+    return sign_join(JoinRequestTBS(link.room, link.id, box), link.signing_key)
+
+
+def open_join_request(link: JoinLink, box: SealedBox) -> tuple[OpenKeyPackage, ...]:
+    """What `make_join_request` sealed; raises `JoinRefused`."""
+    try:
+        packages = Joiner.from_bytes(unpad(link.sealing_key.open(_PURPOSE, link.id, box))).packages
+    except (SealedBoxRejected, ParseError) as error:
+        raise JoinRefused(f"the request to join: {error}") from None
+    if not packages:
+        raise JoinRefused("the request to join has no KeyPackage")
+    return packages

@@ -1,0 +1,93 @@
+"""What members share and nobody else may read: a room's name, its topic, its join links (MIMI: members-only state).
+
+It is sealed under a room secret that stands in the Tree Wrap root, and rides in a commit; the hub keeps the sealed
+bytes of each epoch as it keeps the policy. Every sealing draws the room secret anew, so an earlier state does not
+open under the current secret, and a hub that serves one is found out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mimi_mmr.crypto.sealing import pad, unpad
+from mimi_mmr.crypto.secret import Secret
+from mimi_mmr.crypto.signing import expand_with_label
+from mimi_mmr.errors import ParseError, SealedBoxRejected, StateRejected
+from mimi_mmr.presentation import U8, U64, Nested, Opaque, Struct, Text, Vector
+from mimi_mmr.protocol.room.join_links import LiveLink
+from mimi_mmr.protocol.room.link_orders import MAX_LINKS
+from mimi_mmr.protocol.room.requests import MAX_SEALED_STATE
+from mimi_mmr.uris import ROOM, MimiUri
+
+VERSION = 1
+PADDING = 256
+STATE_SECRET = "state"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
+_ZERO_NONCE = bytes(12)
+
+
+class StateSecret(Secret):
+    """The room secret that a members-only state is sealed under; it seals once."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersOnlyState(Struct):
+    """Any member may change it, as any member may speak: it claims nothing that a right hangs on."""
+
+    LIMIT: ClassVar[int] = MAX_SEALED_STATE
+    version: Annotated[int, U8] = VERSION
+    name: Annotated[str, Text(256)] = ""
+    topic: Annotated[str, Text(1024)] = ""
+    links: Annotated[tuple[LiveLink, ...], Vector(Nested(LiveLink), count=MAX_LINKS)] = field(
+        default=(), repr=False
+    )
+
+    def with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
+        """The state with one more join link, and without those that have expired."""
+        links = (one for one in self.links if one.expiry > now)
+        return replace(self, links=(*links, live))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedState(Struct):
+    """As the hub keeps it: the epoch that it was sealed for, and the ciphertext with its tag."""
+
+    LIMIT: ClassVar[int] = MAX_SEALED_STATE
+    epoch: Annotated[int, U64]
+    ciphertext: Annotated[bytes, Opaque(MAX_SEALED_STATE)]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedStateAAD(Struct):
+    """What the ciphertext is bound to."""
+
+    room: Annotated[MimiUri, ROOM]
+    epoch: Annotated[int, U64]
+
+
+def seal_state(state: MembersOnlyState, secret: StateSecret, room: MimiUri, epoch: int) -> bytes:
+    """Seal for the epoch that begins with the commit; AES-256-GCM, padded to a multiple of 256 bytes."""
+    # The nonce may be fixed: the secret is drawn for this very state, and two members who race draw two.
+    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
+    aad = SealedStateAAD(room, epoch).to_bytes()
+    sealed = cipher.encrypt(_ZERO_NONCE, pad(state.to_bytes(), PADDING), aad)
+    return SealedState(epoch, sealed).to_bytes()
+
+
+def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnlyState:
+    """Open what `seal_state` made; raises `StateRejected`."""
+    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
+    try:
+        box = SealedState.from_bytes(sealed)
+        aad = SealedStateAAD(room, box.epoch).to_bytes()
+        state = MembersOnlyState.from_bytes(unpad(cipher.decrypt(_ZERO_NONCE, box.ciphertext, aad)))
+    except InvalidTag:
+        raise StateRejected("the members-only state does not open under the room's secret") from None
+    except (ParseError, SealedBoxRejected) as error:
+        raise StateRejected(f"the members-only state is malformed: {error}") from None
+    if state.version != VERSION:
+        raise StateRejected(f"expected a members-only state of version {VERSION}, got {state.version}")
+    return state

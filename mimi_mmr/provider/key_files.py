@@ -1,0 +1,164 @@
+"""What a provider keeps on disk: its keys and CA, the roots of others, its databases' files.
+
+Each is looked at when the provider starts. What is not there and can't be made, or could be read by others, is
+named; nothing that exists is ever replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+from cryptography import x509
+
+from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.crypto.sealing import Kem, SealingKey
+from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
+from mimi_mmr.provider.settings import Settings
+from ohttp_relay.keys import KeyRing
+
+_SQLITE = b"SQLite format 3\0"
+
+
+def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
+    """Read a key of `size` bytes, made on first use; readable by the provider alone."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make() if make else os.urandom(size))
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: readable by others; expected mode 600")
+    data = path.read_bytes()
+    if len(data) != size:
+        raise ConfigError(f"{path}: expected {size} bytes")
+    return data
+
+
+def sealing_key(path: Path) -> SealingKey:
+    """A hybrid HPKE key, made on first use."""
+    return SealingKey(Kem.X_WING, secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
+
+
+def key_ring(directory: Path) -> KeyRing:
+    """The gateway's keys, made on first use."""
+    if directory.exists():
+        return KeyRing.load(directory)
+    ring = KeyRing.generate()
+    ring.save(directory)
+    return ring
+
+
+def authority(settings: Settings) -> CertificateAuthority:
+    """The CA in `data_dir`, which has to be there."""
+    path = settings.data_dir / "ca.pem"
+    if not path.exists():  # never made here: a new one would orphan every device that the old one certified
+        command = _command_for_ca(settings)
+        raise ConfigError(
+            f"data_dir: no {path}; restore it from your backup, or make a new CA with: {command}"
+        )
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: readable by others; expected mode 600")
+    try:
+        return CertificateAuthority.load(settings.domain, path.read_bytes())
+    except MmrError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
+    """The roots in `trust_dir`, of every peer and of this provider itself."""
+    roots: dict[str, tuple[x509.Certificate, ...]] = {}
+    for path in sorted(settings.trust_dir.glob("*.pem")):
+        try:
+            roots |= TrustAnchors.from_pem({path.stem: path.read_bytes()}).roots
+        except InvalidUri:
+            raise ConfigError(f"trust_dir: {path}: expected a provider's domain as its name") from None
+        except CertificateRejected:
+            raise ConfigError(f"trust_dir: {path}: expected certificates in PEM") from None
+        except OSError as error:
+            raise ConfigError(f"trust_dir: {path}: {error.strerror}") from None
+    for peer in settings.peers:
+        if peer not in roots:
+            raise ConfigError(f"peers.{peer}: no {settings.trust_dir / peer}.pem; ask its operator for it")
+    if settings.domain not in roots:
+        path = settings.trust_dir / settings.domain
+        raise ConfigError(
+            f"trust_dir: no {path}.pem; it is the certificate in {settings.data_dir / 'ca.pem'}"
+        )
+    if ca.root not in roots[settings.domain]:
+        raise ConfigError(
+            f"trust_dir: {settings.domain}.pem is not the root of {settings.data_dir / 'ca.pem'}"
+        )
+    return TrustAnchors(roots)
+
+
+def _command_for_ca(settings: Settings) -> str:
+    command = f"mimi-mmr ca {settings.domain}"
+    for option, path in (("data", settings.data_dir), ("trust", settings.trust_dir)):
+        command += f" --{option}-dir {path}" if path != Path(option) else ""
+    return command
+
+
+def prepare_database(url: str) -> None:
+    """Make a SQLite database's file before SQLite does, readable by the provider alone, as its key files are.
+
+    SQLite gives the files beside it (-wal, -shm) the same mode. Raises `ConfigError` for a path that can't be used.
+    """
+    path = _sqlite_path(url)
+    if path is None or not path.parent.is_dir():
+        return  # opening it says what is wrong
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a directory; expected a file")
+        if not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with path.open("r+b") as file:
+            if file.read(len(_SQLITE)) not in (b"", _SQLITE):
+                raise ConfigError(f"{path} is not a SQLite database")
+        for there in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            mode = there.stat().st_mode & 0o777 if there.exists() else 0
+            if mode & 0o007:
+                there.chmod(mode & 0o770)
+    except OSError as error:
+        raise ConfigError(f"the database can't be opened: {path}: {error.strerror}") from None
+
+
+def place_of(url: str) -> str:
+    """Where a database is, without what may be secret, for an error's end; "" if there is nothing to say."""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return ""
+    if parsed.get_backend_name() == "postgresql":
+        return f": {parsed.database or ''} at {parsed.host or 'localhost'}:{parsed.port or 5432}"
+    return ""
+
+
+def _sqlite_path(url: str) -> Path | None:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database.startswith("file:"):
+        return None
+    return Path(parsed.database)
+
+
+def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
+    """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`.
+
+    Raises `FileExistsError` with the name of the file that there is already; nothing is replaced.
+    """
+    root = trust_dir / f"{domain}.pem"
+    for taken in (path, root):
+        if taken.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(taken))
+    made = CertificateAuthority.create(domain, now)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(made.to_pem())
+    with root.open("xb") as file:
+        file.write(made.root_pem())
+    return made

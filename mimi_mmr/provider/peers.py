@@ -1,0 +1,215 @@
+"""Other providers: their signed keys, and signed requests to and from them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import ssl
+import time
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.crypto.signing import SigningKey, verify
+from mimi_mmr.errors import (
+    CertificateRejected,
+    MmrError,
+    PeerError,
+    PeerRefused,
+    SignatureRejected,
+    Unauthorized,
+)
+from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
+from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
+from mimi_mmr.provider.record import Recorder
+from ohttp_relay.errors import OhttpError
+from ohttp_relay.transport import AUTO_HEADERS, read_limited
+
+CLOCK_SKEW = 300
+KEYS_PATH = "/.well-known/mimi-mmr-provider"
+MAX_ANSWER = 1 << 22
+REFRESH_SECONDS = 600.0
+DOCUMENT_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+CONNECTIONS_PER_PEER = 16
+# Said of the request itself; what else a peer may answer can pass with time, or with a setting.
+REFUSALS = (400, 403, 404, 409, 413)
+
+log = logging.getLogger(__name__)
+
+
+class Peers:
+    """Providers by domain. What they say is believed as far as their CA signed it."""
+
+    def __init__(
+        self,
+        domain: str,
+        urls: Mapping[str, str],
+        trust: TrustAnchors,
+        key: SigningKey,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        source_address: str | None = None,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Know peers at `urls` (domain -> base URL); sign as `domain` with `key`."""
+        self.domain = domain
+        self.urls = dict(urls)
+        self._trust = trust
+        self._key = key
+        self._recorder = recorder
+        self._clock = clock
+        self._own: ProviderKeys | None = None
+        self._known: dict[str, tuple[float, ProviderKeys]] = {}
+        self._signers: dict[str, bytes] = {}
+        self._silent: dict[str, float] = {}
+        local = (source_address, 0) if source_address else None
+        connector = aiohttp.TCPConnector(
+            ssl=ssl_context or True, local_addr=local, limit_per_host=CONNECTIONS_PER_PEER, limit=0
+        )
+        timeout = aiohttp.ClientTimeout(total=30)
+        jar = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+
+    def publish(self, own: ProviderKeys) -> None:
+        """Set this provider's own document."""
+        self._own = own
+
+    @property
+    def own(self) -> ProviderKeys:
+        """This provider's own document."""
+        if self._own is None:
+            raise PeerError("this provider has not published its keys yet")
+        return self._own
+
+    async def close(self) -> None:
+        """Close connections to peers."""
+        await self._session.close()
+
+    async def keys(self, domain: str) -> ProviderKeysTBS:
+        """A provider's verified keys; raises `PeerError` or a subclass of `IdentityError`."""
+        return (await self.document(domain)).keys
+
+    async def document(self, domain: str) -> ProviderKeys:
+        """A provider's signed keys, fetched when first needed and refreshed by and by."""
+        if domain == self.domain:
+            return self.own
+        now = self._clock()
+        fetched, document = self._known.get(domain, (0.0, None))
+        if document is None or fetched + REFRESH_SECONDS < now or document.keys.expiry <= now:
+            document = ProviderKeys.from_bytes(await self._get(domain, KEYS_PATH))
+            document.verify(domain, self._trust, now)
+            self._signers[domain] = self._trust.verify_provider(domain, document.chain, now)
+            self._known[domain] = (now, document)
+        return document
+
+    async def documents(self) -> list[ProviderKeys]:
+        """Every known provider's signed keys; one that can't be had in time is left out, and logged."""
+        found = await asyncio.gather(*(self._document_or_none(domain) for domain in sorted(self.urls)))
+        return [self.own, *(document for document in found if document is not None)]
+
+    async def _document_or_none(self, domain: str) -> ProviderKeys | None:
+        """What is known if it is still valid, rather than nothing; a silent peer is not asked again at once."""
+        now = self._clock()
+        _, known = self._known.get(domain, (0.0, None))
+        usable = known if known is not None and known.keys.expiry > now else None
+        if self._silent.get(domain, 0.0) > now:
+            return usable
+        try:
+            return await asyncio.wait_for(self.document(domain), DOCUMENT_SECONDS)
+        except (MmrError, TimeoutError) as error:
+            self._silent[domain] = now + SILENT_SECONDS
+            reason = _reason(error)
+            log.warning("no keys of peer %s: %s", domain, reason)
+            return usable
+
+    def asset_origins(self) -> set[str]:
+        """Asset hosts that this provider's and its peers' documents name, as far as they are known now."""
+        known = [self.own, *(document for _, document in self._known.values())]
+        return {document.keys.asset_origin for document in known} - {""}
+
+    async def send(self, domain: str, endpoint: str, body: bytes) -> bytes:
+        """POST a signed request; the answer's body. Raises `PeerError` for anything but success."""
+        content = PeerRequestTBS(self.domain, domain, endpoint, int(self._clock()), body)
+        request = PeerRequest(content, self._key.sign("PeerRequestTBS", content.to_bytes()))
+        data = request.to_bytes()
+        self._recorder.write("hub", "out", peer=domain, method="POST", path=f"/v1/{endpoint}", body=data)
+        return await self._call("POST", domain, f"/v1/{endpoint}", data)
+
+    async def receive(self, data: bytes, endpoint: str) -> tuple[str, bytes]:
+        """Verify a peer's request: its domain and body. Raises `Unauthorized` or `ParseError`."""
+        request = PeerRequest.from_bytes(data)
+        content = request.content
+        if content.recipient != self.domain or content.endpoint != endpoint:
+            raise Unauthorized("the peer's request is for another provider or endpoint")
+        if abs(self._clock() - content.issued) > CLOCK_SKEW:
+            raise Unauthorized("the peer's request is too old")
+        if content.sender not in self.urls:
+            raise Unauthorized("the sender is not a configured peer")
+        await self.document(content.sender)
+        signer = self._signers[content.sender]
+        try:
+            verify(signer, "PeerRequestTBS", content.to_bytes(), request.signature, by="peer's request")
+        except SignatureRejected as error:
+            raise Unauthorized(str(error)) from None
+        return content.sender, content.body
+
+    async def _get(self, domain: str, path: str) -> bytes:
+        return await self._call("GET", domain, path, None)
+
+    async def _call(self, method: str, domain: str, path: str, data: bytes | None) -> bytes:
+        if domain not in self.urls:
+            raise PeerError(f"{domain} is not a configured peer")
+        try:
+            async with self._session.request(
+                method,
+                self.urls[domain] + path,
+                data=None if data is None else io.BytesIO(data),
+                allow_redirects=False,
+                skip_auto_headers=AUTO_HEADERS,
+            ) as answer:
+                if answer.status in REFUSALS:
+                    raise PeerRefused(f"{domain} refuses the request with status {answer.status}")
+                if answer.status not in (200, 201):
+                    raise _NoAnswer(domain, f"it answers with status {answer.status}")
+                return await read_limited(answer.content, MAX_ANSWER, answer.content_length)
+        except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
+            raise _NoAnswer(domain, _cause(error)) from None
+
+
+class _NoAnswer(PeerError):
+    """No answer of a peer that is any good. `cause` is one of this module's own phrases: no address is in it."""
+
+    def __init__(self, domain: str, cause: str) -> None:
+        super().__init__(f"no answer of {domain}: {cause}")
+        self.cause = cause
+
+
+def _cause(error: Exception) -> str:
+    """What is in the way, so that an operator knows where to look."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its TLS certificate is not trusted (see tls.ca)"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name is not resolved"
+        case aiohttp.ClientSSLError():
+            return "it does not speak TLS as expected"
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return "the connection is refused"
+        case aiohttp.ClientConnectorError():
+            return "it can't be reached"
+        case TimeoutError():
+            return "it does not answer in time"
+    return type(error).__name__
+
+
+def _reason(error: MmrError | TimeoutError) -> str:
+    """For a log line: fixed words only."""
+    if isinstance(error, _NoAnswer):
+        return error.cause
+    if isinstance(error, CertificateRejected):
+        return "its keys are not signed by the CA in trust_dir"
+    return error.code if isinstance(error, MmrError) else "it does not answer in time"

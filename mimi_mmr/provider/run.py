@@ -1,0 +1,185 @@
+"""Serving an application until a signal: TLS, a socket of one's own or one that was passed, graceful shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from mimi_mmr.errors import ConfigError
+from mimi_mmr.provider.settings import ServerTls, activated_socket
+from ohttp_relay.transport import abort
+
+DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
+RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll
+SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that: so long once more after it has cancelled what is left
+STOP_SECONDS = 10.0  # no stop takes longer; the README says so
+HEALTH = "/health"
+BEGUN = web.RequestKey("mimi_mmr.begun", bool)
+
+_T = TypeVar("_T")
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run on uvloop, where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def server_tls(tls: ServerTls) -> ssl.SSLContext:
+    """TLS 1.3 for a server; raises `ConfigError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError):
+        raise ConfigError("tls: certificate and key are not a matching PEM pair") from None
+    return context
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's prompt on the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
+    """Serve `app`; raises `ConfigError` when the address can't be used."""
+    context = server_tls(tls)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        descriptor = activated_socket(where)
+        if descriptor is not None:
+            opened = socket.socket(fileno=os.dup(descriptor))
+            site: web.BaseSite = web.SockSite(runner, opened, ssl_context=context)
+        else:
+            host, _, port = where.rpartition(":")
+            site = web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context)
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise ConfigError(f"listen: {where}: {error.strerror}") from None
+    return runner
+
+
+class Drain:
+    """Requests in flight, and how they end when the server stops: finished, if that does not take too long.
+
+    While they are being finished nothing new is accepted but health checks, which are told so.
+    """
+
+    def __init__(self, relayed: str | None = None) -> None:
+        """Requests whose path begins with `relayed` wait for another server, and have less time to end."""
+        self._relayed = relayed
+        self._stopping = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._patience: set[asyncio.Timeout] = set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def stop(self) -> None:
+        """Refuse what comes from now on, and give relayed requests their last seconds."""
+        self._stopping = True
+        end = asyncio.get_running_loop().time() + RELAYED_SECONDS
+        for patience in self._patience:
+            patience.reschedule(end)
+        if not self._in_flight:
+            self._idle.set()
+
+    async def finished(self) -> None:
+        """Until no request is in flight, or their time is over."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+        except TimeoutError:
+            return  # what is left is broken off with its connection
+
+    @web.middleware
+    async def watch(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Handle a request, as a middleware does."""
+        if request.path == HEALTH:
+            return await handler(request)
+        if self._stopping:
+            return _unavailable()
+        self._in_flight += 1
+        try:
+            if self._relayed is None or not request.path.startswith(self._relayed):
+                return await handler(request)
+            return await self._watch_relayed(request, handler)
+        finally:
+            self._in_flight -= 1
+            if self._stopping and not self._in_flight:
+                self._idle.set()
+
+    async def _watch_relayed(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._patience.add(patience)
+                return await handler(request)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            if request.get(BEGUN):  # its head is out: only a broken connection says that it is not whole
+                abort(request)
+            return _unavailable()
+        finally:
+            self._patience.discard(patience)
+
+
+async def mark_begun(request: web.BaseRequest, _: web.StreamResponse) -> None:
+    """For `on_response_prepare`: remember that the head of an answer is out."""
+    if isinstance(request, web.Request):
+        request[BEGUN] = True
+
+
+def health(drain: Drain) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The handler of health checks."""
+
+    async def handle(_: web.Request) -> web.Response:
+        if drain.stopping:
+            return web.json_response({"status": "stopping"}, status=503)
+        return web.json_response({"status": "ok"})
+
+    return handle
+
+
+def _unavailable() -> web.Response:
+    response = web.Response(status=503, text="this server is about to stop")
+    response.force_close()
+    return response
+
+
+async def until_signalled(ready: Callable[[], None] | None = None) -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if ready is not None:
+        ready()
+    await stop.wait()
+
+
+def announce(runner: web.AppRunner, name: str) -> None:
+    """Say on stdout, in one line, that requests are served, and where."""
+    addresses = ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses)
+    sys.stdout.write(f"{name} serves on {addresses}\n")
+    sys.stdout.flush()

@@ -1,0 +1,261 @@
+"""A provider's accounts: its users, their devices, their connection packages, and requests that wait for them."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mimi_mmr.crypto.secret import AccessToken
+from mimi_mmr.errors import NotAllowed, QueueFull, Unauthorized
+from mimi_mmr.protocol.accounts import PackageCount, PackagesLeft, access_token_hash
+from mimi_mmr.protocol.connections import ConnectionPackage
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS
+from mimi_mmr.provider.store.database import Database, insert_new
+from mimi_mmr.provider.store.tables import connection_packages, connection_requests, devices, users
+from mimi_mmr.uris import MimiUri
+
+MAX_DEVICES = MAX_CLIENTS
+MAX_PACKAGES = 200
+MAX_REQUESTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device of an account, as it registers: its name, its 32-byte key, its access token."""
+
+    uri: MimiUri
+    public_key: bytes
+    token: AccessToken
+
+    def row(self, user: MimiUri) -> dict[str, object]:
+        """What is stored of it; of the token no more than its hash."""
+        return {
+            "device": str(self.uri),
+            "uri": str(user),
+            "public_key": self.public_key,
+            "token_hash": access_token_hash(self.token),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token has been found to be of."""
+
+    user: MimiUri
+    device: MimiUri
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """A sealed connection request, as deposited."""
+
+    id: int
+    deposit: bytes
+
+
+class AccountStore:
+    """Accounts of one provider."""
+
+    def __init__(self, database: Database) -> None:
+        """Over the accounts' own database."""
+        self._database = database
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- accounts and devices ------------------------------------------------------------------------
+
+    async def register(self, user: MimiUri, device: Device) -> None:
+        """A new account with its first device; the very same one again changes nothing.
+
+        Raises `NotAllowed` if one of the names is taken: a closed account keeps its name.
+        """
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(sa.insert(users).values(uri=str(user), open=True))
+                await connection.execute(sa.insert(devices).values(device.row(user)))
+        except sa.exc.IntegrityError:
+            async with self._database.read() as connection:
+                if not await _is_registered(connection, user, device):
+                    raise NotAllowed("this name is taken") from None
+
+    async def authenticate(self, user: MimiUri, token: AccessToken) -> Caller:
+        """Whose token this is; raises `Unauthorized`, the same for an unknown user and a wrong token.
+
+        Both find no row in the same index, by the hash of a token that nobody chose.
+        """
+        wanted = access_token_hash(token)
+        async with self._database.read() as connection:
+            found = await connection.execute(sa.select(devices).where(devices.c.token_hash == wanted))
+            row = found.one_or_none()
+        given = str(user).encode() + wanted
+        stored = b"" if row is None else row.uri.encode() + row.token_hash
+        if row is None or not hmac.compare_digest(stored, given):
+            raise Unauthorized("no such account, or not its token")
+        return Caller(user, MimiUri.parse(row.device), row.public_key)
+
+    async def add_device(self, caller: Caller, device: Device) -> None:
+        """A further device; the very same one again changes nothing.
+
+        Raises `NotAllowed` if its name is taken, by anybody, or the account has as many as it may have.
+        """
+        async with self._database.write() as connection:
+            await _lock(connection, caller)
+            if await _is_registered(connection, caller.user, device):
+                return
+            if len(await _devices(connection, caller.user)) >= MAX_DEVICES:
+                raise NotAllowed(f"an account has at most {MAX_DEVICES} devices")
+            if not await insert_new(connection, devices, device.row(caller.user)):
+                raise NotAllowed("this device name is taken, or its token is another device's")
+
+    async def devices(self, user: MimiUri) -> list[MimiUri]:
+        """An account's devices, by name."""
+        async with self._database.read() as connection:
+            return sorted(MimiUri.parse(uri) for uri in await _devices(connection, user))
+
+    async def remove_device(self, caller: Caller, device: MimiUri) -> None:
+        """A device goes, and with it its token and its connection packages; if it is not there, nothing.
+
+        Raises `NotAllowed` for the last one.
+        """
+        async with self._database.write() as connection:
+            await _lock(connection, caller)
+            present = await _devices(connection, caller.user)
+            if str(device) not in present:
+                return  # gone before: a retry after a lost answer
+            if len(present) == 1:
+                raise NotAllowed("an account keeps its last device; close the account instead")
+            for table in (devices, connection_packages):
+                await connection.execute(sa.delete(table).where(table.c.device == str(device)))
+
+    async def close_account(self, caller: Caller) -> None:
+        """Everything of an account goes, but for the fact that its name is taken."""
+        async with self._database.write() as connection:
+            await _lock(connection, caller)
+            for table in (connection_packages, connection_requests, devices):
+                await connection.execute(sa.delete(table).where(table.c.uri == str(caller.user)))
+            closing = sa.update(users).where(users.c.uri == str(caller.user))
+            await connection.execute(closing.values(open=False))
+
+    # --- connection packages -------------------------------------------------------------------------
+
+    async def publish(self, caller: Caller, packages: Sequence[ConnectionPackage]) -> None:
+        """Add connection packages of the calling device; raises `QueueFull` above the account's bound."""
+        rows = [
+            {
+                "uri": str(caller.user),
+                "device": str(caller.device),
+                "package": package.to_bytes(),
+                "last_resort": package.content.last_resort,
+                "expiry": package.content.expiry,
+            }
+            for package in packages
+        ]
+        if not rows:
+            return
+        count = sa.select(sa.func.count()).where(connection_packages.c.uri == str(caller.user))
+        async with self._database.write() as connection:
+            await _lock(connection, caller)
+            if (await connection.scalar(count) or 0) + len(rows) > MAX_PACKAGES:
+                raise QueueFull(f"an account holds at most {MAX_PACKAGES} connection packages")
+            await connection.execute(sa.insert(connection_packages), rows)
+
+    async def withdraw_packages(self, caller: Caller) -> None:
+        """All of an account's packages go, whichever device published them."""
+        table = connection_packages
+        async with self._database.write() as connection:
+            await _lock(connection, caller)
+            await connection.execute(sa.delete(table).where(table.c.uri == str(caller.user)))
+
+    async def packages_left(self, caller: Caller, now: float) -> PackagesLeft:
+        """How many packages there are that somebody may still be given."""
+        table = connection_packages
+        valid = sa.and_(table.c.uri == str(caller.user), table.c.expiry > int(now))
+        query = sa.select(table.c.device, table.c.last_resort, table.c.expiry).where(valid)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        left = [(last_resort, expiry) for _, last_resort, expiry in rows]
+        own = [(last_resort, expiry) for device, last_resort, expiry in rows if device == str(caller.device)]
+        return PackagesLeft(_count(own), _count(left))
+
+    async def take_package(self, user: MimiUri, now: float) -> bytes | None:
+        """A one-time package, which is then gone, or else the last resort, or else None."""
+        table = connection_packages
+        valid = sa.and_(table.c.uri == str(user), table.c.expiry > now)
+        oldest = sa.select(table).where(valid).order_by(table.c.last_resort, table.c.id).limit(1)
+        async with self._database.write() as connection:
+            row = (await connection.execute(oldest.with_for_update())).one_or_none()
+            if row is None:
+                return None
+            if not row.last_resort:
+                await connection.execute(sa.delete(table).where(table.c.id == row.id))
+            return bytes(row.package)
+
+    async def expire(self, now: float) -> None:
+        """Drop packages that nobody is given any more, so that they don't fill their account."""
+        async with self._database.write() as connection:
+            table = connection_packages
+            await connection.execute(sa.delete(table).where(table.c.expiry <= now))
+
+    # --- connection requests -------------------------------------------------------------------------
+
+    async def deposit(self, user: MimiUri, request: bytes) -> None:
+        """Keep a sealed request. An unknown user, or a full inbox, looks like any other to the depositor."""
+        table = connection_requests
+        waiting = sa.select(sa.func.count()).where(table.c.uri == str(user)).scalar_subquery()
+        addressee = sa.select(users.c.uri, sa.literal(request)).where(
+            users.c.uri == str(user), users.c.open, waiting < MAX_REQUESTS
+        )
+        async with self._database.write() as connection:  # one statement, whatever comes of it
+            await connection.execute(sa.insert(table).from_select(["uri", "deposit"], addressee))
+
+    async def requests(self, user: MimiUri) -> list[WaitingRequest]:
+        """What waits for a user, oldest first."""
+        table = connection_requests
+        query = sa.select(table).where(table.c.uri == str(user)).order_by(table.c.id)
+        async with self._database.read() as connection:
+            return [WaitingRequest(row.id, row.deposit) for row in await connection.execute(query)]
+
+    async def forget_request(self, user: MimiUri, number: int) -> None:
+        """Drop a request that its user has dealt with."""
+        table = connection_requests
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(table).where(table.c.uri == str(user), table.c.id == number))
+
+
+async def _lock(connection: AsyncConnection, caller: Caller) -> None:
+    """Hold the account, so that its devices do not change meanwhile; `Unauthorized` if the caller is gone."""
+    account = sa.select(users.c.uri).where(users.c.uri == str(caller.user), users.c.open).with_for_update()
+    is_open = await connection.scalar(account) is not None
+    if not is_open or str(caller.device) not in await _devices(connection, caller.user):
+        raise Unauthorized("no such account, or not its token")
+
+
+async def _devices(connection: AsyncConnection, user: MimiUri) -> set[str]:
+    return set(await connection.scalars(sa.select(devices.c.device).where(devices.c.uri == str(user))))
+
+
+async def _is_registered(connection: AsyncConnection, user: MimiUri, device: Device) -> bool:
+    query = sa.select(devices).where(devices.c.device == str(device.uri))
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return False
+    wanted = device.row(user)
+    same = [hmac.compare_digest(_bytes(wanted[name]), _bytes(row._mapping[name])) for name in wanted]
+    return all(same)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _count(packages: Sequence[tuple[bool, int]]) -> PackageCount:
+    last_resorts = sum(last_resort for last_resort, _ in packages)
+    expiry = min((expiry for _, expiry in packages), default=None)
+    return PackageCount(len(packages) - last_resorts, last_resorts, expiry)

@@ -1,0 +1,341 @@
+"""What a provider keeps for nobody in particular: queues, shelves of KeyPackage sets, and what it has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
+from mimi_mmr.protocol.key_packages import (
+    MAX_SET_LIFETIME,
+    MAX_SETS,
+    KeyPackageSet,
+    SetUpload,
+    SetUploadTBS,
+    ShelfEntry,
+    ShelfOrder,
+    ShelfOrderKind,
+    ShelfReport,
+)
+from mimi_mmr.protocol.queues import QueuedMessage, QueuePage
+from mimi_mmr.provider.store.database import Database, Row, insert_new, insert_or_lock
+from mimi_mmr.provider.store.tables import (
+    key_package_sets,
+    queue_count,
+    queue_messages,
+    queues,
+    shelves,
+    transactions,
+)
+
+DAY = 86400
+MAX_QUEUE_BYTES = 64 << 20
+MAX_QUEUES = 1_000_000
+MAX_QUEUE_AGE = 30 * DAY
+TRANSACTION_LIFETIME = 7 * DAY
+
+
+class DeliveryStore:
+    """Queues and shelves of one provider."""
+
+    def __init__(
+        self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES, max_queues: int = MAX_QUEUES
+    ) -> None:
+        """Over the deliveries' own database."""
+        self._database = database
+        self._max_queues = max_queues
+        self._max_queue_bytes = max_queue_bytes
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- queues --------------------------------------------------------------------------------------
+
+    async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
+        """A new, empty queue; creating it again changes nothing. Raises `QueueFull` above the provider's bound."""
+        values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
+        async with self._database.write() as connection:
+            if await insert_new(connection, queues, values) and not await self._count_one(connection):
+                raise QueueFull(f"this provider keeps at most {self._max_queues} queues")
+
+    async def _count_one(self, connection: AsyncConnection) -> bool:
+        """Count a queue that was just made, unless there are too many.
+
+        The count is locked after the queue here and in `delete_queue`, and held until the end of the transaction,
+        which is next: nobody who holds it waits for anything.
+        """
+        more = sa.update(queue_count).values(count=queue_count.c.count + 1)
+        more = more.where(queue_count.c.count < self._max_queues)
+        if (await connection.execute(more)).rowcount:
+            return True
+        if await connection.scalar(sa.select(queue_count.c.count)) is not None:
+            return False
+        there = (
+            await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
+        )  # this one included
+        if await insert_new(connection, queue_count, {"row": 1, "count": there}):
+            return there <= self._max_queues
+        return (await connection.execute(more)).rowcount == 1  # somebody else was first
+
+    async def delete_queue(self, queue: bytes) -> None:
+        """Forget a queue and all in it; if there is none, nothing."""
+        async with self._database.write() as connection:
+            this = queues.c.id == queue
+            # The queue is locked before its messages, as everywhere, so that nobody waits in a circle.
+            if await connection.scalar(sa.select(queues.c.id).where(this).with_for_update()) is None:
+                return
+            await connection.execute(sa.delete(queue_messages).where(queue_messages.c.queue == queue))
+            await connection.execute(sa.delete(queues).where(this))
+            await connection.execute(sa.update(queue_count).values(count=queue_count.c.count - 1))
+
+    async def put(
+        self, wanted: Sequence[bytes], message: bytes, transaction: bytes, now: float
+    ) -> list[bytes]:
+        """One message into several queues, once for each transaction; gives the queues that it reached.
+
+        A queue above its bound counts the message as lost, so that its collector learns of it.
+        """
+        async with self._database.write() as connection:
+            if not await _first_time(connection, transaction, now + TRANSACTION_LIFETIME):
+                return []
+            unique = sorted(set(wanted))  # sorted, so that two transactions can't wait for each other
+            return [queue for queue in unique if await self._append(connection, queue, message, now)]
+
+    async def deposit(self, queue: bytes, message: bytes, now: float) -> None:
+        """An anonymous deposit in a reply inbox; raises `UnknownQueue` or `QueueFull`."""
+        async with self._database.write() as connection:
+            row = (await connection.execute(sa.select(queues).where(queues.c.id == queue))).one_or_none()
+            if row is None or not row.accepts_deposits:
+                raise UnknownQueue("no such reply inbox")
+            if not await self._append(connection, queue, message, now):
+                raise QueueFull("the reply inbox is full")
+
+    async def _append(self, connection: AsyncConnection, queue: bytes, message: bytes, now: float) -> bool:
+        row = (
+            await connection.execute(sa.select(queues).where(queues.c.id == queue).with_for_update())
+        ).one_or_none()
+        if row is None:
+            return False
+        change = sa.update(queues).where(queues.c.id == queue)
+        if row.size + len(message) > self._max_queue_bytes:
+            await connection.execute(change.values(lost=row.lost + 1))
+            return False
+        values = {"queue": queue, "sequence": row.next_sequence, "message": message, "received": int(now)}
+        await connection.execute(sa.insert(queue_messages).values(values))
+        await connection.execute(
+            change.values(next_sequence=row.next_sequence + 1, size=row.size + len(message))
+        )
+        return True
+
+    async def collect(self, queue: bytes, acknowledged: int, limit: int) -> QueuePage:
+        """Drop what is acknowledged, give what follows, oldest first; raises `UnknownQueue`."""
+        table = queue_messages.c
+        async with self._database.write() as connection:
+            row = (
+                await connection.execute(sa.select(queues).where(queues.c.id == queue).with_for_update())
+            ).one_or_none()
+            if row is None:
+                raise UnknownQueue("no such queue")
+            old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
+            freed = await connection.scalar(sa.select(sa.func.sum(sa.func.length(table.message))).where(old))
+            if freed is not None:
+                await connection.execute(sa.delete(queue_messages).where(old))
+                await connection.execute(
+                    sa.update(queues).where(queues.c.id == queue).values(size=row.size - freed)
+                )
+            query = sa.select(table.sequence, table.message).where(table.queue == queue)
+            found = await connection.execute(query.order_by(table.sequence).limit(limit))
+            return QueuePage(row.lost, tuple(QueuedMessage(number, message) for number, message in found))
+
+    # --- shelves -------------------------------------------------------------------------------------
+
+    async def upload(self, upload: SetUpload) -> None:
+        """Put a verified upload on its shelf; the very same one again changes nothing, whatever became of the set.
+
+        Raises `NotAllowed` if the shelf has another key or is closed.
+        """
+        content = upload.content
+        async with self._database.write() as connection:
+            shelf = await _lock_or_make(connection, content.shelf, upload.upload_public_key)
+            _check_shelf(shelf, upload.upload_public_key)
+            await _keep_until(connection, content.shelf, content.expiry)
+            # Remembered as long as the set is good: once it was given or taken back, nobody can put it there again.
+            if not await _first_time(connection, b"upload" + content.to_bytes(), content.expiry):
+                return
+            count = sa.select(sa.func.count()).where(key_package_sets.c.shelf == content.shelf)
+            if (await connection.scalar(count) or 0) >= MAX_SETS:
+                raise QueueFull(f"a shelf holds at most {MAX_SETS} KeyPackage sets")
+            await self._put_set(connection, content)
+
+    async def _put_set(self, connection: AsyncConnection, content: SetUploadTBS) -> None:
+        given = {
+            "key_packages": content.key_packages.to_bytes(),
+            "last_resort": content.last_resort,
+            "expiry": content.expiry,
+        }
+        key = {"shelf": content.shelf, "serial": content.serial, "uses": 0}
+        if await insert_new(connection, key_package_sets, key | given):
+            return
+        same = _same_set(content.shelf, content.serial)
+        row = (await connection.execute(sa.select(key_package_sets).where(same))).one()
+        if any(getattr(row, name) != value for name, value in given.items()):
+            raise NotAllowed("another set lies on the shelf under this serial")
+
+    async def order(self, order: ShelfOrder, expiry: float) -> ShelfReport:
+        """Carry out a verified order, once until `expiry`, and tell what is there then.
+
+        Raises `NotAllowed` if it was given before, and alike if the shelf is unknown, closed or another key's; only
+        CLOSE may be given to an unknown shelf, or a second time.
+        """
+        content, key = order.content, order.upload_public_key
+        closing = content.kind is ShelfOrderKind.CLOSE
+        async with self._database.write() as connection:
+            lock = (
+                _lock_or_make(connection, content.shelf, key) if closing else _lock(connection, content.shelf)
+            )
+            _check_shelf(await lock, key, may_be_closed=closing)
+            if not await _first_time(connection, b"order" + content.to_bytes(), expiry):
+                raise NotAllowed("this order was given before; a new one is needed each time")
+            here = key_package_sets.c.shelf == content.shelf
+            taken: tuple[ShelfEntry, ...] = ()
+            if closing:
+                taken = await _take_back(connection, here)
+                await _close(connection, content.shelf, content.issued + MAX_SET_LIFETIME)
+            elif content.kind is ShelfOrderKind.TAKE_BACK:
+                named = key_package_sets.c.serial.in_(content.serials)
+                taken = await _take_back(connection, sa.and_(here, named))
+            return ShelfReport(_entries(await connection.execute(sa.select(*_ENTRY).where(here))), taken)
+
+    async def claim(
+        self, shelf: bytes, upload_public_key: bytes, now: float
+    ) -> tuple[KeyPackageSet, bool] | None:
+        """Take a whole set, once; or a last resort, chosen at random and counted; or None.
+
+        Only of a shelf that is kept by the key which the claim names. For a shelf that is unknown, closed or empty
+        the very same statements find nothing.
+        """
+        table = key_package_sets
+        keeper = sa.select(shelves.c.id).where(
+            shelves.c.upload_public_key == upload_public_key, shelves.c.open
+        )
+        valid = sa.and_(table.c.shelf == shelf, table.c.shelf.in_(keeper), table.c.expiry > now)
+        async with self._database.write() as connection:
+            single = sa.select(table).where(valid, table.c.last_resort.is_(False)).limit(1)
+            row = (await connection.execute(single.with_for_update(skip_locked=True))).one_or_none()
+            if row is not None:
+                await connection.execute(sa.delete(table).where(_same_set(row.shelf, row.serial)))
+                return KeyPackageSet.from_bytes(row.key_packages), False
+            serials = list(
+                await connection.scalars(sa.select(table.c.serial).where(valid, table.c.last_resort))
+            )
+            secrets.SystemRandom().shuffle(serials)
+            for serial in serials:  # the next one only if its owner takes this one back meanwhile
+                counted = sa.update(table).where(_same_set(shelf, serial)).values(uses=table.c.uses + 1)
+                given = await connection.scalar(counted.returning(table.c.key_packages))
+                if given is not None:
+                    return KeyPackageSet.from_bytes(given), True
+            return None
+
+    async def first_time(self, what: bytes, now: float, expiry: float) -> bool:
+        """Whether this was not seen before, remembering it until `expiry`."""
+        async with self._database.write() as connection:
+            await _purge(
+                connection,
+                transactions,
+                sa.select(transactions.c.digest).where(transactions.c.expiry < int(now)),
+            )
+            return await _first_time(connection, what, expiry)
+
+    async def expire(self, now: float) -> None:
+        """Drop what is too old to keep; a message so dropped counts as lost."""
+        async with self._database.write() as connection:
+            await self._expire_messages(connection, queue_messages.c.received < int(now) - MAX_QUEUE_AGE)
+        async with self._database.write() as connection:
+            table = key_package_sets.c
+            old = sa.select(table.shelf, table.serial).where(table.expiry < int(now))
+            await _purge(connection, key_package_sets, old)
+            filled = sa.exists().where(table.shelf == shelves.c.id)
+            old = sa.select(shelves.c.id).where(shelves.c.expiry < int(now), ~filled)
+            await _purge(connection, shelves, old)
+            old = sa.select(transactions.c.digest).where(transactions.c.expiry < int(now))
+            await _purge(connection, transactions, old)
+
+    async def _expire_messages(self, connection: AsyncConnection, old: sa.ColumnElement[bool]) -> None:
+        table = queue_messages.c
+        affected = await connection.scalars(
+            sa.select(table.queue).where(old).distinct().order_by(table.queue)
+        )
+        for queue in list(affected):
+            this = queues.c.id == queue
+            await connection.execute(sa.select(queues.c.id).where(this).with_for_update())
+            gone = sa.and_(table.queue == queue, old)
+            totals = sa.select(sa.func.count(), sa.func.sum(sa.func.length(table.message))).where(gone)
+            count, freed = (await connection.execute(totals)).one()
+            await connection.execute(sa.delete(queue_messages).where(gone))
+            change = {"lost": queues.c.lost + count, "size": queues.c.size - (freed or 0)}
+            await connection.execute(sa.update(queues).where(this).values(change))
+
+
+_ENTRY = tuple(key_package_sets.c[name] for name in ("serial", "last_resort", "uses", "expiry"))
+
+
+async def _lock(connection: AsyncConnection, shelf: bytes) -> Row | None:
+    """Lock a shelf, so that nothing is put on it while it is closed."""
+    query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
+    return (await connection.execute(query)).one_or_none()
+
+
+async def _lock_or_make(connection: AsyncConnection, shelf: bytes, key: bytes) -> Row | None:
+    values = {"id": shelf, "upload_public_key": key, "open": True, "expiry": 0}
+    return await insert_or_lock(connection, shelves, values)
+
+
+def _check_shelf(shelf: Row | None, key: bytes, *, may_be_closed: bool = False) -> None:
+    if (
+        shelf is None
+        or not (shelf.open or may_be_closed)
+        or not hmac.compare_digest(shelf.upload_public_key, key)
+    ):
+        raise NotAllowed("the shelf is unknown or closed, or its sets are signed by another key")
+
+
+async def _close(connection: AsyncConnection, shelf: bytes, remembered: int) -> None:
+    await connection.execute(sa.update(shelves).where(shelves.c.id == shelf).values(open=False))
+    await _keep_until(connection, shelf, remembered)
+
+
+async def _keep_until(connection: AsyncConnection, shelf: bytes, moment: int) -> None:
+    """Keep a shelf's row until the end of the day of `moment`, at least."""
+    day = -(-moment // DAY) * DAY
+    later = sa.update(shelves).where(shelves.c.id == shelf, shelves.c.expiry < day)
+    await connection.execute(later.values(expiry=day))
+
+
+async def _take_back(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> tuple[ShelfEntry, ...]:
+    return _entries(await connection.execute(sa.delete(key_package_sets).where(which).returning(*_ENTRY)))
+
+
+def _entries(rows: Iterable[Any]) -> tuple[ShelfEntry, ...]:
+    return tuple(sorted((ShelfEntry(*row) for row in rows), key=lambda entry: (entry.expiry, entry.serial)))
+
+
+async def _purge(connection: AsyncConnection, table: sa.Table, old: sa.Select[Any]) -> None:
+    """Delete these rows (by primary key), but for those that somebody is at: waiting here could be a deadlock."""
+    which = sa.tuple_(*table.primary_key.columns).in_(old.with_for_update(skip_locked=True))
+    await connection.execute(sa.delete(table).where(which))
+
+
+def _same_set(shelf: bytes, serial: bytes) -> sa.ColumnElement[bool]:
+    return sa.and_(key_package_sets.c.shelf == shelf, key_package_sets.c.serial == serial)
+
+
+async def _first_time(connection: AsyncConnection, what: bytes, expiry: float) -> bool:
+    values = {"digest": hashlib.sha256(what).digest(), "expiry": int(expiry)}
+    return await insert_new(connection, transactions, values)

@@ -1,0 +1,367 @@
+"""The hub's store: rooms by epoch, and the outbox that every accepted event goes into in the same transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
+from mimi_mmr.hub.links import HubLink
+from mimi_mmr.hub.mode import AcceptedCommit, NewRoom
+from mimi_mmr.hub.state import HubRoom, Outgoing, TreeRows
+from mimi_mmr.mls.ratchet.tree import RatchetTree
+from mimi_mmr.protocol.room.deliveries import MAX_DELIVERIES, NotifyRequest
+from mimi_mmr.protocol.room.events import FanoutMessage
+from mimi_mmr.protocol.room.link_orders import MAX_LINKS, NO_SUCH_LINK
+from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import Snapshot, group_id
+from mimi_mmr.provider.store.database import Database, insert_new
+from mimi_mmr.provider.store.tables import (
+    commit_reports,
+    join_links,
+    join_requests,
+    outbox,
+    room_epochs,
+    room_nodes,
+    rooms,
+)
+from mimi_mmr.uris import MimiUri
+from treewrap import PublicTree, Suite
+
+_RATCHET, _WRAP = 0, 1
+_BATCH = 500
+SNAPSHOT_EPOCHS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """One notification that waits for its provider."""
+
+    id: int
+    destination: str
+    body: bytes = field(repr=False)
+
+
+class HubStore:
+    """Rooms and outbox of one hub."""
+
+    def __init__(self, database: Database, domain: str) -> None:
+        """Over the hub's own database."""
+        self._database = database
+        self._domain = domain
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- rooms ---------------------------------------------------------------------------------------
+
+    async def create(self, new: NewRoom) -> None:
+        """Store a new room; raises `NotAllowed` if its URI is taken."""
+        state = new.state
+        try:
+            async with self._database.write() as connection:
+                values = {
+                    "id": str(state.room),
+                    "epoch": state.epoch,
+                    "sequence": 0,
+                    "arity": state.wrap.suite.arity,
+                }
+                await connection.execute(sa.insert(rooms).values(values))
+                header = _header(new.rows, state.policy, state.sealed_state, b"")
+                await _write_epoch(connection, state.room, state.epoch, new.rows, header)
+        except sa.exc.IntegrityError:
+            raise NotAllowed("a room of this URI exists") from None
+
+    async def epoch(self, room: MimiUri) -> int:
+        """The room's epoch; raises `UnknownRoom`."""
+        async with self._database.read() as connection:
+            return await _epoch(connection, room)
+
+    async def load(self, room: MimiUri) -> HubRoom:
+        """The room in its current epoch; raises `UnknownRoom`."""
+        async with self._database.read() as connection:
+            return await _state(connection, room, await _epoch(connection, room))
+
+    async def advance(self, accepted: AcceptedCommit, now: float) -> None:
+        """Compare-and-set to the next epoch, with its rows and its events; raises `WrongEpoch`."""
+        room, before = accepted.state.room, accepted.state.epoch
+        async with self._database.write() as connection:
+            await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
+            header = _header(accepted.rows, accepted.policy, accepted.sealed_state, accepted.commit_hash)
+            await _write_epoch(connection, room, accepted.epoch, accepted.rows, header)
+            if accepted.ends_links:
+                await _forget_links(connection, join_links.c.room == str(room))
+
+    async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
+        """Whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
+        epochs = room_epochs.c
+        wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
+        async with self._database.read() as connection:
+            return await connection.scalar(sa.select(epochs.epoch).where(*wanted)) is not None
+
+    async def report(self, room: MimiUri, epoch: int, leaf: int) -> None:
+        """Keep that a member can't process the commit which began `epoch`; again is no more than once."""
+        values = {"room": str(room), "epoch": epoch, "leaf": leaf}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(sa.insert(commit_reports).values(values))
+        except sa.exc.IntegrityError:
+            return
+
+    async def reopen(self, room: MimiUri, epoch: int) -> None:
+        """Undo the commit that began `epoch`, the current one, if a member reported it.
+
+        Raises `WrongEpoch`, or `NotAllowed` if nobody did.
+        """
+        name, reports, nodes = str(room), commit_reports.c, room_nodes.c
+        async with self._database.write() as connection:
+            reported = sa.select(reports.leaf).where(reports.room == name, reports.epoch == epoch).limit(1)
+            if await connection.scalar(reported) is None:
+                raise NotAllowed("no member has reported the last commit")
+            back = sa.update(rooms).where(rooms.c.id == name, rooms.c.epoch == epoch).values(epoch=epoch - 1)
+            if (await connection.execute(back)).rowcount != 1:
+                raise WrongEpoch(await _epoch(connection, room))
+            await connection.execute(
+                sa.delete(room_nodes).where(nodes.room == name, nodes.epoch_from == epoch)
+            )
+            ended = sa.update(room_nodes).where(nodes.room == name, nodes.epoch_to == epoch)
+            await connection.execute(ended.values(epoch_to=None))
+            for table in (room_epochs, commit_reports):
+                gone = sa.and_(table.c.room == name, table.c.epoch == epoch)
+                await connection.execute(sa.delete(table).where(gone))
+
+    async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
+        """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""
+        async with self._database.write() as connection:
+            await self._emit(connection, room, epoch, epoch, events, now)
+
+    async def _emit(
+        self,
+        connection: AsyncConnection,
+        room: MimiUri,
+        before: int,
+        after: int,
+        events: Sequence[Outgoing],
+        now: float,
+    ) -> None:
+        step = (
+            sa.update(rooms)
+            .where(rooms.c.id == str(room), rooms.c.epoch == before)
+            .values(epoch=after, sequence=rooms.c.sequence + 1)
+            .returning(rooms.c.sequence)
+        )
+        sequence = await connection.scalar(step)
+        if sequence is None:
+            raise WrongEpoch(await _epoch(connection, room))
+        rows = [row for event in events for row in self._notifications(room, sequence, event, now)]
+        if rows:
+            await connection.execute(sa.insert(outbox), rows)
+
+    def _notifications(
+        self, room: MimiUri, sequence: int, event: Outgoing, now: float
+    ) -> list[dict[str, str | bytes]]:
+        message = FanoutMessage(room, sequence, int(now * 1000), event.kind, event.event).to_bytes()
+        chunks = range(0, len(event.deliveries), MAX_DELIVERIES)
+        parts = (event.deliveries[start : start + MAX_DELIVERIES] for start in chunks)
+        bodies = (NotifyRequest(self._domain, secrets.token_bytes(16), part, message) for part in parts)
+        return [{"destination": event.domain, "body": body.to_bytes()} for body in bodies]
+
+    # --- join links ----------------------------------------------------------------------------------
+
+    async def create_link(self, room: MimiUri, epoch: int, link: HubLink, now: float) -> None:
+        """Keep a new link; raises `WrongEpoch` if a commit came first, or `NotAllowed`."""
+        values = {
+            "room": str(room),
+            "id": link.id,
+            "public_key": link.public_key,
+            "expiry": link.expiry,
+            "uses_left": link.uses_left,
+        }
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            await _forget_links(connection, join_links.c.expiry <= now)
+            count = sa.select(sa.func.count()).select_from(join_links).where(join_links.c.room == str(room))
+            if (await connection.scalar(count) or 0) >= MAX_LINKS:
+                raise NotAllowed(f"a room has at most {MAX_LINKS} join links that have not expired")
+            if not await insert_new(connection, join_links, values):
+                raise NotAllowed("a join link of this id exists, or has been revoked")
+
+    async def revoke_link(self, room: MimiUri, epoch: int, link: bytes) -> None:
+        """Leave a link without uses; one that is not there is as good as revoked. Raises `WrongEpoch`."""
+        links = join_links.c
+        revoked = sa.update(join_links).where(links.room == str(room), links.id == link).values(uses_left=0)
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            await connection.execute(revoked)
+
+    async def link(self, room: MimiUri, link: bytes) -> HubLink | None:
+        """A link that is kept; None if there is none."""
+        links = join_links.c
+        wanted = sa.select(join_links).where(links.room == str(room), links.id == link)
+        async with self._database.read() as connection:
+            row = (await connection.execute(wanted)).one_or_none()
+        return None if row is None else HubLink(row.id, row.public_key, row.expiry, row.uses_left)
+
+    async def passed_on(self, room: MimiUri, link: bytes, digest: bytes) -> bool:
+        """Whether this very request to join has been passed on."""
+        made = join_requests.c
+        wanted = sa.select(made.link).where(made.room == str(room), made.link == link, made.digest == digest)
+        async with self._database.read() as connection:
+            return await connection.scalar(wanted) is not None
+
+    async def join(
+        self,
+        room: MimiUri,
+        epoch: int,
+        link: bytes,
+        digest: bytes,
+        events: Sequence[Outgoing],
+        now: float,
+    ) -> None:
+        """Count a use of a link and pass the request on, once for each `digest`.
+
+        Raises `JoinRefused` if no use is left by now, and `WrongEpoch` if a commit came first.
+        """
+        links = join_links.c
+        live = (links.room == str(room), links.id == link, links.uses_left > 0, links.expiry > now)
+        used = sa.update(join_links).where(*live).values(uses_left=links.uses_left - 1)
+        values = {"room": str(room), "link": link, "digest": digest}
+        async with self._database.write() as connection:
+            await self._in_epoch(connection, room, epoch)
+            if not await insert_new(connection, join_requests, values):
+                return
+            if (await connection.execute(used)).rowcount != 1:
+                raise JoinRefused(NO_SUCH_LINK)
+            await self._emit(connection, room, epoch, epoch, events, now)
+
+    async def _in_epoch(self, connection: AsyncConnection, room: MimiUri, epoch: int) -> None:
+        """Hold the room in this epoch until the transaction ends; raises `WrongEpoch`, `UnknownRoom`."""
+        held = sa.update(rooms).where(rooms.c.id == str(room), rooms.c.epoch == epoch).values(epoch=epoch)
+        if (await connection.execute(held)).rowcount != 1:
+            raise WrongEpoch(await _epoch(connection, room))
+
+    async def snapshot(self, room: MimiUri, epoch: int) -> HubRoom:
+        """The room as of an epoch that is still kept; raises `UnknownRoom` or `WrongEpoch`."""
+        async with self._database.read() as connection:
+            current = await _epoch(connection, room)
+            if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
+                raise WrongEpoch(current)
+            return await _state(connection, room, epoch)
+
+    # --- outbox --------------------------------------------------------------------------------------
+
+    async def destinations(self) -> list[str]:
+        """Providers that something waits for."""
+        async with self._database.read() as connection:
+            found = await connection.scalars(sa.select(outbox.c.destination).distinct())
+            return list(found)
+
+    async def pending(self, destination: str, limit: int = 32) -> list[OutboxItem]:
+        """The oldest notifications for a provider, in order."""
+        query = (
+            sa.select(outbox).where(outbox.c.destination == destination).order_by(outbox.c.id).limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [OutboxItem(row.id, row.destination, row.body) for row in await connection.execute(query)]
+
+    async def delivered(self, item: OutboxItem) -> None:
+        """Forget a notification that its provider has confirmed."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(outbox).where(outbox.c.id == item.id))
+
+
+async def _forget_links(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
+    """Delete links, and what was made by them."""
+    gone = sa.select(join_links.c.room, join_links.c.id).where(which)
+    made = sa.tuple_(join_requests.c.room, join_requests.c.link).in_(gone)
+    await connection.execute(sa.delete(join_requests).where(made))
+    await connection.execute(sa.delete(join_links).where(which))
+
+
+async def _epoch(connection: AsyncConnection, room: MimiUri) -> int:
+    epoch = await connection.scalar(sa.select(rooms.c.epoch).where(rooms.c.id == str(room)))
+    if epoch is None:
+        raise UnknownRoom("no such room here")
+    return int(epoch)
+
+
+async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> HubRoom:
+    header = await connection.execute(
+        sa.select(room_epochs).where(room_epochs.c.room == str(room), room_epochs.c.epoch == epoch)
+    )
+    row = header.one()
+    arity = await connection.scalar(sa.select(rooms.c.arity).where(rooms.c.id == str(room))) or 0
+    policy = SignedPolicy.from_bytes(row.policy)
+    ratchet: dict[int, bytes] = {}
+    wrap: dict[tuple[int, int], bytes] = {}
+    for node in await connection.execute(_nodes_at(room, epoch)):
+        if node.tree == _RATCHET:
+            ratchet[node.position] = node.data
+        else:
+            wrap[node.level, node.position] = node.data
+    public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
+    return HubRoom.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.room_state)
+
+
+def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
+    nodes = room_nodes.c
+    ends = sa.or_(nodes.epoch_to.is_(None), nodes.epoch_to > epoch)
+    query = sa.select(nodes.tree, nodes.level, nodes.position, nodes.data)
+    return query.where(nodes.room == str(room), nodes.epoch_from <= epoch, ends)
+
+
+def _header(
+    rows: TreeRows, policy: SignedPolicy, sealed_state: bytes | None, commit: bytes
+) -> dict[str, bytes | None]:
+    return {
+        "wrap_header": rows.wrap_header,
+        "policy": policy.to_bytes(),
+        "room_state": sealed_state,
+        "commit_hash": commit,
+    }
+
+
+async def _write_epoch(
+    connection: AsyncConnection,
+    room: MimiUri,
+    epoch: int,
+    rows: TreeRows,
+    header: Mapping[str, bytes | None],
+) -> None:
+    values = {"room": str(room), "epoch": epoch, **header}
+    await connection.execute(sa.insert(room_epochs).values(values))
+    changed: dict[tuple[int, int, int], bytes | None] = {
+        (_RATCHET, 0, position): data for position, data in rows.ratchet.items()
+    }
+    changed |= {(_WRAP, level, position): data for (level, position), data in rows.wrap.items()}
+    await _replace_nodes(connection, str(room), epoch, changed)
+
+
+async def _replace_nodes(
+    connection: AsyncConnection, room: str, epoch: int, changed: Mapping[tuple[int, int, int], bytes | None]
+) -> None:
+    if epoch and changed:
+        key = [room_nodes.c[name] == sa.bindparam(f"old_{name}") for name in ("tree", "level", "position")]
+        end = sa.update(room_nodes).where(room_nodes.c.room == room, room_nodes.c.epoch_to.is_(None), *key)
+        await connection.execute(
+            end.values(epoch_to=epoch),
+            [{"old_tree": tree, "old_level": level, "old_position": at} for tree, level, at in changed],
+        )
+    new = [
+        {"room": room, "tree": tree, "level": level, "position": at, "epoch_from": epoch, "data": data}
+        for (tree, level, at), data in changed.items()
+        if data is not None
+    ]
+    for start in range(0, len(new), _BATCH):
+        await connection.execute(sa.insert(room_nodes), new[start : start + _BATCH])
+
+
+def to_snapshot(state: HubRoom) -> Snapshot:
+    """A state as it travels to a joiner."""
+    trees = state.ratchet.to_bytes(), state.wrap.to_bytes()
+    return Snapshot(state.epoch, *trees, state.policy, state.sealed_state)

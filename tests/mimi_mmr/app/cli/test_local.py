@@ -1,0 +1,42 @@
+"""`mimi-mmr local`: settings that `mimi-mmr serve` takes, for two providers that know each other."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from mimi_mmr.app.cli.trial import set_up
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.errors import ConfigError
+from mimi_mmr.provider.settings import load_settings
+from tests.mimi_mmr.app.cli.people import command
+
+
+async def test_two_providers_that_know_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = await command("local", "try", "--port", "20001", cwd=tmp_path)
+    assert done.out.splitlines() == [
+        f"mimi-mmr serve --config try/{domain}/config.toml" for domain in ("a.example", "b.example")
+    ]
+    first, second = (
+        load_settings(tmp_path / "try" / name / "config.toml") for name in ("a.example", "b.example")
+    )
+    assert first.peers == {"b.example": second.base_url}
+    assert second.peers == {"a.example": first.base_url}
+    assert (first.base_url, second.base_url) == ("https://127.0.0.1:20001", "https://127.0.0.1:20002")
+    assert set(TrustAnchors.from_directory(tmp_path / "try" / "trust").roots) == {"a.example", "b.example"}
+    monkeypatch.setenv("MIMI_MMR_HOME", "elsewhere")  # which is of other commands, and no misspelt setting
+    monkeypatch.setenv("MIMI_MMR_PASSPHRASE", "x")
+    assert load_settings(tmp_path / "try" / "a.example" / "config.toml").domain == "a.example"
+    ssl.create_default_context(cafile=tmp_path / "try" / "tls-roots.pem")
+    assert (tmp_path / "try").stat().st_mode & 0o777 == 0o700
+    done = await command("local", "try", cwd=tmp_path)
+    assert (done.status, done.out) == (2, "")
+    assert "exists" in done.err
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file"):
+        set_up(tmp_path / "file" / "try", 20001)

@@ -1,0 +1,42 @@
+"""The published vectors are what the code makes, and the code reads them back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mimi_mmr.lab.vectors import all_structs, describe, vectors
+from mimi_mmr.protocol.room.join_links import JoinLink
+from mimi_mmr.protocol.room.members_only import StateSecret, open_state
+from mimi_mmr.uris import MimiUri
+
+FILE = Path(__file__).parents[2] / "vectors" / "mimi_mmr.json"
+PUBLISHED = json.loads(FILE.read_text())
+STRUCTS = {kind.__name__: kind for kind in all_structs()}
+
+
+def test_the_file_is_what_the_command_makes() -> None:
+    assert json.loads(json.dumps(vectors())) == PUBLISHED
+
+
+def test_every_struct_has_a_vector() -> None:
+    assert set(PUBLISHED["structs"]) == set(STRUCTS)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED["structs"]))
+def test_the_encoding_is_read_as_the_fields(name: str) -> None:
+    vector = PUBLISHED["structs"][name]
+    value = STRUCTS[name].from_bytes(bytes.fromhex(vector["encoding"]))
+    assert json.loads(json.dumps(describe(value))) == vector["fields"]
+    assert value.to_bytes().hex() == vector["encoding"]
+
+
+def test_a_published_link_and_state_open() -> None:
+    link = JoinLink.parse(PUBLISHED["derivations"]["join_link"]["uri"])
+    assert link.id.hex() == PUBLISHED["derivations"]["join_link"]["id"]
+    state = PUBLISHED["derivations"]["members_only_state"]
+    secret = StateSecret(bytes.fromhex(state["room_secret"]))
+    opened = open_state(bytes.fromhex(state["sealed"]), secret, MimiUri.parse(state["room"]))
+    assert (opened.name, opened.topic) == ("Tea", "Thursdays")
