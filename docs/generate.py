@@ -162,6 +162,13 @@ def _uri(kind: Kind | None) -> str:
 # --- tables ------------------------------------------------------------------------------------------
 
 
+def endpoints() -> str:
+    """Every endpoint, by the way that leads to it."""
+    from mimi_mmr.protocol.endpoints import endpoints_table
+
+    return endpoints_table()
+
+
 def errors() -> str:
     """What a provider may answer: error codes, with the class and the meaning of each."""
     from mimi_mmr.errors import CODES, WrongEpoch
@@ -186,6 +193,7 @@ def settings(name: str) -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "tree": tree,
     "structs": listing,
+    "endpoints": endpoints,
     "errors": errors,
     "settings": settings,
 }

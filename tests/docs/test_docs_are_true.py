@@ -46,7 +46,8 @@ def test_a_part_that_is_not_current_is_noticed(tmp_path: Path, monkeypatch: pyte
 def test_every_path_exists() -> None:
     paths = named(PATH)
     assert len(paths) > 100
-    assert [(page, path) for page, path in paths if not (ROOT / path).exists()] == []
+    wrong = [f"{page}: {path}" for page, path in paths if not (ROOT / path).exists()]
+    assert wrong == [], "\n".join(wrong)
 
 
 def resolves(name: str) -> bool:
@@ -69,7 +70,8 @@ def resolves(name: str) -> bool:
 def test_every_dotted_name_is_there() -> None:
     names = [(page, name) for page, name in named(DOTTED) if not name.endswith((".json", ".py", ".md"))]
     assert len(names) > 60
-    assert [(page, name) for page, name in names if not resolves(name)] == []
+    wrong = [f"{page}: {name}; defined in {elsewhere(name)}" for page, name in names if not resolves(name)]
+    assert wrong == [], "\n".join(wrong)
     assert not resolves("mimi_mmr.uris.NoSuchName")
     assert not resolves("mimi_mmr.no_such_module.Name")
 
@@ -101,12 +103,12 @@ def elsewhere(name: str) -> list[str]:
 def test_the_architecture_places_every_name_where_it_is() -> None:
     found = placed()
     assert len(found) > 100
-    missing = [
-        (path, name)
+    wrong = [
+        f"{path} {name}; defined in {elsewhere(name)}"
         for path, name in found
         if (ROOT / path).is_file() and name not in definitions(ROOT / path)
     ]
-    assert {f"{path} {name}": elsewhere(name) for path, name in missing} == {}
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_the_architecture_has_a_line_for_every_module() -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from docs import generate
 from mimi_mmr.presentation import Struct
 from mimi_mmr.protocol.content import ContentKind
-from mimi_mmr.protocol.room.messages import UpdateCode, UpdateRoomResponse
+from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse
 from tests.docs.pages import ROOT, table
 
 PAGE = ROOT / "docs" / "specs" / "mmr.md"
