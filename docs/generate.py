@@ -186,8 +186,8 @@ def settings(name: str) -> str:
     """The settings of `serve` or of `asset-host`."""
     from mimi_mmr.provider import settings as provider
 
-    kinds = {"serve": provider.Settings, "asset-host": provider.AssetHostSettings}
-    return provider.settings_table(kinds[name]) + "\n"
+    asset_host = name == "asset-host"
+    return provider.settings_table(provider.AssetHostSettings if asset_host else provider.Settings) + "\n"
 
 
 PARTS: dict[str, Callable[..., str]] = {

@@ -30,7 +30,7 @@ MODULE = "tests/docs/test_operations_page.py"
 
 def toml(number: int) -> str:
     """A settings file of the page."""
-    return re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)[number]
+    return str(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)[number])
 
 
 def free_port() -> int:
