@@ -176,7 +176,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 MAY_BE_LOGGED = {
     "domain",
     "reason",
-    "route.template",
+    "endpoint.template",
     "error.code",
     "type(error).__name__",
 }

@@ -16,7 +16,7 @@ from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.uris import check_domain
 
 if TYPE_CHECKING:
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.settings import Settings
 
 # A provider's modules are imported by the commands that run one: people's commands, and completion, are quick.
@@ -123,7 +123,7 @@ async def _serve(config: Path | None) -> None:
 async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
     """The asset host in the same process, if the settings want one there."""
     from mimi_mmr.protocol.assets import MAX_ASSET
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.record import Recorder
     from mimi_mmr.provider.run import listen
 
@@ -139,7 +139,7 @@ async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None
 
 async def _serve_assets(config: Path | None) -> None:
     from mimi_mmr.provider import logs
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.record import Recorder
     from mimi_mmr.provider.run import announce, listen, until_signalled
     from mimi_mmr.provider.settings import load_asset_host_settings

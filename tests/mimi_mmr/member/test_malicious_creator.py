@@ -20,9 +20,9 @@ from mimi_mmr.errors import (
     WrongSigner,
 )
 from mimi_mmr.hub.mode import HubMode
-from mimi_mmr.member.keys import EXPORTER_LABEL, POLICY_SECRET
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
+from mimi_mmr.member.tree_secrets import EXPORTER_LABEL, POLICY_SECRET
 from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
 from mimi_mmr.protocol.room.requests import CreateRoomRequest, digest
 from mimi_mmr.uris import Kind, MimiUri

@@ -9,7 +9,6 @@ import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,6 +22,7 @@ from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.errors import HubRefusal, NotAllowed, PeerError, PrivatePathFailed, RoomError
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.wire import PublicCommit, parse_message
@@ -144,12 +144,12 @@ async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(l
     assert room.room.epoch == 1
 
 
-def spoiled(room: Room) -> Callable[..., PendingCommit]:
+def spoiled(room: Room) -> Callable[[CommitIntent], PendingCommit]:
     """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
     stage = partial(Room.stage, room)
 
-    def bad(**wanted: Any) -> PendingCommit:
-        pending = stage(**wanted)
+    def bad(intent: CommitIntent) -> PendingCommit:
+        pending = stage(intent)
         message = parse_message(pending.request.commit)
         assert isinstance(message, PublicCommit)
         tag = message.confirmation_tag
@@ -173,7 +173,7 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
         await alice.reopen(room)
     with monkeypatch.context() as patched:
         bad = spoiled(at_bob.room)
-        patched.setattr(Room, "stage", lambda _, **wanted: bad(**wanted))
+        patched.setattr(Room, "stage", lambda _, intent: bad(intent))
         await bob.update(at_bob)
     for client, joined in ((alice, room), (cathy, at_cathy)):
         while joined.unprocessed is None:

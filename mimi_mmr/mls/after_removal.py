@@ -1,4 +1,4 @@
-"""What is left of a group that this client was removed from: where it was, and nothing to read or write with."""
+"""A group that this client was removed from: its id and last epoch, and nothing to read or write with."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from mimi_mmr.mls.wire import LeafNode, PrivateMessage, PublicCommit
 
 
 @dataclass(frozen=True, slots=True)
-class FormerGroup:
-    """`MlsGroup` of a client that was removed: it knows no members, and refuses with `RemovedFromRoom`."""
+class GroupAfterRemoval:
+    """`MlsGroup` of a client that was removed: it knows no members, and raises `RemovedFromRoom`."""
 
     group_id: bytes
     epoch: int
     own_leaf: int
 
     def ratchet_tree(self) -> bytes:
-        """No tree."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def leaf(self, index: int) -> LeafNode | None:
-        """Nobody."""
+        """Return None."""
         return None
 
     def leaves(self) -> dict[int, LeafNode]:
-        """Nobody."""
+        """Return no members."""
         return {}
 
     def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
-        """Nobody's."""
+        """Return no members."""
         return {}
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
-        """No commit."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> StagedCommit:
-        """No commit."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def process_commit(self, commit: PublicCommit) -> Applied:
-        """No commit."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """No secret."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def store(self) -> None:
-        """Nothing to store."""
+        """Do nothing: there is nothing to store."""
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """No message."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def decrypt(self, message: PrivateMessage) -> tuple[int, bytes]:
-        """No message."""
+        """Raise `RemovedFromRoom`."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:

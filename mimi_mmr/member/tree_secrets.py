@@ -1,11 +1,11 @@
-"""What an epoch secret of the MLS group is to the Tree Wrap tree, and what stands in the tree's root."""
+"""The secrets of a room's Tree Wrap tree: an epoch's, from the MLS exporter, and the policy's place in the root."""
 
 from __future__ import annotations
 
-from mimi_mmr.errors import Desynchronised, WrongSigner
+from mimi_mmr.errors import Desynchronised
 from mimi_mmr.mls.engine import MlsGroup, StagedCommit
 from mimi_mmr.protocol.room.policy import SignedPolicy
-from mimi_mmr.protocol.room.requests import CommitAuth, Snapshot
+from mimi_mmr.protocol.room.requests import Snapshot
 from treewrap import EpochSecret, RoomSecret, SetRoomSecret, TreeWrapError, WrapTree
 
 EXPORTER_LABEL = b"TreeWrap"
@@ -13,17 +13,17 @@ POLICY_SECRET = "policy"  # noqa: S105  # the name of a place in the Tree Wrap r
 
 
 def epoch_secret(group: MlsGroup) -> EpochSecret:
-    """The Tree Wrap secret of the epoch that the group is in."""
+    """Export the Tree Wrap secret of the epoch that the group is in."""
     return EpochSecret(group.export_secret(EXPORTER_LABEL, group.group_id, 32))
 
 
 def staged_secret(mls: StagedCommit, group: MlsGroup) -> EpochSecret:
-    """The Tree Wrap secret of the epoch that a staged commit begins."""
+    """Export the Tree Wrap secret of the epoch that a staged commit begins."""
     return EpochSecret(mls.export_secret(EXPORTER_LABEL, group.group_id, 32))
 
 
 def policy_hash(tree: WrapTree) -> bytes:
-    """The hash of the policy that the root names; empty if it names none."""
+    """Return the hash of the policy that the root names; empty if it names none."""
     try:
         return tree.room_secret(POLICY_SECRET).reveal()
     except (KeyError, TreeWrapError):
@@ -31,22 +31,12 @@ def policy_hash(tree: WrapTree) -> bytes:
 
 
 def policy_secret(policy: SignedPolicy) -> SetRoomSecret:
-    """Name this policy in the root."""
+    """Return the change that names this policy in the root."""
     return SetRoomSecret(POLICY_SECRET, RoomSecret(policy.policy.hash))
 
 
-def authenticate(auth: CommitAuth, signature_key: bytes | None) -> None:
-    """Whether the leaf that a commit says it is from has signed it: its key, None if nobody is there.
-
-    Raises `WrongSigner`.
-    """
-    if signature_key is None:
-        raise WrongSigner(f"no member at leaf {auth.content.sender}, which the commit says it is from")
-    auth.verify(signature_key)
-
-
 def open_tree(snapshot: Snapshot, group: MlsGroup, tree_hash: bytes) -> WrapTree:
-    """The hub's tree of the group's epoch, if it is the one of this hash; raises `Desynchronised`."""
+    """Open the hub's tree of the group's epoch, if it is the one of this hash; raise `Desynchronised`."""
     try:
         return WrapTree.open(snapshot.public_tree, epoch_secret(group), tree_hash, epoch=group.epoch)
     except TreeWrapError as error:
