@@ -14,23 +14,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mimi_mmr.errors import ConfigError
+from mimi_mmr.provider.store import schema
 
 BUSY_TIMEOUT_MS = 15_000
+UPGRADE_TIMEOUT_MS = 600_000
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Database:
-    """An async SQLAlchemy engine over SQLite (WAL) or PostgreSQL, with this role's tables."""
+    """An async SQLAlchemy engine over SQLite (WAL) or PostgreSQL, with one role's tables."""
 
-    def __init__(self, engine: AsyncEngine, metadata: sa.MetaData) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         """Use `Database.open`."""
         self._engine = engine
-        self._metadata = metadata
 
     @classmethod
     async def open(cls, url: str, metadata: sa.MetaData) -> Database:
-        """Connect and create what is missing; raises `ConfigError` naming what can't be used."""
+        """Connect to the database of the role that `metadata` names, and bring it to the latest schema.
+
+        Raises `ConfigError` naming what can't be used: a URL, a database that can't be reached, one of another role
+        or of a newer version.
+        """
         try:
             kind = sa.make_url(url)
         except sa.exc.ArgumentError:
@@ -39,17 +44,34 @@ class Database:
             ) from None
         if kind.get_backend_name() not in _DRIVERS:
             raise ConfigError(f"database {kind.get_backend_name()}: expected sqlite or postgresql")
-        database = cls(_DRIVERS[kind.get_backend_name()](kind), metadata)
+        database = cls(_DRIVERS[kind.get_backend_name()](kind))
         try:
-            async with database.write() as connection:
-                await connection.run_sync(_lay_out, metadata)
-        except ConfigError:
+            await database._bring_up_to_date(metadata.info["role"])
+        except BaseException:
             await database.close()
             raise
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            await database.close()
-            raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
         return database
+
+    async def _bring_up_to_date(self, role: str) -> None:
+        try:
+            async with self.read() as connection:
+                done = await connection.run_sync(schema.is_latest, role)
+            if not done:
+                async with self._upgrading() as connection:
+                    await connection.run_sync(schema.upgrade, role)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
+
+    @asynccontextmanager
+    async def _upgrading(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that waits as long as another process may need to do the same."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(sqlite_busy_timeout=UPGRADE_TIMEOUT_MS)
+            try:
+                async with connection.begin():
+                    yield connection
+            finally:
+                await connection.invalidate()  # with its timeout, which is not for others
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -95,17 +117,6 @@ async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: M
     return (await connection.execute(locked)).one()
 
 
-def _lay_out(connection: sa.Connection, metadata: sa.MetaData) -> None:
-    """Create the tables that are missing; raises `ConfigError` if one that is there is another version's."""
-    metadata.create_all(connection)
-    inspector = sa.inspect(connection)
-    for table in metadata.tables.values():
-        there = {column["name"] for column in inspector.get_columns(table.name)}
-        missing = sorted(set(table.columns.keys()) - there)
-        if missing:
-            raise ConfigError(f"made by another version: its table {table.name} has no column {missing[0]}")
-
-
 def _sqlite(url: sa.URL) -> AsyncEngine:
     directory = Path(url.database or ".").parent
     if not directory.is_dir():
@@ -127,7 +138,10 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        read_only = connection.get_execution_options().get("sqlite_read_only", False)
+        options = connection.get_execution_options()
+        read_only = options.get("sqlite_read_only", False)
+        if "sqlite_busy_timeout" in options:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={options['sqlite_busy_timeout']:d}")
         # IMMEDIATE: two writers wait for each other here rather than fail in the middle
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
