@@ -40,6 +40,7 @@ from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.crypto.secret import IdentityLinkKey
 from mimi_mmr.crypto.signing import MLS, SigningKey, sign_content
 from mimi_mmr.member.leaves import PreparedLeaf, prepare_leaf
+from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.engine import MlsGroup
@@ -59,8 +60,8 @@ from mimi_mmr.protocol.credentials import (
     open_link,
 )
 from mimi_mmr.protocol.queues import seal_queue_id
-from mimi_mmr.protocol.room.messages import group_id
 from mimi_mmr.protocol.room.policy import Identities, default_policy, sign_policy
+from mimi_mmr.protocol.room.requests import group_id
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import EpochSecret, LeafSecret, Set, Suite, WrapTree
 
@@ -135,17 +136,18 @@ class Providers:
 
 
 @dataclass(slots=True)
-class MemberList:
+class Leaves:
     """What `Room.who` asks of an MLS group, over a ratchet tree of leaves."""
 
     tree: RatchetTree
+    epoch: int = 0
 
     def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
         """Every member's identity and signature key."""
         return self.tree.credentials()
 
 
-def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[int] = ()) -> Room:
+def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[int] = ()) -> LocalRoom:
     """Put members into a room, those of `wrong` with a link key that is not theirs."""
     leaf = providers.own_leaf()
     uri = MimiUri(DOMAINS[0], Kind.ROOM, "room")
@@ -157,8 +159,8 @@ def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[i
     tree.stage(changes, epoch=0, epoch_secret=EpochSecret.generate()).commit()
     user = leaf.identity.credential.user_pseudonym
     policy = sign_policy(default_policy(uri, user, Identities.EVERYONE), 0, leaf.key)
-    group = cast(MlsGroup, MemberList(RatchetTree.from_rows(rows)))
-    return Room(uri, policy, group, tree, leaf, tree.tree_hash)
+    group = cast(MlsGroup, Leaves(RatchetTree.from_rows(rows)))
+    return LocalRoom(uri, leaf, group, tree, policy, tree.tree_hash)
 
 
 def leaf_row(pattern: LeafNode, member: Member) -> bytes:
@@ -262,7 +264,7 @@ class Crowd:
     providers: Providers
     members: list[Member]
     checks: list[list[Bare]]
-    room: Room
+    local: LocalRoom
 
     @classmethod
     def gather(cls, n: int, told: Told = untold, wrong: Sequence[int] = ()) -> Crowd:
@@ -279,6 +281,11 @@ class Crowd:
         """Give trust anchors that have seen nobody."""
         return TrustAnchors(self.providers.trust.roots)
 
+    def unread(self) -> Room:
+        """Give a room that has read none of its members yet."""
+        it = self.local
+        return Room(LocalRoom(it.uri, it.leaf, it.group, it.tree, it.policy, it.hub_tree_hash))
+
     def part(self, n: int) -> Crowd:
         """Give a room of the first n."""
         members = self.members[:n]
@@ -291,21 +298,21 @@ def measure(crowd: Crowd, rounds: int, told: Told = untold, until: float = math.
     No further round begins that would not end by `until` (of `time.monotonic`) if it took as long as the last.
     """
     n, now, turns, standings = len(crowd.members), crowd.providers.now, [], Counter[Standing]()
-    trust = crowd.fresh()
+    trust, room = crowd.fresh(), crowd.unread()
     for number in range(rounds):
         began = time.monotonic()
         turn = Turns(crowd.checks, partial(told, f"resolving {n:,}, round {number + 1}"))
-        trust = crowd.fresh()
+        trust, room = crowd.fresh(), crowd.unread()
         gc.collect()
         gc.freeze()  # what the making left is no part of resolving
         turn.start()
-        standings = Counter(entry.standing for entry in crowd.room.who(trust, now, turn))
+        standings = Counter(entry.standing for entry in room.who(trust, now, turn))
         turns.append(turn)
         ended = time.monotonic()
         if ended + (ended - began) > until:
             break
     start = time.process_time()
-    crowd.room.who(trust, now)
+    room.who(trust, now)
     again = time.process_time() - start
     gc.unfreeze()
     middle = sorted(turns, key=lambda turn: turn.ratio)[len(turns) // 2]

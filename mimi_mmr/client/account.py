@@ -28,6 +28,14 @@ from mimi_mmr.errors import (
     RoomError,
     SealedBoxRejected,
 )
+from mimi_mmr.protocol.accounts import (
+    CertificateChain,
+    DeviceList,
+    PackagesLeft,
+    PublishRequest,
+    RegisterRequest,
+    RegisterTBS,
+)
 from mimi_mmr.protocol.connections import (
     ConnectionCancel,
     ConnectionPackage,
@@ -42,17 +50,7 @@ from mimi_mmr.protocol.connections import (
     seal_request,
 )
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
-from mimi_mmr.protocol.endpoints import (
-    CertificateChain,
-    Deposit,
-    DeviceList,
-    Inbox,
-    PackagesLeft,
-    PublishRequest,
-    RegisterRequest,
-    RegisterTBS,
-    WaitingDeposit,
-)
+from mimi_mmr.protocol.deposits import Deposit, Inbox, WaitingDeposit
 from mimi_mmr.protocol.queues import queue_id
 from mimi_mmr.uris import MimiUri
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownSender, WrongEpoch, WrongSigner
-from mimi_mmr.hub.state import Outgoing, RoomState, outgoing
+from mimi_mmr.hub.state import HubRoom, Outgoing, outgoing
+from mimi_mmr.protocol.room.events import EventKind
 from mimi_mmr.protocol.room.link_orders import (
     MAX_LIFETIME,
     MAX_USES,
@@ -18,7 +19,6 @@ from mimi_mmr.protocol.room.link_orders import (
     LinkKind,
     LinkOrder,
 )
-from mimi_mmr.protocol.room.messages import EventKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class HubLink:
     uses_left: int
 
 
-def check_order(state: RoomState, order: LinkOrder, now: float) -> HubLink:
+def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
     """The link that an order is about; raises a subclass of `HubRefusal`.
 
     One that is revoked has no uses left; it is kept until it expires, so that no old order makes it again.
@@ -56,7 +56,7 @@ def check_order(state: RoomState, order: LinkOrder, now: float) -> HubLink:
 
 
 def check_join(
-    state: RoomState, link: HubLink | None, request: JoinRequest, now: float
+    state: HubRoom, link: HubLink | None, request: JoinRequest, now: float
 ) -> tuple[Outgoing, ...]:
     """The events of a request to join, where `link` is the one that it names, if there is one.
 

@@ -20,35 +20,32 @@ from mimi_mmr.errors import (
     WrongEpoch,
     WrongSigner,
 )
-from mimi_mmr.hub.state import Member, Outgoing, RoomState, TreeRows, outgoing
+from mimi_mmr.hub.state import HubRoom, Member, Outgoing, TreeRows, outgoing
 from mimi_mmr.mls.ratchet.tree import RatchetTree, TreeChange
 from mimi_mmr.mls.wire import (
-    ContentType,
     LeafNode,
-    PrivateHeader,
     PublicCommit,
     WelcomeMessage,
+    parse_application,
+    parse_commit,
     parse_message,
 )
 from mimi_mmr.protocol.key_packages import MAX_CLIENTS, check_leaf, check_lifetime
 from mimi_mmr.protocol.room.departures import Leaver, departed
-from mimi_mmr.protocol.room.messages import (
-    ApplicationEvent,
+from mimi_mmr.protocol.room.events import ApplicationEvent, CommitEvent, EventKind, WelcomeEvent
+from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy
+from mimi_mmr.protocol.room.requests import (
     CommitAuthTBS,
-    CommitEvent,
     CommitReport,
     CreateRoomRequest,
-    EventKind,
     RepairKind,
     SnapshotRequest,
     SubmitMessageRequest,
     SubmitTBS,
     UpdateRequest,
-    WelcomeEvent,
     digest,
     group_id,
 )
-from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy
 from mimi_mmr.protocol.room.tree_changes import (
     check_member_update,
     check_rebuilt,
@@ -65,7 +62,7 @@ SNAPSHOT_CLOCK_SKEW = 900
 class NewRoom:
     """A room about to be stored."""
 
-    state: RoomState
+    state: HubRoom
     rows: TreeRows
 
 
@@ -73,11 +70,11 @@ class NewRoom:
 class AcceptedCommit:
     """A commit that passed every check. `commit()` moves the in-memory state, after the store has it."""
 
-    state: RoomState
+    state: HubRoom
     epoch: int
     rows: TreeRows
     policy: SignedPolicy
-    room_state: bytes | None = field(repr=False)
+    sealed_state: bytes | None = field(repr=False)
     commit_hash: bytes
     events: tuple[Outgoing, ...]
     _change: TreeChange
@@ -94,7 +91,7 @@ class AcceptedCommit:
         self.state.members.update(self._added)
         self.state.epoch = self.epoch
         self.state.policy = self.policy
-        self.state.room_state = self.room_state
+        self.state.sealed_state = self.sealed_state
 
     @property
     def ends_links(self) -> bool:
@@ -127,7 +124,7 @@ class HubMode:
         creator = Member.of(leaf, identity)
         self._check_first_policy(request.policy, room, creator)
         wrap, rows = self._first_tree(request, creator)
-        state = RoomState(room, 0, ratchet, wrap, request.policy, {0: creator})
+        state = HubRoom(room, 0, ratchet, wrap, request.policy, {0: creator})
         node = ratchet.node_bytes(0)
         return NewRoom(state, TreeRows({0: node}, rows.wrap, rows.wrap_header))
 
@@ -159,7 +156,7 @@ class HubMode:
 
     # --- update --------------------------------------------------------------------------------------
 
-    def update(self, state: RoomState, request: UpdateRequest, now: float) -> AcceptedCommit:
+    def update(self, state: HubRoom, request: UpdateRequest, now: float) -> AcceptedCommit:
         """Check a commit against the room; raises a subclass of `HubRefusal` or `IdentityError`."""
         auth = request.auth.content
         sender = self._authenticate(state, request, auth)
@@ -170,17 +167,17 @@ class HubMode:
         added = self._check_adds(state, change, sender, now)
         self._check_removes(state, request, change, sender)
         self._check_welcome(request, change)
-        room_state = self._next_room_state(state, request, change)
+        sealed_state = self._next_sealed_state(state, request, change)
         wrap = self._stage_tree(state, request, policy.policy, change, added)
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
         events = tuple(self._events(state, request, added))
         return AcceptedCommit(
-            state, state.epoch + 1, rows, policy, room_state, auth.commit_hash, events, change, wrap, added
+            state, state.epoch + 1, rows, policy, sealed_state, auth.commit_hash, events, change, wrap, added
         )
 
     def _authenticate(
         self,
-        state: RoomState,
+        state: HubRoom,
         request: UpdateRequest | SubmitMessageRequest,
         content: CommitAuthTBS | SubmitTBS,
     ) -> Member:
@@ -195,10 +192,8 @@ class HubMode:
             raise WrongEpoch(state.epoch)
         return sender
 
-    def _commit_message(self, state: RoomState, request: UpdateRequest) -> PublicCommit:
-        message = parse_message(request.commit)
-        if not isinstance(message, PublicCommit):
-            raise InvalidCommit("expected a commit as an MLS PublicMessage")
+    def _commit_message(self, state: HubRoom, request: UpdateRequest) -> PublicCommit:
+        message = parse_commit(request.commit)
         auth = request.auth.content
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the commit is for another group or epoch than the request says")
@@ -211,7 +206,7 @@ class HubMode:
         if leaf and (leaf.identity, leaf.signature_key) != (sender.identity, sender.signature_key):
             raise InvalidCommit("a leaf's credential and signature key are fixed for its life")
 
-    def _next_policy(self, state: RoomState, request: UpdateRequest, sender: Member) -> SignedPolicy:
+    def _next_policy(self, state: HubRoom, request: UpdateRequest, sender: Member) -> SignedPolicy:
         signed = request.policy or state.policy
         if request.policy is not None:
             leaf = request.auth.content.sender
@@ -220,16 +215,16 @@ class HubMode:
             raise NotAllowed("the commit was signed under another policy than the room's")
         return signed
 
-    def _next_room_state(self, state: RoomState, request: UpdateRequest, change: TreeChange) -> bytes | None:
-        if change.removed and state.room_state is not None and request.room_state is None:
+    def _next_sealed_state(self, state: HubRoom, request: UpdateRequest, change: TreeChange) -> bytes | None:
+        if change.removed and state.sealed_state is not None and request.sealed_state is None:
             raise TreeMismatch("a commit that removes comes with the members-only state sealed anew")
-        sealed = state.room_state if request.room_state is None else request.room_state
-        if digest(sealed) != request.auth.content.room_state_hash:
+        sealed = state.sealed_state if request.sealed_state is None else request.sealed_state
+        if digest(sealed) != request.auth.content.sealed_state_hash:
             raise NotAllowed("the commit was signed over another members-only state than the room's")
         return sealed
 
     def _check_adds(
-        self, state: RoomState, change: TreeChange, sender: Member, now: float
+        self, state: HubRoom, change: TreeChange, sender: Member, now: float
     ) -> tuple[tuple[int, Member], ...]:
         if not change.added:
             return ()
@@ -255,7 +250,7 @@ class HubMode:
         return tuple(added)
 
     def _check_removes(
-        self, state: RoomState, request: UpdateRequest, change: TreeChange, sender: Member
+        self, state: HubRoom, request: UpdateRequest, change: TreeChange, sender: Member
     ) -> None:
         members = {leaf: state.members[leaf] for leaf in change.removed}
         leavers = {leaf: Leaver(member.client, member.signature_key) for leaf, member in members.items()}
@@ -287,7 +282,7 @@ class HubMode:
 
     def _stage_tree(
         self,
-        state: RoomState,
+        state: HubRoom,
         request: UpdateRequest,
         policy: RoomPolicy,
         change: TreeChange,
@@ -329,7 +324,7 @@ class HubMode:
             raise TreeMismatch(f"the Tree Wrap update does not match the commit at leaf {wrong[0]}")
 
     def _events(
-        self, state: RoomState, request: UpdateRequest, added: tuple[tuple[int, Member], ...]
+        self, state: HubRoom, request: UpdateRequest, added: tuple[tuple[int, Member], ...]
     ) -> Iterator[Outgoing]:
         sender = request.auth.content.sender
         event = CommitEvent(
@@ -338,7 +333,7 @@ class HubMode:
             request.member_update,
             request.policy,
             request.departures,
-            request.room_state,
+            request.sealed_state,
         )
         others = (member for leaf, member in state.members.items() if leaf != sender)
         yield from outgoing(others, EventKind.COMMIT, event.to_bytes())
@@ -348,7 +343,7 @@ class HubMode:
 
     # --- a commit that nobody can process ------------------------------------------------------------
 
-    def check_report(self, before: RoomState, current_epoch: int, report: CommitReport) -> None:
+    def check_report(self, before: HubRoom, current_epoch: int, report: CommitReport) -> None:
         """Whether a report may be taken, given the room as it was `before` the commit that it names.
 
         Raises a subclass of `HubRefusal`: only the last commit can be reported, by a member of the epoch before,
@@ -369,13 +364,11 @@ class HubMode:
 
     # --- submit and read -----------------------------------------------------------------------------
 
-    def submit(self, state: RoomState, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
+    def submit(self, state: HubRoom, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
         """Check an application message; raises a subclass of `HubRefusal`."""
         content = request.content
         self._authenticate(state, request, content)
-        message = parse_message(request.app_message)
-        if not isinstance(message, PrivateHeader) or message.content_type is not ContentType.APPLICATION:
-            raise InvalidCommit("expected an application message as an MLS PrivateMessage")
+        message = parse_application(request.app_message)
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the message is for another group or epoch than the request says")
         others = (member for leaf, member in state.members.items() if leaf != content.sender)

@@ -9,8 +9,10 @@ from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.wire import LeafNode
 from mimi_mmr.protocol.credentials import LeafIdentity
 from mimi_mmr.protocol.queues import QueueAddress, leaf_binding
-from mimi_mmr.protocol.room.messages import Delivery, EventKind, group_id
+from mimi_mmr.protocol.room.deliveries import Delivery
+from mimi_mmr.protocol.room.events import EventKind
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import group_id
 from mimi_mmr.uris import MimiUri
 from treewrap import PublicTree
 
@@ -43,8 +45,8 @@ class Member:
 
 
 @dataclass(slots=True)
-class RoomState:
-    """One room, in the epoch it is in. `room_state` is the members-only state, sealed."""
+class HubRoom:
+    """One room, in the epoch it is in. `sealed_state` is the members-only state, sealed."""
 
     room: MimiUri
     epoch: int
@@ -52,7 +54,7 @@ class RoomState:
     wrap: PublicTree
     policy: SignedPolicy
     members: dict[int, Member] = field(default_factory=dict)
-    room_state: bytes | None = field(default=None, repr=False)
+    sealed_state: bytes | None = field(default=None, repr=False)
 
     @property
     def group_id(self) -> bytes:
@@ -67,13 +69,13 @@ class RoomState:
         ratchet: RatchetTree,
         wrap: PublicTree,
         policy: SignedPolicy,
-        room_state: bytes | None = None,
-    ) -> RoomState:
+        sealed_state: bytes | None = None,
+    ) -> HubRoom:
         """The state of stored parts; what was checked on its way in is not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
-        return cls(room, epoch, ratchet, wrap, policy, members, room_state)
+        return cls(room, epoch, ratchet, wrap, policy, members, sealed_state)
 
 
 @dataclass(frozen=True, slots=True)

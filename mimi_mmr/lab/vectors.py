@@ -31,8 +31,8 @@ from mimi_mmr.protocol.queues import leaf_binding, queue_id
 from mimi_mmr.protocol.room.departures import Departure, departures_hash
 from mimi_mmr.protocol.room.join_links import JoinLink, LinkSeed
 from mimi_mmr.protocol.room.members_only import MembersOnlyState, SealedStateAAD, StateSecret, seal_state
-from mimi_mmr.protocol.room.messages import UpdateCode, UpdateRoomResponse
 from mimi_mmr.protocol.room.policy import Identities, RoomPolicy
+from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse
 from mimi_mmr.uris import Kind, MimiUri
 
 DOMAIN = "b.example"

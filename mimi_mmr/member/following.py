@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mimi_mmr.errors import Desynchronised, InvalidCommit, MmrError, NotAllowed
-from mimi_mmr.member.committing import Committing
+from mimi_mmr.errors import Desynchronised, IdentityError, InvalidCommit, NotAllowed
 from mimi_mmr.member.keys import authenticate, epoch_secret, open_tree, policy_hash
-from mimi_mmr.member.whois import Followed
+from mimi_mmr.member.local import LocalRoom
+from mimi_mmr.member.member_list import MemberList
+from mimi_mmr.member.members_only import MembersOnly
 from mimi_mmr.mls.engine import Applied
-from mimi_mmr.mls.wire import PublicCommit, Remove, parse_message
-from mimi_mmr.protocol.credentials import LeafIdentity
-from mimi_mmr.protocol.key_packages import check_leaf
-from mimi_mmr.protocol.room.departures import departed
-from mimi_mmr.protocol.room.members_only import StateSecret
-from mimi_mmr.protocol.room.messages import CommitEvent, Snapshot, digest
+from mimi_mmr.mls.wire import parse_commit
+from mimi_mmr.protocol.room.departures import Departure, departed
+from mimi_mmr.protocol.room.events import CommitEvent
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import Snapshot, digest
 from mimi_mmr.protocol.room.tree_changes import expected_changes, wrong_leaves
 from mimi_mmr.uris import MimiUri
 from treewrap import MemberUpdate, TreeWrapError
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """Whom a commit concerns: their user pseudonyms, who of the removed asked for it, and what is wrong there."""
+class Followed:
+    """What an accepted commit did, and what was wrong with it, if a member or the hub cheated."""
 
-    users: Mapping[int, MimiUri | None]
-    departed: frozenset[int]
+    sender: int
+    added: tuple[int, ...]
+    removed: tuple[int, ...]
+    removed_self: bool
     problems: tuple[str, ...] = ()
 
 
-class Following(Committing):
-    """A room that others change."""
+class Follower:
+    """Follows the commits of other members."""
 
-    __slots__ = ()
+    def __init__(self, local: LocalRoom, members_only: MembersOnly) -> None:
+        self._local = local
+        self._members_only = members_only
 
     def follow(self, event: CommitEvent, now: float) -> Followed:
         """Process another member's accepted commit.
@@ -43,28 +45,29 @@ class Following(Committing):
         made for this epoch. A commit that a member made badly is followed all the same, and the result says
         what is wrong: the group goes on, and names stay what can be verified.
         """
-        auth = event.auth.content
-        if auth.room != self.uri or auth.epoch != self.epoch:
-            raise Desynchronised(f"expected a commit of epoch {self.epoch}, got one of epoch {auth.epoch}")
-        authenticate(event.auth, self._group.leaf(auth.sender))
+        local, auth = self._local, event.auth.content
+        before = local.members
+        if auth.room != local.uri or auth.epoch != before.epoch:
+            raise Desynchronised(f"expected a commit of epoch {before.epoch}, got one of epoch {auth.epoch}")
+        authenticate(event.auth, before.signature_key(auth.sender))
         event.check_parts()
-        policy = self._follow_policy(event)
+        policy = self._next_policy(event, before)
         self._check_state(event)
-        secret = self._state_secret()
-        before = self._before(event)
-        applied = self._group.process_commit(event.commit)
+        secret = self._members_only.secret()
+        applied = local.group.process_commit(parse_commit(event.commit))
         if applied.removed_self:
-            self.removed = True
+            local.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
-        self._hub_hash = auth.tree_hash
-        problems += self._follow_state(event, applied, secret)
-        problems += self._check_rights(applied, before)
+        local.hub_tree_hash = auth.tree_hash
+        state_problem = self._members_only.follow(event.sealed_state, secret, removes=bool(applied.removed))
+        problems += [f"leaf {applied.sender}: {state_problem}"] if state_problem else []
+        problems += self._check_rights(event.departures, applied, before)
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
-        self.policy = policy
+        local.policy = policy
         for leaf in applied.removed:
-            self.problems.pop(leaf, None)
+            local.reported.pop(leaf, None)
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
 
     def adopt(self, snapshot: Snapshot) -> None:
@@ -73,89 +76,64 @@ class Following(Committing):
         Only if that committer signed it and it shows every other member as this one knows them. Raises
         `Desynchronised`, with nothing changed; the next commit then seals this member's tree anew.
         """
-        if snapshot.epoch != self.epoch:
+        local = self._local
+        if snapshot.epoch != local.group.epoch:
             raise Desynchronised(
-                f"expected the tree of epoch {self.epoch}, got that of epoch {snapshot.epoch}"
+                f"expected the tree of epoch {local.group.epoch}, got that of epoch {snapshot.epoch}"
             )
-        tree = open_tree(snapshot, self._group, self._hub_hash)
+        tree = open_tree(snapshot, local.group, local.hub_tree_hash)
         shown = set(tree.leaves())
-        for leaf in set(self._tree.leaves()) - {self.own_leaf}:
-            if leaf not in shown or tree.secret(leaf) != self._tree.secret(leaf):
+        for leaf in set(local.tree.leaves()) - {local.group.own_leaf}:
+            if leaf not in shown or tree.secret(leaf) != local.tree.secret(leaf):
                 raise Desynchronised(f"leaf {leaf} is not in the hub's tree as this member knows it")
-        if policy_hash(tree) != self.policy.policy.hash:
+        if policy_hash(tree) != local.policy.policy.hash:
             raise Desynchronised("the policy in the hub's tree is not the room's")
-        self._tree = tree
-        self._take_state(None)
+        local.tree = tree
+        self._members_only.take(None)
 
-    # --- before ---------------------------------------------------------------------------------------------
+    # --- before the commit is processed ----------------------------------------------------------------------
 
     def _check_state(self, event: CommitEvent) -> None:
-        sealed = self._sealed_state if event.room_state is None else event.room_state
-        if digest(sealed) != event.auth.content.room_state_hash:
+        sealed = self._members_only.sealed if event.sealed_state is None else event.sealed_state
+        if digest(sealed) != event.auth.content.sealed_state_hash:
             raise Desynchronised(
                 "the committer signed another members-only state than the one that the hub sent"
             )
 
-    def _follow_policy(self, event: CommitEvent) -> SignedPolicy:
-        signed = event.policy or self.policy
+    def _next_policy(self, event: CommitEvent, before: MemberList) -> SignedPolicy:
+        signed = event.policy or self._local.policy
         if event.policy is not None:
-            self._check_policy(event.policy, event.auth.content.sender)
+            self._check_policy(event.policy, event.auth.content.sender, before)
         if signed.policy.hash != event.auth.content.policy_hash:
             raise Desynchronised("the committer signed another policy than the one that the hub sent")
         return signed
 
-    def _check_policy(self, new: SignedPolicy, sender: int) -> None:
-        leaf = self._group.leaf(sender)
-        if leaf is None:
-            raise NotAllowed("the policy is signed by a leaf that there is not")
-        credential = LeafIdentity.from_bytes(leaf.identity).credential
+    def _check_policy(self, new: SignedPolicy, sender: int, before: MemberList) -> None:
+        member = before.readable.get(sender)
+        if member is None:
+            raise NotAllowed("the policy is signed by a leaf whose credential can't be read")
+        credential = member.identity.credential
         credential.verify_pseudonym()  # or a hub and a member together could make any leaf an admin's
         try:
-            new.check_succession(self.policy.policy, sender, credential.user_pseudonym, leaf.signature_key)
+            new.check_succession(self._local.policy.policy, sender, member.user, member.signature_key)
         except NotAllowed as error:
             why = "the policy was changed by somebody who may not, or not as it may be"
             raise NotAllowed(f"{why}: {error}") from None
 
-    def _before(self, event: CommitEvent) -> Before:
-        """Who a commit is from, and whom it removes, as they are before it."""
-        commit = parse_message(event.commit)
-        if not isinstance(commit, PublicCommit):
-            raise Desynchronised("expected a commit as an MLS PublicMessage")
-        removed = [proposal.leaf for proposal in commit.proposals if isinstance(proposal, Remove)]
-        users = {leaf: self._user(leaf) for leaf in (commit.sender, *removed)}
-        try:
-            return Before(users, departed(self.uri, event.departures, self._leavers(removed)))
-        except InvalidCommit as error:
-            return Before(users, frozenset(), (f"leaf {commit.sender} sent what is no departure: {error}",))
-
-    # --- after ----------------------------------------------------------------------------------------------
-
-    def _follow_state(self, event: CommitEvent, applied: Applied, before: StateSecret | None) -> list[str]:
-        """`before` is the secret of the state before: what is sealed under it is open to old members."""
-        due = event.room_state is not None or bool(applied.removed)
-        same = self._state_secret() == before
-        if same and not due:
-            return []
-        problem = self._take_state(event.room_state)
-        if not problem and same and self._sealed_state is not None:
-            problem = "the members-only state is under a secret that was used before"
-        if not problem and applied.removed and self._state.links:
-            self._state = replace(self._state, links=())
-            problem = "the members-only state keeps join links, which end with a removal"
-        self._state_stale |= bool(problem)
-        return [f"leaf {applied.sender}: {problem}"] if problem else []
+    # --- after it ---------------------------------------------------------------------------------------------
 
     def _follow_tree(self, event: CommitEvent, applied: Applied, policy: SignedPolicy) -> list[str]:
+        local = self._local
         if event.member_update is None:
             if applied.added or applied.removed:
                 return ["the commit adds or removes without a Tree Wrap update"]
-            same = event.auth.content.tree_hash == self._tree.tree_hash
+            same = event.auth.content.tree_hash == local.tree.tree_hash
             return [] if same else ["the committer's tree is not this member's"]
         problems = []
         try:
             update = MemberUpdate.from_bytes(event.member_update)
             problems += self._check_changes(update, applied, policy)
-            staged = self._tree.follow(update, epoch_secret(self._group))
+            staged = local.tree.follow(update, epoch_secret(local.group))
         except TreeWrapError as error:
             computed = getattr(error, "staged", None)
             problems.append(f"the Tree Wrap update: {error}")
@@ -163,53 +141,62 @@ class Following(Committing):
                 return problems
             staged = computed
         staged.commit()
-        if self._tree.tree_hash != event.auth.content.tree_hash:
+        if local.tree.tree_hash != event.auth.content.tree_hash:
             problems.append("the committer's tree hash is not the one that follows from its changes")
-        if policy_hash(self._tree) != policy.policy.hash:
+        if policy_hash(local.tree) != policy.policy.hash:
             problems.append("the policy in the Tree Wrap root is not the room's")
         return problems
 
     def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
         """Under the policy that comes with the commit, by which whoever it adds is shown or hidden."""
-        users = ((leaf, self._user(leaf)) for leaf in applied.added)
-        added = ((leaf, user) for leaf, user in users if user is not None)
+        readable = self._local.members.readable
+        added = ((leaf, readable[leaf].user) for leaf in applied.added if leaf in readable)
         expected = expected_changes(policy.policy, applied.removed, added)
         found = {leaf: kind for leaf, kind, _ in update.leaves}
         wrong = wrong_leaves(found, expected, applied.sender)
         return [f"leaf {leaf}: the Tree Wrap update does not match the commit" for leaf in wrong]
 
-    def _check_rights(self, applied: Applied, before: Before) -> list[str]:
+    def _check_rights(
+        self, departures: tuple[Departure, ...], applied: Applied, before: MemberList
+    ) -> list[str]:
         """What the hub should have refused, by the policy that members hold."""
-        policy, sender = self.policy.policy, before.users[applied.sender]
-        problems = list(before.problems)
+        policy, sender = self._local.policy.policy, before.user(applied.sender)
+        problems = []
+        asked: frozenset[int] = frozenset()
+        try:
+            asked = departed(self._local.uri, departures, before.leavers(applied.removed))
+        except InvalidCommit as error:
+            problems.append(f"leaf {applied.sender} sent what is no departure: {error}")
         if sender is None:
             return [*problems, f"leaf {applied.sender}: its credential is malformed"]
         try:
             for leaf in applied.added:
-                user = self._user(leaf) or sender
+                user = self._local.members.user(leaf) or sender
                 allow = policy.allow_add if self._was_there(user, applied) else policy.allow_return
                 allow(sender, user)
-            for leaf in set(applied.removed) - before.departed:
-                policy.allow_remove(sender, before.users[leaf] or sender)
+            for leaf in set(applied.removed) - asked:
+                policy.allow_remove(sender, before.user(leaf) or sender)
         except NotAllowed as error:
             problems.append(f"leaf {applied.sender} did what it may not do: {error}")
         return problems
 
     def _was_there(self, user: MimiUri, applied: Applied) -> bool:
         """Whether a user has a leaf that a commit has not just added; asked of those with a role only."""
-        if user not in self.policy.policy.privileged:
+        if user not in self._local.policy.policy.privileged:
             return True
-        others = self.participants().items()
-        return any(who.credential.user_pseudonym == user for leaf, who in others if leaf not in applied.added)
+        return not set(self._local.members.by_user.get(user, ())) <= set(applied.added)
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
-        problems = []
-        for index in applied.added:
-            leaf = self._group.leaf(index)
-            try:
-                if leaf is not None:
-                    check_leaf(leaf.identity, leaf.signature_key, now)
-            except MmrError as error:
-                self.problems[index] = str(error)
-                problems.append(f"leaf {index}: {error}")
+        """Whoever was added, as far as anyone can check a leaf; what is wrong is remembered with the member."""
+        members, problems = self._local.members, []
+        for leaf in applied.added:
+            problem = members.problems.get(leaf, "")
+            if leaf in members.readable:
+                member = members.readable[leaf]
+                try:
+                    member.identity.check_place(member.signature_key)
+                    member.identity.credential.verify(now)
+                except IdentityError as error:
+                    problem = self._local.reported[leaf] = str(error)
+            problems += [f"leaf {leaf}: {problem}"] if problem else []
         return problems

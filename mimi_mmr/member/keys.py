@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from mimi_mmr.errors import Desynchronised, WrongSigner
 from mimi_mmr.mls.engine import MlsGroup, StagedCommit
-from mimi_mmr.mls.wire import LeafNode
-from mimi_mmr.protocol.room.messages import CommitAuth, Snapshot
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import CommitAuth, Snapshot
 from treewrap import EpochSecret, RoomSecret, SetRoomSecret, TreeWrapError, WrapTree
 
 EXPORTER_LABEL = b"TreeWrap"
@@ -36,11 +35,14 @@ def policy_secret(policy: SignedPolicy) -> SetRoomSecret:
     return SetRoomSecret(POLICY_SECRET, RoomSecret(policy.policy.hash))
 
 
-def authenticate(auth: CommitAuth, leaf: LeafNode | None) -> None:
-    """Whether the leaf that a commit says it is from has signed it; raises `WrongSigner`."""
-    if leaf is None:
+def authenticate(auth: CommitAuth, signature_key: bytes | None) -> None:
+    """Whether the leaf that a commit says it is from has signed it: its key, None if nobody is there.
+
+    Raises `WrongSigner`.
+    """
+    if signature_key is None:
         raise WrongSigner(f"no member at leaf {auth.content.sender}, which the commit says it is from")
-    auth.verify(leaf.signature_key)
+    auth.verify(signature_key)
 
 
 def open_tree(snapshot: Snapshot, group: MlsGroup, tree_hash: bytes) -> WrapTree:

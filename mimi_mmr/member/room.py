@@ -6,22 +6,34 @@ member signed it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Set
+
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import Desynchronised, RemovedFromRoom, WrongSigner
-from mimi_mmr.member.following import Following
-from mimi_mmr.member.keys import (
-    authenticate,
-    epoch_secret,
-    open_tree,
-    policy_hash,
-    policy_secret,
-)
+from mimi_mmr.member.committing import Committer, PendingCommit, own_change
+from mimi_mmr.member.departing import departing_leaf, own_departure
+from mimi_mmr.member.following import Followed, Follower
+from mimi_mmr.member.intent import CommitIntent
+from mimi_mmr.member.join_links import JoinLinks
+from mimi_mmr.member.keys import authenticate, epoch_secret, open_tree, policy_hash, policy_secret
 from mimi_mmr.member.leaves import PreparedLeaf
+from mimi_mmr.member.local import LocalRoom, OpenedState
+from mimi_mmr.member.member_list import MemberList
+from mimi_mmr.member.members_only import MembersOnly
+from mimi_mmr.member.resolving import Resolver
 from mimi_mmr.member.saved import VERSION as SAVED_VERSION
 from mimi_mmr.member.saved import LeafProblem, SavedRoom
+from mimi_mmr.member.whois import Whois
 from mimi_mmr.mls.engine import MlsGroup
 from mimi_mmr.mls.former import FormerGroup
+from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
-from mimi_mmr.protocol.room.messages import (
+from mimi_mmr.protocol.credentials import LeafIdentity, ResolvedMember
+from mimi_mmr.protocol.room.departures import Departure
+from mimi_mmr.protocol.room.events import CommitEvent, WelcomeEvent
+from mimi_mmr.protocol.room.policy import Identities, SignedPolicy, default_policy, sign_policy
+from mimi_mmr.protocol.room.requests import (
     CommitReport,
     CommitReportTBS,
     CreateRoomRequest,
@@ -30,21 +42,32 @@ from mimi_mmr.protocol.room.messages import (
     Snapshot,
     SubmitMessageRequest,
     SubmitTBS,
-    WelcomeEvent,
+    UpdateRequest,
     digest,
     group_id,
     sign_report,
     sign_submit,
 )
-from mimi_mmr.protocol.room.policy import Identities, default_policy, sign_policy
 from mimi_mmr.uris import MimiUri
-from treewrap import Change, LeafSecret, Set, Suite, TreeWrapError, WrapTree
+from treewrap import Change, LeafSecret, Suite, TreeWrapError, WrapTree
+from treewrap import Set as SetLeaf
 
 
-class Room(Following):
-    """One membership."""
+class Room:
+    """One membership, made of parts that share a `LocalRoom`.
 
-    __slots__ = ()
+    `members_only` is what members share and the hub can't read, `join_links` how others may ask to be added.
+    """
+
+    __slots__ = ("_committer", "_follower", "_local", "_resolver", "join_links", "members_only")
+
+    def __init__(self, local: LocalRoom) -> None:
+        self._local = local
+        self.members_only = MembersOnly(local)
+        self.join_links = JoinLinks(local)
+        self._resolver = Resolver(local)
+        self._committer = Committer(local, self.members_only)
+        self._follower = Follower(local, self.members_only)
 
     # --- beginning ------------------------------------------------------------------------------------------
 
@@ -52,25 +75,25 @@ class Room(Following):
     def create(
         cls, uri: MimiUri, leaf: PreparedLeaf, identities: Identities = Identities.EVERYONE, arity: int = 16
     ) -> tuple[Room, CreateRoomRequest]:
-        """A room of one, and the request that makes it on the hub."""
+        """Make a room of one, and the request that makes it on the hub."""
         group = leaf.client.create_group(group_id(uri))
         user = leaf.identity.credential.user_pseudonym
         policy = sign_policy(default_policy(uri, user, identities), 0, leaf.key)
         tree = WrapTree.create(Suite(arity), group_id(uri))
         changes: list[Change] = [policy_secret(policy)]
         if policy.policy.shows_identity(user):
-            changes.append(Set(0, LeafSecret(leaf.ilk.reveal())))
+            changes.append(SetLeaf(0, LeafSecret(leaf.ilk.reveal())))
         staged = tree.stage(changes, epoch=0, epoch_secret=epoch_secret(group))
         update, ratchet = staged.update.to_bytes(), group.ratchet_tree()
         content = CreateRoomTBS(uri, digest(ratchet), digest(update), staged.tree_hash, policy.policy.hash)
         signature = leaf.key.sign("CreateRoomTBS", content.to_bytes())
         request = CreateRoomRequest(content, signature, arity, ratchet, update, policy)
         staged.commit()
-        return cls(uri, policy, group, tree, leaf, tree.tree_hash), request
+        return cls(LocalRoom(uri, leaf, group, tree, policy, tree.tree_hash)), request
 
     @classmethod
     def join(cls, leaf: PreparedLeaf, event: WelcomeEvent, snapshot: Snapshot) -> Room:
-        """A room that somebody added this leaf to; raises `Desynchronised`, `WrongSigner`, `EngineError`.
+        """Enter a room that somebody added this leaf to; raise `Desynchronised`, `WrongSigner`, `EngineError`.
 
         The committer's signature ties Welcome, tree hash and policy together; the hub supplied none of them.
         """
@@ -78,58 +101,58 @@ class Room(Following):
         group = leaf.client.join(event.welcome, snapshot.ratchet_tree)
         if (group.group_id, group.epoch) != (group_id(auth.room), auth.epoch + 1):
             raise Desynchronised("the Welcome is for another room or epoch than its committer signed")
-        authenticate(event.auth, group.leaf(auth.sender))
+        adder = group.leaf(auth.sender)
+        authenticate(event.auth, adder.signature_key if adder else None)
         if digest(event.welcome) != auth.welcome_hash:
             raise WrongSigner("the Welcome is not the one that its committer signed")
         tree = open_tree(snapshot, group, auth.tree_hash)
         if snapshot.policy.policy.hash != auth.policy_hash:
             raise Desynchronised("the hub's policy is not the one that the committer signed")
-        if digest(snapshot.room_state) != auth.room_state_hash:
+        if digest(snapshot.sealed_state) != auth.sealed_state_hash:
             raise Desynchronised("the hub's members-only state is not the one that the committer signed")
-        room = cls(auth.room, snapshot.policy, group, tree, leaf, auth.tree_hash)
-        room._check_policy_secret()
-        if room._own_change():
-            room.problems[room.own_leaf] = "whoever added this client set a wrong identity link key"
-        if problem := room._take_state(snapshot.room_state):
-            room.problems[auth.sender] = problem
-        return room
-
-    def _check_policy_secret(self) -> None:
-        if policy_hash(self._tree) != self.policy.policy.hash:
+        if policy_hash(tree) != snapshot.policy.policy.hash:
             raise Desynchronised("the policy in the Tree Wrap root is not the one that the hub serves")
+        local = LocalRoom(auth.room, leaf, group, tree, snapshot.policy, auth.tree_hash)
+        room = cls(local)
+        if own_change(local):
+            local.reported[group.own_leaf] = "whoever added this client set a wrong identity link key"
+        if problem := room.members_only.take(snapshot.sealed_state):
+            local.reported[auth.sender] = problem
+        return room
 
     # --- at rest --------------------------------------------------------------------------------------------
 
     def store(self) -> None:
         """Write the MLS group to the leaf's storage: after `create`, `join`, and a page of messages read."""
         if not self.removed:
-            self._group.store()
+            self._local.group.store()
 
     def saved(self) -> SavedRoom:
-        """All that `restore` needs beside the leaf, whose MLS storage it brings up to the same epoch.
+        """Return all that `restore` needs besides the leaf, whose MLS storage it brings up to the same epoch.
 
         It holds secrets in the clear: encrypt it, and write it in one transaction with the rows of that storage.
         """
         self.store()
+        local, held = self._local, self._local.members_only
         problems = tuple(LeafProblem.of(leaf, text) for leaf, text in sorted(self.problems.items()))
         return SavedRoom(
             SAVED_VERSION,
-            self.uri,
-            self.epoch,
-            self.own_leaf,
-            self.removed,
-            self.policy,
-            self._hub_hash,
+            local.uri,
+            local.group.epoch,
+            local.group.own_leaf,
+            local.removed,
+            local.policy,
+            local.hub_tree_hash,
             problems,
-            self._tree.plain_state(),
-            self._sealed_state,
-            self._state,
-            self._state_stale,
+            local.tree.plain_state(),
+            held.sealed,
+            held.state,
+            held.stale,
         )
 
     @classmethod
     def restore(cls, saved: SavedRoom, leaf: PreparedLeaf) -> Room:
-        """The room as it was saved; `leaf.client` is over the MLS storage that was written with it.
+        """Make the room as it was saved; `leaf.client` is over the MLS storage that was written with it.
 
         Raises `EngineError` if that holds no such group, `Desynchronised` if it is of another epoch, version or
         room. A room that this client was removed from knows no members any more.
@@ -151,37 +174,145 @@ class Room(Following):
             raise Desynchronised(f"the saved Tree Wrap tree: {error}") from None
         if tree.group_id != name:
             raise Desynchronised("the saved Tree Wrap tree is another room's")
-        problems = {problem.leaf: problem.text for problem in saved.problems}
         return cls(
-            saved.room,
-            saved.policy,
-            group,
-            tree,
-            leaf,
-            saved.hub_tree_hash,
-            problems,
-            saved.removed,
-            saved.sealed_state,
-            saved.state,
-            saved.state_stale,
+            LocalRoom(
+                saved.room,
+                leaf,
+                group,
+                tree,
+                saved.policy,
+                saved.hub_tree_hash,
+                OpenedState(saved.sealed_state, saved.state, saved.state_stale),
+                {problem.leaf: problem.text for problem in saved.problems},
+                saved.removed,
+            )
         )
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- what it is -----------------------------------------------------------------------------------------
 
-    def encrypt(self, content: Content) -> SubmitMessageRequest:
-        """An application message for the hub; raises `RemovedFromRoom`."""
-        if self.removed:
-            raise RemovedFromRoom("this client was removed from the room")
-        message = self._group.encrypt(content.padded())
-        tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, digest(message))
-        return sign_submit(tbs, message, self._leaf.key)
+    @property
+    def uri(self) -> MimiUri:
+        """The room's URI."""
+        return self._local.uri
 
-    def decrypt(self, message: bytes) -> tuple[int, Content]:
-        """Sender's leaf and content; raises `EngineError`, `ParseError`."""
-        sender, plaintext = self._group.decrypt(message)
-        return sender, Content.from_padded(plaintext)
+    @property
+    def epoch(self) -> int:
+        """The MLS epoch."""
+        return self._local.group.epoch
+
+    @property
+    def own_leaf(self) -> int:
+        """This client's leaf index."""
+        return self._local.group.own_leaf
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """This leaf's signature key, for requests to the hub."""
+        return self._local.leaf.key
+
+    @property
+    def policy(self) -> SignedPolicy:
+        """The room's policy."""
+        return self._local.policy
+
+    @property
+    def tree_hash(self) -> bytes:
+        """What every member's Tree Wrap tree hashes to (32 bytes)."""
+        return self._local.tree.tree_hash
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the hub keeps another tree than this member computed: a committer cheated; see `adopt`."""
+        return self._local.diverged
+
+    @property
+    def removed(self) -> bool:
+        """Whether this client was removed from the room."""
+        return self._local.removed
+
+    @property
+    def problems(self) -> Mapping[int, str]:
+        """What is wrong with members, by leaf."""
+        return {**self._local.members.problems, **self._local.reported}
+
+    # --- who is in it ---------------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> MemberList:
+        """The members of this epoch, as pseudonyms."""
+        return self._local.members
+
+    def participants(self) -> Mapping[int, LeafIdentity]:
+        """Return the identity of every member whose credential parses, by leaf."""
+        return self.members.identities
+
+    def clients(self) -> Set[MimiUri]:
+        """Return the client pseudonyms of these members."""
+        return self.members.by_client.keys()
+
+    def knows(self, other: Room, leaf: int) -> bool:
+        """Whether who is at a leaf in another state of this room is a member in this one: by its signature key."""
+        return other.members.signature_key(leaf) in self.members.signature_keys
+
+    def who(
+        self, trust: TrustAnchors, now: float, progress: Callable[[int, int], None] | None = None
+    ) -> list[Whois]:
+        """Resolve every member whose credential parses; `progress` gets (done, total) after each of them."""
+        return self._resolver.who(trust, now, progress)
+
+    def whois(self, leaf: int, trust: TrustAnchors, now: float) -> Whois:
+        """Resolve one member; raise `RoomError` if there is none at this leaf, or its credential is malformed."""
+        return self._resolver.whois(leaf, trust, now)
+
+    def resolve(self, leaf: int, trust: TrustAnchors, now: float) -> ResolvedMember:
+        """Return the person behind a leaf; raise a subclass of `IdentityError`, or `RoomError`."""
+        return self._resolver.resolve(leaf, trust, now)
+
+    # --- changing it ----------------------------------------------------------------------------------------
+
+    def stage(self, intent: CommitIntent) -> PendingCommit:
+        """Make a commit that does all of an intent; raise `EngineError` or `RoomError`. See `Committer.stage`."""
+        return self._committer.stage(intent)
+
+    def pending(self, request: UpdateRequest) -> PendingCommit:
+        """Return a commit that was on its way when the process ended; raise `EngineError` if there is none such."""
+        return self._committer.pending(request)
+
+    def follow(self, event: CommitEvent, now: float) -> Followed:
+        """Process another member's accepted commit. See `Follower.follow` for what it raises and returns."""
+        return self._follower.follow(event, now)
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take over the hub's Tree Wrap tree; raise `Desynchronised` if it is not sound. See `Follower.adopt`."""
+        self._follower.adopt(snapshot)
+
+    def departure(self) -> Departure:
+        """Sign this member's leave to be removed by anybody; send it as `ContentKind.DEPARTURE`.
+
+        It can't be taken back while this leaf is in the room.
+        """
+        return own_departure(self._local)
+
+    def departing(self, departure: Departure) -> int:
+        """Return the leaf that a departure is of; raise `RoomError` if it is of nobody else here, or unsound."""
+        return departing_leaf(self._local, departure)
 
     def report(self, commit: bytes, kind: RepairKind) -> CommitReport:
         """Tell the hub that a commit of this epoch can't be processed; or, as an admin, have it undone."""
         content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
-        return sign_report(content, self._leaf.key)
+        return sign_report(content, self.signing_key)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def encrypt(self, content: Content) -> SubmitMessageRequest:
+        """Make an application message for the hub; raise `RemovedFromRoom`."""
+        if self.removed:
+            raise RemovedFromRoom("this client was removed from the room")
+        message = self._local.group.encrypt(content.padded())
+        tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, digest(message))
+        return sign_submit(tbs, message, self.signing_key)
+
+    def decrypt(self, message: PrivateMessage) -> tuple[int, Content]:
+        """Return the sender's leaf and the content; raise `EngineError`, `ParseError`."""
+        sender, plaintext = self._local.group.decrypt(message)
+        return sender, Content.from_padded(plaintext)

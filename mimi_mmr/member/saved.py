@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar
 
 from mimi_mmr.presentation import BOOL, U8, U32, U64, Fixed, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
-from mimi_mmr.protocol.room.messages import ROOM_STATE
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import SEALED_STATE
 from mimi_mmr.uris import ROOM, MimiUri
 
 VERSION = 1
@@ -47,6 +47,6 @@ class SavedRoom(Struct):
     hub_tree_hash: Annotated[bytes, Fixed(32)] = field(repr=False)
     problems: Annotated[tuple[LeafProblem, ...], Vector(Nested(LeafProblem))] = field(repr=False)
     wrap_tree: Annotated[bytes, Opaque(1 << 28)] = field(repr=False)
-    sealed_state: Annotated[bytes | None, ROOM_STATE] = field(repr=False)
+    sealed_state: Annotated[bytes | None, SEALED_STATE] = field(repr=False)
     state: Annotated[MembersOnlyState, Nested(MembersOnlyState)] = field(repr=False)
     state_stale: Annotated[bool, BOOL] = field(repr=False)

@@ -1,9 +1,8 @@
-"""What a room tells of its members, and of a commit that was followed."""
+"""A member as another member sees it."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mimi_mmr.protocol.credentials import ResolvedMember
@@ -29,14 +28,3 @@ class Whois(NamedTuple):
     standing: Standing
     member: ResolvedMember | None = None
     why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """What an accepted commit did, and what was wrong with it, if a member or the hub cheated."""
-
-    sender: int
-    added: tuple[int, ...]
-    removed: tuple[int, ...]
-    removed_self: bool
-    problems: tuple[str, ...] = ()

@@ -1,7 +1,8 @@
 """What a member needs of an MLS library (RFC 9420), as Protocols, so that one can be exchanged for another.
 
-Messages are MLSMessage bytes, KeyPackages the bare struct, members leaf indices. Whatever the library refuses
-is an `EngineError`; a group that removed this client raises `RemovedFromRoom` from then on.
+Messages go out as MLSMessage bytes and come in as what `mls.wire` parsed of such bytes; KeyPackages are the bare
+struct, members leaf indices. Whatever the library refuses is an `EngineError`; a group that removed this client
+raises `RemovedFromRoom` from then on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.mls.wire import LeafNode, PrivateMessage, PublicCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class MlsGroup(Protocol):
         Raises `EngineError` if storage does not hold this very commit as the one that waits.
         """
 
-    def process_commit(self, message: bytes) -> Applied:
+    def process_commit(self, commit: PublicCommit) -> Applied:
         """Follow a commit that the hub accepted, and store the new epoch.
 
         It decides one that waits: the same commit is thereby accepted, another one rejects it.
@@ -116,7 +117,7 @@ class MlsGroup(Protocol):
     def encrypt(self, plaintext: bytes) -> bytes:
         """An application message as a PrivateMessage; the group is stored before this returns."""
 
-    def decrypt(self, message: bytes) -> tuple[int, bytes]:
+    def decrypt(self, message: PrivateMessage) -> tuple[int, bytes]:
         """Sender's leaf index, and plaintext, of an application message of this epoch.
 
         Also of the last few, as far as the engine still has their keys, and its sender still has its leaf.

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from mimi_mmr.errors import RemovedFromRoom
 from mimi_mmr.mls.engine import Applied, StagedCommit
-from mimi_mmr.mls.wire import LeafNode
+from mimi_mmr.mls.wire import LeafNode, PrivateMessage, PublicCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class FormerGroup:
         """No commit."""
         self._refuse()
 
-    def process_commit(self, message: bytes) -> Applied:
+    def process_commit(self, commit: PublicCommit) -> Applied:
         """No commit."""
         self._refuse()
 
@@ -58,7 +58,7 @@ class FormerGroup:
         """No message."""
         self._refuse()
 
-    def decrypt(self, message: bytes) -> tuple[int, bytes]:
+    def decrypt(self, message: PrivateMessage) -> tuple[int, bytes]:
         """No message."""
         self._refuse()
 

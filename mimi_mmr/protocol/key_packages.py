@@ -29,7 +29,7 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
 from mimi_mmr.presentation import BOOL, U8, U32, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
-from mimi_mmr.protocol.credentials import LeafIdentity, PseudonymousCredential
+from mimi_mmr.protocol.credentials import LeafIdentity
 from mimi_mmr.uris import MimiUri
 
 VERSION = 1
@@ -336,14 +336,14 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
 
 def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
     """The user pseudonym that a checked set has."""
-    return _credential_of(packages[0]).user_pseudonym
+    return identity_of(packages[0]).credential.user_pseudonym
 
 
 def client_of(package: OpenKeyPackage) -> MimiUri:
     """The client pseudonym that a checked KeyPackage has."""
-    return _credential_of(package).client_pseudonym
+    return identity_of(package).credential.client_pseudonym
 
 
-def _credential_of(package: OpenKeyPackage) -> PseudonymousCredential:
-    identity = KeyPackage.from_bytes(package.key_package).leaf_node.identity
-    return LeafIdentity.from_bytes(identity).credential
+def identity_of(package: OpenKeyPackage) -> LeafIdentity:
+    """The identity that the leaf of a checked KeyPackage has."""
+    return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)

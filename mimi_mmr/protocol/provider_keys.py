@@ -14,7 +14,7 @@ from mimi_mmr.crypto.certificates import MAX_CERTIFICATE, MAX_CHAIN, TrustAnchor
 from mimi_mmr.crypto.sealing import SealingPublicKey
 from mimi_mmr.crypto.signing import SigningKey, verify
 from mimi_mmr.errors import CredentialExpired
-from mimi_mmr.presentation import U64, Fixed, Opaque, Struct, Text, Vector
+from mimi_mmr.presentation import U64, Fixed, Nested, Opaque, Struct, Text, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +54,10 @@ class ProviderKeys(Struct):
 def sign_provider_keys(keys: ProviderKeysTBS, signer: SigningKey, chain: Sequence[bytes]) -> ProviderKeys:
     """What a provider publishes."""
     return ProviderKeys(keys, tuple(chain), signer.sign("ProviderKeysTBS", keys.to_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderList(Struct):
+    """Signed keys of every provider that this one knows, itself included: the same list for everybody."""
+
+    providers: Annotated[tuple[ProviderKeys, ...], Vector(Nested(ProviderKeys), 1 << 22, 1024)]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from mimi_mmr.crypto.sealing import SealedBox, SealingKey, SealingPublicKey
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import SealedBoxRejected, UnknownQueue
-from mimi_mmr.presentation import Struct, Text
+from mimi_mmr.presentation import BOOL, U16, U32, U64, Fixed, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.uris import check_domain
 
 QUEUE_ID_SIZE = 32
@@ -59,3 +59,45 @@ def open_queue_id(key: SealingKey, box: SealedBox, binding: bytes) -> bytes:
     if len(queue) != QUEUE_ID_SIZE:
         raise UnknownQueue(f"expected a queue id of {QUEUE_ID_SIZE} bytes")
     return queue
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOrder(Struct):
+    """Make a queue, whose id is the hash of the token."""
+
+    token: Annotated[bytes, Fixed(32)]
+    accepts_deposits: Annotated[bool, BOOL]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRemoval(Struct):
+    """Forget a queue and what is in it; if there is none, nothing is to do."""
+
+    token: Annotated[bytes, Fixed(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectRequest(Struct):
+    """Acknowledge up to a sequence number, and get what follows; wait up to `wait_ms` if there is nothing."""
+
+    token: Annotated[bytes, Fixed(32)]
+    acknowledged: Annotated[int, U64]
+    limit: Annotated[int, U16]
+    wait_ms: Annotated[int, U32]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage(Struct):
+    """One message and its place in the queue."""
+
+    sequence: Annotated[int, U64]
+    message: Annotated[bytes, Opaque(1 << 26)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePage(Struct):
+    """What a collector gets. `lost` counts messages that were refused when the queue was full, or grew too old."""
+
+    LIMIT: ClassVar[int] = 1 << 28
+    lost: Annotated[int, U64]
+    messages: Annotated[tuple[QueuedMessage, ...], Vector(Nested(QueuedMessage), 1 << 27)]

@@ -10,20 +10,18 @@ from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import verify
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, Unauthorized
-from mimi_mmr.protocol.connections import request_size
-from mimi_mmr.protocol.endpoints import (
+from mimi_mmr.protocol.accounts import (
     AddDeviceRequest,
     AddDeviceTBS,
     CertificateChain,
-    Deposit,
     DeviceList,
-    Inbox,
     PublishRequest,
     RegisterRequest,
     RegisterTBS,
-    WaitingDeposit,
     access_token_hash,
 )
+from mimi_mmr.protocol.connections import request_size
+from mimi_mmr.protocol.deposits import Deposit, Inbox, WaitingDeposit
 from mimi_mmr.provider.http import Call, Reply, Router
 from mimi_mmr.provider.store.accounts import AccountStore, Caller, Device
 from mimi_mmr.uris import Kind, MimiUri

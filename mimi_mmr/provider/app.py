@@ -19,9 +19,9 @@ from aiohttp import web
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import ConfigError
-from mimi_mmr.protocol.endpoints import PeerRequest, ProviderList
 from mimi_mmr.protocol.key_packages import KeyMaterialRequest
-from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
+from mimi_mmr.protocol.peers import PeerRequest
+from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, ProviderList, sign_provider_keys
 from mimi_mmr.provider.accounts import AccountService
 from mimi_mmr.provider.assets import AssetHosts, AssetService
 from mimi_mmr.provider.deliveries import DeliveryService

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 
 from mimi_mmr.errors import ConfigError, NotAllowed, PeerError
-from mimi_mmr.protocol.endpoints import MAX_ASSET, AssetLocation
+from mimi_mmr.protocol.assets import MAX_ASSET, AssetLocation
 from mimi_mmr.provider.http import Call, Reply, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.record import Recorder

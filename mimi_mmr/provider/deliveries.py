@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from mimi_mmr.crypto.sealing import SealingKey
 from mimi_mmr.crypto.secret import AccessToken, FetchToken
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, UnknownQueue
-from mimi_mmr.protocol.endpoints import CollectRequest, QueueOrder, QueuePage, QueueRemoval, ReplyDeposit
+from mimi_mmr.protocol.deposits import ReplyDeposit
 from mimi_mmr.protocol.key_packages import (
     CLAIM_LIFETIME,
     MAX_SET_LIFETIME,
@@ -25,8 +25,16 @@ from mimi_mmr.protocol.key_packages import (
     seal_answer,
     shelf_id,
 )
-from mimi_mmr.protocol.queues import open_queue_id, queue_id
-from mimi_mmr.protocol.room.messages import FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.queues import (
+    CollectRequest,
+    QueueOrder,
+    QueuePage,
+    QueueRemoval,
+    open_queue_id,
+    queue_id,
+)
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.provider.http import Call, Reply, Router
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.store.deliveries import DeliveryStore

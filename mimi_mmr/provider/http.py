@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from mimi_mmr.errors import (
     UnknownRoom,
     WrongEpoch,
 )
-from mimi_mmr.protocol.endpoints import PROBLEM, PROBLEM_URN
+from mimi_mmr.protocol.problems import PROBLEM, write_problem
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
@@ -170,8 +169,7 @@ def to_aiohttp(reply: Reply) -> web.Response:
 
 def problem(status: int, code: str, message: str) -> Reply:
     """RFC 9457's document."""
-    document = {"type": PROBLEM_URN + code, "title": message}
-    return Reply(status, json.dumps(document).encode(), PROBLEM)
+    return Reply(status, write_problem(code, message), PROBLEM)
 
 
 def error_reply(error: MmrError) -> Reply:

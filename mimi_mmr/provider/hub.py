@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
 from mimi_mmr.hub.links import check_join, check_order
 from mimi_mmr.hub.mode import HubMode
-from mimi_mmr.hub.state import RoomState
+from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.protocol.key_packages import KeyMaterialRequest
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkKind, LinkOrder
-from mimi_mmr.protocol.room.messages import (
+from mimi_mmr.protocol.room.requests import (
     CommitReport,
     CreateRoomRequest,
     RepairKind,
@@ -57,7 +57,7 @@ class HubService:
         self._peers = peers
         self._claim_locally = claim_locally
         self._clock = clock
-        self._cache: OrderedDict[str, RoomState] = OrderedDict()
+        self._cache: OrderedDict[str, HubRoom] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as one is held
 
     def mount(self, router: Router) -> None:
@@ -215,7 +215,7 @@ class HubService:
             lock = self._locks[str(room)] = asyncio.Lock()
         return lock
 
-    async def _state(self, room: MimiUri) -> RoomState:
+    async def _state(self, room: MimiUri) -> HubRoom:
         epoch = await self._store.epoch(room)
         state = self._cache.pop(str(room), None)
         if state is None or state.epoch != epoch:

@@ -21,7 +21,7 @@ from mimi_mmr.errors import (
     SignatureRejected,
     Unauthorized,
 )
-from mimi_mmr.protocol.endpoints import PeerRequest, PeerRequestTBS
+from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay.errors import OhttpError

@@ -26,7 +26,7 @@ def crowd() -> Crowd:
 def test_a_wrong_link_counts_as_unverified(crowd: Crowd) -> None:
     row = measure(crowd, 1)
     assert (row.n, row.verified, row.unverified) == (12, 10, 2)
-    found = crowd.room.who(crowd.fresh(), crowd.providers.now)
+    found = crowd.unread().who(crowd.fresh(), crowd.providers.now)
     assert [one.leaf for one in found if one.standing is Standing.UNVERIFIED] == [3, 7]
     names = {one.leaf: one.member.device.user.name for one in found if one.member}
     assert names == {leaf: f"user-{leaf}" for leaf in range(12) if leaf not in (3, 7)}
@@ -38,7 +38,7 @@ def test_four_signatures_are_verified_of_each_and_all_in_turn(crowd: Crowd) -> N
     counted = [[lambda at=at: seen.append(at) for _ in checks] for at, checks in enumerate(crowd.checks)]  # type: ignore[misc]
     told: list[tuple[int, int]] = []
     turns = Turns(counted, lambda done, total: told.append((done, total)))
-    crowd.room.who(crowd.fresh(), crowd.providers.now, turns)
+    crowd.unread().who(crowd.fresh(), crowd.providers.now, turns)
     assert seen == [at for at in range(12) if at not in (3, 7) for _ in range(4)]
     assert told == [(12, 12)]
     assert len(turns.resolving) == len(turns.verifying) == 1

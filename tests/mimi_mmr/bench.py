@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,31 +21,28 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import MmrError
 from mimi_mmr.hub.links import HubLink, check_join, check_order
 from mimi_mmr.hub.mode import AcceptedCommit, HubMode
-from mimi_mmr.hub.state import Outgoing, RoomState
+from mimi_mmr.hub.state import HubRoom, Outgoing
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.following import Followed
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.keys import EXPORTER_LABEL
 from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
-from mimi_mmr.member.whois import Followed, Standing
+from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.mls_rs import MlsRsEngine
+from mimi_mmr.mls.wire import parse_application
+from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.credentials import DeviceIdentity, bind_device
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.queues import leaf_binding
 from mimi_mmr.protocol.room.departures import departures_hash
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
 from mimi_mmr.protocol.room.join_links import JoinLink, make_join_request
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkOrder
-from mimi_mmr.protocol.room.messages import (
-    CommitAuthTBS,
-    CommitEvent,
-    EventKind,
-    Snapshot,
-    UpdateRequest,
-    WelcomeEvent,
-    digest,
-    sign_commit,
-)
+from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.policy import Identities, RoomPolicy, SignedPolicy
+from mimi_mmr.protocol.room.requests import CommitAuthTBS, Snapshot, UpdateRequest, digest, sign_commit
 from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import Change, EpochSecret
@@ -143,7 +141,7 @@ class RoomBench:
         self.rooms[creator], request = Room.create(self.uri, leaf, identities, arity)
         self.created = request
         new = self.mode.create(request, self.now)
-        self.state: RoomState = new.state
+        self.state: HubRoom = new.state
         self.stored = [(new.state.epoch, request.tree_update, new.rows.wrap)]
         self.snapshots: list[Snapshot] = [to_snapshot(self.state)]
 
@@ -202,7 +200,26 @@ class RoomBench:
         """A commit that is on its way."""
         packages = [self.package(one) if isinstance(one, str) else one for one in add]
         leaves = [self.leaf_of(name) for name in remove]
-        return self.rooms[sender].stage(add=packages, remove=leaves, **changes)
+        return self.rooms[sender].stage(self.intent(sender, packages, leaves, **changes))
+
+    def intent(
+        self,
+        sender: str,
+        add: Sequence[OpenKeyPackage] = (),
+        remove: Sequence[int] = (),
+        *,
+        policy: RoomPolicy | None = None,
+        state: MembersOnlyState | None = None,
+        **changes: Any,
+    ) -> CommitIntent:
+        """What `sender` wants of a commit, with the next policy and members-only state as they are to be."""
+        return CommitIntent(
+            tuple(add),
+            self.rooms[sender].members.at(remove),
+            policy=(lambda _: policy) if policy else None,
+            state=(lambda _: state) if state else None,
+            **changes,
+        )
 
     def commit(self, sender: str, add: Sequence[str] = (), **changes: Any) -> Committed:
         """A commit that the hub accepts and everybody follows."""
@@ -248,15 +265,19 @@ class RoomBench:
         snapshot = snapshot or self.snapshots[event.auth.content.epoch + 1]
         return Room.join(self.leaves[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
 
+    def read(self, name: str, message: bytes) -> tuple[int, Content]:
+        """What a member makes of an application message, as the hub passes it on."""
+        return self.rooms[name].decrypt(parse_application(message))
+
     # --- links ---------------------------------------------------------------------------------------
 
     def make_link(self, sender: str, uses: int = 3, lifetime: int = DAY) -> JoinLink:
         """A join link, known to members and hub."""
         room = self.rooms[sender]
-        live = room.make_link(int(self.now) + lifetime, uses)
-        self.commit(sender, state=room.state_with_link(live, self.now))
-        self.take_order(room.link_order(live))
-        return room.join_link(live)
+        live = room.join_links.make(int(self.now) + lifetime, uses)
+        self.commit(sender, state=room.members_only.state.with_link(live, self.now))
+        self.take_order(room.join_links.order(live))
+        return room.join_links.link(live)
 
     def take_order(self, order: LinkOrder) -> None:
         """What the hub does with an order about a link that it takes."""
@@ -281,8 +302,8 @@ class RoomBench:
     def let_in(self, sender: str, event: JoinRequest, *names: str) -> Committed:
         """A member adds whoever knocked."""
         room = self.rooms[sender]
-        packages = room.open_join_request(event, self.now)
-        pending = room.stage(add=packages, state=room.state_after_join(event))
+        packages = room.join_links.open_request(event, self.now)
+        pending = room.stage(CommitIntent(tuple(packages), state=partial(room.join_links.after_join, event)))
         return self.settle(sender, pending, names)
 
     # --- at rest -------------------------------------------------------------------------------------
@@ -317,8 +338,8 @@ class RoomBench:
             "tree_update_hash": digest(request.tree_update),
             "member_update_hash": digest(request.member_update),
             "departures_hash": departures_hash(request.departures),
-            "room_state_hash": digest(
-                self.state.room_state if request.room_state is None else request.room_state
+            "sealed_state_hash": digest(
+                self.state.sealed_state if request.sealed_state is None else request.sealed_state
             ),
         }
         content = replace(request.auth.content, **(parts | signed))
@@ -341,13 +362,13 @@ class RoomBench:
         self, sender: str, pending: PendingCommit, changes: Sequence[Change], *, epoch: int | None = None
     ) -> StagedCommit:
         room = self.rooms[sender]
-        return room._tree.stage(
+        return room._local.tree.stage(
             changes, epoch=epoch or room.epoch + 1, epoch_secret=self.epoch_secret(sender, pending)
         )
 
     def epoch_secret(self, sender: str, pending: PendingCommit) -> EpochSecret:
         """The Tree Wrap secret of the epoch that a commit would begin: its committer has it."""
-        context = self.rooms[sender]._group.group_id
+        context = self.rooms[sender]._local.group.group_id
         return EpochSecret(pending._mls.export_secret(EXPORTER_LABEL, context, 32))
 
     @contextmanager
@@ -373,7 +394,7 @@ class RoomBench:
             state.wrap.to_bytes(),
             state.wrap.tree_hash,
             state.policy.to_bytes(),
-            state.room_state,
+            state.sealed_state,
             dict(state.members),
         )
 
@@ -403,8 +424,8 @@ class RoomBench:
         for name, room in self.rooms.items():
             assert (room.epoch, room.tree_hash) == (state.epoch, state.wrap.tree_hash)
             assert room.policy == state.policy
-            assert room._sealed_state == state.room_state
-            assert room.state == next(iter(self.rooms.values())).state
+            assert room.members_only.sealed == state.sealed_state
+            assert room.members_only.state == next(iter(self.rooms.values())).members_only.state
             participants = room.participants()
             assert {leaf: one.credential.user_pseudonym for leaf, one in participants.items()} == {
                 leaf: member.user for leaf, member in state.members.items()

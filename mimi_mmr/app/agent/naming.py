@@ -40,14 +40,14 @@ def people_rooms(client: Client) -> list[Joined]:
 def room_names(client: Client, joined: Joined) -> set[str]:
     """What a room may be called by."""
     contact = contact_in(client, joined)
-    names = {joined.room.state.name} if joined.room.state.name else set()
+    names = {joined.room.members_only.state.name} if joined.room.members_only.state.name else set()
     return names | user_names(contact.user) if contact else names
 
 
 def label(client: Client, joined: Joined) -> str:
     """What to call a room when it is told to a person."""
     contact = contact_in(client, joined)
-    return joined.room.state.name or (address(contact.user) if contact else short_id(joined.uri))
+    return joined.room.members_only.state.name or (address(contact.user) if contact else short_id(joined.uri))
 
 
 def user_names(user: MimiUri) -> set[str]:

@@ -70,7 +70,7 @@ def room_view(client: Client, joined: Joined) -> dict[str, Any]:
     return {
         "room": str(joined.uri),
         "id": short_id(joined.uri),
-        "name": room.state.name,
+        "name": room.members_only.state.name,
         "kind": "direct" if contact else "room",
         "with": str(contact.user) if contact else None,
         "members": len({leaf.credential.user_pseudonym for leaf in room.participants().values()}),

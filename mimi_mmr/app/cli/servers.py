@@ -122,7 +122,7 @@ async def _serve(config: Path | None) -> None:
 
 async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
     """The asset host in the same process, if the settings want one there."""
-    from mimi_mmr.protocol.endpoints import MAX_ASSET
+    from mimi_mmr.protocol.assets import MAX_ASSET
     from mimi_mmr.provider.assets import AssetHost
     from mimi_mmr.provider.record import Recorder
     from mimi_mmr.provider.run import listen

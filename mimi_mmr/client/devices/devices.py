@@ -25,7 +25,7 @@ from mimi_mmr.presentation import BOOL, Fixed, Maybe, Nested, Opaque, Struct, Te
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.room.departures import sign_departure
-from mimi_mmr.protocol.room.messages import FanoutMessage
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.uris import ROOM, USER, MimiUri
 
 WANTED_AT_ONCE = 12  # as many KeyPackages as are certain to fit in one message of a room

@@ -32,8 +32,8 @@ from mimi_mmr.errors import (
     SealedBoxRejected,
 )
 from mimi_mmr.presentation import U64, Struct, Text
+from mimi_mmr.protocol.accounts import AddDeviceRequest, AddDeviceTBS, CertificateChain, access_token_hash
 from mimi_mmr.protocol.credentials import VerifiedDevice, resolve
-from mimi_mmr.protocol.endpoints import AddDeviceRequest, AddDeviceTBS, CertificateChain, access_token_hash
 from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_set
 from mimi_mmr.protocol.queues import queue_id
 from mimi_mmr.uris import MimiUri, self_certifying_pseudonym

@@ -19,7 +19,7 @@ from mimi_mmr.crypto.secret import AccessToken, Secret
 from mimi_mmr.crypto.signing import expand_with_label
 from mimi_mmr.errors import InvalidUri
 from mimi_mmr.presentation import U8, Fixed, Opaque, Struct, Vector
-from mimi_mmr.protocol.endpoints import AddDeviceRequest
+from mimi_mmr.protocol.accounts import AddDeviceRequest
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 
 CODE_SIZE = 16

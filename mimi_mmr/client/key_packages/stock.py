@@ -16,7 +16,8 @@ from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key
 from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.protocol.credentials import DeviceIdentity
-from mimi_mmr.protocol.endpoints import CollectRequest, QueueOrder, QueuePage, ReplyDeposit
+from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.queues import CollectRequest, QueueOrder, QueuePage
 
 STOCK = 4
 PAGE = 64

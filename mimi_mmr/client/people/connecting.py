@@ -41,7 +41,7 @@ from mimi_mmr.protocol.connections import (
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.credentials import VerifiedDevice, fingerprint
 from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_set
-from mimi_mmr.protocol.room.messages import FanoutMessage
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.uris import MimiUri
 
 DEVICE_KEY_SIZE = 32

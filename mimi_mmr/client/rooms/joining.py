@@ -19,8 +19,8 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
-from mimi_mmr.protocol.endpoints import QueuePage
-from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage, WelcomeEvent
+from mimi_mmr.protocol.queues import QueuePage
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, WelcomeEvent
 from mimi_mmr.uris import MimiUri
 
 LAST_RESORT_WELCOMES = 16

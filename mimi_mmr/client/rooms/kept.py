@@ -17,7 +17,7 @@ from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
 from mimi_mmr.member.whois import Standing, Whois
-from mimi_mmr.protocol.room.messages import Departure
+from mimi_mmr.protocol.room.departures import Departure
 from mimi_mmr.uris import MimiUri
 
 MAX_PROBLEMS = 200

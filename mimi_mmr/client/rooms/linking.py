@@ -39,23 +39,23 @@ class Linking(Membership):
         Every removal of a member ends all links. Raises `NotAllowed` where this member may not add.
         """
         now = self._clock()
-        live = joined.room.make_link(int(now + lifetime), uses)
-        await self._commit(joined, state=lambda room: room.state_with_link(live, now))
+        live = joined.room.join_links.make(int(now + lifetime), uses)
+        await self._commit(joined, state=lambda room: room.members_only.state.with_link(live, now))
         await self._order_link(joined, live, LinkKind.CREATE)
-        return joined.room.join_link(live)
+        return joined.room.join_links.link(live)
 
     async def revoke_links(self, joined: Joined) -> None:
         """End all links of a room, at the hub first."""
-        links = joined.room.state.links
+        links = joined.room.members_only.state.links
         for live in links:
             await self._order_link(joined, live, LinkKind.REVOKE)
         if links:
-            await self._commit(joined, state=lambda room: replace(room.state, links=()))
+            await self._commit(joined, state=lambda room: replace(room.members_only.state, links=()))
 
     async def _order_link(self, joined: Joined, live: LiveLink, kind: LinkKind) -> None:
         path = f"/v1/links/{joined.uri.name}"
         for _ in range(LINK_ATTEMPTS):
-            order = joined.room.link_order(live, kind)
+            order = joined.room.join_links.order(live, kind)
             try:
                 await self.path.call(joined.uri.domain, "POST", path, order.to_bytes())
             except WrongEpoch:
@@ -91,7 +91,7 @@ class Linking(Membership):
             request = JoinRequest.from_bytes(row)
             try:
                 joined.room.policy.policy.allow_invite(joined.leaf.identity.credential.user_pseudonym)
-                packages = joined.room.open_join_request(request, self._clock())
+                packages = joined.room.join_links.open_request(request, self._clock())
                 await self._commit(joined, add=packages, state=partial(_counted, request))
                 await self._commit(joined)
             except StateError:
@@ -130,4 +130,4 @@ class Linking(Membership):
 
 
 def _counted(request: JoinRequest, room: Room) -> MembersOnlyState:
-    return room.state_after_join(request)
+    return room.join_links.after_join(request, room.members_only.state)

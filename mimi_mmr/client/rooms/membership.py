@@ -19,7 +19,7 @@ from mimi_mmr.presentation import Code, Struct
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.room.departures import MAX_DEPARTURES, Departure, sign_departure
-from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.policy import Role
 from mimi_mmr.uris import ROOM, USER, MimiUri
 
@@ -136,7 +136,9 @@ class Membership(Joining):
         await self._commit(
             joined,
             state=lambda room: replace(
-                room.state, name=name, topic=room.state.topic if topic is None else topic
+                room.members_only.state,
+                name=name,
+                topic=room.members_only.state.topic if topic is None else topic,
             ),
         )
 

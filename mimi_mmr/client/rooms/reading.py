@@ -24,14 +24,11 @@ from mimi_mmr.errors import (
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.whois import Whois
-from mimi_mmr.mls.wire import PrivateHeader, parse_message
+from mimi_mmr.mls.wire import PrivateMessage, parse_application, parse_message
 from mimi_mmr.protocol.content import Content, ContentKind
-from mimi_mmr.protocol.endpoints import QueuePage
-from mimi_mmr.protocol.room.messages import (
-    ApplicationEvent,
-    CommitEvent,
-    EventKind,
-    FanoutMessage,
+from mimi_mmr.protocol.queues import QueuePage
+from mimi_mmr.protocol.room.events import ApplicationEvent, CommitEvent, EventKind, FanoutMessage
+from mimi_mmr.protocol.room.requests import (
     RepairKind,
     Snapshot,
     SnapshotTBS,
@@ -238,7 +235,7 @@ class Reading(Kept):
         """Somebody wants to join by a link; for the floors above."""
 
     def _receive(self, joined: Joined, message: bytes, timestamp: int) -> None:
-        leaf, content = joined.room.decrypt(message)
+        leaf, content = joined.room.decrypt(parse_application(message))
         sender = self._pinned(joined.room.whois(leaf, self.trust, self._clock()))
         if content.kind in HISTORY:
             joined.messages.append(sender, content, timestamp // 1000)
@@ -298,7 +295,7 @@ def _epoch(fanout: FanoutMessage) -> int:
             return CommitEvent.from_bytes(fanout.event).auth.content.epoch
         if fanout.kind is EventKind.APPLICATION:
             message = parse_message(ApplicationEvent.from_bytes(fanout.event).message)
-            return message.epoch if isinstance(message, PrivateHeader) else 0
+            return message.epoch if isinstance(message, PrivateMessage) else 0
     except MmrError:
         pass
     return 0

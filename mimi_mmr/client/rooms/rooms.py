@@ -13,13 +13,15 @@ from mimi_mmr.client.rooms.reading import CLOCK_STEP, HISTORY, Reading, raise_re
 from mimi_mmr.client.storage.history import Message
 from mimi_mmr.client.transport.private_path import gather
 from mimi_mmr.errors import NotAllowed, RoomError, WrongEpoch
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
+from mimi_mmr.protocol.assets import AssetLocation
 from mimi_mmr.protocol.content import AssetReference, Content, ContentKind, seal_asset
-from mimi_mmr.protocol.endpoints import AssetLocation
 from mimi_mmr.protocol.key_packages import OpenKeyPackage, client_of
+from mimi_mmr.protocol.room.departures import Departure
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
-from mimi_mmr.protocol.room.messages import Departure, RepairKind, UpdateRoomResponse
 from mimi_mmr.protocol.room.policy import Identities, RoomPolicy
+from mimi_mmr.protocol.room.requests import RepairKind, UpdateRoomResponse
 from mimi_mmr.uris import Kind, MimiUri, random_uri
 
 __all__ = ["CLOCK_STEP", "Joined", "Rooms", "raise_refusal"]
@@ -43,7 +45,7 @@ class Rooms(Reading):
         await self.path.call(uri.domain, "POST", "/v1/rooms", request.to_bytes())
         joined = self._enter(room, leaf, self._inbox(leaf.queue))
         if name:
-            await self._commit(joined, state=lambda room: replace(room.state, name=name))
+            await self._commit(joined, state=lambda room: replace(room.members_only.state, name=name))
         await self._entered(joined)
         return joined
 
@@ -110,25 +112,22 @@ class Rooms(Reading):
 
         False if there was nothing left to be done: somebody else has removed whom this was to remove.
         """
-        meant = joined.room.participants() if remove else {}
+        intent = CommitIntent(
+            tuple(add),
+            joined.room.members.at(remove),
+            tuple(departures),
+            (lambda _: policy(joined.room)) if policy else None,
+            (lambda _: state(joined.room)) if state else None,
+            reveal,
+        )
         for _ in range(COMMIT_ATTEMPTS):
             async with joined.lock:
                 await self._settle_commit(joined)
-                present = joined.room.participants() if remove else {}
-                still = [leaf for leaf in remove if present.get(leaf) == meant.get(leaf)]
-                clients = joined.room.clients() if departures else frozenset()
-                going = [one for one in departures if one.content.client_pseudonym in clients]
-                if (remove or departures) and not still and not going:
+                due = intent.due(joined.room.members)
+                if due is None:
                     return False
                 with self._changing(joined):
-                    joined.unanswered = joined.room.stage(
-                        add=add,
-                        remove=still,
-                        departures=going,
-                        policy=policy(joined.room) if policy else None,
-                        state=state(joined.room) if state else None,
-                        reveal=reveal,
-                    )
+                    joined.unanswered = joined.room.stage(due)
                     self._keep(joined)
                 if await self._settle_commit(joined):
                     return True

@@ -15,7 +15,8 @@ from mimi_mmr.mls.engine import MlsEngine
 from mimi_mmr.presentation import BOOL, U8, U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.protocol.connections import ConnectionKeyOffer, ConnectionPackage, ConnectionRequest
 from mimi_mmr.protocol.credentials import LeafIdentity, RealCredential, VerifiedDevice
-from mimi_mmr.protocol.room.messages import Departure, UpdateRequest
+from mimi_mmr.protocol.room.departures import Departure
+from mimi_mmr.protocol.room.requests import UpdateRequest
 from mimi_mmr.uris import DEVICE, ROOM, USER, MimiUri
 
 VERSION = 1

@@ -11,7 +11,7 @@ from typing import Self
 from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
-from mimi_mmr.protocol.endpoints import CollectRequest, QueuePage
+from mimi_mmr.protocol.queues import CollectRequest, QueuePage
 
 PAGE = 64
 WAIT_MS = 25_000

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
-from urllib.parse import quote
+from typing import TypeVar, overload
 
 import aiohttp
 
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
-from mimi_mmr.errors import BodyTooLarge, IdentityError, MmrError, PeerError, PrivatePathFailed, from_code
-from mimi_mmr.protocol.endpoints import PROBLEM, PROBLEM_URN, ProviderList
+from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
+from mimi_mmr.protocol.endpoints import DOWNLOAD_ASSET, PROVIDERS, Ans, Endpoint, Req, Way, to_body
+from mimi_mmr.protocol.problems import PROBLEM, read_problem
 from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
 from ohttp_relay.client import OhttpClient, OhttpSocket
@@ -34,7 +33,6 @@ from ohttp_relay.transport import read_limited
 from ohttp_relay.websocket import Close
 
 MAX_ANSWER = 1 << 28
-MAX_PROBLEM = 1 << 16
 REQUEST_SECONDS = 90.0
 PROVIDERS_LIFETIME = 3600.0
 AT_ONCE = 16
@@ -110,7 +108,43 @@ class PrivatePath:
             await client.close()
         await self._session.close()
 
-    # --- one's own provider, by account --------------------------------------------------------------
+    # --- one's own provider, over TLS ----------------------------------------------------------------
+
+    @overload
+    async def ask_account(
+        self, endpoint: Endpoint[None, Ans], token: AccessToken, /, **names: str
+    ) -> Ans: ...
+
+    @overload
+    async def ask_account(
+        self, endpoint: Endpoint[Req, Ans], token: AccessToken, request: Req, /, **names: str
+    ) -> Ans: ...
+
+    async def ask_account(
+        self, endpoint: Endpoint[Req, Ans], token: AccessToken, request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask one's own provider, as the account that `token` opens; `names` are those of the path.
+
+        Raises what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
+        """
+        _check_way(endpoint, Way.ACCOUNT)
+        body = to_body(request)
+        return endpoint.read_answer(await self.account(endpoint.method, endpoint.path(names), body, token))
+
+    @overload
+    async def ask_directly(self, endpoint: Endpoint[None, Ans], /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask_directly(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
+
+    async def ask_directly(
+        self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask one's own provider, without an account's token; else like `ask_account`."""
+        _check_way(endpoint, Way.DIRECT)
+        return endpoint.read_answer(
+            await self.account(endpoint.method, endpoint.path(names), to_body(request))
+        )
 
     async def account(
         self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
@@ -148,7 +182,7 @@ class PrivatePath:
         return found
 
     async def _fetch_providers(self, now: float) -> None:
-        listed = ProviderList.from_bytes(await self.account("GET", "/v1/providers"))
+        listed = await self.ask_directly(PROVIDERS)
         known: dict[str, ProviderKeysTBS] = {}
         for document in listed.providers:
             with suppress(IdentityError):  # one provider's bad document is no reason to do without the others
@@ -157,6 +191,25 @@ class PrivatePath:
         self._known = _Known(now, known)
 
     # --- obliviously ---------------------------------------------------------------------------------
+
+    @overload
+    async def ask(self, endpoint: Endpoint[None, Ans], domain: str, /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask(self, endpoint: Endpoint[Req, Ans], domain: str, request: Req, /, **names: str) -> Ans: ...
+
+    async def ask(
+        self, endpoint: Endpoint[Req, Ans], domain: str, request: Req | None = None, /, **names: str
+    ) -> Ans:
+        """Ask a provider that learns neither account nor address; `names` are those of the path.
+
+        Raises what the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it
+        takes no request of this size; nothing was then sent in the clear. `ValueError` for an endpoint that is
+        reached another way.
+        """
+        _check_way(endpoint, Way.OBLIVIOUS)
+        body = to_body(request)
+        return endpoint.read_answer(await self.call(domain, endpoint.method, endpoint.path(names), body))
 
     async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
         """A request to a provider that learns neither account nor address; raises what it answered.
@@ -183,8 +236,8 @@ class PrivatePath:
             yield PathSocket(self, domain, socket)
 
     async def download(self, hub: str, url: str) -> bytes:
-        """GET an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
-        return await self.call(hub, "GET", f"/proxyDownload/{quote(url, safe='')}")
+        """Fetch an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
+        return await self.ask(DOWNLOAD_ASSET, hub, url=url)
 
     async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
         client = await self._client(domain)
@@ -246,6 +299,17 @@ class PathSocket:
         self._domain = domain
         self._socket = socket
 
+    @overload
+    async def ask(self, endpoint: Endpoint[None, Ans], /, **names: str) -> Ans: ...
+
+    @overload
+    async def ask(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
+
+    async def ask(self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str) -> Ans:
+        """Ask the provider at the other end, as `PrivatePath.ask` does."""
+        _check_way(endpoint, Way.OBLIVIOUS)
+        return endpoint.read_answer(await self.call(endpoint.method, endpoint.path(names), to_body(request)))
+
     async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
         """A request; raises what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
         request = Request(method, "https", self._domain, path, (), body)
@@ -259,25 +323,18 @@ class PathSocket:
         return _checked(answer.status, answer.header("content-type") or "", answer.content)
 
 
+def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:
+    """Refuse to ask an endpoint by another way than its own: whoever asks would show what that way hides."""
+    if endpoint.way is not way:
+        raise ValueError(f"{endpoint.template} is reached by the way {endpoint.way.name}, not {way.name}")
+
+
 def _checked(status: int, content_type: str, content: bytes) -> bytes:
     if 200 <= status < 300:
         return content
     if content_type == PROBLEM:
-        raise _problem(content)
+        raise read_problem(content)
     raise PeerError(f"answered with status {status}")
-
-
-def _problem(content: bytes) -> MmrError:
-    if len(content) > MAX_PROBLEM:
-        return PeerError("answered with a problem document above its limit")
-    try:
-        document = json.loads(content)
-        kind, title = document["type"], document["title"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return PeerError("answered with a malformed problem document")
-    if not isinstance(kind, str) or not isinstance(title, str):
-        return PeerError("answered with a malformed problem document")
-    return from_code(kind.removeprefix(PROBLEM_URN), title[:512])
 
 
 async def gather(work: Sequence[Awaitable[_T]]) -> list[_T]:

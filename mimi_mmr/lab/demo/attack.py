@@ -9,7 +9,7 @@ from typing import Any
 from mimi_mmr.crypto.secret import IdentityLinkKey
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import LinkRejected
-from mimi_mmr.hub.state import RoomState
+from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.mls.engine import MlsClient, MlsEngine, MlsGroup
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.protocol.credentials import PseudonymousCredential, open_link
@@ -77,7 +77,7 @@ class Attempt:
     resolved: bool
 
 
-def attack(kept: Sequence[bytes], epochs: Sequence[RoomState], target: PseudonymousCredential) -> Attempt:
+def attack(kept: Sequence[bytes], epochs: Sequence[HubRoom], target: PseudonymousCredential) -> Attempt:
     """Try every kept secret on every epoch's tree; then everything that came out on the target's link."""
     keys: set[bytes] = set(kept)
     opened = set()
@@ -91,7 +91,7 @@ def attack(kept: Sequence[bytes], epochs: Sequence[RoomState], target: Pseudonym
     return Attempt(tuple(sorted(opened)), len(keys), resolved)
 
 
-def _open(state: RoomState, secret: bytes) -> WrapTree | None:
+def _open(state: HubRoom, secret: bytes) -> WrapTree | None:
     try:
         return WrapTree.open(state.wrap, EpochSecret(secret), state.wrap.tree_hash)
     except TreeWrapError:

@@ -11,7 +11,7 @@ from mimi_mmr.client import Joined
 from mimi_mmr.client.key_packages.stock import STOCK
 from mimi_mmr.client.people.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.errors import MmrError, RoomError
-from mimi_mmr.hub.state import RoomState
+from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.lab.demo.attack import Attempt, HoardingEngine, attack
 from mimi_mmr.lab.demo.costs import Costs
 from mimi_mmr.lab.demo.people import Person, caught_up, connect, invited, person, together, until, until_keyed
@@ -239,7 +239,7 @@ class Story:
             return attack(self.hoard.kept, states, at_dave.leaf.identity.credential)
 
     @asynccontextmanager
-    async def _hub_states(self, room: Joined) -> AsyncIterator[list[RoomState]]:
+    async def _hub_states(self, room: Joined) -> AsyncIterator[list[HubRoom]]:
         path = self.world.providers[room.uri.domain].directory / "data" / "hub.sqlite"
         store = HubStore(await Database.open(f"sqlite:///{path}", tables.hub), room.uri.domain)
         try:

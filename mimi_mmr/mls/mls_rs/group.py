@@ -18,11 +18,11 @@ from mimi_mmr.mls.wire import (
     Add,
     ContentType,
     LeafNode,
-    Message,
-    PrivateHeader,
+    PrivateMessage,
     PublicCommit,
     Remove,
-    parse_message,
+    parse_application,
+    parse_commit,
 )
 
 
@@ -39,9 +39,7 @@ def whereabouts(group: Any) -> tuple[bytes, int]:
     """Group id and epoch of a group that the library has just made."""
     # The binding does not tell a group's id and epoch; the header of a message does, which costs one
     # generation of the sender's ratchet, and is never sent.
-    header = parse_message(group.encrypt_application_message(b"").to_bytes())
-    if not isinstance(header, PrivateHeader):
-        raise EngineError("the engine made something else than a PrivateMessage")
+    header = parse_application(bytes(group.encrypt_application_message(b"").to_bytes()))
     return header.group_id, header.epoch
 
 
@@ -100,18 +98,17 @@ class MlsRsGroup:
             self._live.write_to_storage()
             return sealed
 
-    def decrypt(self, sealed: bytes) -> tuple[int, bytes]:
+    def decrypt(self, private: PrivateMessage) -> tuple[int, bytes]:
         """Sender's leaf index, and plaintext; of a past epoch only if this client was there, and the sender stayed.
 
         The library names the sender by who has its leaf now, which may be somebody else than who had it then.
         """
         self._check_member()
-        header = _read(sealed)
-        if not isinstance(header, PrivateHeader) or header.content_type is not ContentType.APPLICATION:
+        if private.content_type is not ContentType.APPLICATION:
             raise EngineError("expected an application message")
-        changed = self._changed_since(header.epoch)
+        changed = self._changed_since(private.epoch)
         with engine_errors():
-            received = self._live.process_incoming_message(message(sealed))
+            received = self._live.process_incoming_message(message(private.encoded))
         leaf = self._identities.leaf_of(self._tree, received.sender)
         if leaf in changed:
             raise EngineError(f"leaf {leaf} has changed hands since this message was sent")
@@ -150,25 +147,26 @@ class MlsRsGroup:
         copy, output = self._go_ahead(add, remove)
         commit = bytes(output.commit_message.to_bytes())
         welcome = bytes(output.welcome_message.to_bytes()) if output.welcome_message else None
-        return self._wait_for(copy, commit, welcome)
+        return self._wait_for(copy, parse_commit(commit), welcome)
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> MlsRsStagedCommit:
         """This very commit again, staged by an object that ended before the hub answered."""
         if self._waiting is not None:
             raise EngineError("a commit is waiting for the hub already")
-        parsed = self._commit_of_this_epoch(commit)
+        parsed = _read_commit(commit)
+        self._check_epoch(parsed)
         copy = self._own(parsed)
         if copy is None:
             raise EngineError("no commit of this client's is stored that waits for the hub")
         with engine_errors():
             copy.process_incoming_message(message(commit))
-        return self._wait_for(copy, commit, welcome)
+        return self._wait_for(copy, parsed, welcome)
 
-    def _wait_for(self, copy: Any, commit: bytes, welcome: bytes | None) -> MlsRsStagedCommit:
-        applied = self._applied(_commit(commit))
+    def _wait_for(self, copy: Any, commit: PublicCommit, welcome: bytes | None) -> MlsRsStagedCommit:
+        applied = self._applied(commit)
         self._waiting = MlsRsStagedCommit(
             copy=copy,
-            commit=commit,
+            commit=commit.encoded,
             welcome=welcome,
             ratchet_tree=export(copy),
             epoch=applied.epoch,
@@ -201,20 +199,20 @@ class MlsRsGroup:
             self._move(winner, applied)
         self._library.storage.drop_staged(self.group_id)
 
-    def process_commit(self, sealed: bytes) -> Applied:
+    def process_commit(self, commit: PublicCommit) -> Applied:
         """Follow a commit that the hub accepted.
 
         One's own, staged by this object or by one that ended before the hub answered, counts as accepted;
         anybody else's as the rejection of one that waits.
         """
-        commit = self._commit_of_this_epoch(sealed)
+        self._check_epoch(commit)
         applied, waiting = self._applied(commit), self._waiting
-        if waiting is not None and waiting.commit == sealed:
+        if waiting is not None and waiting.commit == commit.encoded:
             waiting.accept()
             return applied
         handle = self._own(commit) or self._live
         with engine_errors():
-            received = handle.process_incoming_message(message(sealed))
+            received = handle.process_incoming_message(message(commit.encoded))
         if waiting is not None:
             waiting.reject()
         if received.effect.is_REMOVED():
@@ -223,12 +221,10 @@ class MlsRsGroup:
         self._settle(handle, applied)
         return applied
 
-    def _commit_of_this_epoch(self, sealed: bytes) -> PublicCommit:
+    def _check_epoch(self, commit: PublicCommit) -> None:
         self._check_member()
-        commit = _commit(sealed)
         if (commit.group_id, commit.epoch) != (self.group_id, self.epoch):
             raise EngineError(f"expected a commit of this group's epoch {self.epoch}")
-        return commit
 
     def _own(self, commit: PublicCommit) -> Any | None:
         storage = self._library.storage
@@ -262,16 +258,9 @@ class MlsRsGroup:
         self._library.storage.forget(self.group_id)
 
 
-def _commit(sealed: bytes) -> PublicCommit:
-    commit = _read(sealed)
-    if not isinstance(commit, PublicCommit):
-        raise EngineError("expected a commit")
-    return commit
-
-
-def _read(sealed: bytes) -> Message:
+def _read_commit(encoded: bytes) -> PublicCommit:
     try:
-        return parse_message(sealed)
+        return parse_commit(encoded)
     except (ParseError, InvalidCommit) as error:
         raise EngineError(str(error)) from None
 

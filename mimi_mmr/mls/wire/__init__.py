@@ -7,10 +7,12 @@ proposal types), raise `InvalidCommit` instead.
 from mimi_mmr.mls.wire.commit import Add, HPKECiphertext, Proposal, Remove, Update, UpdatePath, UpdatePathNode
 from mimi_mmr.mls.wire.framing import (
     Message,
-    PrivateHeader,
+    PrivateMessage,
     PublicCommit,
     PublicProposal,
     WelcomeMessage,
+    parse_application,
+    parse_commit,
     parse_message,
 )
 from mimi_mmr.mls.wire.keypackage import KeyPackage, verify_key_package
@@ -28,7 +30,7 @@ __all__ = [
     "LeafNode",
     "LeafNodeSource",
     "Message",
-    "PrivateHeader",
+    "PrivateMessage",
     "Proposal",
     "PublicCommit",
     "PublicProposal",
@@ -38,6 +40,8 @@ __all__ = [
     "UpdatePathNode",
     "WelcomeMessage",
     "WireFormat",
+    "parse_application",
+    "parse_commit",
     "parse_message",
     "verify_key_package",
 ]

@@ -63,13 +63,14 @@ class PublicProposal:
 
 
 @dataclass(frozen=True, slots=True)
-class PrivateHeader:
-    """What a PrivateMessage says in clear (RFC 9420, section 6.3)."""
+class PrivateMessage:
+    """A PrivateMessage (RFC 9420, section 6.3): what it says in clear, and the whole as `encoded`."""
 
     group_id: bytes
     epoch: int
     content_type: ContentType
     authenticated_data: bytes
+    encoded: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class WelcomeMessage:
     encoded: bytes = field(repr=False)
 
 
-Message: TypeAlias = PublicCommit | PublicProposal | PrivateHeader | WelcomeMessage | KeyPackage
+Message: TypeAlias = PublicCommit | PublicProposal | PrivateMessage | WelcomeMessage | KeyPackage
 
 
 class SenderType(enum.IntEnum):
@@ -94,7 +95,7 @@ class SenderType(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _PrivateMessage(Struct):
+class _PrivateContent(Struct):
     group_id: Annotated[bytes, GROUP_ID]
     epoch: Annotated[int, U64]
     content_type: Annotated[ContentType, Code(ContentType)]
@@ -124,6 +125,22 @@ def parse_message(data: bytes) -> Message:
     reader = Reader(data)
     message = _read_message(reader)
     reader.done("MLSMessage")
+    return message
+
+
+def parse_commit(data: bytes) -> PublicCommit:
+    """The commit that these bytes are; raises `ParseError`, or `InvalidCommit` if they are another message."""
+    message = parse_message(data)
+    if not isinstance(message, PublicCommit):
+        raise InvalidCommit("expected a commit as an MLS PublicMessage")
+    return message
+
+
+def parse_application(data: bytes) -> PrivateMessage:
+    """The application message that these bytes are; raises `ParseError`, or `InvalidCommit` as above."""
+    message = parse_message(data)
+    if not isinstance(message, PrivateMessage) or message.content_type is not ContentType.APPLICATION:
+        raise InvalidCommit("expected an application message as an MLS PrivateMessage")
     return message
 
 
@@ -184,9 +201,11 @@ def _read_authenticators(reader: Reader, *, confirmed: bool) -> tuple[bytes, byt
     return signature, confirmation_tag, TAG.read(reader, "PublicMessage.membership_tag")
 
 
-def _read_private(reader: Reader) -> PrivateHeader:
-    message = _PrivateMessage.read_from(reader)
-    return PrivateHeader(message.group_id, message.epoch, message.content_type, message.authenticated_data)
+def _read_private(reader: Reader) -> PrivateMessage:
+    content = _PrivateContent.read_from(reader)
+    return PrivateMessage(
+        content.group_id, content.epoch, content.content_type, content.authenticated_data, reader.data
+    )
 
 
 def _read_welcome(reader: Reader) -> WelcomeMessage:

@@ -7,7 +7,7 @@ open under the current secret, and a hub that serves one is found out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +20,7 @@ from mimi_mmr.errors import ParseError, SealedBoxRejected, StateRejected
 from mimi_mmr.presentation import U8, U64, Nested, Opaque, Struct, Text, Vector
 from mimi_mmr.protocol.room.join_links import LiveLink
 from mimi_mmr.protocol.room.link_orders import MAX_LINKS
-from mimi_mmr.protocol.room.messages import MAX_ROOM_STATE
+from mimi_mmr.protocol.room.requests import MAX_SEALED_STATE
 from mimi_mmr.uris import ROOM, MimiUri
 
 VERSION = 1
@@ -37,7 +37,7 @@ class StateSecret(Secret):
 class MembersOnlyState(Struct):
     """Any member may change it, as any member may speak: it claims nothing that a right hangs on."""
 
-    LIMIT: ClassVar[int] = MAX_ROOM_STATE
+    LIMIT: ClassVar[int] = MAX_SEALED_STATE
     version: Annotated[int, U8] = VERSION
     name: Annotated[str, Text(256)] = ""
     topic: Annotated[str, Text(1024)] = ""
@@ -45,14 +45,19 @@ class MembersOnlyState(Struct):
         default=(), repr=False
     )
 
+    def with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
+        """The state with one more join link, and without those that have expired."""
+        links = (one for one in self.links if one.expiry > now)
+        return replace(self, links=(*links, live))
+
 
 @dataclass(frozen=True, slots=True)
 class SealedState(Struct):
     """As the hub keeps it: the epoch that it was sealed for, and the ciphertext with its tag."""
 
-    LIMIT: ClassVar[int] = MAX_ROOM_STATE
+    LIMIT: ClassVar[int] = MAX_SEALED_STATE
     epoch: Annotated[int, U64]
-    ciphertext: Annotated[bytes, Opaque(MAX_ROOM_STATE)]
+    ciphertext: Annotated[bytes, Opaque(MAX_SEALED_STATE)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import NotAllowed, QueueFull, Unauthorized
+from mimi_mmr.protocol.accounts import PackageCount, PackagesLeft, access_token_hash
 from mimi_mmr.protocol.connections import ConnectionPackage
-from mimi_mmr.protocol.endpoints import PackageCount, PackagesLeft, access_token_hash
 from mimi_mmr.protocol.key_packages import MAX_CLIENTS
 from mimi_mmr.provider.store.database import Database, insert_new
 from mimi_mmr.provider.store.tables import connection_packages, connection_requests, devices, users

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
-from mimi_mmr.protocol.endpoints import QueuedMessage, QueuePage
 from mimi_mmr.protocol.key_packages import (
     MAX_SET_LIFETIME,
     MAX_SETS,
@@ -24,6 +23,7 @@ from mimi_mmr.protocol.key_packages import (
     ShelfOrderKind,
     ShelfReport,
 )
+from mimi_mmr.protocol.queues import QueuedMessage, QueuePage
 from mimi_mmr.provider.store.database import Database, Row, insert_new, insert_or_lock
 from mimi_mmr.provider.store.tables import (
     key_package_sets,

@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.links import HubLink
 from mimi_mmr.hub.mode import AcceptedCommit, NewRoom
-from mimi_mmr.hub.state import Outgoing, RoomState, TreeRows
+from mimi_mmr.hub.state import HubRoom, Outgoing, TreeRows
 from mimi_mmr.mls.ratchet.tree import RatchetTree
+from mimi_mmr.protocol.room.deliveries import MAX_DELIVERIES, NotifyRequest
+from mimi_mmr.protocol.room.events import FanoutMessage
 from mimi_mmr.protocol.room.link_orders import MAX_LINKS, NO_SUCH_LINK
-from mimi_mmr.protocol.room.messages import MAX_DELIVERIES, FanoutMessage, NotifyRequest, Snapshot, group_id
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import Snapshot, group_id
 from mimi_mmr.provider.store.database import Database, insert_new
 from mimi_mmr.provider.store.tables import (
     commit_reports,
@@ -70,7 +72,7 @@ class HubStore:
                     "arity": state.wrap.suite.arity,
                 }
                 await connection.execute(sa.insert(rooms).values(values))
-                header = _header(new.rows, state.policy, state.room_state, b"")
+                header = _header(new.rows, state.policy, state.sealed_state, b"")
                 await _write_epoch(connection, state.room, state.epoch, new.rows, header)
         except sa.exc.IntegrityError:
             raise NotAllowed("a room of this URI exists") from None
@@ -80,7 +82,7 @@ class HubStore:
         async with self._database.read() as connection:
             return await _epoch(connection, room)
 
-    async def load(self, room: MimiUri) -> RoomState:
+    async def load(self, room: MimiUri) -> HubRoom:
         """The room in its current epoch; raises `UnknownRoom`."""
         async with self._database.read() as connection:
             return await _state(connection, room, await _epoch(connection, room))
@@ -90,7 +92,7 @@ class HubStore:
         room, before = accepted.state.room, accepted.state.epoch
         async with self._database.write() as connection:
             await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
-            header = _header(accepted.rows, accepted.policy, accepted.room_state, accepted.commit_hash)
+            header = _header(accepted.rows, accepted.policy, accepted.sealed_state, accepted.commit_hash)
             await _write_epoch(connection, room, accepted.epoch, accepted.rows, header)
             if accepted.ends_links:
                 await _forget_links(connection, join_links.c.room == str(room))
@@ -243,7 +245,7 @@ class HubStore:
         if (await connection.execute(held)).rowcount != 1:
             raise WrongEpoch(await _epoch(connection, room))
 
-    async def snapshot(self, room: MimiUri, epoch: int) -> RoomState:
+    async def snapshot(self, room: MimiUri, epoch: int) -> HubRoom:
         """The room as of an epoch that is still kept; raises `UnknownRoom` or `WrongEpoch`."""
         async with self._database.read() as connection:
             current = await _epoch(connection, room)
@@ -288,7 +290,7 @@ async def _epoch(connection: AsyncConnection, room: MimiUri) -> int:
     return int(epoch)
 
 
-async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> RoomState:
+async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> HubRoom:
     header = await connection.execute(
         sa.select(room_epochs).where(room_epochs.c.room == str(room), room_epochs.c.epoch == epoch)
     )
@@ -303,7 +305,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> Room
         else:
             wrap[node.level, node.position] = node.data
     public = PublicTree.from_rows(Suite(arity), group_id(room), row.wrap_header, wrap)
-    return RoomState.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.room_state)
+    return HubRoom.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.room_state)
 
 
 def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
@@ -314,12 +316,12 @@ def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes
 
 
 def _header(
-    rows: TreeRows, policy: SignedPolicy, room_state: bytes | None, commit: bytes
+    rows: TreeRows, policy: SignedPolicy, sealed_state: bytes | None, commit: bytes
 ) -> dict[str, bytes | None]:
     return {
         "wrap_header": rows.wrap_header,
         "policy": policy.to_bytes(),
-        "room_state": room_state,
+        "room_state": sealed_state,
         "commit_hash": commit,
     }
 
@@ -359,7 +361,7 @@ async def _replace_nodes(
         await connection.execute(sa.insert(room_nodes), new[start : start + _BATCH])
 
 
-def to_snapshot(state: RoomState) -> Snapshot:
+def to_snapshot(state: HubRoom) -> Snapshot:
     """A state as it travels to a joiner."""
     trees = state.ratchet.to_bytes(), state.wrap.to_bytes()
-    return Snapshot(state.epoch, *trees, state.policy, state.room_state)
+    return Snapshot(state.epoch, *trees, state.policy, state.sealed_state)

@@ -30,15 +30,15 @@ from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.credentials import LeafIdentity, make_credential
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.queues import queue_id, seal_queue_id
-from mimi_mmr.protocol.room.messages import (
+from mimi_mmr.protocol.room.events import EventKind
+from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
+from mimi_mmr.protocol.room.requests import (
     MAX_APPLICATION,
-    EventKind,
     SubmitMessageRequest,
     UpdateRequest,
     digest,
     sign_submit,
 )
-from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
 from tests.mimi_mmr.bench import DAY, ENGINE, RoomBench, next_policy
 from tests.mimi_mmr.mls.mls_world import leaf_bytes, place_of
 from treewrap import Blank, LeafSecret, Rebuild, Set, TreeUpdate
@@ -351,7 +351,7 @@ def test_an_update_that_is_malformed_or_one_byte_off_is_refused(bench: RoomBench
 
 def test_a_rebuilt_tree_can_not_drop_or_invent_a_leaf(bench: RoomBench) -> None:
     """A whole tree sealed anew is taken as it comes, but for whose leaves are in it."""
-    tree = bench.rooms["bob"]._tree
+    tree = bench.rooms["bob"]._local.tree
     pending = bench.stage("bob")
     honest = bench.with_changes("bob", pending, [Rebuild()])
     assert bench.hub_takes(honest)
@@ -398,7 +398,7 @@ def test_a_welcome_for_one_too_few_or_too_many_is_refused(bench: RoomBench) -> N
 def test_a_private_message_is_no_commit(bench: RoomBench) -> None:
     """Encrypted handshakes would hide from the hub who was added and removed."""
     request = bench.stage("bob").request
-    message = bench.rooms["cathy"]._group.encrypt(b"hello")
+    message = bench.rooms["cathy"]._local.group.encrypt(b"hello")
     for wrong in (message, bench.stage("alice", add=["dave"]).request.welcome):
         with bench.refused_by_hub(InvalidCommit, "expected a commit as an MLS PublicMessage"):
             bench.hub_takes(bench.resign(request, "bob", commit=wrong))

@@ -10,7 +10,7 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import InvalidCommit, NotAllowed, RoomError, WrongSigner
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.protocol.room.departures import Departure, sign_departure
-from mimi_mmr.protocol.room.messages import CommitEvent, EventKind
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind
 from mimi_mmr.protocol.room.policy import Role
 from tests.mimi_mmr.bench import RoomBench, next_policy
 

@@ -54,7 +54,7 @@ def test_a_hidden_member_is_a_pseudonym_whose_messages_are_read(identities: Iden
     bench = RoomBench(identities=identities)
     bench.commit("alice", add=["bob", "cathy"])
     sent = bench.rooms["bob"].encrypt(Content.text("guess who")).app_message
-    leaf, content = bench.rooms["cathy"].decrypt(sent)
+    leaf, content = bench.read("cathy", sent)
     assert content == Content.text("guess who")
     entry = next(one for one in bench.rooms["cathy"].who(bench.world.trust, bench.now) if one.leaf == leaf)
     assert (entry.user, entry.standing, entry.member) == (bench.pseudonym("bob"), Standing.HIDDEN, None)
@@ -66,7 +66,7 @@ def test_a_hidden_member_is_a_pseudonym_whose_messages_are_read(identities: Iden
 def test_nothing_that_a_member_holds_opens_a_hidden_link(identities: Identities) -> None:
     bench = RoomBench(identities=identities)
     bench.commit("alice", add=["bob", "cathy"])
-    tree = bench.rooms["cathy"]._tree
+    tree = bench.rooms["cathy"]._local.tree
     held = {tree.secret(leaf).reveal() for leaf in tree.leaves()}
     held |= {tree.room_secret(name).reveal() for name in tree.room_secrets()}
     held.add(bench.leaves["cathy"].ilk.reveal())
@@ -131,14 +131,14 @@ def test_a_hidden_member_with_a_forged_pseudonym_is_not_taken_for_sound() -> Non
     bench = RoomBench(identities=Identities.NOBODY)
     bench.commit("alice", add=["bob", "cathy"])
     cathy = bench.rooms["cathy"]
-    honest = cathy._group.leaf(1)
+    honest = cathy._local.group.leaf(1)
     assert honest
     identity = bench.leaves["bob"].identity
     stolen = replace(identity.credential, user_pseudonym=bench.pseudonym("alice"))
     lying = leaf_bytes(
         honest, bench.leaves["bob"].key, identity=replace(identity, credential=stolen).to_bytes()
     )
-    tree = cathy._group._tree  # type: ignore[attr-defined]
+    tree = cathy._local.group._tree  # type: ignore[attr-defined]
     tree.replace({2: leaf_row(lying)}, tree.size)
     entry = next(one for one in cathy.who(bench.world.trust, bench.now) if one.leaf == 1)
     assert entry.standing is Standing.UNVERIFIED

@@ -23,8 +23,8 @@ from mimi_mmr.hub.mode import HubMode
 from mimi_mmr.member.keys import EXPORTER_LABEL, POLICY_SECRET
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
-from mimi_mmr.protocol.room.messages import CreateRoomRequest, digest
 from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
+from mimi_mmr.protocol.room.requests import CreateRoomRequest, digest
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import DAY, ENGINE, RoomBench, World
 from treewrap import EpochSecret, LeafSecret, RoomSecret, Set, SetRoomSecret, Suite, WrapTree
@@ -59,9 +59,9 @@ class Creation:
 
     def tree(self, *changes: Any, epoch: int = 0, arity: int = 16) -> dict[str, Any]:
         """A first tree that does something else."""
-        secret = self.room._group.export_secret(EXPORTER_LABEL, self.room._group.group_id, 32)
+        secret = self.room._local.group.export_secret(EXPORTER_LABEL, self.room._local.group.group_id, 32)
         policy = SetRoomSecret(POLICY_SECRET, RoomSecret(self.room.policy.policy.hash))
-        staged = WrapTree.create(Suite(arity), self.room._group.group_id).stage(
+        staged = WrapTree.create(Suite(arity), self.room._local.group.group_id).stage(
             [*changes, policy], epoch=epoch, epoch_secret=EpochSecret(secret)
         )
         return {"tree_update": staged.update.to_bytes(), "tree_hash": staged.tree_hash}

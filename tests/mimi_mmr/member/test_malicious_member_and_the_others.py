@@ -10,8 +10,9 @@ from mimi_mmr.errors import Desynchronised, LinkRejected, TreeMismatch
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
-from mimi_mmr.protocol.room.messages import CommitEvent, EventKind, UpdateRequest, WelcomeEvent
+from mimi_mmr.protocol.room.requests import UpdateRequest
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
 from treewrap import Blank, EpochSecret, LeafSecret, MemberUpdate, Set
@@ -80,7 +81,7 @@ def test_the_group_goes_on_after_a_bad_update(bench: RoomBench) -> None:
     spread(bench, pending, garbled(bench, pending))
     sent = bench.rooms["dave"].encrypt(Content.text("hello")).app_message
     for name in ("alice", "bob", "cathy"):
-        assert bench.rooms[name].decrypt(sent) == (3, Content.text("hello"))
+        assert bench.read(name, sent) == (3, Content.text("hello"))
 
 
 def test_a_member_update_under_a_wrong_tag_is_told_and_changes_no_names(bench: RoomBench) -> None:
@@ -163,7 +164,7 @@ def test_members_take_over_the_hubs_tree_if_it_shows_everybody_as_before(bench: 
 def test_a_tree_that_shows_somebody_otherwise_is_sealed_anew_by_the_next_commit(bench: RoomBench) -> None:
     """Bob has his own tree sealed anew, with another key at Alice's leaf: the others keep theirs, and say so."""
     bob = bench.rooms["bob"]
-    bob._tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
+    bob._local.tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
     pending = bench.stage("bob")
     problems = spread(bench, pending, pending.request)
     for name in ("alice", "cathy"):
@@ -191,7 +192,7 @@ def test_a_member_whose_link_key_was_set_wrong_sets_it_right_with_its_next_commi
 def test_a_tree_that_is_not_the_hubs_survives_its_members_process(bench: RoomBench) -> None:
     """Cathy's process ends while her tree differs from the hub's, and again with the repair on its way."""
     bob = bench.rooms["bob"]
-    bob._tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
+    bob._local.tree.stage([Set(0, EVIL)], epoch=bob.epoch, epoch_secret=EpochSecret(bytes(32))).commit()
     pending = bench.stage("bob")
     spread(bench, pending, pending.request)
     bench.restart("cathy")
@@ -219,10 +220,10 @@ def test_a_secret_of_the_state_that_members_never_got_comes_with_the_hubs_tree(b
     for name in ("alice", "cathy"):
         room = bench.rooms[name]
         assert any("members-only state" in problem for problem in problems[name])
-        assert room.state == MembersOnlyState()
+        assert room.members_only.state == MembersOnlyState()
         room.adopt(bench.snapshots[-1])
-        assert room.state.name == "Tea"
+        assert room.members_only.state.name == "Tea"
     bench.commit("cathy")
     bench.check_agreement()
     bench.commit("alice", add=["dave"])
-    assert bench.rooms["dave"].state.name == "Tea"
+    assert bench.rooms["dave"].members_only.state.name == "Tea"

@@ -28,7 +28,7 @@ def bench() -> RoomBench:
 def test_a_member_says_goodbye_and_any_other_removes_it(bench: RoomBench) -> None:
     goodbye = Content(ContentKind.DEPARTURE, bench.rooms["bob"].departure().to_bytes())
     sent = bench.rooms["bob"].encrypt(goodbye).app_message
-    leaf, content = bench.rooms["cathy"].decrypt(sent)
+    leaf, content = bench.read("cathy", sent)
     departure = Departure.from_bytes(content.body)
     assert bench.rooms["cathy"].departing(departure) == leaf == bench.leaf_of("bob")
     done = bench.commit("cathy", departures=[departure])

@@ -15,8 +15,8 @@ from mimi_mmr.protocol.room.members_only import (
     open_state,
     seal_state,
 )
-from mimi_mmr.protocol.room.messages import MAX_ROOM_STATE, UpdateRequest, digest
 from mimi_mmr.protocol.room.policy import Identities, Role
+from mimi_mmr.protocol.room.requests import MAX_SEALED_STATE, UpdateRequest, digest
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import HUB, RoomBench, World
 
@@ -32,56 +32,56 @@ def bench() -> RoomBench:
 
 
 def named(bench: RoomBench, name: str = "Tea", topic: str = "", sender: str = "alice") -> None:
-    bench.commit(sender, state=replace(bench.rooms[sender].state, name=name, topic=topic))
+    bench.commit(sender, state=replace(bench.rooms[sender].members_only.state, name=name, topic=topic))
 
 
 def test_a_room_begins_without_a_name(bench: RoomBench) -> None:
-    assert {room.state for room in bench.rooms.values()} == {MembersOnlyState()}
-    assert bench.state.room_state is None
+    assert {room.members_only.state for room in bench.rooms.values()} == {MembersOnlyState()}
+    assert bench.state.sealed_state is None
 
 
 def test_anybody_names_the_room_and_everybody_reads_it(bench: RoomBench) -> None:
     named(bench, "Tea", "Thursdays", sender="bob")
     bench.check_agreement()
     for room in bench.rooms.values():
-        assert (room.state.name, room.state.topic) == ("Tea", "Thursdays")
-    assert b"Tea" not in (bench.state.room_state or b"")
+        assert (room.members_only.state.name, room.members_only.state.topic) == ("Tea", "Thursdays")
+    assert b"Tea" not in (bench.state.sealed_state or b"")
 
 
 def test_whoever_joins_reads_it_too(bench: RoomBench) -> None:
     named(bench)
     bench.commit("bob", add=["dave"])
-    assert bench.rooms["dave"].state.name == "Tea"
+    assert bench.rooms["dave"].members_only.state.name == "Tea"
     bench.commit("alice")
     bench.commit("alice", add=["erin"])
-    assert bench.rooms["erin"].state.name == "Tea"
+    assert bench.rooms["erin"].members_only.state.name == "Tea"
     bench.check_agreement()
 
 
 def test_a_name_is_given_along_with_an_add_a_removal_or_a_policy(bench: RoomBench) -> None:
     state = MembersOnlyState(name="Tea")
     bench.commit("alice", add=["dave"], state=state)
-    assert bench.rooms["dave"].state == state
+    assert bench.rooms["dave"].members_only.state == state
     bench.commit("alice", remove=["dave"], state=replace(state, topic="without Dave"))
     bench.commit("alice", policy=bench.state.policy.policy.with_role(bench.pseudonym("bob"), Role.ADMIN))
-    assert bench.rooms["bob"].state.topic == "without Dave"
+    assert bench.rooms["bob"].members_only.state.topic == "without Dave"
     bench.check_agreement()
 
 
 def test_a_removal_seals_it_anew_and_the_removed_member_reads_no_more(bench: RoomBench) -> None:
     named(bench)
     cathy = bench.rooms["cathy"]
-    before = bench.state.room_state
+    before = bench.state.sealed_state
     bench.commit("alice", remove=["cathy"])
-    assert bench.state.room_state not in (None, before)
-    assert bench.rooms["bob"].state.name == "Tea"
+    assert bench.state.sealed_state not in (None, before)
+    assert bench.rooms["bob"].members_only.state.name == "Tea"
     assert before is not None
-    assert cathy._open_state(before).name == "Tea"
+    assert cathy.members_only.open(before).name == "Tea"
     with pytest.raises(StateRejected):
-        cathy._open_state(bench.state.room_state or b"")
+        cathy.members_only.open(bench.state.sealed_state or b"")
     bench.commit("bob", departures=[bench.rooms["alice"].departure()])
     bench.commit("bob", add=["erin"])
-    assert bench.rooms["erin"].state.name == "Tea"
+    assert bench.rooms["erin"].members_only.state.name == "Tea"
     bench.check_agreement()
 
 
@@ -90,7 +90,7 @@ def test_every_sealing_has_a_secret_of_its_own(bench: RoomBench) -> None:
     secrets = []
     for _ in range(3):
         named(bench)
-        secrets.append(bench.rooms["bob"]._tree.room_secret("state").reveal())
+        secrets.append(bench.rooms["bob"]._local.tree.room_secret("state").reveal())
     assert len(set(secrets)) == 3
 
 
@@ -102,21 +102,21 @@ def test_of_two_members_who_race_for_the_name_one_wins(bench: RoomBench) -> None
     bench.deliver(accepted.events)
     second.reject()
     bench.check_agreement()
-    assert bench.rooms["bob"].state.name == "Tea"
+    assert bench.rooms["bob"].members_only.state.name == "Tea"
     named(bench, "Coffee", sender="bob")
-    assert bench.rooms["alice"].state.name == "Coffee"
+    assert bench.rooms["alice"].members_only.state.name == "Coffee"
 
 
 def test_it_is_kept_with_the_room_and_with_a_commit_on_its_way(bench: RoomBench) -> None:
     named(bench)
     bench.restart("bob")
-    assert bench.rooms["bob"].state.name == "Tea"
+    assert bench.rooms["bob"].members_only.state.name == "Tea"
     pending = bench.stage("bob", state=MembersOnlyState(name="Coffee"))
     again = bench.restart("bob", bench.at_rest("bob", pending))
-    assert bench.rooms["bob"].state.name == "Tea"
+    assert bench.rooms["bob"].members_only.state.name == "Tea"
     assert again is not None
     bench.settle("bob", again)
-    assert {room.state.name for room in bench.rooms.values()} == {"Coffee"}
+    assert {room.members_only.state.name for room in bench.rooms.values()} == {"Coffee"}
     bench.check_agreement()
 
 
@@ -124,10 +124,10 @@ def test_lengths_are_buckets_and_bounds(bench: RoomBench) -> None:
     sizes = set()
     for name in ("", "x", "x" * 200):
         named(bench, name)
-        sizes.add(len(bench.state.room_state or b""))
+        sizes.add(len(bench.state.sealed_state or b""))
     assert len(sizes) == 1
     named(bench, "ü" * 128, "t" * 1024)
-    assert bench.rooms["bob"].state.topic == "t" * 1024
+    assert bench.rooms["bob"].members_only.state.topic == "t" * 1024
     for wrong in (MembersOnlyState(name="ü" * 129), MembersOnlyState(topic="t" * 1025)):
         with pytest.raises(RoomError, match="MembersOnlyState"):
             bench.stage("alice", state=wrong)
@@ -137,12 +137,12 @@ def test_lengths_are_buckets_and_bounds(bench: RoomBench) -> None:
 
 def test_a_sealed_state_above_its_bound_does_not_parse(bench: RoomBench) -> None:
     pending = bench.stage("alice", state=MembersOnlyState(name="Tea"))
-    sealed = pending.request.room_state
+    sealed = pending.request.sealed_state
     assert sealed is not None
-    with pytest.raises(ValueError, match="room_state"):
-        replace(pending.request, room_state=bytes(MAX_ROOM_STATE + 1)).to_bytes()
+    with pytest.raises(ValueError, match="sealed_state"):
+        replace(pending.request, sealed_state=bytes(MAX_SEALED_STATE + 1)).to_bytes()
     encoded = pending.request.to_bytes()
-    assert UpdateRequest.from_bytes(encoded).room_state == sealed
+    assert UpdateRequest.from_bytes(encoded).sealed_state == sealed
 
 
 def test_a_state_opens_for_its_room_epoch_and_secret_only() -> None:
@@ -200,6 +200,6 @@ def test_nobody_is_shown_by_another(bench: RoomBench) -> None:
     hidden = RoomBench(world=WORLD, identities=Identities.NOBODY)
     hidden.commit("alice", add=["bob"])
     pending = hidden.stage("bob", reveal=True)
-    assert pending.request.auth.content.room_state_hash == digest(None)
+    assert pending.request.auth.content.sealed_state_hash == digest(None)
     hidden.settle("bob", pending)
     assert hidden.names("alice") == {0: None, 1: "bob"}

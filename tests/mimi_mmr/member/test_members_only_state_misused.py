@@ -9,10 +9,12 @@ import pytest
 from mimi_mmr.errors import Desynchronised, NotAllowed, StateRejected, TreeMismatch, WrongSigner
 from mimi_mmr.hub.mode import AcceptedCommit
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
 from mimi_mmr.protocol.room.members_only import MembersOnlyState, StateSecret, seal_state
-from mimi_mmr.protocol.room.messages import CommitEvent, EventKind, UpdateRequest, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities
+from mimi_mmr.protocol.room.requests import UpdateRequest
 from tests.mimi_mmr.bench import RoomBench
 from treewrap import Blank, LeafSecret, RoomSecret, Set, SetRoomSecret
 
@@ -33,7 +35,7 @@ def event_of(accepted: AcceptedCommit) -> CommitEvent:
 
 def other(bench: RoomBench) -> bytes:
     """A state that a malicious member and the hub sealed together, under the secret that members hold."""
-    secret = bench.rooms["cathy"]._tree.room_secret("state").reveal()
+    secret = bench.rooms["cathy"]._local.tree.room_secret("state").reveal()
     return seal_state(MembersOnlyState(name="Coffee"), StateSecret(secret), bench.uri, bench.state.epoch + 1)
 
 
@@ -41,37 +43,37 @@ def other(bench: RoomBench) -> bytes:
 
 
 def test_a_hub_that_strips_or_swaps_the_state_is_refused(tea: RoomBench) -> None:
-    old, forged = tea.state.room_state, other(tea)
+    old, forged = tea.state.sealed_state, other(tea)
     pending = tea.stage("alice", state=replace(TEA, topic="Thursdays"))
     event = event_of(tea.accept(pending.request))
     bob = tea.rooms["bob"]
-    for room_state in (None, old, forged, b"", (event.room_state or b"")[:-1]):
+    for sealed_state in (None, old, forged, b"", (event.sealed_state or b"")[:-1]):
         with pytest.raises(Desynchronised, match="another members-only state"):
-            bob.follow(replace(event, room_state=room_state), tea.now)
-        assert bob.state == TEA
+            bob.follow(replace(event, sealed_state=sealed_state), tea.now)
+        assert bob.members_only.state == TEA
     assert bob.follow(event, tea.now).problems == ()
-    assert bob.state.topic == "Thursdays"
+    assert bob.members_only.state.topic == "Thursdays"
 
 
 def test_a_hub_that_slips_a_state_into_a_commit_without_one_is_refused(tea: RoomBench) -> None:
     event = event_of(tea.accept(tea.stage("alice").request))
     with pytest.raises(Desynchronised, match="another members-only state"):
-        tea.rooms["bob"].follow(replace(event, room_state=other(tea)), tea.now)
+        tea.rooms["bob"].follow(replace(event, sealed_state=other(tea)), tea.now)
 
 
 def test_a_joiner_is_given_the_state_that_its_inviter_signed(tea: RoomBench) -> None:
     tea.commit("alice", state=replace(TEA, topic="Thursdays"))
-    forged, old = other(tea), tea.snapshots[-2].room_state
+    forged, old = other(tea), tea.snapshots[-2].sealed_state
     pending = tea.stage("alice", add=["dave"])
     accepted = tea.accept(pending.request)
     welcome = WelcomeEvent.from_bytes(
         next(item.event for item in accepted.events if item.kind is EventKind.WELCOME)
     )
     snapshot = tea.snapshots[-1]
-    for room_state in (None, old, forged):
+    for sealed_state in (None, old, forged):
         with pytest.raises(Desynchronised, match="members-only state"):
-            tea.join("dave", welcome, replace(snapshot, room_state=room_state))
-    assert tea.join("dave", welcome, snapshot).state.topic == "Thursdays"
+            tea.join("dave", welcome, replace(snapshot, sealed_state=sealed_state))
+    assert tea.join("dave", welcome, snapshot).members_only.state.topic == "Thursdays"
 
 
 # --- a member ----------------------------------------------------------------------------------------
@@ -79,18 +81,18 @@ def test_a_joiner_is_given_the_state_that_its_inviter_signed(tea: RoomBench) -> 
 
 def test_the_hub_takes_no_removal_without_the_state_sealed_anew(tea: RoomBench) -> None:
     pending = tea.stage("alice", remove=["bob"])
-    stripped = tea.resign(pending.request, "alice", room_state=None)
+    stripped = tea.resign(pending.request, "alice", sealed_state=None)
     with tea.refused_by_hub(TreeMismatch, "sealed anew"):
         tea.hub_takes(stripped)
 
 
 def test_the_hub_takes_no_state_but_the_signed_one(tea: RoomBench) -> None:
     request = tea.stage("alice", state=replace(TEA, topic="Thursdays")).request
-    for room_state in (None, other(tea)):
+    for sealed_state in (None, other(tea)):
         with tea.refused_by_hub(NotAllowed, "another members-only state"):
-            tea.hub_takes(replace(request, room_state=room_state))
+            tea.hub_takes(replace(request, sealed_state=sealed_state))
     with tea.refused_by_hub(WrongSigner):
-        content = replace(request.auth.content, room_state_hash=bytes(32))
+        content = replace(request.auth.content, sealed_state_hash=bytes(32))
         tea.hub_takes(replace(request, auth=replace(request.auth, content=content)))
 
 
@@ -105,23 +107,23 @@ def spread(bench: RoomBench, request: UpdateRequest, pending: PendingCommit) -> 
 def test_a_state_under_no_secret_of_the_room_is_noticed_and_sealed_anew_by_the_next(tea: RoomBench) -> None:
     pending = tea.stage("cathy", state=replace(TEA, topic="Thursdays"))
     useless = seal_state(TEA, StateSecret.generate(), tea.uri, tea.state.epoch + 1)
-    request = tea.resign(pending.request, "cathy", room_state=useless)
+    request = tea.resign(pending.request, "cathy", sealed_state=useless)
     problems = spread(tea, request, replace(pending, request=request))
     assert problems.keys() == {"alice", "bob"}
     for said in problems.values():
         assert said == ("leaf 2: the members-only state does not open under the room's secret",)
-    assert tea.rooms["bob"].state == TEA
+    assert tea.rooms["bob"].members_only.state == TEA
     tea.commit("bob", add=["dave"])
-    assert tea.rooms["dave"].state == TEA
-    assert tea.rooms["alice"].state == TEA
+    assert tea.rooms["dave"].members_only.state == TEA
+    assert tea.rooms["alice"].members_only.state == TEA
 
 
 def removing_cathy(bench: RoomBench, *, keep: bool, seal: bool) -> dict[str, tuple[str, ...]]:
     """Alice removes Cathy, and the secret that Cathy knows stays in the tree, or the state under it, or both."""
     alice = bench.rooms["alice"]
-    old = alice._tree.room_secret("state").reveal()
+    old = alice._local.tree.room_secret("state").reveal()
     pending = bench.stage("alice", remove=["cathy"])
-    changes = [Blank(2), SetRoomSecret("policy", alice._tree.room_secret("policy"))]
+    changes = [Blank(2), SetRoomSecret("policy", alice._local.tree.room_secret("policy"))]
     changes += [SetRoomSecret("state", RoomSecret(old))] if keep else []
     staged = bench.forge_tree("alice", pending, changes)
     sealed = seal_state(TEA, StateSecret(old), bench.uri, bench.state.epoch + 1)
@@ -131,7 +133,7 @@ def removing_cathy(bench: RoomBench, *, keep: bool, seal: bool) -> dict[str, tup
         tree_update=staged.update.to_bytes(),
         member_update=staged.member_update.to_bytes(),
         tree_hash=staged.tree_hash,
-        room_state=sealed if seal else None,
+        sealed_state=sealed if seal else None,
     )
     if seal:
         return spread(bench, request, replace(pending, request=request, _tree=staged))
@@ -148,12 +150,13 @@ def test_a_removal_that_leaves_the_state_to_the_old_secret_is_noticed(
     why = "is under a secret that was used before" if keep else "does not open under the room's secret"
     assert removing_cathy(tea, keep=keep, seal=seal) == {"bob": (f"leaf 0: the members-only state {why}",)}
     bob = tea.rooms["bob"]
-    assert bob.state == TEA
+    assert bob.members_only.state == TEA
     if seal:
         bob.adopt(tea.snapshots[-1])  # the hub's tree does not make it better
     tea.restart("bob")
     bob = tea.rooms["bob"]
-    assert bob.stage().request.room_state is not None  # the next commit of an honest member puts it right
+    mended = bob.stage(CommitIntent()).request  # the next commit of an honest member puts it right
+    assert mended.sealed_state is not None
 
 
 def test_a_removed_member_with_the_hub_reads_no_later_state(tea: RoomBench) -> None:
@@ -162,7 +165,7 @@ def test_a_removed_member_with_the_hub_reads_no_later_state(tea: RoomBench) -> N
     tea.commit("bob", state=replace(TEA, topic="without Cathy"))
     for snapshot in tea.snapshots[-2:]:
         with pytest.raises(StateRejected):
-            cathy._open_state(snapshot.room_state or b"")
+            cathy.members_only.open(snapshot.sealed_state or b"")
 
 
 def test_a_member_can_not_show_another_ones_identity(bench: RoomBench) -> None:
@@ -177,9 +180,9 @@ def test_a_member_can_not_show_another_ones_identity(bench: RoomBench) -> None:
 
 def test_messages_go_on_whatever_is_wrong_with_the_state(tea: RoomBench) -> None:
     pending = tea.stage("cathy", state=TEA)
-    request = tea.resign(pending.request, "cathy", room_state=b"nonsense")
+    request = tea.resign(pending.request, "cathy", sealed_state=b"nonsense")
     assert all(spread(tea, request, replace(pending, request=request)).values())
     sent = tea.rooms["cathy"].encrypt(Content.text("still here")).app_message
-    assert tea.rooms["alice"].decrypt(sent)[1].body == b"still here"
+    assert tea.read("alice", sent)[1].body == b"still here"
     tea.commit("alice")
     tea.check_agreement()

@@ -25,7 +25,7 @@ def rotate(bench: RoomBench, old: str, new: str) -> None:
     policy = None
     if role is not Role.MEMBER:
         policy = bench.state.policy.policy.with_role(bench.pseudonym(new), role)
-    bench.settle(old, bench.rooms[old].stage(add=[package], policy=policy), [new])
+    bench.settle(old, bench.stage(old, add=[package], policy=policy), [new])
     departure = bench.rooms[old].departure()
     bench.commit(new, departures=[departure])
 
@@ -47,7 +47,7 @@ def test_member_and_admin_change_their_pseudonym(identities: Identities, who: st
     assert [entry.user_pseudonym for entry in policy.roles] == [admin]
     assert all(room.problems == {} for room in bench.rooms.values())
     sent = bench.rooms[f"{who}-again"].encrypt(Content.text("still me")).app_message
-    assert bench.rooms["cathy"].decrypt(sent)[1].body == b"still me"
+    assert bench.read("cathy", sent)[1].body == b"still me"
     bench.commit(f"{who}-again", add=["dave"])
     bench.check_agreement()
 
@@ -71,7 +71,7 @@ def test_an_admin_that_handed_its_role_over_rules_through_the_new_leaf() -> None
     policy = next_policy(bench.state.policy, may_add=Role.ADMIN)
     with bench.refused_by_hub(NotAllowed):
         bench.hub_takes(bench.stage("bob", policy=policy).request)
-    bench.rooms["bob"]._group._waiting.reject()
+    bench.rooms["bob"]._local.group._waiting.reject()
     bench.commit("alice-again", policy=policy)
     bench.commit("alice-again", remove=["bob"])
     bench.check_agreement()
@@ -81,7 +81,7 @@ def test_a_rotation_goes_on_after_a_restart_of_either_leaf() -> None:
     bench = RoomBench(world=WORLD)
     bench.commit("alice", add=["bob"])
     the_same_person(bench, "bob", "bob-again")
-    pending = bench.rooms["bob"].stage(add=[bench.package("bob-again")])
+    pending = bench.stage("bob", add=["bob-again"])
     again = bench.restart("bob", bench.at_rest("bob", pending))
     assert again is not None
     bench.settle("bob", again, ["bob-again"])
@@ -100,6 +100,6 @@ def test_who_may_not_add_stays_who_it_is() -> None:
     bench.commit("alice", add=["bob"])
     bench.commit("alice", policy=next_policy(bench.state.policy, may_add=Role.ADMIN))
     the_same_person(bench, "bob", "bob-again")
-    pending = bench.rooms["bob"].stage(add=[bench.package("bob-again")])
+    pending = bench.stage("bob", add=["bob-again"])
     with bench.refused_by_hub(NotAllowed, "adding needs the role ADMIN"):
         bench.hub_takes(pending.request)

@@ -18,7 +18,7 @@ from mimi_mmr.crypto.secret import IdentityLinkKey
 from mimi_mmr.errors import LinkRejected
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.protocol.credentials import LeafIdentity, PseudonymousCredential, open_link
-from mimi_mmr.protocol.room.messages import CommitEvent
+from mimi_mmr.protocol.room.events import CommitEvent
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
 from treewrap import EpochSecret, MemberUpdate, PublicTree, TreeUpdate, TreeWrapError, WrapTree
@@ -50,9 +50,11 @@ class Story:
         self.events.append(CommitEvent(request.auth, request.commit, request.member_update, request.policy))
         if "bob" in self.bench.rooms:
             room, group = self.bench.rooms["bob"], self.bench.state.group_id
-            self.kept.add(room._group.export_secret(b"TreeWrap", group, 32))
-            self.kept |= {room._tree.secret(leaf).reveal() for leaf in room._tree.leaves()}
-            self.kept |= {room._tree.room_secret(name).reveal() for name in room._tree.room_secrets()}
+            self.kept.add(room._local.group.export_secret(b"TreeWrap", group, 32))
+            self.kept |= {room._local.tree.secret(leaf).reveal() for leaf in room._local.tree.leaves()}
+            self.kept |= {
+                room._local.tree.room_secret(name).reveal() for name in room._local.tree.room_secrets()
+            }
 
     def sealed(self) -> Iterator[Sealed]:
         """Every ciphertext of every epoch."""
@@ -178,7 +180,7 @@ def test_the_current_tree_opens_with_no_secret_of_his(story: Story) -> None:
 def test_a_later_room_secret_is_not_among_all_he_can_know(story: Story) -> None:
     """Removing replaces every room secret; the policy's hash alone is public, and stays."""
     known, _ = story.attack()
-    tree = story.bench.rooms["dave"]._tree
+    tree = story.bench.rooms["dave"]._local.tree
     secrets = {tree.room_secret(name).reveal() for name in tree.room_secrets()}
     assert secrets == {story.bench.state.policy.policy.hash}
     assert secrets <= known

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from mimi_mmr.errors import Desynchronised, EngineError, RemovedFromRoom, RoomError, WrongEpoch
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
+from mimi_mmr.mls.wire import parse_application
 from mimi_mmr.protocol.content import Content
-from mimi_mmr.protocol.room.messages import CommitEvent, EventKind
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind
 from mimi_mmr.protocol.room.policy import Identities, Role
 from tests.mimi_mmr.bench import RoomBench, World, next_policy
 
@@ -29,7 +31,7 @@ def talk(bench: RoomBench) -> None:
     for sender in bench.rooms:
         sent = bench.rooms[sender].encrypt(Content.text(f"from {sender}")).app_message
         for reader in bench.rooms.keys() - {sender}:
-            leaf, content = bench.rooms[reader].decrypt(sent)
+            leaf, content = bench.read(reader, sent)
             assert (leaf, content.body.decode()) == (bench.leaf_of(sender), f"from {sender}")
 
 
@@ -54,12 +56,12 @@ def test_a_room_of_one_is_kept_from_its_creation_on() -> None:
 def test_what_was_read_is_read_once_if_it_was_saved(bench: RoomBench) -> None:
     before = bench.at_rest("bob")
     sent = bench.rooms["alice"].encrypt(Content.text("once")).app_message
-    bench.rooms["bob"].decrypt(sent)
+    bench.read("bob", sent)
     bench.restart("bob", before)
-    assert bench.rooms["bob"].decrypt(sent)[1].body == b"once"
+    assert bench.read("bob", sent)[1].body == b"once"
     bench.restart("bob")
     with pytest.raises(EngineError):
-        bench.rooms["bob"].decrypt(sent)
+        bench.read("bob", sent)
 
 
 CHANGES = {
@@ -146,7 +148,7 @@ def test_a_message_that_a_commit_overtook_is_read_after_a_restart(bench: RoomBen
     late = bench.rooms["bob"].encrypt(Content.text("late")).app_message
     bench.commit("alice")
     bench.restart("alice")
-    assert bench.rooms["alice"].decrypt(late)[0] == bench.leaf_of("bob")
+    assert bench.read("alice", late)[0] == bench.leaf_of("bob")
 
 
 def test_only_the_commit_that_waits_is_taken_up_again(bench: RoomBench) -> None:
@@ -154,7 +156,7 @@ def test_only_the_commit_that_waits_is_taken_up_again(bench: RoomBench) -> None:
     first.reject()
     second = bench.stage("alice")
     bench.restart("alice", bench.at_rest("alice", second))
-    bench.rooms["alice"]._group._waiting = None
+    bench.rooms["alice"]._local.group._waiting = None
     with pytest.raises(EngineError):
         bench.rooms["alice"].pending(first.request)
     theirs = bench.stage("bob")
@@ -169,8 +171,8 @@ def test_what_is_known_of_members_and_hub_is_kept() -> None:
     bench = RoomBench(identities=Identities.ADMINS_ONLY, world=WORLD)
     bench.commit("alice", add=["bob"])
     room = bench.rooms["bob"]
-    room.problems[0] = "ü" * 2000
-    room._hub_hash = bytes(32)
+    room._local.reported[0] = "ü" * 2000
+    room._local.hub_tree_hash = bytes(32)
     bench.restart("bob")
     again = bench.rooms["bob"]
     assert again is not room
@@ -206,6 +208,7 @@ def test_a_saved_tree_of_another_room_is_refused(bench: RoomBench) -> None:
 
 
 def test_a_removed_member_knows_that_it_was_removed(bench: RoomBench) -> None:
+    sent = bench.rooms["alice"].encrypt(Content.text("x")).app_message
     committed = bench.stage("alice", remove=["bob"])
     bob = bench.rooms["bob"]
     accepted = bench.accept(committed.request)
@@ -216,7 +219,11 @@ def test_a_removed_member_knows_that_it_was_removed(bench: RoomBench) -> None:
     bob = bench.rooms["bob"]
     assert (bob.removed, bob.epoch, bob.own_leaf) == (True, 1, 1)
     assert bob.who(bench.world.trust, bench.now) == []
-    for refused in (bob.stage, lambda: bob.encrypt(Content.text("x")), lambda: bob.decrypt(b"")):
+    for refused in (
+        lambda: bob.stage(CommitIntent()),
+        lambda: bob.encrypt(Content.text("x")),
+        lambda: bob.decrypt(parse_application(sent)),
+    ):
         with pytest.raises(RemovedFromRoom):
             refused()
 

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mimi_mmr.crypto.signing import MLS, SigningKey
-from mimi_mmr.mls.engine import MlsClient, MlsGroup, StagedCommit
+from mimi_mmr.mls.engine import Applied, MlsClient, MlsGroup, StagedCommit
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.ratchet.tree import RatchetTree
-from mimi_mmr.mls.wire import Add, KeyPackage, LeafNode, LeafNodeSource, PublicCommit, parse_message
+from mimi_mmr.mls.wire import (
+    Add,
+    KeyPackage,
+    LeafNode,
+    LeafNodeSource,
+    PublicCommit,
+    parse_application,
+    parse_commit,
+)
 from mimi_mmr.presentation import vec
 
 GROUP = b"mimi://hub.example/r/room"
@@ -29,6 +37,16 @@ def person(identity: bytes | None = None, key: SigningKey | None = None) -> Pers
     identity = identity or b"somebody %d" % next(_numbers)
     key = key or SigningKey.generate()
     return Person(ENGINE.client(identity, key), key, identity)
+
+
+def follow(group: MlsGroup, commit: bytes) -> Applied:
+    """What a member does with a commit that comes over the wire."""
+    return group.process_commit(parse_commit(commit))
+
+
+def read(group: MlsGroup, message: bytes) -> tuple[int, bytes]:
+    """What a member does with an application message that comes over the wire."""
+    return group.decrypt(parse_application(message))
 
 
 class World:
@@ -58,7 +76,7 @@ class World:
         self.welcome(new, staged)
 
     def follow_at_hub(self, staged: StagedCommit) -> None:
-        change = self.hub.apply(parse_message(staged.commit), GROUP)
+        change = self.hub.apply(parse_commit(staged.commit), GROUP)
         assert tuple(leaf for leaf, _ in change.added) == staged.added
         expected_hash = change.tree_hash()
         change.commit()
@@ -72,7 +90,7 @@ class World:
         for leaf, group in list(self.groups.items()):
             if leaf == sender:
                 continue
-            applied = group.process_commit(staged.commit)
+            applied = follow(group, staged.commit)
             assert (applied.sender, applied.added, applied.epoch) == (sender, staged.added, staged.epoch)
             assert applied.removed_self == (leaf not in self.people)
             if applied.removed_self:
@@ -91,7 +109,7 @@ class World:
         """A commit that nobody has followed, for a forger to start from."""
         staged = self.groups[sender].stage_commit(add, remove)
         staged.reject()
-        return parse_message(staged.commit)
+        return parse_commit(staged.commit)
 
 
 def leaf_bytes(leaf: LeafNode, key: SigningKey, place: bytes = b"", **changes: object) -> LeafNode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mimi_mmr.crypto.signing import SigningKey
@@ -9,8 +11,8 @@ from mimi_mmr.errors import EngineError, RemovedFromRoom
 from mimi_mmr.mls.engine import Applied, MlsEngine, MlsGroup
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.storage import GroupStorage
-from mimi_mmr.mls.wire import parse_message
-from tests.mimi_mmr.mls.mls_world import ENGINE, GROUP, World, person
+from mimi_mmr.mls.wire import ContentType, PrivateMessage, parse_application, parse_message
+from tests.mimi_mmr.mls.mls_world import ENGINE, GROUP, World, follow, person, read
 
 SECRET = (b"TreeWrap", b"room", 32)
 
@@ -75,7 +77,7 @@ def test_rejected_and_tried_again(world: World) -> None:
 
 def test_an_own_commit_that_comes_back_is_accepted(world: World) -> None:
     staged = world.groups[1].stage_commit()
-    assert world.groups[1].process_commit(staged.commit) == Applied(1, (), (), 2, removed_self=False)
+    assert follow(world.groups[1], staged.commit) == Applied(1, (), (), 2, removed_self=False)
     staged.accept()
     with pytest.raises(EngineError, match="accepted already"):
         staged.reject()
@@ -93,17 +95,17 @@ def test_messages_while_a_commit_waits(world: World) -> None:
     alice, bob = world.groups[0], world.groups[1]
     staged = alice.stage_commit()
     sent = [alice.encrypt(b"%d" % number) for number in range(3)]
-    assert alice.decrypt(bob.encrypt(b"from bob")) == (1, b"from bob")
+    assert read(alice, bob.encrypt(b"from bob")) == (1, b"from bob")
     staged.reject()
     sent += [alice.encrypt(b"%d" % number) for number in range(3, 6)]
-    assert [bob.decrypt(message) for message in sent] == [(0, b"%d" % number) for number in range(6)]
+    assert [read(bob, message) for message in sent] == [(0, b"%d" % number) for number in range(6)]
 
 
 def test_messages_that_a_commit_overtook(world: World) -> None:
     late = world.groups[2].encrypt(b"late")
     world.commit(sender=0, remove=(3,))
     world.commit(sender=1)
-    assert world.groups[0].decrypt(late) == (2, b"late")
+    assert read(world.groups[0], late) == (2, b"late")
 
 
 def test_a_late_message_is_never_taken_for_that_of_a_successor(world: World) -> None:
@@ -111,7 +113,7 @@ def test_a_late_message_is_never_taken_for_that_of_a_successor(world: World) -> 
     world.commit(remove=(2,))
     assert world.commit(add=1).added == (2,)
     with pytest.raises(EngineError, match="changed hands"):
-        world.groups[0].decrypt(late)
+        read(world.groups[0], late)
 
 
 def test_messages_of_an_epoch_long_past(world: World) -> None:
@@ -119,7 +121,7 @@ def test_messages_of_an_epoch_long_past(world: World) -> None:
     for _ in range(4):
         world.commit()
     with pytest.raises(EngineError):
-        world.groups[0].decrypt(late)
+        read(world.groups[0], late)
 
 
 def test_every_sender_is_named(world: World) -> None:
@@ -128,27 +130,27 @@ def test_every_sender_is_named(world: World) -> None:
             message = group.encrypt(b"I am %d" % leaf)
             for other, receiver in world.groups.items():
                 if other != leaf:
-                    assert receiver.decrypt(message) == (leaf, b"I am %d" % leaf)
+                    assert read(receiver, message) == (leaf, b"I am %d" % leaf)
 
 
 def test_messages_are_read_once_and_never_by_their_sender(world: World) -> None:
     message = world.groups[0].encrypt(b"hello")
-    world.groups[1].decrypt(message)
+    read(world.groups[1], message)
     for group in (world.groups[0], world.groups[1]):
         with pytest.raises(EngineError):
-            group.decrypt(message)
+            read(group, message)
 
 
 def test_removed_is_removed(world: World) -> None:
     group = world.groups[3]
     staged = world.groups[0].stage_commit(remove=[3])
     staged.accept()
-    assert group.process_commit(staged.commit) == Applied(0, (), (3,), 2, removed_self=True)
+    assert follow(group, staged.commit) == Applied(0, (), (3,), 2, removed_self=True)
     for use in (
         lambda: group.encrypt(b"still here"),
-        lambda: group.decrypt(world.groups[0].encrypt(b"gone")),
+        lambda: read(group, world.groups[0].encrypt(b"gone")),
         lambda: group.export_secret(*SECRET),
-        lambda: group.process_commit(staged.commit),
+        lambda: follow(group, staged.commit),
         group.stage_commit,
     ):
         with pytest.raises(RemovedFromRoom):
@@ -161,6 +163,11 @@ def test_added_leaves_come_in_order(world: World) -> None:
     assert staged.added == (1, 3, 4)
 
 
+def as_a_commit(message: bytes) -> PrivateMessage:
+    """This message, as if its header said that it holds a commit."""
+    return replace(parse_application(message), content_type=ContentType.COMMIT)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -168,10 +175,7 @@ def test_added_leaves_come_in_order(world: World) -> None:
         (lambda group: group.stage_commit(remove=[0]), "mls-rs"),
         (lambda group: group.stage_commit(remove=[77]), "no member at leaf 77"),
         (lambda group: group.stage_commit([b"no key package"]), "mls-rs"),
-        (lambda group: group.process_commit(b"no commit"), "at byte"),
-        (lambda group: group.process_commit(group.encrypt(b"")), "expected a commit"),
-        (lambda group: group.decrypt(b"no message"), "at byte"),
-        (lambda group: group.decrypt(b"\x00\x01\x00\x04"), "not used"),
+        (lambda group: group.decrypt(as_a_commit(group.encrypt(b""))), "expected an application message"),
     ],
 )
 def test_what_the_engine_refuses_leaves_the_group_in_use(world: World, wrong, words: str) -> None:
@@ -191,17 +195,17 @@ def test_an_identity_twice_is_refused(world: World) -> None:
 def test_commits_of_other_epochs_and_groups(world: World) -> None:
     old = world.commit()
     with pytest.raises(EngineError, match="epoch 2"):
-        world.groups[1].process_commit(old.commit)
+        follow(world.groups[1], old.commit)
     other = person().client.create_group(b"another").stage_commit()
     with pytest.raises(EngineError, match="this group's"):
-        world.groups[1].process_commit(other.commit)
+        follow(world.groups[1], other.commit)
 
 
 def test_a_commit_with_a_forged_tag(world: World) -> None:
     staged = world.groups[0].stage_commit()
     forged = staged.commit[:-1] + bytes([staged.commit[-1] ^ 1])
     with pytest.raises(EngineError):
-        world.groups[1].process_commit(forged)
+        follow(world.groups[1], forged)
     staged.accept()
     world.follow_at_members(0, staged)
     assert len(secrets(world)) == 1
@@ -253,7 +257,7 @@ def test_a_restart_keeps_the_group() -> None:
     pair.restart()
     assert (pair.alice.epoch, pair.alice.own_leaf, pair.agree()) == (1, 0, True)
     sent.append(pair.alice.encrypt(b"two"))
-    assert [pair.bob.decrypt(message) for message in sent] == [(0, b"one"), (0, b"two")]
+    assert [read(pair.bob, message) for message in sent] == [(0, b"one"), (0, b"two")]
 
 
 def test_a_restart_before_the_hub_answered_yes() -> None:
@@ -261,10 +265,10 @@ def test_a_restart_before_the_hub_answered_yes() -> None:
     staged = pair.alice.stage_commit()
     pair.restart()
     assert pair.alice.epoch == 1
-    pair.bob.process_commit(staged.commit)
-    pair.alice.process_commit(staged.commit)
+    follow(pair.bob, staged.commit)
+    follow(pair.alice, staged.commit)
     assert pair.agree()
-    assert pair.alice.decrypt(pair.bob.encrypt(b"hello")) == (1, b"hello")
+    assert read(pair.alice, pair.bob.encrypt(b"hello")) == (1, b"hello")
 
 
 def test_a_restart_before_the_hub_answered_no() -> None:
@@ -273,11 +277,11 @@ def test_a_restart_before_the_hub_answered_no() -> None:
     pair.restart()
     winner = pair.bob.stage_commit()
     winner.accept()
-    pair.alice.process_commit(winner.commit)
+    follow(pair.alice, winner.commit)
     assert pair.agree()
     again = pair.alice.stage_commit()
     again.accept()
-    pair.bob.process_commit(again.commit)
+    follow(pair.bob, again.commit)
     assert pair.agree()
 
 
@@ -288,7 +292,7 @@ def test_what_is_staged_is_not_stored_as_the_group() -> None:
     assert parse_message(sealed).epoch == 1
     pair.restart()
     assert pair.alice.epoch == 1
-    assert pair.bob.decrypt(sealed) == (0, b"in the old epoch")
+    assert read(pair.bob, sealed) == (0, b"in the old epoch")
 
 
 def test_a_group_is_stored_when_it_is_told_to() -> None:
@@ -309,24 +313,24 @@ def test_a_group_is_stored_when_it_is_told_to() -> None:
 def test_a_message_is_read_once_if_the_group_was_stored_since() -> None:
     pair = Restartable()
     sent = [pair.bob.encrypt(b"one"), pair.bob.encrypt(b"two")]
-    assert pair.alice.decrypt(sent[0]) == (1, b"one")
+    assert read(pair.alice, sent[0]) == (1, b"one")
     pair.restart()
-    assert [pair.alice.decrypt(message) for message in sent] == [(1, b"one"), (1, b"two")]
+    assert [read(pair.alice, message) for message in sent] == [(1, b"one"), (1, b"two")]
     pair.alice.store()
     pair.restart()
     for message in sent:
         with pytest.raises(EngineError):
-            pair.alice.decrypt(message)
+            read(pair.alice, message)
 
 
 def test_storing_while_a_commit_waits_stores_the_epoch_before_it() -> None:
     pair = Restartable()
     staged = pair.alice.stage_commit()
-    assert pair.alice.decrypt(pair.bob.encrypt(b"hello")) == (1, b"hello")
+    assert read(pair.alice, pair.bob.encrypt(b"hello")) == (1, b"hello")
     pair.alice.store()
     pair.restart()
     assert pair.alice.epoch == 1
-    pair.alice.process_commit(staged.commit)
+    follow(pair.alice, staged.commit)
     assert pair.alice.epoch == 2
 
 
@@ -345,7 +349,7 @@ def test_a_commit_that_waits_is_there_after_a_restart(accepted: bool) -> None:
         pair.alice.stage_commit()
     if accepted:
         again.accept()
-        pair.bob.process_commit(staged.commit)
+        follow(pair.bob, staged.commit)
         assert carol.client.join(staged.welcome, staged.ratchet_tree).own_leaf == 2
     else:
         again.reject()
@@ -375,7 +379,7 @@ def test_after_a_restart_late_messages_have_their_sender() -> None:
     late = pair.bob.encrypt(b"late")
     pair.alice.stage_commit().accept()
     pair.restart()
-    assert pair.alice.decrypt(late) == (1, b"late")
+    assert read(pair.alice, late) == (1, b"late")
 
 
 def test_after_a_restart_no_late_message_is_taken_for_that_of_a_successor() -> None:
@@ -386,7 +390,7 @@ def test_after_a_restart_no_late_message_is_taken_for_that_of_a_successor() -> N
     pair.restart()
     assert pair.alice.leaf(1) is not None
     with pytest.raises(EngineError, match="changed hands"):
-        pair.alice.decrypt(late)
+        read(pair.alice, late)
 
 
 def test_old_epochs_are_deleted() -> None:
@@ -394,14 +398,14 @@ def test_old_epochs_are_deleted() -> None:
     for _ in range(8):
         staged = pair.alice.stage_commit()
         staged.accept()
-        pair.bob.process_commit(staged.commit)
+        follow(pair.bob, staged.commit)
     assert sorted(key[:1] for key in pair.rows) == [b"e", b"e", b"e", b"h", b"h", b"h", b"n", b"s"]
 
 
 def test_being_removed_leaves_nothing_behind() -> None:
     pair = Restartable()
     staged = pair.bob.stage_commit(remove=[0])
-    pair.alice.process_commit(staged.commit)
+    follow(pair.alice, staged.commit)
     assert pair.rows == {}
     with pytest.raises(EngineError):
         pair.restart()

@@ -16,10 +16,12 @@ from mimi_mmr.mls.wire import (
     KeyPackage,
     LeafNode,
     LeafNodeSource,
-    PrivateHeader,
+    PrivateMessage,
     PublicCommit,
     Remove,
     WelcomeMessage,
+    parse_application,
+    parse_commit,
     parse_message,
     verify_key_package,
 )
@@ -80,7 +82,24 @@ def test_a_removing_commit_and_its_path() -> None:
 
 
 def test_a_private_message_shows_its_header() -> None:
-    assert parse_message(MESSAGES["private"]) == PrivateHeader(GROUP, 2, ContentType.APPLICATION, b"")
+    assert parse_message(MESSAGES["private"]) == PrivateMessage(
+        GROUP, 2, ContentType.APPLICATION, b"", MESSAGES["private"]
+    )
+
+
+def test_a_message_of_another_kind_than_expected_is_refused() -> None:
+    assert parse_commit(MESSAGES["healing"]) == parse_message(MESSAGES["healing"])
+    assert parse_application(MESSAGES["private"]) == parse_message(MESSAGES["private"])
+    for parse, wrong, words in (
+        (parse_commit, "private", "expected a commit as an MLS PublicMessage"),
+        (parse_application, "healing", "expected an application message as an MLS PrivateMessage"),
+    ):
+        with pytest.raises(InvalidCommit, match=words):
+            parse(MESSAGES[wrong])
+        with pytest.raises(ParseError, match="at byte"):
+            parse(b"no message")
+        with pytest.raises(InvalidCommit, match="not used"):
+            parse(b"\x00\x01\x00\x04")
 
 
 def test_a_key_package() -> None:

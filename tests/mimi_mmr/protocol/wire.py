@@ -31,8 +31,8 @@ from mimi_mmr.presentation import (
     layout,
 )
 from mimi_mmr.protocol.queues import QueueAddress
-from mimi_mmr.protocol.room.messages import UpdateCode, UpdateRoomResponse
 from mimi_mmr.protocol.room.policy import VERSION, Identities, Role, RoleAssignment, RoomPolicy
+from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse
 from mimi_mmr.uris import Kind, MimiUri, UriCodec
 
 FEW = settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))

@@ -13,7 +13,6 @@ from mimi_mmr.client import Client
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
-from mimi_mmr.protocol.endpoints import PROBLEM_URN
 from mimi_mmr.protocol.key_packages import (
     CLAIM_LIFETIME,
     KeyMaterialClaim,
@@ -21,6 +20,7 @@ from mimi_mmr.protocol.key_packages import (
     fetch_token,
     seal_claim,
 )
+from mimi_mmr.protocol.problems import PROBLEM_URN
 from tests.mimi_mmr.conftest import LiveWorld
 
 

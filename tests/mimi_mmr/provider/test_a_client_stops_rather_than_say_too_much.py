@@ -25,13 +25,8 @@ from mimi_mmr.protocol.content import AssetReference, Content, ContentKind
 from mimi_mmr.protocol.credentials import DeviceIdentity, bind_device
 from mimi_mmr.protocol.provider_keys import ProviderKeys
 from mimi_mmr.protocol.queues import queue_id
-from mimi_mmr.protocol.room.messages import (
-    CommitAuth,
-    CommitAuthTBS,
-    EventKind,
-    FanoutMessage,
-    WelcomeEvent,
-)
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, WelcomeEvent
+from mimi_mmr.protocol.room.requests import CommitAuth, CommitAuthTBS
 from mimi_mmr.uris import Kind, MimiUri
 from ohttp_relay.keys import KeyRing
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch

@@ -14,6 +14,17 @@ from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import NoKeyPackages, NotAllowed, SignatureRejected, Unauthorized
+from mimi_mmr.protocol.accounts import (
+    AddDeviceRequest,
+    AddDeviceTBS,
+    CertificateChain,
+    DeviceList,
+    PackagesLeft,
+    PublishRequest,
+    RegisterRequest,
+    RegisterTBS,
+    access_token_hash,
+)
 from mimi_mmr.protocol.connections import (
     ConnectionCancel,
     ConnectionPackage,
@@ -24,19 +35,7 @@ from mimi_mmr.protocol.connections import (
     seal_cancel,
     seal_request,
 )
-from mimi_mmr.protocol.endpoints import (
-    AddDeviceRequest,
-    AddDeviceTBS,
-    CertificateChain,
-    Deposit,
-    DeviceList,
-    Inbox,
-    PackagesLeft,
-    PublishRequest,
-    RegisterRequest,
-    RegisterTBS,
-    access_token_hash,
-)
+from mimi_mmr.protocol.deposits import Deposit, Inbox
 from mimi_mmr.provider.store import accounts as account_store
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import Answer, obliviously, straight, token_of

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from mimi_mmr.errors import WrongEpoch
-from mimi_mmr.protocol.endpoints import PROBLEM_URN
+from mimi_mmr.protocol.problems import PROBLEM_URN
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkKind, LinkOrder
-from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage, NotifyRequest
 from mimi_mmr.provider.http import Reply, Router
 from mimi_mmr.provider.hub import JOIN_ATTEMPTS, HubService
 from mimi_mmr.provider.record import Recorder
@@ -62,10 +63,10 @@ class Desk:
 
     async def link(self, uses: int = 2) -> JoinLink:
         room = self.bench.rooms["alice"]
-        live = room.make_link(int(self.bench.now) + DAY, uses)
-        await self.commit("alice", state=replace(room.state, links=(live,)))
-        assert (await self.order(room.link_order(live))).status == 200
-        return room.join_link(live)
+        live = room.join_links.make(int(self.bench.now) + DAY, uses)
+        await self.commit("alice", state=replace(room.members_only.state, links=(live,)))
+        assert (await self.order(room.join_links.order(live))).status == 200
+        return room.join_links.link(live)
 
     async def ask(self, request: JoinRequest) -> Reply:
         return await self.post("/v1/joinRequests/room", request.to_bytes())
@@ -123,8 +124,8 @@ async def test_whatever_is_wrong_with_a_link_the_answer_is_one(desk: Desk) -> No
     desk.time -= 2 * DAY
     assert (await desk.ask(erin)).status == 200
     answers.append(await desk.ask(frank))
-    (live,) = desk.bench.rooms["alice"].state.links
-    assert (await desk.order(desk.bench.rooms["bob"].link_order(live, LinkKind.REVOKE))).status == 200
+    (live,) = desk.bench.rooms["alice"].members_only.state.links
+    assert (await desk.order(desk.bench.rooms["bob"].join_links.order(live, LinkKind.REVOKE))).status == 200
     answers.append(await desk.ask(frank))
     await desk.commit("alice", remove=["bob"])
     answers += [await desk.ask(frank), await desk.ask(erin)]
@@ -135,7 +136,7 @@ async def test_whatever_is_wrong_with_a_link_the_answer_is_one(desk: Desk) -> No
 
 async def test_orders_that_may_not_be_are_refused(desk: Desk) -> None:
     room = desk.bench.rooms["alice"]
-    order = room.link_order(room.make_link(int(desk.bench.now) + DAY, 1))
+    order = room.join_links.order(room.join_links.make(int(desk.bench.now) + DAY, 1))
     changed = replace(order, content=replace(order.content, uses=5))
     assert code(await desk.order(changed)) == "wrong-signer"
     assert (await desk.order(order)).status == 200

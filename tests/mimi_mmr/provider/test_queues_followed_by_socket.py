@@ -18,8 +18,8 @@ from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed, UnknownQueue
 from mimi_mmr.lab.demo.world import loopback
-from mimi_mmr.protocol.endpoints import CollectRequest, QueuePage, ReplyDeposit
-from mimi_mmr.protocol.queues import queue_id
+from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.queues import CollectRequest, QueuePage, queue_id
 from mimi_mmr.provider.http import Call
 from tests.mimi_mmr.conftest import LiveWorld
 

@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from mimi_mmr.errors import BodyTooLarge, MmrError, PeerError
-from mimi_mmr.protocol.endpoints import QueueOrder
+from mimi_mmr.protocol.queues import QueueOrder
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import frames, obliviously, straight
 

@@ -130,7 +130,7 @@ async def delete(agent: Agent, given: Given, _: Say) -> dict[str, Any]:
             try:
                 await client.leave(joined)
             except MmrError as error:
-                problems.append(f"{joined.room.state.name or joined.uri.name}: {error}")
+                problems.append(f"{joined.room.members_only.state.name or joined.uri.name}: {error}")
         try:
             await client.close_account()
         except MmrError:

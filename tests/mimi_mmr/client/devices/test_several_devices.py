@@ -111,7 +111,7 @@ async def test_all_devices_are_in_a_room_under_one_pseudonym(live: LiveWorld) ->
         await agents.until(
             lambda: not (len(alice.who(before)) < 2 or before.room.epoch != at_tablet.room.epoch)
         )
-    assert at_tablet.room.state.name == "before"
+    assert at_tablet.room.members_only.state.name == "before"
     users = {entry.user for entry in alice.who(before)}
     people = {entry.member.device.device.name for entry in alice.who(before) if entry.member}
     assert (len(users), people) == (1, {"alice-phone", "alice-tablet"})

@@ -33,8 +33,8 @@ from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.mls.wire.limits import Extension
 from mimi_mmr.protocol.credentials import DeviceIdentity, LeafIdentity, bind_device
-from mimi_mmr.protocol.endpoints import QueueOrder
 from mimi_mmr.protocol.key_packages import SetUpload, fetch_token, shelf_id
+from mimi_mmr.protocol.queues import QueueOrder
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import DAY, ENGINE, World
 

@@ -27,10 +27,10 @@ def known_to(client: Client, about: Contact) -> Iterator[bytes]:
         yield about.theirs.connection_key
         yield fetch_token(about.theirs.key).reveal()
     connection = client.rooms[about.room]  # type: ignore[index]
-    tree = connection.room._tree
+    tree = connection.room._local.tree
     yield from (tree.secret(leaf).reveal() for leaf in tree.leaves())
     yield from (tree.room_secret(name).reveal() for name in tree.room_secrets())
-    yield connection.room._group.export_secret(b"TreeWrap", connection.room._group.group_id, 32)
+    yield connection.room._local.group.export_secret(b"TreeWrap", connection.room._local.group.group_id, 32)
 
 
 def opens(credential: PseudonymousCredential, references: set[bytes], secrets: list[bytes]) -> bool:

@@ -11,7 +11,7 @@ from mimi_mmr.client.people.contacts import Contact, PublishedPackage
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, RoomError, UnknownQueue
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import fingerprint
-from mimi_mmr.protocol.endpoints import Inbox
+from mimi_mmr.protocol.deposits import Inbox
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
 
 

@@ -29,6 +29,7 @@ from mimi_mmr.errors import (
     SignatureRejected,
     Unauthorized,
 )
+from mimi_mmr.protocol.accounts import AddDeviceRequest, AddDeviceTBS, PublishRequest, access_token_hash
 from mimi_mmr.protocol.connections import (
     ConnectionCancel,
     ConnectionPackage,
@@ -43,14 +44,7 @@ from mimi_mmr.protocol.connections import (
     seal_request,
 )
 from mimi_mmr.protocol.credentials import fingerprint
-from mimi_mmr.protocol.endpoints import (
-    AddDeviceRequest,
-    AddDeviceTBS,
-    Deposit,
-    Inbox,
-    PublishRequest,
-    access_token_hash,
-)
+from mimi_mmr.protocol.deposits import Deposit, Inbox
 from mimi_mmr.protocol.key_packages import (
     KeyPackageSet,
     SetUploadTBS,

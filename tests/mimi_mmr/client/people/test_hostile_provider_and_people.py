@@ -27,8 +27,8 @@ from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.wire import PublicCommit, parse_message
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential
-from mimi_mmr.protocol.endpoints import Deposit
-from mimi_mmr.protocol.room.messages import UpdateCode, UpdateRoomResponse, digest, sign_commit
+from mimi_mmr.protocol.deposits import Deposit
+from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse, digest, sign_commit
 from mimi_mmr.provider.store.tables import connection_packages
 from tests.mimi_mmr.bench import RoomBench
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch

@@ -22,9 +22,9 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.member.whois import Standing, Whois
 from mimi_mmr.protocol.content import Content, ContentKind
-from mimi_mmr.protocol.endpoints import QueuedMessage, QueuePage
+from mimi_mmr.protocol.queues import QueuedMessage, QueuePage
 from mimi_mmr.protocol.room.departures import Departure, sign_departure
-from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.policy import Identities, Role
 from mimi_mmr.uris import Kind, random_uri
 from tests.mimi_mmr.client.rooms.test_places_in_rooms import (

@@ -74,16 +74,16 @@ async def test_a_departure_is_answered_by_whoever_comes_first(live: LiveWorld) -
 async def test_a_name_is_for_members_only(live: LiveWorld) -> None:
     (alice, bob, _), (room, at_bob, _) = await room_of(live)
     await alice.rename(room, "the garden", topic="bulbs")
-    while at_bob.room.state.name != "the garden":
+    while at_bob.room.members_only.state.name != "the garden":
         await bob.sync(at_bob, wait=5)
     await bob.rename(at_bob, "the orchard")
-    while room.room.state.name != "the orchard":
+    while room.room.members_only.state.name != "the orchard":
         await alice.sync(room, wait=5)
-    assert room.room.state.topic == "bulbs"
+    assert room.room.members_only.state.topic == "bulbs"
     state = await live.providers["a.example"].hub_store.load(room.uri)
     assert b"orchard" not in repr(state).encode()
     restarted = live.restarted(bob)
-    assert restarted.rooms[room.uri].room.state.name == "the orchard"
+    assert restarted.rooms[room.uri].room.members_only.state.name == "the orchard"
 
 
 async def test_somebody_joins_by_a_link(live: LiveWorld) -> None:
@@ -96,7 +96,7 @@ async def test_somebody_joins_by_a_link(live: LiveWorld) -> None:
             await alice.sync(room, wait=5)
 
     joined, _ = await asyncio.gather(dave.join_by_link(link.uri, wait=30), at_home())
-    assert joined.room.state.name == "open house"
+    assert joined.room.members_only.state.name == "open house"
     assert [entry.standing for entry in alice.who(room)] == [Standing.VERIFIED] * 2
     await dave.send(joined, "hello")
     while not room.messages:
@@ -124,7 +124,7 @@ async def test_links_end_when_they_are_revoked_and_when_somebody_is_removed(live
     for link in (revoked, ended):
         with pytest.raises(JoinRefused):
             await erin.join_by_link(link, wait=1)
-    assert room.room.state.links == ()
+    assert room.room.members_only.state.links == ()
 
 
 @pytest.mark.parametrize("who", ["a member", "the admin"])

@@ -15,8 +15,8 @@ from mimi_mmr.client.transport.private_path import PrivatePath
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
-from mimi_mmr.protocol.endpoints import QueueOrder, QueuePage, ReplyDeposit
-from mimi_mmr.protocol.queues import queue_id
+from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.queues import QueueOrder, QueuePage, queue_id
 from mimi_mmr.provider.deliveries import DeliveryService
 from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.record import Recorder

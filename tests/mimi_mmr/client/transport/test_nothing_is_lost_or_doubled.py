@@ -17,7 +17,7 @@ from mimi_mmr.client.key_packages.stock import Queues
 from mimi_mmr.client.transport.following import Follower
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
-from mimi_mmr.protocol.endpoints import QueuePage
+from mimi_mmr.protocol.queues import QueuePage
 from tests.mimi_mmr.client.transport.scissors import World, build, contents
 
 PATIENCE = 30

@@ -110,14 +110,14 @@ def test_another_room_or_way_of_showing_names_gives_other_keys() -> None:
 
 def test_somebody_with_a_link_comes_in(bench: RoomBench) -> None:
     link = bench.make_link("bob")
-    assert [one.uses_left for one in bench.rooms["alice"].state.links] == [3]
+    assert [one.uses_left for one in bench.rooms["alice"].members_only.state.links] == [3]
     event = bench.knock(bench.ask(JoinLink.parse(link.uri), "erin"))
     done = bench.let_in("alice", event, "erin")
     assert done.followed["bob"].problems == ()
     bench.check_agreement()
-    assert [one.uses_left for one in bench.rooms["erin"].state.links] == [2]
+    assert [one.uses_left for one in bench.rooms["erin"].members_only.state.links] == [2]
     sent = bench.rooms["erin"].encrypt(Content.text("hello")).app_message
-    assert bench.rooms["bob"].decrypt(sent)[1].body == b"hello"
+    assert bench.read("bob", sent)[1].body == b"hello"
 
 
 def test_any_member_who_may_add_lets_them_in_also_after_a_restart(bench: RoomBench) -> None:
@@ -137,7 +137,7 @@ def test_all_devices_of_one_user_come_in_at_once(bench: RoomBench) -> None:
     bench.let_in("bob", event, "erin", "erin-laptop")
     bench.check_agreement()
     assert bench.pseudonym("erin") == bench.pseudonym("erin-laptop")
-    assert [one.uses_left for one in bench.rooms["bob"].state.links] == [2]
+    assert [one.uses_left for one in bench.rooms["bob"].members_only.state.links] == [2]
 
 
 @pytest.mark.parametrize("identities", [Identities.NOBODY, Identities.ADMINS_ONLY])
@@ -147,7 +147,7 @@ def test_where_names_are_hidden_a_newcomer_gives_none_away(identities: Identitie
     link = bench.make_link("alice")
     assert link.identities is identities
     event = bench.knock(bench.ask(link, "erin"))
-    (package,) = bench.rooms["bob"].open_join_request(event, bench.now)
+    (package,) = bench.rooms["bob"].join_links.open_request(event, bench.now)
     assert package.identity_link_key == bytes(32)
     bench.let_in("bob", event, "erin")
     bench.check_agreement()
@@ -160,7 +160,7 @@ def test_a_link_is_used_up(bench: RoomBench) -> None:
     link = bench.make_link("alice", uses=2)
     for name in ("erin", "frank"):
         bench.let_in("bob", bench.knock(bench.ask(link, name)), name)
-    assert bench.rooms["bob"].state.links == ()
+    assert bench.rooms["bob"].members_only.state.links == ()
     with pytest.raises(JoinRefused):
         bench.knock(bench.ask(link, "gwen"))
     bench.check_agreement()
@@ -169,17 +169,17 @@ def test_a_link_is_used_up(bench: RoomBench) -> None:
 def test_expired_links_make_way_for_new_ones(bench: RoomBench) -> None:
     bench.make_link("alice", lifetime=DAY)
     room = bench.rooms["bob"]
-    live = room.make_link(int(bench.now) + 3 * DAY, 1)
-    assert room.state_with_link(live, bench.now).links[1:] == (live,)
-    assert room.state_with_link(live, bench.now + DAY).links == (live,)
+    live = room.join_links.make(int(bench.now) + 3 * DAY, 1)
+    assert room.members_only.state.with_link(live, bench.now).links[1:] == (live,)
+    assert room.members_only.state.with_link(live, bench.now + DAY).links == (live,)
 
 
 def test_a_link_is_revoked_by_whoever_may_add(bench: RoomBench) -> None:
     link = bench.make_link("alice")
     room = bench.rooms["bob"]
-    (live,) = room.state.links
-    bench.commit("bob", state=replace(room.state, links=()))
-    bench.take_order(room.link_order(live, LinkKind.REVOKE))
+    (live,) = room.members_only.state.links
+    bench.commit("bob", state=replace(room.members_only.state, links=()))
+    bench.take_order(room.join_links.order(live, LinkKind.REVOKE))
     with pytest.raises(JoinRefused):
         bench.knock(bench.ask(link, "erin"))
     bench.check_agreement()
@@ -189,21 +189,21 @@ def test_a_removal_ends_every_link(bench: RoomBench) -> None:
     links = [bench.make_link("alice"), bench.make_link("bob")]
     early = bench.knock(bench.ask(links[1], "erin"))
     bench.commit("alice", remove=["bob"])
-    assert bench.rooms["alice"].state.links == ()
+    assert bench.rooms["alice"].members_only.state.links == ()
     for link in links:
         with pytest.raises(JoinRefused):
             bench.knock(bench.ask(link, "frank"))
     with pytest.raises(JoinRefused, match="none of the room's links"):
-        bench.rooms["alice"].open_join_request(early, bench.now)
+        bench.rooms["alice"].join_links.open_request(early, bench.now)
 
 
 def test_only_those_who_may_add_make_links(bench: RoomBench) -> None:
     bench.commit("alice", policy=next_policy(bench.state.policy, may_add=Role.ADMIN))
     with pytest.raises(NotAllowed, match="adding needs the role ADMIN"):
-        bench.rooms["bob"].make_link(int(bench.now) + DAY, 1)
+        bench.rooms["bob"].join_links.make(int(bench.now) + DAY, 1)
     for uses in (0, MAX_USES + 1):
         with pytest.raises(NotAllowed, match="uses"):
-            bench.rooms["alice"].make_link(int(bench.now) + DAY, uses)
+            bench.rooms["alice"].join_links.make(int(bench.now) + DAY, uses)
     bench.make_link("alice")
 
 

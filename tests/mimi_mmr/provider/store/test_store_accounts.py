@@ -12,9 +12,9 @@ from mimi_mmr.crypto.sealing import SealingKey
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import NotAllowed, QueueFull, Unauthorized
+from mimi_mmr.protocol.accounts import PackageCount, PackagesLeft
 from mimi_mmr.protocol.connections import ConnectionPackage, make_connection_package
 from mimi_mmr.protocol.credentials import DeviceIdentity
-from mimi_mmr.protocol.endpoints import PackageCount, PackagesLeft
 from mimi_mmr.provider.store import accounts as accounts_module
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.accounts import AccountStore, Caller, Device

@@ -18,8 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from mimi_mmr.errors import UnknownQueue
-from mimi_mmr.protocol.endpoints import QueuePage
 from mimi_mmr.protocol.key_packages import ShelfOrderKind
+from mimi_mmr.protocol.queues import QueuePage
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
 from mimi_mmr.provider.store.deliveries import DeliveryStore

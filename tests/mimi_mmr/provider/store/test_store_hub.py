@@ -9,10 +9,11 @@ import pytest
 
 from mimi_mmr.errors import NotAllowed, TreeMismatch, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.mode import AcceptedCommit, HubMode, NewRoom
-from mimi_mmr.hub.state import RoomState
+from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.content import Content
-from mimi_mmr.protocol.room.messages import CommitEvent, EventKind, FanoutMessage, NotifyRequest
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind, FanoutMessage
 from mimi_mmr.provider.store import hub as hub_module
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
@@ -53,7 +54,7 @@ async def bench(hub: HubStore) -> RoomBench:
     return made
 
 
-def same(one: RoomState, other: RoomState) -> bool:
+def same(one: HubRoom, other: HubRoom) -> bool:
     return (one.epoch, one.members, to_snapshot(one), one.ratchet.tree_hash(), one.wrap.tree_hash) == (
         other.epoch,
         other.members,
@@ -126,7 +127,7 @@ async def test_a_refused_commit_leaves_no_trace_in_the_store(hub: HubStore, benc
 # --- the race ----------------------------------------------------------------------------------------
 
 
-def accepted_by(state: RoomState, bench: RoomBench, sender: str) -> AcceptedCommit:
+def accepted_by(state: HubRoom, bench: RoomBench, sender: str) -> AcceptedCommit:
     return HubMode(HUB).update(state, bench.stage(sender).request, bench.now)
 
 

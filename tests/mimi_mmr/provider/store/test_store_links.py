@@ -12,9 +12,10 @@ from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.links import HubLink
 from mimi_mmr.hub.mode import HubMode
 from mimi_mmr.hub.state import Outgoing, outgoing
+from mimi_mmr.protocol.room.deliveries import NotifyRequest
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.link_orders import MAX_LINKS
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
-from mimi_mmr.protocol.room.messages import EventKind, FanoutMessage, NotifyRequest
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.hub import HubStore
 from mimi_mmr.uris import Kind, MimiUri
@@ -157,24 +158,24 @@ async def test_a_removal_ends_the_links_of_its_room_and_no_other_commit_does(
 
 
 async def test_the_members_only_state_is_kept_as_of_each_epoch(hub: HubStore, bench: RoomBench) -> None:
-    assert (await hub.load(bench.uri)).room_state is None
+    assert (await hub.load(bench.uri)).sealed_state is None
     await advance(bench, hub, state=MembersOnlyState(name="Tea"))
-    tea = bench.state.room_state
+    tea = bench.state.sealed_state
     await advance(bench, hub)
     await advance(bench, hub, state=MembersOnlyState(name="Coffee"))
-    coffee = bench.state.room_state
-    kept = [(await hub.snapshot(bench.uri, epoch)).room_state for epoch in range(5)]
+    coffee = bench.state.sealed_state
+    kept = [(await hub.snapshot(bench.uri, epoch)).sealed_state for epoch in range(5)]
     assert kept == [None, None, tea, tea, coffee]
     assert tea not in (None, coffee)
 
 
 async def test_a_reopened_room_has_the_state_of_before(hub: HubStore, bench: RoomBench) -> None:
     await advance(bench, hub, state=MembersOnlyState(name="Tea"))
-    tea = bench.state.room_state
+    tea = bench.state.sealed_state
     await advance(bench, hub, state=MembersOnlyState(name="Coffee"))
     await hub.report(bench.uri, 3, 1)
     await hub.reopen(bench.uri, 3)
-    assert (await hub.load(bench.uri)).room_state == tea
+    assert (await hub.load(bench.uri)).sealed_state == tea
 
 
 async def test_tables_of_links_name_nobody(opened: Open) -> None:

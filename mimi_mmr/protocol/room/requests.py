@@ -1,8 +1,8 @@
-"""What members, hub and providers say to each other about a room.
+"""What members ask of a hub, and what it answers: rooms, commits, messages, snapshots.
 
-After draft-ietf-mimi-protocol-06, sections "Update Room State", "Submit a Message" and "Fanout Messages and Room
-Events"; requests carry, beside the MLS message, the Tree Wrap update and the sending leaf's signature, since a
-hub without GroupInfo can't check the one inside the MLS message.
+After draft-ietf-mimi-protocol-06, sections "Update Room State" and "Submit a Message". A request carries the MLS
+message, the Tree Wrap update and the sending leaf's signature, since a hub without GroupInfo can't check the
+signature inside the MLS message.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
-from mimi_mmr.crypto.sealing import SealedBox
 from mimi_mmr.crypto.signing import SigningKey, verify
 from mimi_mmr.errors import SignatureRejected, WrongSigner
-from mimi_mmr.presentation import U32, U64, Code, Fixed, Maybe, Nested, Opaque, Reader, Struct, Text, Vector
-from mimi_mmr.protocol.room.departures import DEPARTURES, departures_hash
-from mimi_mmr.protocol.room.departures import Departure as Departure
+from mimi_mmr.presentation import U32, U64, Code, Fixed, Maybe, Nested, Opaque, Reader, Struct, Text
+from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.policy import SignedPolicy
 from mimi_mmr.uris import ROOM, MimiUri
 
 MAX_MLS_MESSAGE = 1 << 24
 MAX_TREE = 1 << 26
 MAX_APPLICATION = 1 << 18
-MAX_DELIVERIES = 4096
-MAX_ROOM_STATE = 1 << 16
-ROOM_STATE = Maybe(Opaque(MAX_ROOM_STATE))
+MAX_SEALED_STATE = 1 << 16
+SEALED_STATE = Maybe(Opaque(MAX_SEALED_STATE))
 
 
 def group_id(room: MimiUri) -> bytes:
@@ -88,7 +85,7 @@ class CreateRoomRequest(Struct):
 class CommitAuthTBS(Struct):
     """What the committer's leaf signs, for the hub and for every follower: each part, the tree, the policy.
 
-    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `room_state_hash` are those after it.
+    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `sealed_state_hash` are those after it.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -101,7 +98,7 @@ class CommitAuthTBS(Struct):
     tree_hash: Annotated[bytes, Fixed(32)]
     policy_hash: Annotated[bytes, Fixed(32)]
     departures_hash: Annotated[bytes, Fixed(32)]
-    room_state_hash: Annotated[bytes, Fixed(32)]
+    sealed_state_hash: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ class UpdateRequest(Struct):
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
-    room_state: Annotated[bytes | None, ROOM_STATE] = None
+    sealed_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def verify(self, signature_key: bytes) -> None:
         """Raises `WrongSigner`, also when a part is not the one that was signed."""
@@ -310,84 +307,4 @@ class Snapshot(Struct):
     ratchet_tree: Annotated[bytes, Opaque(1 << 28)]
     public_tree: Annotated[bytes, Opaque(1 << 28)]
     policy: SignedPolicy
-    room_state: Annotated[bytes | None, ROOM_STATE] = None
-
-
-# --- fan-out -----------------------------------------------------------------------------------------
-
-
-class EventKind(enum.IntEnum):
-    """What a room event is."""
-
-    COMMIT = 1
-    WELCOME = 2
-    APPLICATION = 3
-    JOIN_REQUEST = 4
-
-
-@dataclass(frozen=True, slots=True)
-class CommitEvent(Struct):
-    """An accepted commit, for those who were members before it."""
-
-    LIMIT: ClassVar[int] = 1 << 26
-    auth: CommitAuth
-    commit: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
-    member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
-    policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
-    departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
-    room_state: Annotated[bytes | None, ROOM_STATE] = None
-
-    def check_parts(self) -> None:
-        """Raises `WrongSigner` when a part is not the one that was signed."""
-        content = self.auth.content
-        signed = (content.commit_hash, content.member_update_hash, content.departures_hash)
-        parts = (digest(self.commit), digest(self.member_update), departures_hash(self.departures))
-        if parts != signed:
-            raise WrongSigner("a part of the commit event is not the one that its committer signed")
-
-
-@dataclass(frozen=True, slots=True)
-class WelcomeEvent(Struct):
-    """A Welcome, for those whom a commit added. The trees are fetched, as of `auth.content.epoch + 1`."""
-
-    LIMIT: ClassVar[int] = 1 << 25
-    auth: CommitAuth
-    welcome: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationEvent(Struct):
-    """An accepted application message (MLS PrivateMessage)."""
-
-    message: Annotated[bytes, Opaque(MAX_APPLICATION)]
-
-
-@dataclass(frozen=True, slots=True)
-class FanoutMessage(Struct):
-    """-06's struct: acceptance time in milliseconds, then the event; `sequence` counts a room's events."""
-
-    LIMIT: ClassVar[int] = 1 << 26
-    room: Annotated[MimiUri, ROOM]
-    sequence: Annotated[int, U64]
-    timestamp: Annotated[int, U64]
-    kind: Annotated[EventKind, Code(EventKind)]
-    event: Annotated[bytes, Opaque(1 << 26)]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(Struct):
-    """One leaf's queue: its sealed id, and the hash that it was sealed for."""
-
-    encrypted_queue_id: SealedBox
-    leaf_binding: Annotated[bytes, Fixed(32)]
-
-
-@dataclass(frozen=True, slots=True)
-class NotifyRequest(Struct):
-    """The body of POST /notify: one event for queues of one provider. `transaction` is for deduplication."""
-
-    LIMIT: ClassVar[int] = 1 << 27
-    hub: Annotated[str, Text(253)]
-    transaction: Annotated[bytes, Fixed(16)]
-    deliveries: Annotated[tuple[Delivery, ...], Vector(Nested(Delivery), 1 << 26, MAX_DELIVERIES)]
-    message: Annotated[bytes, Opaque(1 << 26)]
+    sealed_state: Annotated[bytes | None, SEALED_STATE] = None

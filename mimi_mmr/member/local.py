@@ -1,0 +1,71 @@
+"""A room as one of its members holds it: what the parts of `Room` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mimi_mmr.member.leaves import PreparedLeaf
+from mimi_mmr.member.member_list import MemberList
+from mimi_mmr.mls.engine import MlsGroup
+from mimi_mmr.protocol.room.members_only import MembersOnlyState
+from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.uris import MimiUri
+from treewrap import LeafSecret, WrapTree
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedState:
+    """The members-only state: sealed, as the room's last commit left it, and as this member last opened it.
+
+    `stale` is set while the two are apart, or the seal is not as it should be: this member's next commit seals the
+    state anew.
+    """
+
+    sealed: bytes | None = field(default=None, repr=False)
+    state: MembersOnlyState = field(default_factory=MembersOnlyState, repr=False)
+    stale: bool = False
+
+
+@dataclass(slots=True)
+class LocalRoom:
+    """Everything that a member has of a room. The MLS group says which epoch it is in.
+
+    `hub_tree_hash` is what the hub's Tree Wrap tree hashes to, by the last committer's signature. `reported` says
+    what is wrong with members, by leaf, beyond credentials that do not parse. `removed` is set once this client was
+    removed: the group stays in the epoch before.
+    """
+
+    uri: MimiUri
+    leaf: PreparedLeaf
+    group: MlsGroup
+    tree: WrapTree
+    policy: SignedPolicy
+    hub_tree_hash: bytes
+    members_only: OpenedState = field(default_factory=OpenedState)
+    reported: dict[int, str] = field(default_factory=dict)
+    removed: bool = False
+    _members: MemberList | None = field(default=None, repr=False)
+
+    @property
+    def members(self) -> MemberList:
+        """The members of the group's epoch; read when it is first asked for in an epoch."""
+        if self._members is None or self._members.epoch != self.group.epoch:
+            self._members = MemberList.read(self.group, self._members)
+        return self._members
+
+    @property
+    def me(self) -> MimiUri:
+        """This member's user pseudonym."""
+        return self.leaf.identity.credential.user_pseudonym
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the hub keeps another Tree Wrap tree than this member computed."""
+        return self.tree.tree_hash != self.hub_tree_hash
+
+    def link_secret(self, leaf: int) -> LeafSecret | None:
+        """What the Tree Wrap tree holds for a leaf; None if it is blank there."""
+        try:
+            return self.tree.secret(leaf)
+        except KeyError:
+            return None

@@ -1,0 +1,105 @@
+"""The members-only state of a room: sealed with a commit, opened by whoever follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from mimi_mmr.errors import StateRejected
+from mimi_mmr.member.local import LocalRoom, OpenedState
+from mimi_mmr.protocol.room.members_only import (
+    STATE_SECRET,
+    MembersOnlyState,
+    StateSecret,
+    open_state,
+    seal_state,
+)
+from treewrap import Change, RoomSecret, SetRoomSecret
+
+
+@dataclass(frozen=True, slots=True)
+class SealedForCommit:
+    """The state sealed anew, and the room secret that goes into the Tree Wrap root with it; or neither."""
+
+    sealed: bytes | None = field(default=None, repr=False)
+    changes: tuple[Change, ...] = ()
+
+
+class MembersOnly:
+    """What members share and the hub can't read: the room's name, its topic, its join links."""
+
+    def __init__(self, local: LocalRoom) -> None:
+        self._local = local
+
+    @property
+    def state(self) -> MembersOnlyState:
+        """The state; as it was last if what came since does not open."""
+        return self._local.members_only.state
+
+    @property
+    def sealed(self) -> bytes | None:
+        """The state as the hub keeps it; None in a room that never had one."""
+        return self._local.members_only.sealed
+
+    @property
+    def stale(self) -> bool:
+        """Whether somebody sealed it badly, so that this member's next commit seals it anew."""
+        return self._local.members_only.stale
+
+    def secret(self) -> StateSecret | None:
+        """The room secret that the state is sealed under; None if the Tree Wrap root has none."""
+        try:
+            return StateSecret(self._local.tree.room_secret(STATE_SECRET).reveal())
+        except KeyError:
+            return None
+
+    def seal(self, epoch: int, state: MembersOnlyState | None, *, removes: bool) -> SealedForCommit:
+        """Seal for the epoch that a commit begins: `state`, or the one there is if it needs a fresh secret.
+
+        A removal needs one, and ends all join links: whoever is removed knows both.
+        """
+        if state is None and not (self.sealed is not None and (removes or self.stale)):
+            return SealedForCommit()
+        state = state or self.state
+        state = replace(state, links=()) if removes else state
+        secret = StateSecret.generate()
+        change = SetRoomSecret(STATE_SECRET, RoomSecret(secret.reveal()))
+        return SealedForCommit(seal_state(state, secret, self._local.uri, epoch), (change,))
+
+    def open(self, sealed: bytes) -> MembersOnlyState:
+        """Open a sealed state under the current secret; raise `StateRejected`."""
+        secret = self.secret()
+        if secret is None:
+            raise StateRejected("the Tree Wrap root has no secret for the members-only state")
+        return open_state(sealed, secret, self._local.uri)
+
+    def take(self, sealed: bytes | None) -> str:
+        """Take over what a commit or snapshot brought, or check what there is; say what is wrong with it, or ""."""
+        held = self._local.members_only
+        current = held.sealed if sealed is None else sealed
+        state, problem = held.state, ""
+        if current is not None:
+            try:
+                state = self.open(current)
+            except StateRejected as error:
+                problem = str(error)
+        stale = bool(problem) or (held.stale and sealed is None)
+        self._local.members_only = OpenedState(current, state, stale)
+        return problem
+
+    def follow(self, sealed: bytes | None, before: StateSecret | None, *, removes: bool) -> str:
+        """Take over what another member's commit brought; say what is wrong with it, or "".
+
+        `before` is the secret of the epoch before: what is sealed under it is open to whoever was removed.
+        """
+        same = self.secret() == before
+        if same and sealed is None and not removes:
+            return ""
+        problem = self.take(sealed)
+        if not problem and same and self.sealed is not None:
+            problem = "the members-only state is under a secret that was used before"
+        state = self.state
+        if not problem and removes and state.links:
+            state = replace(state, links=())
+            problem = "the members-only state keeps join links, which end with a removal"
+        self._local.members_only = OpenedState(self.sealed, state, self.stale or bool(problem))
+        return problem

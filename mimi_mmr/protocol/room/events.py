@@ -1,0 +1,122 @@
+"""What a hub sends to a room's members: events, each in the envelope that numbers it.
+
+After draft-ietf-mimi-protocol-06, section "Fanout Messages and Room Events".
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
+
+from mimi_mmr.errors import WrongSigner
+from mimi_mmr.mls.wire import PrivateMessage, parse_application
+from mimi_mmr.presentation import U64, Code, Maybe, Nested, Opaque, Struct
+from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
+from mimi_mmr.protocol.room.link_orders import JoinRequest
+from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.requests import (
+    MAX_APPLICATION,
+    MAX_MLS_MESSAGE,
+    MAX_TREE,
+    SEALED_STATE,
+    CommitAuth,
+    digest,
+)
+from mimi_mmr.uris import ROOM, MimiUri
+
+
+class EventKind(enum.IntEnum):
+    """What a room event is."""
+
+    COMMIT = 1
+    WELCOME = 2
+    APPLICATION = 3
+    JOIN_REQUEST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEvent(Struct):
+    """An accepted commit, for those who were members before it."""
+
+    LIMIT: ClassVar[int] = 1 << 26
+    auth: CommitAuth
+    commit: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
+    member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
+    policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
+    departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
+    sealed_state: Annotated[bytes | None, SEALED_STATE] = None
+
+    def check_parts(self) -> None:
+        """Raises `WrongSigner` when a part is not the one that was signed."""
+        content = self.auth.content
+        signed = (content.commit_hash, content.member_update_hash, content.departures_hash)
+        parts = (digest(self.commit), digest(self.member_update), departures_hash(self.departures))
+        if parts != signed:
+            raise WrongSigner("a part of the commit event is not the one that its committer signed")
+
+
+@dataclass(frozen=True, slots=True)
+class WelcomeEvent(Struct):
+    """A Welcome, for those whom a commit added. The trees are fetched, as of `auth.content.epoch + 1`."""
+
+    LIMIT: ClassVar[int] = 1 << 25
+    auth: CommitAuth
+    welcome: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationEvent(Struct):
+    """An accepted application message (MLS PrivateMessage)."""
+
+    message: Annotated[bytes, Opaque(MAX_APPLICATION)]
+
+    def read(self) -> PrivateMessage:
+        """Read the MLS message; raise `ParseError`, or `InvalidCommit` if it is another kind of message."""
+        return parse_application(self.message)
+
+
+RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest
+
+
+def event_epoch(event: RoomEvent) -> int | None:
+    """Return the epoch in which a member processes an event; None for a request to join, which has none.
+
+    For a commit that is the epoch it ends, for a Welcome the one it begins.
+    """
+    match event:
+        case CommitEvent():
+            return event.auth.content.epoch
+        case WelcomeEvent():
+            return event.auth.content.epoch + 1
+        case PrivateMessage():
+            return event.epoch
+        case JoinRequest():
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class FanoutMessage(Struct):
+    """-06's struct: acceptance time in milliseconds, then the event; `sequence` counts a room's events."""
+
+    LIMIT: ClassVar[int] = 1 << 26
+    room: Annotated[MimiUri, ROOM]
+    sequence: Annotated[int, U64]
+    timestamp: Annotated[int, U64]
+    kind: Annotated[EventKind, Code(EventKind)]
+    event: Annotated[bytes, Opaque(1 << 26)]
+
+    def parsed(self) -> RoomEvent:
+        """Return the event itself; raise `ParseError`, or `InvalidCommit` for a message that is not used here.
+
+        The MLS commit inside a `CommitEvent` stays bytes until its committer's signature is verified.
+        """
+        match self.kind:
+            case EventKind.COMMIT:
+                return CommitEvent.from_bytes(self.event)
+            case EventKind.WELCOME:
+                return WelcomeEvent.from_bytes(self.event)
+            case EventKind.APPLICATION:
+                return ApplicationEvent.from_bytes(self.event).read()
+            case EventKind.JOIN_REQUEST:
+                return JoinRequest.from_bytes(self.event)
