@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 
-import sqlalchemy as sa
 from aiohttp import web
 
 from mimi_mmr.crypto.certificates import TrustAnchors
@@ -24,14 +23,13 @@ from mimi_mmr.protocol.peers import PeerRequest
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, ProviderList, sign_provider_keys
 from mimi_mmr.provider.accounts import AccountService
 from mimi_mmr.provider.assets import AssetHosts, AssetService
+from mimi_mmr.provider.databases import open_database
 from mimi_mmr.provider.deliveries import DeliveryService
 from mimi_mmr.provider.http import Call, Reply, Router
 from mimi_mmr.provider.hub import HubService
 from mimi_mmr.provider.key_files import (
     authority,
     key_ring,
-    place_of,
-    prepare_database,
     sealing_key,
     secret_file,
     trust_anchors,
@@ -41,7 +39,6 @@ from mimi_mmr.provider.peers import KEYS_PATH, Peers
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import HEALTH, Drain, health, mark_begun
 from mimi_mmr.provider.settings import Settings
-from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.accounts import AccountStore
 from mimi_mmr.provider.store.database import Database
 from mimi_mmr.provider.store.deliveries import DeliveryStore
@@ -133,9 +130,9 @@ class Provider:
 
     async def _open_services(self, trust: TrustAnchors, outgoing: ssl.SSLContext | None) -> None:
         settings, domain = self.settings, self.settings.domain
-        self.hub_store = HubStore(await self._database("hub", tables.hub), domain)
-        self._account_store = AccountStore(await self._database("accounts", tables.accounts))
-        database = await self._database("deliveries", tables.deliveries)
+        self.hub_store = HubStore(await self._database("hub"), domain)
+        self._account_store = AccountStore(await self._database("accounts"))
+        database = await self._database("deliveries")
         self._delivery_store = DeliveryStore(database, settings.max_queue_bytes, settings.max_queues)
         self._queue_key = sealing_key(settings.data_dir / "queue.key")
         self._key_material_key = sealing_key(settings.data_dir / "key-material.key")
@@ -159,13 +156,8 @@ class Provider:
         self.outbox.start()
         self._closers.append(self.outbox.close)
 
-    async def _database(self, role: str, metadata: sa.MetaData) -> Database:
-        url = self.settings.database_url(role)
-        try:
-            prepare_database(url)
-            database = await Database.open(url, metadata)
-        except ConfigError as error:
-            raise ConfigError(f"database.{role}: {error}{place_of(url)}") from None
+    async def _database(self, role: str) -> Database:
+        database = await open_database(self.settings, role)
         self._closers.append(database.close)
         return database
 

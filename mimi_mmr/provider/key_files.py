@@ -1,4 +1,4 @@
-"""What a provider keeps on disk: its keys and CA, the roots of others, its databases' files.
+"""What a provider keeps on disk beside its databases: its keys and CA, the roots of others.
 
 Each is looked at when the provider starts. What is not there and can't be made, or could be read by others, is
 named; nothing that exists is ever replaced.
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import sqlalchemy as sa
 from cryptography import x509
 
 from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
@@ -19,8 +18,6 @@ from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
 from mimi_mmr.provider.settings import Settings
 from ohttp_relay.keys import KeyRing
-
-_SQLITE = b"SQLite format 3\0"
 
 
 def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
@@ -99,51 +96,6 @@ def _command_for_ca(settings: Settings) -> str:
     for option, path in (("data", settings.data_dir), ("trust", settings.trust_dir)):
         command += f" --{option}-dir {path}" if path != Path(option) else ""
     return command
-
-
-def prepare_database(url: str) -> None:
-    """Make a SQLite database's file before SQLite does, readable by the provider alone, as its key files are.
-
-    SQLite gives the files beside it (-wal, -shm) the same mode. Raises `ConfigError` for a path that can't be used.
-    """
-    path = _sqlite_path(url)
-    if path is None or not path.parent.is_dir():
-        return  # opening it says what is wrong
-    try:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a directory; expected a file")
-        if not path.exists():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with path.open("r+b") as file:
-            if file.read(len(_SQLITE)) not in (b"", _SQLITE):
-                raise ConfigError(f"{path} is not a SQLite database")
-        for there in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-            mode = there.stat().st_mode & 0o777 if there.exists() else 0
-            if mode & 0o007:
-                there.chmod(mode & 0o770)
-    except OSError as error:
-        raise ConfigError(f"the database can't be opened: {path}: {error.strerror}") from None
-
-
-def place_of(url: str) -> str:
-    """Where a database is, without what may be secret, for an error's end; "" if there is nothing to say."""
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return ""
-    if parsed.get_backend_name() == "postgresql":
-        return f": {parsed.database or ''} at {parsed.host or 'localhost'}:{parsed.port or 5432}"
-    return ""
-
-
-def _sqlite_path(url: str) -> Path | None:
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database.startswith("file:"):
-        return None
-    return Path(parsed.database)
 
 
 def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:

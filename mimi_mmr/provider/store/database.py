@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,6 +36,34 @@ class Database:
         Raises `ConfigError` naming what can't be used: a URL, a database that can't be reached, one of another role
         or of a newer version.
         """
+        database = cls._connected(url)
+        try:
+            with _errors():
+                await database._bring_up_to_date(metadata.info["role"])
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @classmethod
+    async def recorded_schema(cls, url: str, metadata: sa.MetaData) -> int | None:
+        """Return the number of a database's schema, None if there is no record of it; raises as `open` does."""
+        database = cls._connected(url)
+        try:
+            with _errors():
+                async with database.read() as connection:
+                    found = await connection.run_sync(schema.current, metadata.info["role"])
+        finally:
+            await database.close()
+        return found.number if found else None
+
+    @staticmethod
+    def latest_schema(metadata: sa.MetaData) -> int:
+        """Return the number of the schema that this program works with."""
+        return schema.latest(metadata.info["role"]).number
+
+    @classmethod
+    def _connected(cls, url: str) -> Database:
         try:
             kind = sa.make_url(url)
         except sa.exc.ArgumentError:
@@ -44,34 +72,24 @@ class Database:
             ) from None
         if kind.get_backend_name() not in _DRIVERS:
             raise ConfigError(f"database {kind.get_backend_name()}: expected sqlite or postgresql")
-        database = cls(_DRIVERS[kind.get_backend_name()](kind))
-        try:
-            await database._bring_up_to_date(metadata.info["role"])
-        except BaseException:
-            await database.close()
-            raise
-        return database
+        return cls(_DRIVERS[kind.get_backend_name()](kind))
 
     async def _bring_up_to_date(self, role: str) -> None:
-        try:
-            async with self.read() as connection:
-                done = await connection.run_sync(schema.is_latest, role)
-            if not done:
-                async with self._upgrading() as connection:
-                    await connection.run_sync(schema.upgrade, role)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
+        async with self.read() as connection:
+            done = await connection.run_sync(schema.is_latest, role)
+        if not done:
+            async with self._upgrading() as connection:
+                await connection.run_sync(schema.upgrade, role)
 
     @asynccontextmanager
     async def _upgrading(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that waits as long as another process may need to do the same."""
+        """Begin a transaction that waits as long as another process may need to do the same."""
         async with self._engine.connect() as connection:
             await connection.execution_options(sqlite_busy_timeout=UPGRADE_TIMEOUT_MS)
-            try:
-                async with connection.begin():
-                    yield connection
-            finally:
-                await connection.invalidate()  # with its timeout, which is not for others
+            async with connection.begin():
+                yield connection
+                if self.is_sqlite:  # the connection is kept for others
+                    await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -115,6 +133,14 @@ async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: M
     insert = _INSERTS[connection.dialect.name](table).values(dict(values))
     locked = insert.on_conflict_do_update(index_elements=list(key), set_=key).returning(table)
     return (await connection.execute(locked)).one()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
 
 
 def _sqlite(url: sa.URL) -> AsyncEngine:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
 from mimi_mmr.errors import ConfigError
@@ -95,13 +95,14 @@ def upgrade(connection: sa.Connection, role: str) -> None:
     found, revisions = current(connection, role), _revisions(role)
     context = MigrationContext.configure(connection)
     if found is None and _adopt(connection, _first(revisions)):
+        found = _schema(_first(revisions).revision)
         context.stamp(revisions, _first(revisions).revision)
-        log.info("database %s: taken for schema 1", role)
     operations = Operations(context)
     for script in _missing(revisions, context.get_current_heads()):
         script.module.upgrade(operations)
         context.stamp(revisions, script.revision)
-        log.info("database %s: upgraded to schema %d", role, _schema(script.revision).number)
+    if found is not None:
+        log.info("database %s: upgraded from schema %d to %d", role, found.number, latest(role).number)
 
 
 def _revisions(role: str) -> ScriptDirectory:
