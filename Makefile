@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARGS ?=
 
-.PHONY: demo test nightly check format bench clean
+.PHONY: demo test nightly check format bench docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
@@ -30,6 +30,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.treewrap $(ARGS)
 	$(BIN)/python -m benchmarks.ohttp $(ARGS)
 	$(BIN)/python -m benchmarks.identities $(ARGS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m pdoc -o build/docs treewrap ohttp_relay mimi_mmr
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -59,4 +63,9 @@ $(VENV)/.check: pyproject.toml | $(BIN)/python
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "installing .[bench] …"
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "installing .[docs] …"
+	@$(PIP) -e '.[docs]'
 	@touch $@

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import secrets
 from dataclasses import dataclass
 from typing import Annotated
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import pad, unpad
 from mimi_mmr.errors import LinkRejected
 from mimi_mmr.presentation import U64, Code, Fixed, Opaque, Struct, Text
@@ -70,13 +67,12 @@ class AssetReference(Struct):
         if hashlib.sha256(ciphertext).digest() != self.sha256:
             raise LinkRejected("the asset is not the one that its sender described")
         try:
-            return AESGCM(self.key).decrypt(bytes(12), ciphertext, b"")[: self.size]
+            return open_once(OneTimeKey(self.key), ciphertext)[: self.size]
         except InvalidTag:
             raise LinkRejected("the asset does not open with the sender's key") from None
 
 
 def seal_asset(data: bytes) -> tuple[bytes, bytes]:
     """(key, ciphertext) of an asset, padded to a multiple of 4,096 bytes."""
-    key = secrets.token_bytes(32)
-    # The nonce may be fixed: the key is drawn for this asset, and seals once.
-    return key, AESGCM(key).encrypt(bytes(12), data + bytes(-len(data) % 4096), b"")
+    key = OneTimeKey.generate()
+    return key.reveal(), seal_once(key, data + bytes(-len(data) % 4096))

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Self, TypeAlias, cast
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, open_once, seal_once
 from mimi_mmr.crypto.certificates import (
     MAX_CERTIFICATE,
     MAX_CHAIN,
@@ -68,7 +66,6 @@ LINK_LEAST = 1024
 MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
 # The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
-_ZERO_NONCE = bytes(12)
 
 
 # --- the real credential -----------------------------------------------------------------------------
@@ -336,8 +333,7 @@ class DeviceIdentity:
         content = tbs.to_bytes()
         signature = self.key.sign("PseudonymousCredentialTBS", content, prefix=MLS)
         plaintext = pad_link(IdentityLinkTBE(signature, self.credential).to_bytes())
-        # The nonce may be fixed: an identity link key is drawn for one credential and seals once.
-        return AESGCM(ilk.reveal()).encrypt(_ZERO_NONCE, plaintext, content)
+        return seal_once(ilk, plaintext, content)
 
 
 def make_credential(
@@ -493,7 +489,7 @@ def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> Ident
 
 def _open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey, content: bytes) -> IdentityLinkTBE:
     try:
-        padded = AESGCM(ilk.reveal()).decrypt(_ZERO_NONCE, credential.identity_link_ciphertext, content)
+        padded = open_once(ilk, credential.identity_link_ciphertext, content)
         return IdentityLinkTBE.from_bytes(unpad(padded))
     except InvalidTag:
         raise LinkRejected("the identity link does not open with this key for this credential") from None

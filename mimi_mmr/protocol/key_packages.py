@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
 from mimi_mmr.crypto.secret import ConnectionKey, FetchToken, IdentityLinkKey
 from mimi_mmr.crypto.signing import SigningKey, expand_with_label, verify
@@ -43,7 +41,6 @@ CLAIM_LIFETIME = 300
 LIFETIME_SKEW = 3600
 _CLAIM = "key material claim"
 _RESPONSE = "key material response"
-_ZERO_NONCE = bytes(12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +81,22 @@ def shelf_id(token: FetchToken, upload_public_key: bytes) -> bytes:
     return hashlib.sha256(token.reveal() + upload_public_key).digest()
 
 
-def _link_wrap(key: ConnectionKey, key_package: bytes) -> AESGCM:
+def _wrapping_key(key: ConnectionKey, key_package: bytes) -> OneTimeKey:
+    # It wraps once: it is derived from the KeyPackage's reference, and a KeyPackage has one link key.
     reference = KeyPackage.from_bytes(key_package).ref
-    return AESGCM(expand_with_label(key, "identity link wrap", reference))
+    return OneTimeKey(expand_with_label(key, "identity link wrap", reference))
 
 
 def wrap(package: OpenKeyPackage, key: ConnectionKey) -> SetEntry:
     """Wrap an identity link key for the holder of the connection key."""
-    # The nonce may be fixed: the key is derived from the KeyPackage's reference, and a KeyPackage has one link key.
-    wrapped = _link_wrap(key, package.key_package).encrypt(_ZERO_NONCE, package.identity_link_key, b"")
+    wrapped = seal_once(_wrapping_key(key, package.key_package), package.identity_link_key)
     return SetEntry(package.key_package, wrapped)
 
 
 def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
     """The inverse of `wrap`; raises `LinkRejected`."""
     try:
-        ilk = _link_wrap(key, entry.key_package).decrypt(_ZERO_NONCE, entry.wrapped_ilk, b"")
+        ilk = open_once(_wrapping_key(key, entry.key_package), entry.wrapped_ilk)
     except InvalidTag:
         raise LinkRejected("the identity link key was not wrapped under this connection's key") from None
     return OpenKeyPackage(entry.key_package, ilk)

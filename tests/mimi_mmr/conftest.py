@@ -18,7 +18,7 @@ from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.lab.demo.world import World, build_world, loopback
 from mimi_mmr.provider.app import Provider
-from mimi_mmr.provider.assets import AssetHost
+from mimi_mmr.provider.asset_host import AssetHost
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import listen
 from mimi_mmr.provider.settings import load_asset_host_settings, load_settings

@@ -17,6 +17,7 @@ from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.endpoints import CREATE_ROOM
 from mimi_mmr.protocol.room.policy import Identities
 from mimi_mmr.uris import Kind, random_uri
+from treewrap import DEFAULT_ARITY
 
 
 class Creating:
@@ -38,7 +39,7 @@ class Creating:
         self._commits = commits
 
     async def create(
-        self, identities: Identities = Identities.EVERYONE, arity: int = 16, *, name: str = ""
+        self, identities: Identities = Identities.EVERYONE, arity: int = DEFAULT_ARITY, *, name: str = ""
     ) -> Membership:
         """Make a minimal metadata room on one's own provider, with oneself as admin."""
         leaf = await self._maker.leaf()

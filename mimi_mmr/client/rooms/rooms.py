@@ -31,6 +31,7 @@ from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.policy import Identities, Role
 from mimi_mmr.uris import MimiUri
+from treewrap import DEFAULT_ARITY
 
 
 class Rooms(Mapping[MimiUri, Membership]):
@@ -88,7 +89,7 @@ class Rooms(Mapping[MimiUri, Membership]):
     # --- coming in -----------------------------------------------------------------------------------
 
     async def create(
-        self, identities: Identities = Identities.EVERYONE, arity: int = 16, *, name: str = ""
+        self, identities: Identities = Identities.EVERYONE, arity: int = DEFAULT_ARITY, *, name: str = ""
     ) -> Membership:
         """Make a minimal metadata room on one's own provider, with oneself as admin."""
         return await self.creating.create(identities, arity, name=name)

@@ -22,9 +22,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from cryptography.exceptions import InvalidTag
-
-from mimi_mmr.client.storage.vault_keys import NONCE, TAG, DataKey, Derivation, Keys
+from mimi_mmr.client.storage.vault_keys import DataKey, Derivation, Keys
+from mimi_mmr.crypto.aead import NONCE, TAG, InvalidTag
 from mimi_mmr.errors import ParseError, StateError
 from mimi_mmr.presentation import Reader, vec
 

@@ -9,16 +9,13 @@ import struct
 import unicodedata
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from mimi_mmr.crypto.aead import InvalidTag, RandomNonceCipher
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.errors import StateError
 
 VERSION = 1
-NONCE = 12
-TAG = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +57,13 @@ class DataKey(Secret):
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
         """As it stands in the file, bound to the derivation beside it."""
-        nonce = secrets.token_bytes(NONCE)
-        return nonce + AESGCM(kdf.key(passphrase)).encrypt(nonce, self.reveal(), kdf.to_bytes())
+        return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
     def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
         """The key; raises `StateError` when the passphrase does not open it."""
         try:
-            return cls(AESGCM(kdf.key(passphrase)).decrypt(sealed[:NONCE], sealed[NONCE:], kdf.to_bytes()))
+            return cls(RandomNonceCipher(kdf.key(passphrase)).open(sealed, kdf.to_bytes()))
         except (InvalidTag, ValueError):
             raise StateError("wrong passphrase") from None
 
@@ -80,7 +76,7 @@ class Keys:
             hmac.digest(key.reveal(), b"MIMI-MMR 1.0 vault " + use, hashlib.sha256)
             for use in (b"row id", b"row count", b"row")
         )
-        self._aead = AESGCM(sealing)
+        self._rows = RandomNonceCipher(sealing)
 
     def seal(self, bound: bytes, content: bytes) -> bytes:
         """Nonce and ciphertext.
@@ -88,11 +84,8 @@ class Keys:
         Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
         of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
         """
-        nonce = secrets.token_bytes(NONCE)
-        return nonce + self._aead.encrypt(nonce, content, bound)
+        return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
         """The content; raises `InvalidTag`."""
-        if len(sealed) < NONCE + TAG:
-            raise InvalidTag
-        return self._aead.decrypt(sealed[:NONCE], sealed[NONCE:], bound)
+        return self._rows.open(sealed, bound)

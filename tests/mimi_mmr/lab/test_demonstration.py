@@ -102,8 +102,7 @@ def test_a_component_that_logs_a_name_fails_the_run(tmp_path: Path, monkeypatch:
         "from mimi_mmr.provider.accounts import AccountService\n"
         "register = AccountService.register\n"
         "async def leaky(self, call):\n"
-        "    from mimi_mmr.protocol.accounts import RegisterRequest\n"
-        "    logging.getLogger('mimi_mmr').warning('hello %s', RegisterRequest.from_bytes(call.body).user)\n"
+        "    logging.getLogger('mimi_mmr').warning('hello %s', call.request.user)\n"
         "    return await register(self, call)\n"
         "AccountService.register = leaky\n"
     )

@@ -142,7 +142,7 @@ async def substituted(live: LiveWorld, bob: Client, monkeypatch: pytest.MonkeyPa
     """Bob's provider certifies a device of its own as Bob's, and gives strangers that one's package."""
     provider = live.providers["b.example"]
     key, identity = SigningKey.generate(), SigningKey.generate()
-    certificate = provider._ca.issue_device(bob.user, bob.device, key.public, bob.context.clock())
+    certificate = provider.keys.ca.issue_device(bob.user, bob.device, key.public, bob.context.clock())
     credential = bind_device(identity, bob.user, bob.device, [certificate], key.public)
     mallory = DeviceIdentity(bob.user, bob.device, key, credential)
     sealing = SealingKey.generate(Kem.X_WING)
@@ -300,5 +300,5 @@ def _some_auth(room: MimiUri) -> CommitAuth:
 
 async def post(live: LiveWorld, leaf: PreparedLeaf, message: bytes) -> None:
     """Bob's provider puts something into a queue of his that no honest hub has sent."""
-    store = live.providers["b.example"]._delivery_store
+    store = live.providers["b.example"].delivery_store
     await store.put([queue_id(leaf.queue)], message, secrets.token_bytes(16), 0.0)

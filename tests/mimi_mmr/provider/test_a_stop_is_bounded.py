@@ -17,8 +17,9 @@ from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
 from mimi_mmr.lab.demo.processes import Processes
 from mimi_mmr.lab.demo.world import build_world
+from mimi_mmr.protocol.endpoints import HEALTH, PROVIDERS
 from mimi_mmr.provider import run
-from mimi_mmr.provider.run import HEALTH, Drain, health, mark_begun
+from mimi_mmr.provider.run import Drain, health, mark_begun
 from ohttp_relay.errors import OhttpError
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import straight
@@ -32,7 +33,7 @@ async def server(
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """A server of one's own, whose every path but health checks is the handler's."""
     app = web.Application(middlewares=[drain.watch])
-    app.router.add_get(HEALTH, health(drain))
+    app.router.add_get(HEALTH.template, health(drain))
     app.router.add_get("/{path:.*}", handler)
     app.on_response_prepare.append(mark_begun)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -61,12 +62,12 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken() -> None:
 
     drain = Drain(relayed="/relay")
     async with server(drain, handler) as (session, url), asyncio.timeout(PATIENCE):
-        assert await status(session, url + HEALTH) == 200
+        assert await status(session, url + HEALTH.template) == 200
         first = asyncio.create_task(status(session, f"{url}/a"))
         await came.wait()
         drain.stop()
         ended = asyncio.create_task(drain.finished())
-        assert await status(session, url + HEALTH) == 503
+        assert await status(session, url + HEALTH.template) == 503
         assert await status(session, f"{url}/b") == 503
         assert not ended.done()
         go.set()
@@ -145,14 +146,14 @@ async def test_a_provider_that_stops_lets_a_relayed_long_poll_go(
     relays = [live.providers[name] for name in ("b.example", "c.example")]
 
     async with asyncio.timeout(PATIENCE):
-        while not any(relay._drain._patience for relay in relays):  # noqa: ASYNC110  # nothing to wait for but that
+        while not any(relay.listener._drain._patience for relay in relays):  # noqa: ASYNC110  # nothing to wait for but that
             await asyncio.sleep(0.01)
         for relay in relays:
             relay.stopping()
         for relay in relays:
             await relay.finished()
-        assert (await straight(live, "b.example", HEALTH, method="GET")).status == 503
-        assert (await straight(live, "b.example", "/v1/providers", method="GET")).status == 503
+        assert (await straight(live, "b.example", HEALTH.template, method="GET")).status == 503
+        assert (await straight(live, "b.example", PROVIDERS.template, method="GET")).status == 503
         for outcome in await asyncio.gather(*polls, return_exceptions=True):
             assert isinstance(outcome, (PrivatePathFailed, OhttpError)), outcome
 

@@ -15,6 +15,7 @@ from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import HubRefusal, MmrError, NotAllowed, PrivatePathFailed, UnknownRoom, WrongEpoch
 from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.endpoints import Endpoint
 from mimi_mmr.provider import outbox
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.uris import Kind, MimiUri
@@ -235,7 +236,7 @@ async def test_what_a_peer_refuses_for_good_holds_up_nothing(
     hub = live.providers["a.example"]
     sign, first = hub.peers.send, iter([True])
 
-    async def garbled(domain: str, endpoint: str, body: bytes) -> bytes:
+    async def garbled(domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
         """The first notification can't be read by its provider."""
         return await sign(domain, endpoint, b"rubbish" if next(first, False) else body)
 

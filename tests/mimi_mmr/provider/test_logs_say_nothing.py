@@ -98,7 +98,7 @@ async def test_no_log_line_names_anybody_or_anything(
             await attempt
     for target, path in (
         (hub.hub, f"/v1/submitMessage/{room.uri.name}"),
-        (hub.deliveries, "/v1/queues"),
+        (hub.queues, "/v1/queues"),
         (hub.accounts, f"/v1/connectionPackage/{alice.user.name}"),
         (hub.assets, "/v1/assets"),
     ):
@@ -138,7 +138,7 @@ class Broken:
 
 async def test_an_error_that_crosses_the_wire_says_nothing_of_the_inside(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    live.providers["a.example"].deliveries._store = Broken("/var/lib/secret")  # type: ignore[assignment]
+    live.providers["a.example"].queues._store = Broken("/var/lib/secret")  # type: ignore[assignment]
     answer = await obliviously(bob, "a.example", "/v1/queues", bytes(33))
     assert (answer.status, answer.code) == (500, "internal")
     assert b"secret" not in answer.body

@@ -15,11 +15,12 @@ from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import PeerError, UnknownQueue
 from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.queues import QueuePage, leaf_binding, queue_id, seal_queue_id
 from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
-from mimi_mmr.provider.deliveries import Arrivals
+from mimi_mmr.provider.queues import Arrivals
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import straight
@@ -110,7 +111,7 @@ async def test_a_hub_can_deliver_events_of_its_own_rooms_only(live: LiveWorld) -
     for message in (elsewhere.to_bytes(), b"", b"rubbish"):
         body = NotifyRequest("b.example", secrets.token_bytes(16), (delivery,), message).to_bytes()
         with pytest.raises(PeerError):
-            await live.providers["b.example"].peers.send("a.example", "notify", body)
+            await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
     assert await waiting(alice, token) == []
 
 
@@ -119,7 +120,7 @@ async def test_a_repeated_notification_is_delivered_once(live: LiveWorld) -> Non
     token, delivery = await a_queue(alice)
     first, second = notification("b.example", delivery), notification("b.example", delivery, message=b"two")
     for body in (first, first, second, first):
-        await live.providers["b.example"].peers.send("a.example", "notify", body)
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
     assert await waiting(alice, token) == [b"hello", b"two"]
 
 
@@ -129,7 +130,7 @@ async def test_a_queue_address_that_was_copied_to_another_leaf_reaches_nobody(li
     other_token, other = await a_queue(alice)
     copied = Delivery(delivery.encrypted_queue_id, other.leaf_binding)
     await live.providers["b.example"].peers.send(
-        "a.example", "notify", notification("b.example", copied, other)
+        "a.example", NOTIFY, notification("b.example", copied, other)
     )
     assert await waiting(alice, token) == []
     assert await waiting(alice, other_token) == [b"hello"]  # the others lose nothing by it
@@ -142,12 +143,12 @@ async def test_a_full_queue_says_how_many_were_lost(live: LiveWorld) -> None:
     token, delivery = await a_queue(alice)
     for number in range(4):
         body = notification("b.example", delivery, message=bytes([number]) * 40)
-        await live.providers["b.example"].peers.send("a.example", "notify", body)
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
     page = await Queues(alice.path).collect(token, 0, 0)
     assert [event[0] for event in heard(page)] == [0, 1]
     assert page.lost == 2
     await Queues(alice.path).collect(token, page.messages[-1].sequence, 0)
-    await live.providers["b.example"].peers.send("a.example", "notify", notification("b.example", delivery))
+    await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
     assert await waiting(alice, token) == [b"hello"]  # what is acknowledged makes room
 
 
@@ -188,9 +189,7 @@ async def test_a_long_poll_returns_when_something_arrives(
     poll = asyncio.create_task(Queues(alice.path).collect(token, 0, PATIENCE))
     await polls.begun.wait()
     async with asyncio.timeout(PATIENCE / 2):
-        await live.providers["b.example"].peers.send(
-            "a.example", "notify", notification("b.example", delivery)
-        )
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
         assert heard(await poll) == [b"hello"]
 
 
@@ -214,8 +213,6 @@ async def test_two_who_wait_for_one_queue_both_hear(live: LiveWorld, monkeypatch
     both = [asyncio.create_task(Queues(alice.path).collect(token, 0, PATIENCE)) for _ in range(2)]
     await polls.begun.wait()
     async with asyncio.timeout(PATIENCE / 2):
-        await live.providers["b.example"].peers.send(
-            "a.example", "notify", notification("b.example", delivery)
-        )
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
         for page in await asyncio.gather(*both):
             assert len(page.messages) == 1

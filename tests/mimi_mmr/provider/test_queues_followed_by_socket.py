@@ -182,8 +182,8 @@ async def test_a_restart_loses_and_doubles_nothing(live: LiveWorld, path: Privat
                 await live.stop(domain)
                 await live.start(domain)
             for message in wanted[at : at + 4]:
-                deposit = ReplyDeposit(queue_id(token), SealedBox(Kem.X25519, message)).to_bytes()
-                await live.providers[HOME].deliveries.reply(Call({}, deposit))
+                deposit = ReplyDeposit(queue_id(token), SealedBox(Kem.X25519, message))
+                await live.providers[HOME].queues.reply(Call(None, deposit))
         await following
     assert found == wanted
 
@@ -204,7 +204,7 @@ async def test_sockets_that_break_together_do_not_come_back_together(
         for pages in followers:
             pages.stored(await anext(pages))
         monkeypatch.setattr(following.asyncio, "sleep", sleep)
-        for sockets in live.providers[str(own_relay(path))]._sockets:
+        for sockets in live.providers[str(own_relay(path))].listener.sockets:
             sockets.stop()
             sockets._stopping = False
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
@@ -226,11 +226,11 @@ async def test_a_provider_that_stops_answers_and_lets_its_sockets_go(
         followers = [await stack.enter_async_context(Follower(path, token, spread=0)) for _ in range(3)]
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
         home = live.providers[HOME]
-        while len(home.deliveries._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
+        while len(home.queues._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         home.stopping()
         await home.finished()
-        assert not any(sockets._open for sockets in home._sockets)
+        assert not any(sockets._open for sockets in home.listener.sockets)
         for outcome in await asyncio.gather(*asking, return_exceptions=True):
             assert isinstance(outcome, PrivatePathFailed), outcome
 
@@ -241,7 +241,7 @@ async def test_nothing_is_tried_another_way_when_there_is_no_socket(
     token = await queue(path)
     await put(path, token, b"one")
     for domain in ("b.example", "c.example"):
-        live.providers[domain]._sockets[1].stop()
+        live.providers[domain].listener.sockets[1].stop()
     before = len(recorded(live, HOME, "gateway")), len(recorded(live, HOME, "accounts"))
     async with Follower(path, token) as pages:
         with pytest.raises(PrivatePathFailed):

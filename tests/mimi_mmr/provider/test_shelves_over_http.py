@@ -131,7 +131,7 @@ async def seen_of(live: LiveWorld, pair: Pair, contact: Contact, hub: str) -> Se
     request, key = await a_claim(pair.alice, contact, hub)
     through = await way_to(pair.alice.path, hub)
     url = f"https://{hub}/v1/keyMaterial/b.example"
-    with statements(live.providers["b.example"].deliveries._store._database) as given:
+    with statements(live.providers["b.example"].shelves._store._database) as given:
         async with through.request("POST", url, data=request.to_bytes()) as answer:
             body = await answer.read()
             headers = tuple(sorted(answer.headers.items()))

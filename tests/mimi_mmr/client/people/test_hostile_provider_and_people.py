@@ -145,7 +145,7 @@ async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(l
     assert room.room.epoch == 1
 
 
-def spoiled(room: Room) -> Callable[..., PendingCommit]:
+def spoiled(room: Room) -> Callable[[CommitIntent], PendingCommit]:
     """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
     stage = partial(Room.stage, room)
 
