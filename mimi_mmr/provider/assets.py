@@ -20,7 +20,7 @@ from mimi_mmr.protocol.endpoints import PUT_ASSET
 from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.settings import AssetStorage
-from ohttp_relay.targets import AUTO_HEADERS
+from ohttp_relay.transport import AUTO_HEADERS
 
 
 class AssetService:

@@ -25,9 +25,7 @@ from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
-from ohttp_relay.streams import AnyResponse
-from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.transport import Observer, Seen, hide_server
+from ohttp_relay.transport import AnyResponse, Observer, Seen, TargetPolicy, hide_server
 
 DOWNLOAD_PREFIX = DOWNLOAD_ASSET.template.partition("{")[0]
 _ROLES = {row.template: row.role for row in ENDPOINTS if row.way is Way.PEER}

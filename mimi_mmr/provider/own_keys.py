@@ -6,7 +6,7 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
 from mimi_mmr.provider.key_files import authority, key_ring, sealing_key, secret_file, trust_anchors
 from mimi_mmr.provider.settings import Settings
-from ohttp_relay.rotation import KeyKeeper
+from ohttp_relay.gateway import KeyKeeper
 
 KEYS_LIFETIME = 7 * 86400
 KEY_RING = "ohttp-keys"

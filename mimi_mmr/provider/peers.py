@@ -28,8 +28,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.provider.http import Admission, Arrival
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay.errors import OhttpError
-from ohttp_relay.targets import AUTO_HEADERS
-from ohttp_relay.transport import read_limited
+from ohttp_relay.transport import AUTO_HEADERS, read_limited
 
 CLOCK_SKEW = 300
 MAX_ANSWER = 1 << 22

@@ -17,7 +17,7 @@ from aiohttp import web
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import HEALTH
 from mimi_mmr.provider.settings import ServerTls, activated_socket
-from ohttp_relay.streams import abort
+from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll

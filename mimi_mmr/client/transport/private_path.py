@@ -37,9 +37,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
 from ohttp_relay.client import OhttpClient, OhttpSocket
 from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
-from ohttp_relay.targets import AUTO_HEADERS
-from ohttp_relay.transport import read_limited
-from ohttp_relay.websocket import Close
+from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
 
 MAX_ANSWER = 1 << 28
 REQUEST_SECONDS = 90.0

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from mimi_mmr.client import Client
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
 from mimi_mmr.lab.demo.processes import Processes
@@ -140,8 +141,8 @@ async def test_a_provider_that_stops_lets_a_relayed_long_poll_go(
 ) -> None:
     monkeypatch.setattr(run, "RELAYED_SECONDS", 0.2)
     alice = await live.person("alice", "a.example")
-    leaf = await alice._stock.leaf(alice.me)
-    polls = [asyncio.create_task(alice._queues.collect(leaf.queue, 0, 20.0)) for _ in range(4)]
+    leaf = await alice.key_packages.maker.leaf()
+    polls = [asyncio.create_task(Queues(alice.path).collect(leaf.queue, 0, 20.0)) for _ in range(4)]
     relays = [live.providers[name] for name in ("b.example", "c.example")]
 
     async with asyncio.timeout(PATIENCE):
@@ -167,8 +168,8 @@ async def test_a_process_that_relays_a_long_poll_ends_in_time(tmp_path: Path) ->
     ):
         await alice.register()
         token = AccessToken.generate()
-        await alice._queues.create(token, accepts_deposits=False)
-        poll = asyncio.create_task(alice._queues.collect(token, 0, 20.0))
+        await Queues(alice.path).create(token, accepts_deposits=False)
+        poll = asyncio.create_task(Queues(alice.path).collect(token, 0, 20.0))
         record = world.providers["a.example"].directory / "record" / "deliveries.frames.jsonl"
         async with asyncio.timeout(3 * PATIENCE):
             while b"/v1/queues/collect" not in await asyncio.to_thread(read, record):  # noqa: ASYNC110

@@ -22,6 +22,7 @@ from mimi_mmr.protocol.queues import QueueOrder
 from mimi_mmr.provider.listener import DOWNLOAD_PREFIX
 from ohttp_relay.download import PREFIX as DOWNLOADS
 from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
+from tests.mimi_mmr.client.inside import exchange, way_to
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import frames, obliviously, straight
 
@@ -136,18 +137,18 @@ async def test_a_target_that_is_not_listed_is_refused_inside_the_capsule(live: L
         ("c.example", f"{host}/{secrets.token_hex(16)}"),
     ]
     for gateway, url in targets:
-        through = await bob.path._client(gateway)
+        through = await way_to(bob.path, gateway)
         async with through.get(url) as answer:
             assert answer.status == 403, url
         with pytest.raises(PeerError, match="not on the allow-list"):
-            await bob.path._exchange(gateway, "GET", url, b"")
+            await exchange(bob.path, gateway, "GET", url)
         with pytest.raises(MmrError):
             await bob.path.download(gateway, url)
 
 
 async def test_a_listed_target_is_fetched(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    through = await bob.path._client("a.example")
+    through = await way_to(bob.path, "a.example")
     async with through.get(f"{live.world.asset_host.url}/{secrets.token_hex(16)}") as answer:
         assert answer.status == 404  # the host's own answer: no such asset
 

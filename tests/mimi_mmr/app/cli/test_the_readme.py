@@ -123,10 +123,8 @@ async def test_every_command_is_on_the_page_of_commands() -> None:
         named = re.findall(r"^│ ([a-z-]+) ", done.out.partition("Commands")[2], re.MULTILINE)
         assert named, done
         for name in named:
-            assert f"`{group} {name}" in table or (group, name) in {
-                ("account", "passphrase"),
-                ("agent", "run"),
-            }
+            # `agent run` is the agent itself, and prints no JSON.
+            assert f"`{group} {name}`" in table or (group, name) == ("agent", "run")
 
 
 def documented(of: str) -> set[str]:

@@ -28,7 +28,7 @@ from ohttp_relay.client import OhttpClient, PinnedKeys
 from ohttp_relay.gateway import DEFAULT_PATH, Gateway
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
-from ohttp_relay.websocket import SocketLimits
+from ohttp_relay.transport import SocketLimits
 
 DOMAIN = "a.example"
 LIMITS = SocketLimits(closing_seconds=0.5)
