@@ -140,7 +140,7 @@ class HubMode:
         try:
             wrap = PublicTree.create(Suite(request.arity), group_id(request.content.room))
             update = TreeUpdate.from_bytes(request.tree_update)
-            staged = wrap.stage(update)
+            staged = wrap.stage(update, epoch=0)
         except (TreeWrapError, ValueError) as error:
             raise TreeMismatch(f"the first Tree Wrap update does not verify: {error}") from None
         shown = request.policy.policy.shows_identity(creator.user)
@@ -297,7 +297,7 @@ class HubMode:
             return None
         try:
             update = TreeUpdate.from_bytes(request.tree_update)
-            staged = state.wrap.stage(update)
+            staged = state.wrap.stage(update, epoch=state.epoch + 1)
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
         check_member_update(request.member_update, update)

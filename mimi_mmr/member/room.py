@@ -49,7 +49,7 @@ from mimi_mmr.protocol.room.requests import (
     sign_submit,
 )
 from mimi_mmr.uris import MimiUri
-from treewrap import Change, LeafSecret, Suite, TreeWrapError, WrapTree
+from treewrap import DEFAULT_ARITY, Change, LeafSecret, Suite, TreeWrapError, WrapTree
 from treewrap import Set as SetLeaf
 
 
@@ -73,7 +73,11 @@ class Room:
 
     @classmethod
     def create(
-        cls, uri: MimiUri, leaf: PreparedLeaf, identities: Identities = Identities.EVERYONE, arity: int = 16
+        cls,
+        uri: MimiUri,
+        leaf: PreparedLeaf,
+        identities: Identities = Identities.EVERYONE,
+        arity: int = DEFAULT_ARITY,
     ) -> tuple[Room, CreateRoomRequest]:
         """Make a room of one, and the request that makes it on the hub."""
         group = leaf.client.create_group(group_id(uri))

@@ -1,4 +1,4 @@
-"""What a provider keeps on disk: its keys and CA, the roots of others, its databases' files.
+"""What a provider keeps on disk beside its databases: its keys and CA, the roots of others.
 
 Each is looked at when the provider starts. What is not there and can't be made, or could be read by others, is
 named; nothing that exists is ever replaced.
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import sqlalchemy as sa
 from cryptography import x509
 
 from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
@@ -19,8 +18,6 @@ from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
 from mimi_mmr.provider.settings import Settings
 from ohttp_relay.keys import KeyRing
-
-_SQLITE = b"SQLite format 3\0"
 
 
 def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
@@ -38,12 +35,12 @@ def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) 
 
 
 def sealing_key(path: Path) -> SealingKey:
-    """A hybrid HPKE key, made on first use."""
+    """Read a hybrid HPKE key, made on first use."""
     return SealingKey(Kem.X_WING, secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
 
 
 def key_ring(directory: Path) -> KeyRing:
-    """The gateway's keys, made on first use."""
+    """Read the gateway's keys, made on first use."""
     if directory.exists():
         return KeyRing.load(directory)
     ring = KeyRing.generate()
@@ -52,7 +49,7 @@ def key_ring(directory: Path) -> KeyRing:
 
 
 def authority(settings: Settings) -> CertificateAuthority:
-    """The CA in `data_dir`, which has to be there."""
+    """Read the CA in `data_dir`, which has to be there."""
     path = settings.data_dir / "ca.pem"
     if not path.exists():  # never made here: a new one would orphan every device that the old one certified
         command = _command_for_ca(settings)
@@ -68,7 +65,7 @@ def authority(settings: Settings) -> CertificateAuthority:
 
 
 def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
-    """The roots in `trust_dir`, of every peer and of this provider itself."""
+    """Read the roots in `trust_dir`, of every peer and of this provider itself."""
     roots: dict[str, tuple[x509.Certificate, ...]] = {}
     for path in sorted(settings.trust_dir.glob("*.pem")):
         try:
@@ -101,55 +98,10 @@ def _command_for_ca(settings: Settings) -> str:
     return command
 
 
-def prepare_database(url: str) -> None:
-    """Make a SQLite database's file before SQLite does, readable by the provider alone, as its key files are.
-
-    SQLite gives the files beside it (-wal, -shm) the same mode. Raises `ConfigError` for a path that can't be used.
-    """
-    path = _sqlite_path(url)
-    if path is None or not path.parent.is_dir():
-        return  # opening it says what is wrong
-    try:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a directory; expected a file")
-        if not path.exists():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with path.open("r+b") as file:
-            if file.read(len(_SQLITE)) not in (b"", _SQLITE):
-                raise ConfigError(f"{path} is not a SQLite database")
-        for there in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-            mode = there.stat().st_mode & 0o777 if there.exists() else 0
-            if mode & 0o007:
-                there.chmod(mode & 0o770)
-    except OSError as error:
-        raise ConfigError(f"the database can't be opened: {path}: {error.strerror}") from None
-
-
-def place_of(url: str) -> str:
-    """Where a database is, without what may be secret, for an error's end; "" if there is nothing to say."""
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return ""
-    if parsed.get_backend_name() == "postgresql":
-        return f": {parsed.database or ''} at {parsed.host or 'localhost'}:{parsed.port or 5432}"
-    return ""
-
-
-def _sqlite_path(url: str) -> Path | None:
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database.startswith("file:"):
-        return None
-    return Path(parsed.database)
-
-
 def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
     """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`.
 
-    Raises `FileExistsError` with the name of the file that there is already; nothing is replaced.
+    Raise `FileExistsError` with the name of the file that there is already; nothing is replaced.
     """
     root = trust_dir / f"{domain}.pem"
     for taken in (path, root):

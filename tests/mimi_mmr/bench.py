@@ -45,8 +45,7 @@ from mimi_mmr.protocol.room.policy import Identities, RoomPolicy, SignedPolicy
 from mimi_mmr.protocol.room.requests import CommitAuthTBS, Snapshot, UpdateRequest, digest, sign_commit
 from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
-from treewrap import Change, EpochSecret
-from treewrap.staging import StagedCommit
+from treewrap import Change, EpochSecret, StagedCommit
 
 HUB = "a.example"
 DOMAINS = ("a.example", "b.example", "c.example")

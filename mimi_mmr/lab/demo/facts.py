@@ -21,7 +21,7 @@ from mimi_mmr.uris import MimiUri
 def facts_of(person: Person) -> Iterator[Fact]:
     """Everything about one person that somebody must not learn."""
     client = person.client
-    credential = client.me.credential
+    credential = client.account.me.credential
 
     def fact(kind: Kind, value: bytes) -> Fact:
         return Fact(kind, person.name, person.provider, value)
@@ -31,8 +31,8 @@ def facts_of(person: Person) -> Iterator[Fact]:
     if person.address:
         yield fact(Kind.ADDRESS, person.address.encode())
     yield fact(Kind.REAL_KEY, credential.identity_key)
-    yield fact(Kind.REAL_KEY, client.me.key.public)
-    for contact in client.contacts.values():
+    yield fact(Kind.REAL_KEY, client.account.me.key.public)
+    for contact in client.people.contacts.values():
         yield fact(Kind.CONNECTION_KEY, contact.own_key.reveal())
         yield fact(Kind.FETCH_TOKEN, fetch_token(contact.own_key).reveal())
     for joined in client.rooms.values():

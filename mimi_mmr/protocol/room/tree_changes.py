@@ -54,8 +54,7 @@ def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *,
     An admin may leave out leaves, those whose secret the members never got; their owners set them again. Raises
     `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
     """
-    rows = {place: row for place, row in staged.rows.items() if row is not None}
-    after = set(PublicTree.from_rows(tree.suite, tree.group_id, staged.header, rows).occupied)
+    after = set(staged.occupied)
     changes = dict(update.changes)
     wanted = set(tree.occupied) - changes.keys()
     wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}
