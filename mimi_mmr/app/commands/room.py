@@ -50,7 +50,7 @@ class RoomResult(Result):
             name=room.members_only.state.name,
             kind="direct" if contact else "room",
             with_=str(contact.user) if contact else None,
-            members=len({leaf.credential.user_pseudonym for leaf in room.participants().values()}),
+            members=len({leaf.credential.user_pseudonym for leaf in room.members.identities.values()}),
             identities=next(name for name, kind in identity_policies().items() if kind == policy.identities),
             role=policy.role(pseudonym).name.lower(),
             unread=len(joined.messages),
