@@ -1,1 +1,1 @@
-"""What measures and shows: the demonstration, the ledger, the test vectors. Nothing of the product imports it."""
+"""What measures and shows: the demonstration, the ledger, the test vectors. Nothing of the product imports it. Internal."""
