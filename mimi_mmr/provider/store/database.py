@@ -128,7 +128,7 @@ async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mappi
 
 
 async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> Row:
-    """Return the row of this primary key, made of `values` if there is none, and locked until the transaction ends."""
+    """Return the row of this primary key, made of `values` if there is none; lock it for the transaction."""
     key = {column.name: column for column in table.primary_key.columns}
     insert = _INSERTS[connection.dialect.name](table).values(dict(values))
     locked = insert.on_conflict_do_update(index_elements=list(key), set_=key).returning(table)

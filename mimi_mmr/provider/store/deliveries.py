@@ -59,7 +59,7 @@ class DeliveryStore:
     # --- queues --------------------------------------------------------------------------------------
 
     async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
-        """Make a new, empty queue; making it again changes nothing. Raise `QueueFull` above the provider's bound."""
+        """Make a new, empty queue; making it again changes nothing. Raise `QueueFull` above the bound."""
         values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
         async with self._database.write() as connection:
             if await insert_new(connection, queues, values) and not await self._count_one(connection):

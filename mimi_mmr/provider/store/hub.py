@@ -98,7 +98,7 @@ class HubStore:
                 await _forget_links(connection, join_links.c.room == str(room))
 
     async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
-        """Say whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
+        """Say whether an epoch began with this commit: then the hub accepted it, even if its answer was lost."""
         epochs = room_epochs.c
         wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
         async with self._database.read() as connection:
