@@ -35,7 +35,7 @@ class IncomingRequests:
         contacts: ContactBook,
         has_other_devices: Callable[[], bool],
     ) -> None:
-        """Read what the vault has. `has_other_devices`: whether another device may just have published a package."""
+        """Read what the vault has. `has_other_devices`: whether another device may have published a package."""
         self._context = context
         self._account = account
         self._shared = shared
