@@ -11,25 +11,28 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from mimi_mmr.client.storage.vault_migrations import latest
 from mimi_mmr.crypto.aead import InvalidTag, RandomNonceCipher
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.errors import StateError
 
-VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB."""
+    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB.
+
+    Also the version of the vault, which is sealed with the key like the rest.
+    """
 
     memory: int = 1 << 16
     iterations: int = 3
     lanes: int = 4
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    version: int = field(default_factory=latest)
 
     def to_bytes(self) -> bytes:
-        """Return it as it stands in the file."""
-        return struct.pack(">BIII16s", VERSION, self.memory, self.iterations, self.lanes, self.salt)
+        """As it stands in the file."""
+        return struct.pack(">BIII16s", self.version, self.memory, self.iterations, self.lanes, self.salt)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Derivation:
@@ -38,14 +41,14 @@ class Derivation:
             version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
         except struct.error:
             raise StateError("the state file is damaged: expected a key derivation of 29 bytes") from None
-        if version != VERSION:
-            raise StateError(f"the state file has version {version}, expected {VERSION}")
+        if not 1 <= version <= latest():
+            raise StateError(f"the state file has version {version}, expected {latest()} or less")
         if not (1 << 16 <= memory <= 1 << 20 and 3 <= iterations <= 32 and 4 <= lanes <= 16):
             raise StateError("the state file is damaged: its key derivation is out of bounds")
-        return cls(memory, iterations, lanes, salt)
+        return cls(memory, iterations, lanes, salt, version)
 
     def key(self, passphrase: str) -> bytes:
-        """Derive the key of a passphrase, in whichever Unicode form a terminal sent it."""
+        """The key of a passphrase, in whichever Unicode form a terminal sent it."""
         kdf = Argon2id(
             salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
         )
@@ -56,12 +59,12 @@ class DataKey(Secret):
     """What rows are named, sealed and counted with."""
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
-        """Seal it as it stands in the file, bound to the derivation beside it."""
+        """As it stands in the file, bound to the derivation beside it."""
         return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
     def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
-        """Open the key; raises `StateError` when the passphrase does not."""
+        """The key; raises `StateError` when the passphrase does not open it."""
         try:
             return cls(RandomNonceCipher(kdf.key(passphrase)).open(sealed, kdf.to_bytes()))
         except (InvalidTag, ValueError):
@@ -79,7 +82,7 @@ class Keys:
         self._rows = RandomNonceCipher(sealing)
 
     def seal(self, bound: bytes, content: bytes) -> bytes:
-        """Seal a content: nonce and ciphertext.
+        """Nonce and ciphertext.
 
         Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
         of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
@@ -87,5 +90,5 @@ class Keys:
         return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """Open the content; raises `InvalidTag`."""
+        """The content; raises `InvalidTag`."""
         return self._rows.open(sealed, bound)
