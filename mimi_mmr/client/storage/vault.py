@@ -364,7 +364,7 @@ def _lay_out(db: sqlite3.Connection) -> None:
 
 
 def _read_key(db: sqlite3.Connection, passphrase: str) -> tuple[Derivation, DataKey]:
-    """Return the derivation and the data key, of a file that is laid out as it should be; `StateError` otherwise."""
+    """Return derivation and data key, of a file that is laid out as it should be; `StateError` otherwise."""
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StateError("not a state file")
     ((needs,),) = db.execute("PRAGMA user_version")
