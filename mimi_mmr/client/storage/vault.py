@@ -146,7 +146,7 @@ class Vault:
         return cls(db, DataKey.generate(), None)
 
     def change_passphrase(self, new: str) -> None:
-        """Let `new` open the file from now on; the old one, and the data key it sealed, open older copies only."""
+        """Have `new` open the file from now on; the old one, and the data key it sealed, open older copies only."""
         _check_passphrase(new)
         if self._path is None:
             raise StateError("this state is in memory and has no passphrase")
@@ -364,7 +364,7 @@ def _lay_out(db: sqlite3.Connection) -> None:
 
 
 def _read_key(db: sqlite3.Connection, passphrase: str) -> tuple[Derivation, DataKey]:
-    """Return derivation and data key, of a file that is laid out as it should be; `StateError` otherwise."""
+    """Read derivation and data key of a file; raise `StateError` if it is not laid out as it should be."""
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StateError("not a state file")
     ((needs,),) = db.execute("PRAGMA user_version")
@@ -384,7 +384,7 @@ def _bound(place: int, row_id: bytes) -> bytes:
 
 @contextmanager
 def _errors(path: Path | None) -> Iterator[None]:
-    """Raise what SQLite and the cipher say as `StateError`."""
+    """Turn what SQLite and the cipher raise into `StateError`."""
     where = path or "the state in memory"
     try:
         yield

@@ -59,12 +59,12 @@ class DataKey(Secret):
     """What rows are named, sealed and counted with."""
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
-        """Seal it as it stands in the file, bound to the derivation beside it."""
+        """Return it as it stands in the file, bound to the derivation beside it."""
         return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
     def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
-        """Open the key; raises `StateError` when the passphrase does not."""
+        """Open the key; raise `StateError` when the passphrase does not."""
         try:
             return cls(RandomNonceCipher(kdf.key(passphrase)).open(sealed, kdf.to_bytes()))
         except (InvalidTag, ValueError):
@@ -82,7 +82,7 @@ class Keys:
         self._rows = RandomNonceCipher(sealing)
 
     def seal(self, bound: bytes, content: bytes) -> bytes:
-        """Seal a content: nonce and ciphertext.
+        """Nonce and ciphertext.
 
         Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
         of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
@@ -90,5 +90,5 @@ class Keys:
         return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """Open the content; raises `InvalidTag`."""
+        """Return the content; raise `InvalidTag`."""
         return self._rows.open(sealed, bound)
