@@ -29,6 +29,7 @@ class PendingCommit:
 
     request: UpdateRequest
     _local: LocalRoom
+    _members_only: MembersOnly
     _mls: StagedCommit
     _tree: Staged | None
     _policy: SignedPolicy
@@ -41,7 +42,7 @@ class PendingCommit:
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
         self._local.drop_reports_of_gone()
-        MembersOnly(self._local).take(self.request.sealed_state)
+        self._members_only.take(self.request.sealed_state)
 
     def reject(self) -> None:
         """Leave the room as it was."""
@@ -94,7 +95,7 @@ class Committer:
         except (MmrError, TreeWrapError, ValueError) as error:
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
-        return PendingCommit(request, local, mls, tree, signed)
+        return PendingCommit(request, local, self._members_only, mls, tree, signed)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """Return a commit that was on its way when the process ended, to be accepted or rejected.
@@ -110,7 +111,8 @@ class Committer:
         except TreeWrapError as error:
             mls.reject()
             raise RoomError(f"the commit can't be taken up again: {error}") from error
-        return PendingCommit(request, local, mls, tree, request.policy or local.policy)
+        policy = request.policy or local.policy
+        return PendingCommit(request, local, self._members_only, mls, tree, policy)
 
     def _leaves_to_remove(self, intent: CommitIntent, departures: Sequence[Departure]) -> list[int]:
         for leaf, who in intent.removes.items():
