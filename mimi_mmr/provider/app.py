@@ -25,9 +25,8 @@ from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.queues import QueueService
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import outgoing_tls
-from mimi_mmr.provider.settings import Settings
+from mimi_mmr.provider.settings import ROLES, Settings
 from mimi_mmr.provider.shelves import ShelfService
-from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.accounts import AccountStore
 from mimi_mmr.provider.store.deliveries import DeliveryStore
 from mimi_mmr.provider.store.hub import HubStore
@@ -104,12 +103,8 @@ class Provider:
     async def _open_stores(self) -> None:
         settings = self.settings
         databases = {}
-        for role, metadata in (
-            ("hub", tables.hub),
-            ("accounts", tables.accounts),
-            ("deliveries", tables.deliveries),
-        ):
-            databases[role] = await open_database(settings, role, metadata)
+        for role in ROLES:
+            databases[role] = await open_database(settings, role)
             self._opened.push_async_callback(databases[role].close)
         self.hub_store = HubStore(databases["hub"], settings.domain)
         self.account_store = AccountStore(databases["accounts"])

@@ -1,30 +1,88 @@
-"""Opening a provider's databases, with the files of those that are SQLite's."""
+"""A provider's three databases, where its settings say: prepared, opened, upgraded, looked at.
+
+For operators: `check_databases` says what `upgrade_databases` would do; starting a provider does that, too.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from mimi_mmr.errors import ConfigError
-from mimi_mmr.provider.settings import Settings
+from mimi_mmr.provider.settings import ROLES, Settings
+from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
 
 _SQLITE = b"SQLite format 3\0"
 
 
-async def open_database(settings: Settings, role: str, metadata: sa.MetaData) -> Database:
-    """Open the database of a role (hub, accounts, deliveries), made on first use; raise `ConfigError`."""
+@dataclass(frozen=True, slots=True)
+class DatabaseSchema:
+    """One role's schema: the number that is recorded (None: empty, or of version 0.1.0), and this program's."""
+
+    role: str
+    recorded: int | None
+    latest: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is to be upgraded."""
+        return self.recorded == self.latest
+
+    def __str__(self) -> str:
+        if self.ready:
+            return f"{self.role}: schema {self.latest}, up to date"
+        if self.recorded is None:
+            return f"{self.role}: no schema recorded (empty, or of version 0.1.0); would become {self.latest}"
+        return f"{self.role}: schema {self.recorded}; would become {self.latest}"
+
+
+async def open_database(settings: Settings, role: str) -> Database:
+    """Open one role's database at the latest schema; raises `ConfigError` naming the setting and what is wrong."""
     url = settings.database_url(role)
+    with _named(role, url):
+        prepare_database(url)
+        return await Database.open(url, tables.ROLES[role])
+
+
+async def upgrade_databases(settings: Settings) -> list[DatabaseSchema]:
+    """Bring all three to the latest schema, and return it; raises `ConfigError` at the first that can't be."""
+    for role in ROLES:
+        await (await open_database(settings, role)).close()
+    return await check_databases(settings)
+
+
+async def check_databases(settings: Settings) -> list[DatabaseSchema]:
+    """Return each database's schema, and change nothing.
+
+    Raises `ConfigError` for a database that can't be read, is newer than this program, or is another role's.
+    """
+    return [await _check(role, settings.database_url(role)) for role in ROLES]
+
+
+async def _check(role: str, url: str) -> DatabaseSchema:
+    with _named(role, url):
+        path = _sqlite_path(url)
+        missing = path is not None and path.parent.is_dir() and not path.exists()
+        found = None if missing else await Database.recorded_schema(url, tables.ROLES[role])
+        return DatabaseSchema(role, found, Database.latest_schema(tables.ROLES[role]))
+
+
+@contextmanager
+def _named(role: str, url: str) -> Iterator[None]:
+    """Name the setting in an error, and where the database is."""
     try:
-        _prepare_file(url)
-        return await Database.open(url, metadata)
+        yield
     except ConfigError as error:
         raise ConfigError(f"database.{role}: {error}{_place_of(url)}") from None
 
 
-def _prepare_file(url: str) -> None:
+def prepare_database(url: str) -> None:
     """Make a SQLite database's file before SQLite does, readable by the provider alone, as its key files are.
 
     SQLite gives the files beside it (-wal, -shm) the same mode. Raises `ConfigError` for a path that can't be used.

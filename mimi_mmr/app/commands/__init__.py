@@ -12,5 +12,5 @@ NOUNS = {
     "contact": "Contacts, and requests to become one.",
     "room": "Rooms, their members, and their messages.",
     "asset": "Files that are sent to a room.",
-    "agent": "The process that holds the account. Commands start it when they need it.",
+    "agent": "The process that holds the account. It is started when a command needs it.",
 }

@@ -50,24 +50,26 @@ class Memberships(Mapping[MimiUri, Membership]):
         membership = SavedMembership.from_bytes(self._rows[name])
         leaf = membership.leaf.leaf(context.engine, context.mls_rows(membership.leaf.key()))
         room = Room.restore(saved, leaf)
+        pending = room.pending(membership.unanswered) if membership.unanswered is not None else None
+        departures = {one.content.client_pseudonym: one for one in membership.departures}
         place = Place(
             room,
             leaf,
             self.queues.get(leaf.queue),
             History(context.vault, room.uri),
-            restored_state(
+            state=restored_state(
                 removed=room.removed,
                 desynchronised=membership.desynchronised,
                 blocked=membership.unprocessed is not None,
             ),
-            membership.last_sequence,
-            membership.problems,
-            membership.unprocessed,
-            room.pending(membership.unanswered) if membership.unanswered is not None else None,
-            MappingProxyType({one.content.client_pseudonym: one for one in membership.departures}),
-            membership.invited_by,
-            membership.last_resort,
-            membership.rotate,
+            last_sequence=membership.last_sequence,
+            problems=membership.problems,
+            unprocessed=membership.unprocessed,
+            pending=pending,
+            departures=MappingProxyType(departures),
+            invited_by=membership.invited_by,
+            last_resort=membership.last_resort,
+            change_pseudonym=membership.rotate,
         )
         return replace(place, stored=place.version())
 

@@ -6,6 +6,8 @@ and their sizes in steps of 256 bytes. What comes out is what was put in, or `St
 moved, dropped, or put back from an older copy of the file are refused. One thing can't be noticed: that the whole
 file is an older copy of itself. Who opens one repeats what must happen once, so keep no copies of it to go back to.
 
+A vault that an older version wrote is upgraded when it is opened: see `vault_migrations`.
+
 All of it is held in memory while it is open, and goes to the file with every change. For use by one thread.
 """
 
@@ -19,10 +21,12 @@ import stat
 import tempfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from mimi_mmr.client.storage.vault_keys import DataKey, Derivation, Keys
+from mimi_mmr.client.storage.vault_migrations import check_header, header, latest, missing
 from mimi_mmr.crypto.aead import NONCE, TAG, InvalidTag
 from mimi_mmr.errors import ParseError, StateError
 from mimi_mmr.presentation import Reader, vec
@@ -80,7 +84,7 @@ class Vault:
                 _lay_out(db)
                 vault = cls(db, key := DataKey.generate(), path)
                 with vault.transaction():
-                    vault._write_head(key, passphrase)
+                    vault._write_head(Derivation(), key, passphrase)
                     vault._write_seal()
             path.hardlink_to(name)
         except FileExistsError:
@@ -96,7 +100,11 @@ class Vault:
 
     @classmethod
     def open(cls, path: Path, passphrase: str) -> Self:
-        """Open a file: `StateError` if it is missing, in use, no state file, damaged, or another passphrase's."""
+        """Open a file, and upgrade it if an older version wrote it.
+
+        Raises `StateError` if it is missing, in use, no state file, damaged, a newer version's, or another
+        passphrase's.
+        """
         _check_passphrase(passphrase)
         try:
             mode = path.stat().st_mode  # only looked at: to open and close it would drop this process's locks
@@ -112,7 +120,11 @@ class Vault:
         with _errors(path):
             db = _connect(path)
             try:
-                return cls._loaded(db, _read_key(db, passphrase), path)
+                kdf, key = _read_key(db, passphrase)
+                vault = cls._loaded(db, key, path)
+                if kdf.version < latest():
+                    vault._upgrade(kdf, key, passphrase)
+                return vault  # noqa: TRY300
             except BaseException:
                 db.close()
                 raise
@@ -146,12 +158,19 @@ class Vault:
             for name, table in tables.items():
                 for row_key, value in table.items():
                     self._put(name, row_key, value)
-            self._write_head(key, new)
+            self._write_head(Derivation(), key, new)
 
-    def _write_head(self, key: DataKey, passphrase: str) -> None:
-        kdf = Derivation()
+    def _upgrade(self, kdf: Derivation, key: DataKey, passphrase: str) -> None:
+        """Run the missing migrations; the rows and the version change together."""
+        with self.transaction():
+            for migration in missing(kdf.version):
+                migration.work(self)
+            self._write_head(replace(kdf, version=latest()), key, passphrase)
+
+    def _write_head(self, kdf: Derivation, key: DataKey, passphrase: str) -> None:
         sealed = key.sealed(kdf, passphrase)
         self._execute("UPDATE head SET kdf = ?, data_key = ?", kdf.to_bytes(), sealed)
+        self._execute(f"PRAGMA user_version = {header(kdf.version)}")
 
     def _write_seal(self) -> None:
         self._execute("UPDATE head SET seal = ?", self._keys.seal(b"seal", self._count()))
@@ -172,6 +191,11 @@ class Vault:
     def table(self, name: str) -> MutableMapping[bytes, bytes]:
         """The table of this name, empty if nothing was ever put into it; ordered like a `dict`."""
         return _Table(self, name)
+
+    def names(self) -> list[str]:
+        """The names of all tables that have rows."""
+        self._check_open()
+        return [name for name, rows in self._tables.items() if rows]
 
     def drop(self, name: str) -> None:
         """Forget a table and all that is in it."""
@@ -339,16 +363,19 @@ def _lay_out(db: sqlite3.Connection) -> None:
     db.execute("INSERT INTO head VALUES (x'', x'', x'')")
 
 
-def _read_key(db: sqlite3.Connection, passphrase: str) -> DataKey:
-    """The data key, of a file that is laid out as it should be; `StateError` otherwise."""
+def _read_key(db: sqlite3.Connection, passphrase: str) -> tuple[Derivation, DataKey]:
+    """The derivation and the data key, of a file that is laid out as it should be; `StateError` otherwise."""
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StateError("not a state file")
+    ((needs,),) = db.execute("PRAGMA user_version")
+    check_header(needs)
     laid_out = tuple(sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
     heads = db.execute("SELECT kdf, data_key FROM head").fetchall() if laid_out == _SCHEMA else []
     if len(heads) != 1 or db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
         raise StateError("the state file is damaged")
     encoded, sealed = heads[0]
-    return DataKey.open(sealed, Derivation.from_bytes(encoded), passphrase)
+    kdf = Derivation.from_bytes(encoded)
+    return kdf, DataKey.open(sealed, kdf, passphrase)
 
 
 def _bound(place: int, row_id: bytes) -> bytes:

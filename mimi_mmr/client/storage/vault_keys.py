@@ -11,25 +11,28 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from mimi_mmr.client.storage.vault_migrations import latest
 from mimi_mmr.crypto.aead import InvalidTag, RandomNonceCipher
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.errors import StateError
 
-VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB."""
+    """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB.
+
+    Also the version of the vault, which is sealed with the key like the rest.
+    """
 
     memory: int = 1 << 16
     iterations: int = 3
     lanes: int = 4
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    version: int = field(default_factory=latest)
 
     def to_bytes(self) -> bytes:
         """As it stands in the file."""
-        return struct.pack(">BIII16s", VERSION, self.memory, self.iterations, self.lanes, self.salt)
+        return struct.pack(">BIII16s", self.version, self.memory, self.iterations, self.lanes, self.salt)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Derivation:
@@ -38,11 +41,11 @@ class Derivation:
             version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
         except struct.error:
             raise StateError("the state file is damaged: expected a key derivation of 29 bytes") from None
-        if version != VERSION:
-            raise StateError(f"the state file has version {version}, expected {VERSION}")
+        if not 1 <= version <= latest():
+            raise StateError(f"the state file has version {version}, expected {latest()} or less")
         if not (1 << 16 <= memory <= 1 << 20 and 3 <= iterations <= 32 and 4 <= lanes <= 16):
             raise StateError("the state file is damaged: its key derivation is out of bounds")
-        return cls(memory, iterations, lanes, salt)
+        return cls(memory, iterations, lanes, salt, version)
 
     def key(self, passphrase: str) -> bytes:
         """The key of a passphrase, in whichever Unicode form a terminal sent it."""

@@ -8,6 +8,7 @@ from mimi_mmr.provider.settings.load import load_asset_host_settings, load_setti
 from mimi_mmr.provider.settings.model import (
     ASSETS_PREFIX,
     PREFIX,
+    ROLES,
     AssetHostSettings,
     AssetStorage,
     Databases,
@@ -20,6 +21,7 @@ from mimi_mmr.provider.settings.sockets import activated_socket, socket_was_pass
 __all__ = [
     "ASSETS_PREFIX",
     "PREFIX",
+    "ROLES",
     "AssetHostSettings",
     "AssetStorage",
     "Databases",

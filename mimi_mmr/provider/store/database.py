@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,23 +14,56 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mimi_mmr.errors import ConfigError
+from mimi_mmr.provider.store import schema
 
 BUSY_TIMEOUT_MS = 15_000
+UPGRADE_TIMEOUT_MS = 600_000
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Database:
-    """An async SQLAlchemy engine over SQLite (WAL) or PostgreSQL, with this role's tables."""
+    """An async SQLAlchemy engine over SQLite (WAL) or PostgreSQL, with one role's tables."""
 
-    def __init__(self, engine: AsyncEngine, metadata: sa.MetaData) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         """Use `Database.open`."""
         self._engine = engine
-        self._metadata = metadata
 
     @classmethod
     async def open(cls, url: str, metadata: sa.MetaData) -> Database:
-        """Connect and create what is missing; raises `ConfigError` naming what can't be used."""
+        """Connect to the database of the role that `metadata` names, and bring it to the latest schema.
+
+        Raises `ConfigError` naming what can't be used: a URL, a database that can't be reached, one of another role
+        or of a newer version.
+        """
+        database = cls._connected(url)
+        try:
+            with _errors():
+                await database._bring_up_to_date(metadata.info["role"])
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @classmethod
+    async def recorded_schema(cls, url: str, metadata: sa.MetaData) -> int | None:
+        """Return the number of a database's schema, None if there is no record of it; raises as `open` does."""
+        database = cls._connected(url)
+        try:
+            with _errors():
+                async with database.read() as connection:
+                    found = await connection.run_sync(schema.current, metadata.info["role"])
+        finally:
+            await database.close()
+        return found.number if found else None
+
+    @staticmethod
+    def latest_schema(metadata: sa.MetaData) -> int:
+        """Return the number of the schema that this program works with."""
+        return schema.latest(metadata.info["role"]).number
+
+    @classmethod
+    def _connected(cls, url: str) -> Database:
         try:
             kind = sa.make_url(url)
         except sa.exc.ArgumentError:
@@ -39,17 +72,24 @@ class Database:
             ) from None
         if kind.get_backend_name() not in _DRIVERS:
             raise ConfigError(f"database {kind.get_backend_name()}: expected sqlite or postgresql")
-        database = cls(_DRIVERS[kind.get_backend_name()](kind), metadata)
-        try:
-            async with database.write() as connection:
-                await connection.run_sync(_lay_out, metadata)
-        except ConfigError:
-            await database.close()
-            raise
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            await database.close()
-            raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
-        return database
+        return cls(_DRIVERS[kind.get_backend_name()](kind))
+
+    async def _bring_up_to_date(self, role: str) -> None:
+        async with self.read() as connection:
+            done = await connection.run_sync(schema.is_latest, role)
+        if not done:
+            async with self._upgrading() as connection:
+                await connection.run_sync(schema.upgrade, role)
+
+    @asynccontextmanager
+    async def _upgrading(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction that waits as long as another process may need to do the same."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(sqlite_busy_timeout=UPGRADE_TIMEOUT_MS)
+            async with connection.begin():
+                yield connection
+                if self.is_sqlite:  # the connection is kept for others
+                    await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -95,15 +135,12 @@ async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: M
     return (await connection.execute(locked)).one()
 
 
-def _lay_out(connection: sa.Connection, metadata: sa.MetaData) -> None:
-    """Create the tables that are missing; raises `ConfigError` if one that is there is another version's."""
-    metadata.create_all(connection)
-    inspector = sa.inspect(connection)
-    for table in metadata.tables.values():
-        there = {column["name"] for column in inspector.get_columns(table.name)}
-        missing = sorted(set(table.columns.keys()) - there)
-        if missing:
-            raise ConfigError(f"made by another version: its table {table.name} has no column {missing[0]}")
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
 
 
 def _sqlite(url: sa.URL) -> AsyncEngine:
@@ -127,7 +164,10 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        read_only = connection.get_execution_options().get("sqlite_read_only", False)
+        options = connection.get_execution_options()
+        read_only = options.get("sqlite_read_only", False)
+        if "sqlite_busy_timeout" in options:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={options['sqlite_busy_timeout']:d}")
         # IMMEDIATE: two writers wait for each other here rather than fail in the middle
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 

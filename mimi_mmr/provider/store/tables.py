@@ -1,7 +1,7 @@
 """Tables, in three databases that share no key: a provider's hub, its accounts, its anonymous deliveries.
 
 No table ties an account to a pseudonym, a queue to a KeyPackage set, or a request to an address; there is no
-column that could.
+column that could. `migrations/<role>` makes and changes them; here is what the newest revision leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # --- hub ---------------------------------------------------------------------------------------------
 
-hub = sa.MetaData()
+hub = sa.MetaData(info={"role": "hub"})
 
 rooms = sa.Table(
     "rooms",
@@ -88,7 +88,7 @@ outbox = sa.Table(
 
 # --- accounts ----------------------------------------------------------------------------------------
 
-accounts = sa.MetaData()
+accounts = sa.MetaData(info={"role": "accounts"})
 
 users = sa.Table(
     "users",
@@ -128,7 +128,7 @@ connection_requests = sa.Table(
 
 # --- deliveries --------------------------------------------------------------------------------------
 
-deliveries = sa.MetaData()
+deliveries = sa.MetaData(info={"role": "deliveries"})
 
 queues = sa.Table(
     "queues",
@@ -184,3 +184,5 @@ key_package_sets = sa.Table(
     sa.Column("uses", sa.Integer, nullable=False),
     sa.Column("expiry", sa.BigInteger, nullable=False),
 )
+
+ROLES = {metadata.info["role"]: metadata for metadata in (hub, accounts, deliveries)}

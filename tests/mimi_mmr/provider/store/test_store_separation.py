@@ -10,10 +10,8 @@ import sqlalchemy as sa
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
-from mimi_mmr.provider.store.tables import accounts, deliveries, hub
+from mimi_mmr.provider.store.tables import ROLES, hub
 from tests.mimi_mmr.provider.store.conftest import Open
-
-ROLES = {"hub": hub, "accounts": accounts, "deliveries": deliveries}
 
 
 def test_no_foreign_key_leads_from_one_role_to_another() -> None:
@@ -64,28 +62,6 @@ def test_a_queue_and_a_shelf_share_no_column_but_their_size() -> None:
 def test_nothing_says_when_a_queue_a_shelf_or_an_account_was_made() -> None:
     for table in (tables.queues, tables.shelves, tables.key_package_sets, tables.users, tables.devices):
         assert not {"created", "issued", "received", "updated"} & set(table.columns.keys())
-
-
-async def test_the_schema_is_what_the_tables_say(opened: Open) -> None:
-    for metadata in ROLES.values():
-        database: Database = await opened(metadata)
-        async with database.read() as connection:
-            found = await connection.run_sync(
-                lambda sync: {
-                    name: sa.inspect(sync).get_columns(name) for name in sa.inspect(sync).get_table_names()
-                }
-            )
-        for name, table in metadata.tables.items():
-            assert {column["name"] for column in found[name]} == set(table.columns.keys())
-
-
-async def test_a_database_of_another_version_is_a_setting_that_is_wrong(opened: Open) -> None:
-    """Here and now, and not at the first request that misses a column."""
-    old = sa.MetaData()
-    sa.Table("users", old, sa.Column("uri", sa.Text, primary_key=True))
-    await opened(old)
-    with pytest.raises(ConfigError, match="another version: its table users has no column open"):
-        await opened(accounts)
 
 
 async def test_a_reader_can_not_write(opened: Open) -> None:

@@ -1,0 +1,72 @@
+"""Internal. How the content of a vault that an older version wrote becomes what this version reads.
+
+A vault has a version number: 1 for those of version 0.1.0. Opening one of an older number runs the missing
+migrations, all in one transaction, so that a crash leaves the old vault or the new one. There is no way back: older
+programs refuse the new one. `docs/migrations.md` says how to add a migration. Never change one that was released.
+
+Migrations change rows. The file's layout (its two SQLite tables, the header, the key derivation) is not theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mimi_mmr.errors import StateError
+
+PROGRAM = "mimi-mmr"
+
+
+class Tables(Protocol):
+    """What a migration sees of a vault: all of its tables, by name."""
+
+    def names(self) -> list[str]:
+        """Return the names of all tables that have rows."""
+
+    def table(self, name: str) -> MutableMapping[bytes, bytes]:
+        """Return the table of this name, ordered like a `dict`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step: what it does, and the first version of this program (major, minor, patch) that knows its result."""
+
+    program: tuple[int, int, int]
+    work: Callable[[Tables], None]
+
+
+MIGRATIONS: tuple[Migration, ...] = ()  # the first leads from version 1 to 2
+
+
+def latest() -> int:
+    """Return the version of the vaults that this program reads and writes."""
+    return 1 + len(MIGRATIONS)
+
+
+def missing(version: int) -> tuple[Migration, ...]:
+    """Return the migrations that lead from `version` to the latest, in the order of work."""
+    return MIGRATIONS[version - 1 :]
+
+
+def header(version: int) -> int:
+    """Return what stands in the file's header (SQLite's `user_version`) for a vault of this version.
+
+    From the highest byte on: the vault's version, then the program's that is needed; 0 for version 1. It is not
+    protected, and there to be told to whoever has an older program; the version that counts is sealed with the key.
+    """
+    if version == 1:
+        return 0
+    major, minor, patch = MIGRATIONS[version - 2].program
+    return int.from_bytes((version, major, minor, patch), "big")
+
+
+def check_header(value: int) -> None:
+    """Raise `StateError` if a file's header says that it needs a newer program; the error names it."""
+    version, *program = (value & 0xFFFFFFFF).to_bytes(4, "big")
+    if version > latest():
+        needed = ".".join(map(str, program))
+        raise StateError(
+            f"the state file has version {version}, and this program knows versions up to {latest()}: "
+            f"install {PROGRAM} {needed} or later"
+        )

@@ -1,0 +1,1 @@
+"""Internal. Schema revisions of the deliveries database."""
