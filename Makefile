@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARGS ?=
 
-.PHONY: demo test nightly check format bench docs clean
+.PHONY: demo test nightly check house format bench docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
@@ -21,6 +21,9 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+house: $(VENV)/.check
+	$(BIN)/python -m tests.house $(ARGS)
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
