@@ -46,12 +46,12 @@ def _branch(folder: Path, depth: int) -> Iterator[str]:
 
 
 def _line(name: str, source: Path, depth: int) -> str:
-    return f"{'  ' * depth}{name}".ljust(COLUMN) + _sentence(source)
+    return f"{'  ' * depth}{name} ".ljust(COLUMN) + _sentence(source)
 
 
 def _sentence(source: Path) -> str:
     docstring = ast.get_docstring(ast.parse(source.read_text())) or ""
-    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    paragraph = " ".join(docstring.partition("\n\n")[0].split()).removeprefix("Internal. ")
     return re.split(r"(?<=[a-z)`])\. ", paragraph)[0].rstrip(".")
 
 

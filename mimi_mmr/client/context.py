@@ -34,7 +34,7 @@ class Refusals:
     """The newest refusals, oldest first. They live as long as the client's process."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start with none."""
         self._newest: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
 
     def add(self, subject: str, error: Exception) -> None:

@@ -20,7 +20,7 @@ Work: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Tending:
-    """Does what is due. What fails is noted, keeps nothing else from being done, and is tried again."""
+    """The list of what falls due. What fails is noted, keeps nothing else from being done, and is tried again."""
 
     def __init__(
         self,
@@ -32,7 +32,6 @@ class Tending:
         devices: Devices,
         errands: Errands,
     ) -> None:
-        """For a client of these parts."""
         self._context = context
         self._account = account
         self._people = people

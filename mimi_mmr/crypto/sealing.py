@@ -84,7 +84,7 @@ class SealingKey:
 
     @classmethod
     def generate(cls, kem: Kem = Kem.X25519) -> SealingKey:
-        """A fresh pair from the library's generator."""
+        """Make a fresh pair from the library's generator."""
         curve = X25519PrivateKey.generate().private_bytes_raw()
         if kem is Kem.X25519:
             return cls(kem, curve)
@@ -113,7 +113,7 @@ def _split(box: SealedBox) -> tuple[bytes, bytes]:
 
 
 def hpke_info(purpose: str, context: bytes) -> bytes:
-    """What a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
+    """Return what a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
     return vec(MMR + purpose.encode()) + vec(context)
 
 
@@ -131,7 +131,7 @@ def pad_to(content: bytes, size: int) -> bytes:
 
 
 def unpad(padded: bytes) -> bytes:
-    """The content; anything but zeros after it is `SealedBoxRejected`."""
+    """Return the content; raise `SealedBoxRejected` for anything but zeros after it."""
     end = 4 + int.from_bytes(padded[:4], "big")
     if not 4 <= end <= len(padded) or not padded.endswith(bytes(len(padded) - end)):
         raise SealedBoxRejected("padding is not as specified")

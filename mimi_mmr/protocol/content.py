@@ -38,17 +38,17 @@ class Content(Struct):
     body: Annotated[bytes, Opaque(MAX_TEXT)]
 
     def padded(self) -> bytes:
-        """As it goes into the MLS message."""
+        """Encode it as it goes into the MLS message."""
         return pad(self.to_bytes(), PADDING)
 
     @classmethod
     def from_padded(cls, data: bytes) -> Content:
-        """Raises `ParseError` or `SealedBoxRejected`."""
+        """Parse it as it comes out of the MLS message; raise `ParseError` or `SealedBoxRejected`."""
         return cls.from_bytes(unpad(data))
 
     @classmethod
     def text(cls, text: str) -> Content:
-        """A text message."""
+        """Make a text message."""
         return cls(ContentKind.TEXT, text.encode())
 
 
@@ -63,7 +63,7 @@ class AssetReference(Struct):
     sha256: Annotated[bytes, Fixed(32)]
 
     def open(self, ciphertext: bytes) -> bytes:
-        """The asset; raises `LinkRejected` if it is not the one that the sender put there."""
+        """Decrypt the asset; raise `LinkRejected` if it is not the one that the sender put there."""
         if hashlib.sha256(ciphertext).digest() != self.sha256:
             raise LinkRejected("the asset is not the one that its sender described")
         try:

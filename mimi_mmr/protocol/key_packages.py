@@ -72,12 +72,12 @@ class OpenKeyPackage(Struct):
 
 
 def fetch_token(key: ConnectionKey) -> FetchToken:
-    """What a contact shows to claim a set; the draft's friendship token, under this project's label."""
+    """Derive what a contact shows to claim a set: the draft's friendship token, under this project's label."""
     return FetchToken(expand_with_label(key, "key package token", b""))
 
 
 def shelf_id(token: FetchToken, upload_public_key: bytes) -> bytes:
-    """Where the sets of one contact lie (32 bytes)."""
+    """Return the id of the shelf that the sets for one contact lie on (32 bytes)."""
     return hashlib.sha256(token.reveal() + upload_public_key).digest()
 
 
@@ -94,7 +94,7 @@ def wrap(package: OpenKeyPackage, key: ConnectionKey) -> SetEntry:
 
 
 def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
-    """The inverse of `wrap`; raises `LinkRejected`."""
+    """Undo `wrap`; raise `LinkRejected`."""
     try:
         ilk = open_once(_wrapping_key(key, entry.key_package), entry.wrapped_ilk)
     except InvalidTag:
@@ -103,7 +103,7 @@ def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
 
 
 def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]:
-    """What anyone can check of a set's KeyPackages; raises a subclass of `IdentityError` or `InvalidCommit`.
+    """Check what anyone can of a set's KeyPackages; raise a subclass of `IdentityError` or `InvalidCommit`.
 
     Signatures, pseudonym proofs, expiry; one user pseudonym; no client or key twice, so no queue address, which
     opens for one key only.
@@ -134,14 +134,14 @@ def check_lifetime(leaf: LeafNode, now: float) -> None:
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
-    """A leaf's identity, whole; raises a subclass of `IdentityError` or `ParseError`."""
+    """Check a leaf's identity, whole; raise a subclass of `IdentityError` or `ParseError`."""
     leaf = read_leaf(identity, signature_key)
     leaf.credential.verify(now)
     return leaf
 
 
 def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
-    """A leaf's identity against its own key; what the credential itself claims is left for its `verify`."""
+    """Read a leaf's identity and check it against its own key; its `verify` checks what the credential claims."""
     leaf = LeafIdentity.from_bytes(identity)
     leaf.check_place(signature_key)
     return leaf
@@ -171,7 +171,7 @@ class SetUpload(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self) -> None:
-        """Raises `SignatureRejected`."""
+        """Verify the signature; raise `SignatureRejected`."""
         verify(
             self.upload_public_key,
             "SetUploadTBS",
@@ -223,7 +223,7 @@ class ShelfOrder(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self) -> None:
-        """Raises `SignatureRejected`."""
+        """Verify the signature; raise `SignatureRejected`."""
         content = self.content.to_bytes()
         verify(self.upload_public_key, "ShelfOrderTBS", content, self.signature, by="order to a shelf")
 
@@ -324,7 +324,7 @@ def seal_answer(answer: KeyMaterialAnswer, key: SealingPublicKey) -> SealedBox:
 
 
 def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
-    """The set that was claimed; raises `NoKeyPackages` or `SealedBoxRejected`."""
+    """Open the set that was claimed; raise `NoKeyPackages` or `SealedBoxRejected`."""
     answer = KeyMaterialAnswer.from_bytes(unpad(key.open(_RESPONSE, b"", box)))
     if answer.status is not ClaimStatus.TAKEN or answer.key_packages is None:
         raise NoKeyPackages("nothing to claim: no such connection, or its KeyPackages are used up")
@@ -332,15 +332,15 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
 
 
 def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
-    """The user pseudonym that a checked set has."""
+    """Return the user pseudonym that a checked set has."""
     return identity_of(packages[0]).credential.user_pseudonym
 
 
 def client_of(package: OpenKeyPackage) -> MimiUri:
-    """The client pseudonym that a checked KeyPackage has."""
+    """Return the client pseudonym that a checked KeyPackage has."""
     return identity_of(package).credential.client_pseudonym
 
 
 def identity_of(package: OpenKeyPackage) -> LeafIdentity:
-    """The identity that the leaf of a checked KeyPackage has."""
+    """Return the identity that the leaf of a checked KeyPackage has."""
     return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)

@@ -24,11 +24,6 @@ PAGES = [
 # Pages that the others link to and that are written next; each goes from here when it comes.
 TO_COME = {
     "docs/migrations.md",
-    "docs/specs/ohttp.md",
-    "docs/specs/treewrap.md",
-    "docs/adr/0002-own-http-front.md",
-    "docs/adr/0003-own-hkdf.md",
-    "docs/adr/0004-hpke.md",
 }
 _BLOCK = re.compile(r"^(?:<!-- (run|parsed): ([^>]*) -->\n)?```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -181,7 +181,8 @@ def test_every_decision_is_in_the_index_and_has_its_sections() -> None:
     )
     for path in pages:
         text = path.read_text()
-        assert text.startswith(f"# {path.name[:4]}: "), path
+        number, _, title = text.partition("\n")[0].removeprefix("# ").partition(": ")
+        assert f"| [{number}]({path.name}) | {title} |" in index
         assert re.search(r"^Status: (accepted|replaced by \[\d{4}\])", text, re.MULTILINE), path
         for heading in ("## Context", "## Decision", "## Consequences"):
             assert f"\n{heading}\n" in text, (path, heading)

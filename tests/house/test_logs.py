@@ -10,6 +10,9 @@ from tests.house.code import modules
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 MAY_BE_LOGGED = {
     "domain",
+    "role",
+    "found.number",
+    "latest(role).number",
     "reason",
     "endpoint.template",
     "error.code",

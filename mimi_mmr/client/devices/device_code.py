@@ -38,7 +38,7 @@ class DeviceCode:
     __slots__ = ("_bits",)
 
     def __init__(self, bits: bytes) -> None:
-        """Of 16 bytes."""
+        """Make a code of its 16 bytes."""
         if len(bits) != CODE_SIZE:
             raise InvalidUri(f"a device code has {CODE_SIZE} bytes, got {len(bits)}")
         self._bits = bits

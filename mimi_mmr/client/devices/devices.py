@@ -30,7 +30,7 @@ class Devices:
         package_requests: PackageRequests,
         missing: MissingDevices,
     ) -> None:
-        """Of these parts, which are internal."""
+        """Hold the parts, which are internal."""
         self.shared = shared
         self.known = known
         self.devices_room = devices_room

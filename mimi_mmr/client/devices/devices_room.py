@@ -24,7 +24,7 @@ _ROW = b"devices"
 
 
 class DevicesRoom:
-    """Says which room it is, and speaks there. `before_telling` are listeners that the wiring sets."""
+    """Which room it is, and what this device says there. `before_telling` are listeners that the wiring sets."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class DevicesRoom:
         creating: Creating,
         sending: Sending,
     ) -> None:
-        """As the vault has it."""
+        """Read from the vault which room it is."""
         self._context = context
         self._known = known
         self._memberships = memberships

@@ -27,7 +27,7 @@ WAIT_SECONDS = 5.0
 
 
 class Entering:
-    """Enters a user's account."""
+    """The new device's side of its way into a user's account."""
 
     def __init__(
         self,
@@ -41,7 +41,6 @@ class Entering:
         devices_room: DevicesRoom,
         invitations: Invitations,
     ) -> None:
-        """As a device that is not in yet."""
         self._context = context
         self._account = account
         self._queues = queues

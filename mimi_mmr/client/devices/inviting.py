@@ -56,7 +56,7 @@ class DeviceInvitation:
     """A code that was shown, for one further device. `device` is its name, once it came and is in."""
 
     def __init__(self, code: DeviceCode, saved: SavedInvitation) -> None:
-        """As it was shown, or as the vault has it."""
+        """Make an invitation as it was shown, or as the vault has it."""
         self.secret = code
         self.expiry = saved.expiry
         self.acknowledged = saved.acknowledged
@@ -74,7 +74,7 @@ class DeviceInvitation:
 
 
 class DeviceInvitations:
-    """Invites further devices, and lets them in."""
+    """The codes that are shown for further devices, and the existing device's side of their way in."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class DeviceInvitations:
         sharing: Sharing,
         commits: Commits,
     ) -> None:
-        """As a device that is in, with the codes that the vault has."""
+        """Read the codes that the vault has."""
         self._context = context
         self._account = account
         self._queues = queues

@@ -17,7 +17,6 @@ class KnownDevices:
     """This user's devices by name."""
 
     def __init__(self, context: Context, account: Account, shared: SharedState) -> None:
-        """As this device knows them."""
         self._context = context
         self._account = account
         self._shared = shared

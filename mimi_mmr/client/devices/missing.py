@@ -25,7 +25,7 @@ LATER = "devices, to be tried again"
 
 
 class MissingDevices:
-    """Looks after the user's other devices in rooms."""
+    """Care for the user's other devices in rooms."""
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class MissingDevices:
         reading: Reading,
         commits: Commits,
     ) -> None:
-        """As one of the devices."""
         self._context = context
         self._known = known
         self._devices_room = devices_room

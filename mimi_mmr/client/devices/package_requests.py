@@ -50,7 +50,7 @@ class WantedPackage(Struct):
 
 @dataclass(frozen=True, slots=True)
 class PackagesWanted(Struct):
-    """From one device to some others, by name."""
+    """A device's question for KeyPackages to some others, by name."""
 
     number: Annotated[bytes, Fixed(16)]
     devices: Annotated[tuple[str, ...], Vector(Text(128), count=32)]
@@ -75,7 +75,7 @@ class Question:
 
 
 class PackageRequests:
-    """Asks the other devices for KeyPackages, and makes what they ask for.
+    """Questions for KeyPackages to the other devices, and answers to theirs.
 
     It is the `OtherDevices` that KeyPackages and rooms need.
     """
@@ -89,7 +89,7 @@ class PackageRequests:
         outstanding: OutstandingKeyPackages,
         reading: Reading,
     ) -> None:
-        """As one of the devices, with what the vault says the others want."""
+        """Read from the vault what the other devices want."""
         self._context = context
         self._known = known
         self._devices_room = devices_room

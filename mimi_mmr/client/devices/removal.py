@@ -32,7 +32,7 @@ LATER = "devices, to be tried again"
 
 
 class DeviceRemoval:
-    """Shuts devices out."""
+    """The removal of devices: what is still to be done of it, and who does it."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class DeviceRemoval:
         commits: Commits,
         sending: Sending,
     ) -> None:
-        """As one of the user's devices, with what the vault says is still to be done."""
+        """Read from the vault what is still to be done."""
         self._context = context
         self._account = account
         self._shared = shared

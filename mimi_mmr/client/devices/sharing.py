@@ -30,7 +30,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Sharing:
-    """Tells the other devices what is new, and takes what they say.
+    """News for the other devices, and from them.
 
     `device_removed` are listeners for devices that another one removes, by name; see the wiring.
     """
@@ -44,7 +44,6 @@ class Sharing:
         packages: ConnectionPackages,
         memberships: Memberships,
     ) -> None:
-        """As one of the devices."""
         self._context = context
         self._shared = shared
         self._devices_room = devices_room

@@ -26,10 +26,9 @@ MINUTE = 60
 
 
 class Claims:
-    """Claims KeyPackage sets of contacts."""
+    """Claims of contacts' KeyPackage sets."""
 
     def __init__(self, context: Context, contacts: ContactBook) -> None:
-        """Of these contacts."""
         self._context = context
         self._contacts = contacts
 

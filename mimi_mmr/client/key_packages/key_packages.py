@@ -11,12 +11,12 @@ from mimi_mmr.protocol.key_packages import OpenKeyPackage
 
 
 class KeyPackages:
-    """Put on shelves for contacts, and taken from theirs. `outstanding` are those that somebody else can get."""
+    """KeyPackages, put on shelves for contacts and taken from theirs; `outstanding` are those that are out."""
 
     def __init__(
         self, maker: KeyPackageMaker, outstanding: OutstandingKeyPackages, shelves: Shelves, claims: Claims
     ) -> None:
-        """Of these parts; others than `outstanding` are internal."""
+        """Hold the parts; others than `outstanding` are internal."""
         self.maker = maker
         self.outstanding = outstanding
         self.shelves = shelves

@@ -21,7 +21,7 @@ MADE_AHEAD = 4
 
 
 class KeyPackageMaker:
-    """Makes KeyPackages, some of them ahead.
+    """The maker of this client's KeyPackages, of some of them ahead.
 
     A KeyPackage says in which second it was made, and that must not tell one person's from another's: they are
     made at multiples of `slot` seconds, together with everybody else's, and those that took longer than that

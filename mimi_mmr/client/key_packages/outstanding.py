@@ -52,7 +52,7 @@ class OutstandingKeyPackages:
     """All KeyPackages that are out, as the vault has them, in the order in which they were given away."""
 
     def __init__(self, context: Context, queues: ReadQueues) -> None:
-        """With what the vault holds; the private keys of these were in the process that made them."""
+        """Read what the vault has. The private keys of these were in the process that made them, and are lost."""
         self._context = context
         self._queues = queues
         self._rows = context.vault.table("key packages")

@@ -40,12 +40,12 @@ class Shelf:
     """A contact's shelf as it is now: while sets for it are being made, its key may change."""
 
     def __init__(self, contact: Contact) -> None:
-        """Of this contact."""
+        """Note the id and keys of a contact's shelf."""
         self.id, self.key, self.upload_key = contact.shelf, contact.own_key, contact.upload_key
 
 
 class Shelves:
-    """Puts KeyPackage sets on the contacts' shelves, and replaces those that are used or about to expire."""
+    """The contacts' shelves: sets are put there, and replaced when they are used or about to expire."""
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class Shelves:
         errands: Errands,
         other_devices: OtherDevices,
     ) -> None:
-        """At this user's provider."""
         self._context = context
         self._contacts = contacts
         self._maker = maker

@@ -16,7 +16,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Blocking:
-    """Ends connections."""
+    """The end of connections."""
 
     def __init__(
         self,
@@ -29,7 +29,6 @@ class Blocking:
         memberships: Memberships,
         errands: Errands,
     ) -> None:
-        """Of this user."""
         self._context = context
         self._contacts = contacts
         self._outgoing = outgoing

@@ -24,7 +24,7 @@ DEVICE_KEY_SIZE = 32
 
 
 class ConnectionKeys:
-    """Sends this side's connection keys, takes those of contacts, and replaces them."""
+    """The connection keys of both sides: sent, taken, replaced."""
 
     def __init__(
         self,
@@ -36,7 +36,6 @@ class ConnectionKeys:
         shelves: Shelves,
         errands: Errands,
     ) -> None:
-        """In the rooms with contacts."""
         self._context = context
         self._contacts = contacts
         self._memberships = memberships

@@ -29,7 +29,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
     """The packages of all of this user's devices by hash, with the keys that open what is sealed to them."""
 
     def __init__(self, context: Context, account: Account, shared: SharedState) -> None:
-        """With what the user's devices know."""
+        """Read what the user's devices know."""
         self._context = context
         self._account = account
         self._shared = shared

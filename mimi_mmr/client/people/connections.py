@@ -41,7 +41,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Connections:
-    """Completes this user's requests, and accepts those of others."""
+    """The way from a request to a contact, on the side that asked and on the side that was asked."""
 
     def __init__(
         self,
@@ -61,7 +61,6 @@ class Connections:
         creating: Creating,
         commits: Commits,
     ) -> None:
-        """Of this user."""
         self._context = context
         self._account = account
         self._contacts = contacts

@@ -16,7 +16,7 @@ class ContactBook(Mapping[MimiUri, Contact]):
     """Contacts by user. A contact stays the same object as long as the client lives."""
 
     def __init__(self, shared: SharedState) -> None:
-        """With what the user's devices know."""
+        """Read what the user's devices know."""
         self._shared = shared
         self._contacts: dict[MimiUri, Contact] = {}
         self._read()

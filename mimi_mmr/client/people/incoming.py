@@ -24,7 +24,7 @@ class UnknownPackage(ConnectionRefused):
 
 
 class IncomingRequests:
-    """Reads the requests, and has those deleted that are dealt with."""
+    """The requests that wait at the provider."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class IncomingRequests:
         contacts: ContactBook,
         has_other_devices: Callable[[], bool],
     ) -> None:
-        """To this user. `has_other_devices` says whether another device may have published a package just now."""
+        """Read what the vault has. `has_other_devices`: whether another device may have published a package."""
         self._context = context
         self._account = account
         self._shared = shared

@@ -33,7 +33,7 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
     """The requests that are out, by whom they are to."""
 
     def __init__(self, context: Context, account: Account, contacts: ContactBook, queues: Queues) -> None:
-        """With what the vault holds."""
+        """Read what the vault has."""
         self._context = context
         self._account = account
         self._contacts = contacts

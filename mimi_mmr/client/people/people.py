@@ -20,7 +20,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class People:
-    """`contacts` are those that this user is connected to, `outgoing` those it has asked, both by user.
+    """People. `contacts` are those that this user is connected to, `outgoing` those it has asked, both by user.
 
     `connection_packages` is what strangers find in the directory.
     """
@@ -37,7 +37,7 @@ class People:
         blocking: Blocking,
         reconnecting: Reconnecting,
     ) -> None:
-        """Of these parts; others than the three named above are internal."""
+        """Hold the parts; others than the three named above are internal."""
         self.contacts = contacts
         self.connection_packages = connection_packages
         self.outgoing = outgoing

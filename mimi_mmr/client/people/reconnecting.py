@@ -20,7 +20,7 @@ from mimi_mmr.protocol.room.events import FanoutMessage
 
 
 class Reconnecting:
-    """Does by itself what connections want done."""
+    """What connections want done without a user asking for it."""
 
     def __init__(
         self,
@@ -36,7 +36,6 @@ class Reconnecting:
         outstanding: OutstandingKeyPackages,
         lost_keys: LostKeys,
     ) -> None:
-        """Of this user."""
         self._context = context
         self._contacts = contacts
         self._outgoing = outgoing

@@ -18,10 +18,9 @@ BATCH = 100
 
 
 class Adding:
-    """Adds contacts."""
+    """The adding of contacts."""
 
     def __init__(self, context: Context, claims: Claims, commits: Commits, roster: Roster) -> None:
-        """As this client."""
         self._context = context
         self._claims = claims
         self._commits = commits

@@ -40,7 +40,7 @@ class SavedAddAgain(Struct):
 
 
 class AddingAgain:
-    """Adds contacts again who ask for it."""
+    """The adding of contacts who were there, lost their keys, and ask for it."""
 
     def __init__(
         self,
@@ -51,7 +51,6 @@ class AddingAgain:
         commits: Commits,
         adding: Adding,
     ) -> None:
-        """To this client's rooms."""
         self._context = context
         self._contacts = contacts
         self._memberships = memberships

@@ -14,10 +14,9 @@ from mimi_mmr.protocol.endpoints import PUT_ASSET
 
 
 class Assets:
-    """Puts and fetches files."""
+    """The files in this client's rooms."""
 
     def __init__(self, context: Context, sending: Sending) -> None:
-        """For this client's rooms."""
         self._context = context
         self._sending = sending
 

@@ -21,7 +21,6 @@ class Commits:
     def __init__(
         self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: Repair
     ) -> None:
-        """Of these rooms."""
         self._memberships = memberships
         self._delivery = delivery
         self._reading = reading

@@ -21,7 +21,7 @@ from treewrap import DEFAULT_ARITY
 
 
 class Creating:
-    """Makes rooms."""
+    """The making of rooms."""
 
     def __init__(
         self,
@@ -31,7 +31,6 @@ class Creating:
         maker: KeyPackageMaker,
         commits: Commits,
     ) -> None:
-        """As this client."""
         self._context = context
         self._memberships = memberships
         self._read_queues = read_queues

@@ -25,10 +25,9 @@ RETRY_SECONDS = 0.5
 
 
 class CommitDelivery:
-    """Gets the hub's answer to a commit, and takes the room into the next epoch or leaves it where it was."""
+    """The way of a commit to its hub, and what its answer does: the next epoch, or the room as it was."""
 
     def __init__(self, context: Context, memberships: Memberships) -> None:
-        """Of these rooms."""
         self._context = context
         self._memberships = memberships
 

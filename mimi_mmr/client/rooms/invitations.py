@@ -31,7 +31,7 @@ LONGEST_PAUSE = 3600.0
 
 
 class Invitations:
-    """Looks for Welcomes, and has the rooms joined that they are for.
+    """The Welcomes that come for this client's KeyPackages.
 
     Listeners, which the wiring sets: `before_looking` run before each look; `arrived` for each room that was
     joined, when it is stored; `keys_lost` for a Welcome whose private keys were in a process that has ended, one
@@ -47,7 +47,6 @@ class Invitations:
         joining: Joining,
         reading: Reading,
     ) -> None:
-        """For the KeyPackages that are out."""
         self._context = context
         self._queues = queues
         self._read_queues = read_queues

@@ -38,7 +38,7 @@ WAIT_SECONDS = 5.0
 
 
 class JoinLinks:
-    """This client on both sides of a join link."""
+    """Join links, from both sides: a member's, and that of somebody who wants to join."""
 
     def __init__(
         self,
@@ -51,7 +51,6 @@ class JoinLinks:
         commits: Commits,
         invitations: Invitations,
     ) -> None:
-        """In its rooms."""
         self._context = context
         self._memberships = memberships
         self._maker = maker

@@ -30,7 +30,7 @@ class Invitation:
 
 
 class Joining:
-    """Joins rooms.
+    """The joining of rooms.
 
     Listeners, which the wiring sets: `place_checks` refuse a room that a KeyPackage is not good for, by raising;
     `placed` write what goes into the vault together with the new place, inside its transaction.
@@ -45,7 +45,6 @@ class Joining:
         reading: Reading,
         repair: Repair,
     ) -> None:
-        """As this client."""
         self._context = context
         self._memberships = memberships
         self._read_queues = read_queues

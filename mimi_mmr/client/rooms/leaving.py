@@ -20,7 +20,6 @@ class Leaving:
     """Departures, one's own and other members'."""
 
     def __init__(self, memberships: Memberships, commits: Commits, sending: Sending) -> None:
-        """In this client's rooms."""
         self._memberships = memberships
         self._commits = commits
         self._sending = sending

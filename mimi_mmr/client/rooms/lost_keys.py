@@ -30,7 +30,7 @@ MOST_STRAYS = 16  # further rooms that a last resort was used for, of which this
 
 @dataclass(frozen=True, slots=True)
 class AddAgain(Struct):
-    """To the contact who added us to a room with a KeyPackage whose keys are lost: take that leaf out, claim anew.
+    """A wish to the contact who added us with a KeyPackage whose keys are lost: take that leaf out, claim anew.
 
     The departure of the dead leaf lets whoever commits remove it; its signature key was not lost.
     """
@@ -46,7 +46,7 @@ class AddAgain(Struct):
 
 
 class LostKeys:
-    """Asks to be added again."""
+    """What this client does about KeyPackages whose keys it lost: it asks to be added again."""
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class LostKeys:
         contacts: ContactBook,
         sending: Sending,
     ) -> None:
-        """As this client."""
         self._context = context
         self._memberships = memberships
         self._outstanding = outstanding

@@ -152,7 +152,6 @@ class Membership:
     __slots__ = ("lock", "place")
 
     def __init__(self, place: Place) -> None:
-        """Hold this place."""
         self.place = place
         self.lock = asyncio.Lock()
 

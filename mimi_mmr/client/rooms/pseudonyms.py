@@ -24,7 +24,7 @@ CREDENTIAL_RENEWAL = (
 
 
 class Pseudonyms:
-    """Changes the pseudonyms under which this user is in rooms."""
+    """The pseudonyms under which this user is in rooms, and their change."""
 
     def __init__(
         self,
@@ -37,7 +37,6 @@ class Pseudonyms:
         leaving: Leaving,
         invitations: Invitations,
     ) -> None:
-        """Of this client."""
         self._context = context
         self._memberships = memberships
         self._maker = maker

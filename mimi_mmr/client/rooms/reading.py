@@ -31,7 +31,7 @@ Handler = Callable[[Membership, Whois, Content], None]
 
 
 class Reading:
-    """Reads the queues of this client's rooms.
+    """The reading of the queues of this client's rooms.
 
     What it can't deal with itself goes to listeners, which the wiring sets: `handlers` for messages from client to
     client, by their kind; `join_request` for requests to join by a link; `stray` for events of rooms that this
@@ -49,7 +49,6 @@ class Reading:
         repair: Repair,
         roster: Roster,
     ) -> None:
-        """Of these rooms."""
         self._context = context
         self._memberships = memberships
         self._queues = queues

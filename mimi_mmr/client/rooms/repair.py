@@ -15,10 +15,9 @@ CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is n
 
 
 class Repair:
-    """Asks hubs for what puts a room right."""
+    """Requests to hubs that put a room right."""
 
     def __init__(self, context: Context, memberships: Memberships) -> None:
-        """Of these rooms."""
         self._context = context
         self._memberships = memberships
 

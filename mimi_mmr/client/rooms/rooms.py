@@ -57,7 +57,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         lost_keys: LostKeys,
         adding_again: AddingAgain,
     ) -> None:
-        """Of these parts, which are internal but for `links` and `assets`."""
+        """Hold the parts, which are internal but for `links` and `assets`."""
         self.memberships = memberships
         self.roster = roster
         self.delivery = delivery

@@ -21,13 +21,12 @@ def identity_of(device: VerifiedDevice) -> tuple[MimiUri, bytes]:
 
 
 class Roster:
-    """Says who is who.
+    """Who is who in rooms.
 
     A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
     """
 
     def __init__(self, context: Context, account: Account, contacts: ContactBook) -> None:
-        """As this user's contacts are known."""
         self._context = context
         self._account = account
         self._contacts = contacts

@@ -15,10 +15,9 @@ WAIT_SECONDS = 5.0
 
 
 class Sending:
-    """Sends in this client's rooms."""
+    """The sending of messages in this client's rooms."""
 
     def __init__(self, context: Context, delivery: CommitDelivery, reading: Reading) -> None:
-        """After what is on its way, and following what came first."""
         self._context = context
         self._delivery = delivery
         self._reading = reading

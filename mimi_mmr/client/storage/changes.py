@@ -19,7 +19,7 @@ class Changes:
     """
 
     def __init__(self, vault: Vault) -> None:
-        """Of this vault; `remember` is filled by the wiring, in the order in which the parts are put back."""
+        """Start with no part; the wiring fills `remember`, in the order in which the parts are put back."""
         self._vault = vault
         self.remember: list[Callable[[], Undo]] = []
 

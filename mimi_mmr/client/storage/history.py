@@ -87,7 +87,7 @@ class History:
     """A room's messages. Those of others that were not read yet are what is counted, iterated and popped."""
 
     def __init__(self, vault: Vault, room: MimiUri) -> None:
-        """What the vault holds of this room."""
+        """Read what the vault has of this room."""
         self._vault = vault
         self._rows = vault.table(f"messages {room}")
         self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
@@ -163,7 +163,7 @@ class Notices:
     """The newest notices, oldest first, kept in the vault until they are taken."""
 
     def __init__(self, vault: Vault) -> None:
-        """What the vault holds."""
+        """Read what the vault has."""
         self._rows = vault.table("notices")
         self._next = max((int.from_bytes(key, "big") for key in self._rows), default=0) + 1
 

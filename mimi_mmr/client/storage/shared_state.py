@@ -163,7 +163,7 @@ class SharedState:
     """The entries, kept in the vault, and which of them the other devices have not heard of yet."""
 
     def __init__(self, vault: Vault, device: str) -> None:
-        """As `device` of the user, with what the vault holds. `unreadable` says what of it is passed over."""
+        """Read what the vault has, as `device` of the user. `unreadable` says what of it is passed over."""
         self._device = device
         self._vault = vault
         self._rows = vault.table("shared")

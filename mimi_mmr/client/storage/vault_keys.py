@@ -31,7 +31,7 @@ class Derivation:
     version: int = field(default_factory=latest)
 
     def to_bytes(self) -> bytes:
-        """As it stands in the file."""
+        """Return it as it stands in the file."""
         return struct.pack(">BIII16s", self.version, self.memory, self.iterations, self.lanes, self.salt)
 
     @classmethod
@@ -48,7 +48,7 @@ class Derivation:
         return cls(memory, iterations, lanes, salt, version)
 
     def key(self, passphrase: str) -> bytes:
-        """The key of a passphrase, in whichever Unicode form a terminal sent it."""
+        """Derive the key of a passphrase, in whichever Unicode form a terminal sent it."""
         kdf = Argon2id(
             salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
         )
@@ -59,12 +59,12 @@ class DataKey(Secret):
     """What rows are named, sealed and counted with."""
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
-        """As it stands in the file, bound to the derivation beside it."""
+        """Return it as it stands in the file, bound to the derivation beside it."""
         return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
     def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
-        """The key; raises `StateError` when the passphrase does not open it."""
+        """Open the key; raise `StateError` when the passphrase does not."""
         try:
             return cls(RandomNonceCipher(kdf.key(passphrase)).open(sealed, kdf.to_bytes()))
         except (InvalidTag, ValueError):
@@ -90,5 +90,5 @@ class Keys:
         return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """The content; raises `InvalidTag`."""
+        """Return the content; raise `InvalidTag`."""
         return self._rows.open(sealed, bound)

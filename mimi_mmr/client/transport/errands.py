@@ -10,7 +10,7 @@ from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed
 
 
 class Errand(enum.IntEnum):
-    """What kinds there are."""
+    """The kinds of errands."""
 
     DELETE_QUEUE = 1
     CLOSE_SHELF = 2
@@ -20,7 +20,7 @@ class Errands:
     """The errands that are due, in the vault. Each kind has one handler, which gets the errand's key and row."""
 
     def __init__(self, context: Context) -> None:
-        """With what the vault holds."""
+        """Read what the vault has."""
         self._context = context
         self._rows = context.vault.table("errands")
         self.handlers: dict[Errand, Callable[[bytes, bytes], Awaitable[None]]] = {}

@@ -36,7 +36,7 @@ class Follower:
     def __init__(
         self, path: PrivatePath, token: AccessToken, acknowledged: int = 0, *, spread: float = SPREAD
     ) -> None:
-        """The queue that `token` reads, after the message of this number; nothing is opened yet.
+        """Follow the queue that `token` reads, after the message of this number; nothing is opened yet.
 
         A broken socket is replaced at a random moment within `spread` seconds: those that broke together, with
         their relay, do not come back together.

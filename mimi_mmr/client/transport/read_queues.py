@@ -24,7 +24,7 @@ class ReadQueue:
     __slots__ = ("position", "token")
 
     def __init__(self, token: AccessToken, position: Position | None = None) -> None:
-        """A queue that nothing was read of, unless `position` says otherwise."""
+        """Start at the beginning of the queue, unless `position` says otherwise."""
         self.token = token
         self.position = position or Position()
 
@@ -46,7 +46,7 @@ class ReadQueues:
     """The queues of this client's leaves, as the vault has them."""
 
     def __init__(self, context: Context, errands: Errands) -> None:
-        """With what the vault holds."""
+        """Read what the vault has."""
         self._changes = context.changes
         self._errands = errands
         self._rows = context.vault.table("inboxes")

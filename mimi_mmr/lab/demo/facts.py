@@ -19,7 +19,7 @@ from mimi_mmr.uris import MimiUri
 
 
 def facts_of(person: Person) -> Iterator[Fact]:
-    """Everything about one person that somebody must not learn."""
+    """Yield everything about one person that somebody must not learn."""
     client = person.client
     credential = client.account.me.credential
 
@@ -45,7 +45,7 @@ def facts_of(person: Person) -> Iterator[Fact]:
 
 
 def all_views(world: World) -> list[View]:
-    """Every party's view in every role, from its database, log and frames."""
+    """Return every party's view in every role, from its database, log and frames."""
     views = []
     for party in world.providers.values():
         found = provider_views(
@@ -64,7 +64,7 @@ def _asset_provider() -> str:
 
 
 def traces(world: World, people: Sequence[Person]) -> list[Trace]:
-    """Each person's leaves as the hubs hold them, and their account as their provider holds it.
+    """Return each person's leaves as the hubs hold them, and their account as their provider holds it.
 
     Provider domains are masked: everybody may learn at which provider a pseudonym is.
     """
@@ -95,7 +95,7 @@ def _leaf_traces(party: Party, owners: Mapping[MimiUri, str]) -> Iterator[Trace]
 
 
 def _timeless(row: bytes, leaf: LeafNode) -> bytes:
-    """A creator's first leaf without its lifetime: when a room was made is known to its hub, and not hidden."""
+    """Drop the lifetime from a creator's first leaf: its hub knows when a room was made, and that is not hidden."""
     start, end = leaf.lifetime or (0, 0)
     lifetime = start.to_bytes(8, "big") + end.to_bytes(8, "big")
     return row.replace(lifetime, bytes(len(lifetime)))

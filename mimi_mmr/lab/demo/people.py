@@ -44,7 +44,7 @@ def person(
     number: int,
     engine: MlsEngine | None = None,
 ) -> Person:
-    """A person whose client connects from a loopback address of its own."""
+    """Make a person whose client connects from a loopback address of its own."""
     address = loopback(network, number)
     client = Client(
         user,
@@ -87,7 +87,7 @@ async def until_keyed(client: Client, contact: Contact) -> None:
 
 
 async def invited(person: Person) -> Membership:
-    """The room that somebody has added this person to."""
+    """Wait for the room that somebody has added this person to."""
     found: list[Membership] = []
 
     async def look() -> None:

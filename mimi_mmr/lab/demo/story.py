@@ -45,7 +45,7 @@ class Story:
     # --- people --------------------------------------------------------------------------------------
 
     def introduce(self) -> None:
-        """The four: names and devices carry a mark of this run, so that a sighting is no coincidence."""
+        """Make the four people; names and devices carry a mark of this run: a sighting is no coincidence."""
         mark = f"{self.rng.getrandbits(32):08x}"
         homes = {"Alice": "a.example", "Bob": "b.example", "Cathy": "c.example", "Dave": "a.example"}
         for number, (name, domain) in enumerate(homes.items(), start=1):
@@ -113,7 +113,7 @@ class Story:
         self.announce(f"{who} sees {len(known)} pseudonyms and behind them " + ", ".join(sorted(expected)))
 
     async def talk(self, sender: str, sent_from: Membership, listeners: dict[str, Membership]) -> None:
-        """One says something, the others read it."""
+        """Have one say something, and the others read it."""
         text = f"the password of the day is {self.rng.getrandbits(96):024x}"
         self._plant(Kind.CONTENT, sender, text.encode())
         with self.costs.of("send a message"):
@@ -170,7 +170,7 @@ class Story:
     # --- fillers -------------------------------------------------------------------------------------
 
     async def fill(self, room: Membership, members: int) -> None:
-        """More members: each registers, connects to Alice and joins for real."""
+        """Add more members: each registers, connects to Alice and joins for real."""
         mark = f"{self.rng.getrandbits(48):012x}"
         for domain, network in FILLER_NETWORKS.items():
             self.planted.append(Fact(Kind.NAME, "a member", domain, f"filler-{mark}-{domain[0]}".encode()))
@@ -201,7 +201,7 @@ class Story:
             await together(invited, batch)
 
     async def _befriend_all(self, batch: list[Person]) -> list[Contact]:
-        """Everybody of the batch connects to Alice, step by step; gives Alice's contacts."""
+        """Connect everybody of the batch to Alice, step by step; return Alice's contacts."""
         alice = self.people["Alice"].client
         await alice.people.connection_packages.publish(len(batch))
         asked: list[tuple[Person, OutgoingRequest]] = []
@@ -234,7 +234,7 @@ class Story:
     # --- after ---------------------------------------------------------------------------------------
 
     async def bobs_attempt(self, room: Membership, at_dave: Membership) -> Attempt:
-        """Everything Bob kept, against every epoch of the hub's public tree and Dave's identity link."""
+        """Try everything Bob kept on every epoch of the hub's public tree and on Dave's identity link."""
         async with self._hub_states(room) as states:
             return attack(self.hoard.kept, states, at_dave.leaf.identity.credential)
 
@@ -253,7 +253,7 @@ class Story:
 
 
 async def tell(story: Story, members: int) -> Attempt:
-    """The whole story, in order; raises `MmrError` if anything goes otherwise."""
+    """Play the whole story, in order; raise `MmrError` if anything goes otherwise."""
     story.introduce()
     await story.register()
     await story.befriend()
