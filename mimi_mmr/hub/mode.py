@@ -216,10 +216,10 @@ class HubMode:
         return signed
 
     def _next_sealed_state(self, state: HubRoom, request: UpdateRequest, change: TreeChange) -> bytes | None:
-        if change.removed and state.sealed_state is not None and request.sealed_state is None:
+        if change.removed and state.sealed_state is not None and request.room_state is None:
             raise TreeMismatch("a commit that removes comes with the members-only state sealed anew")
-        sealed = state.sealed_state if request.sealed_state is None else request.sealed_state
-        if digest(sealed) != request.auth.content.sealed_state_hash:
+        sealed = state.sealed_state if request.room_state is None else request.room_state
+        if digest(sealed) != request.auth.content.room_state_hash:
             raise NotAllowed("the commit was signed over another members-only state than the room's")
         return sealed
 
@@ -333,7 +333,7 @@ class HubMode:
             request.member_update,
             request.policy,
             request.departures,
-            request.sealed_state,
+            request.room_state,
         )
         others = (member for leaf, member in state.members.items() if leaf != sender)
         yield from outgoing(others, EventKind.COMMIT, event.to_bytes())

@@ -42,7 +42,7 @@ class PendingCommit:
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
         self._local.drop_reports_of_gone()
-        self._members_only.take(self.request.sealed_state)
+        self._members_only.take(self.request.room_state)
 
     def reject(self) -> None:
         """Leave the room as it was."""

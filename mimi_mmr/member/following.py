@@ -60,7 +60,7 @@ class Follower:
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
         local.hub_tree_hash = auth.tree_hash
-        state_problem = self._members_only.follow(event.sealed_state, secret, removes=bool(applied.removed))
+        state_problem = self._members_only.follow(event.room_state, secret, removes=bool(applied.removed))
         problems += [f"leaf {applied.sender}: {state_problem}"] if state_problem else []
         problems += self._check_rights(event.departures, applied, before)
         if applied.sender != auth.sender:
@@ -93,8 +93,8 @@ class Follower:
     # --- before the commit is processed ----------------------------------------------------------------------
 
     def _check_state(self, event: CommitEvent) -> None:
-        sealed = self._members_only.sealed if event.sealed_state is None else event.sealed_state
-        if digest(sealed) != event.auth.content.sealed_state_hash:
+        sealed = self._members_only.sealed if event.room_state is None else event.room_state
+        if digest(sealed) != event.auth.content.room_state_hash:
             raise Desynchronised(
                 "the committer signed another members-only state than the one that the hub sent"
             )

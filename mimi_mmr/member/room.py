@@ -111,7 +111,7 @@ class Room:
         tree = open_tree(snapshot, group, auth.tree_hash)
         if snapshot.policy.policy.hash != auth.policy_hash:
             raise Desynchronised("the hub's policy is not the one that the committer signed")
-        if digest(snapshot.sealed_state) != auth.sealed_state_hash:
+        if digest(snapshot.room_state) != auth.room_state_hash:
             raise Desynchronised("the hub's members-only state is not the one that the committer signed")
         if policy_hash(tree) != snapshot.policy.policy.hash:
             raise Desynchronised("the policy in the Tree Wrap root is not the one that the hub serves")
@@ -119,7 +119,7 @@ class Room:
         room = cls(local)
         if own_change(local):
             local.reported[group.own_leaf] = "whoever added this client set a wrong identity link key"
-        if problem := room.members_only.take(snapshot.sealed_state):
+        if problem := room.members_only.take(snapshot.room_state):
             local.reported[auth.sender] = problem
         return room
 

@@ -337,8 +337,8 @@ class RoomBench:
             "tree_update_hash": digest(request.tree_update),
             "member_update_hash": digest(request.member_update),
             "departures_hash": departures_hash(request.departures),
-            "sealed_state_hash": digest(
-                self.state.sealed_state if request.sealed_state is None else request.sealed_state
+            "room_state_hash": digest(
+                self.state.sealed_state if request.room_state is None else request.room_state
             ),
         }
         content = replace(request.auth.content, **(parts | signed))

@@ -45,7 +45,7 @@ class CommitEvent(Struct):
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
-    sealed_state: Annotated[bytes | None, SEALED_STATE] = None
+    room_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def check_parts(self) -> None:
         """Check that the parts are those that were signed; raise `WrongSigner`."""

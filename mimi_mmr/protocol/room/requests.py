@@ -85,7 +85,7 @@ class CreateRoomRequest(Struct):
 class CommitAuthTBS(Struct):
     """What the committer's leaf signs, for the hub and for every follower: each part, the tree, the policy.
 
-    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `sealed_state_hash` are those after it.
+    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `room_state_hash` are those after it.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -98,7 +98,7 @@ class CommitAuthTBS(Struct):
     tree_hash: Annotated[bytes, Fixed(32)]
     policy_hash: Annotated[bytes, Fixed(32)]
     departures_hash: Annotated[bytes, Fixed(32)]
-    sealed_state_hash: Annotated[bytes, Fixed(32)]
+    room_state_hash: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ def sign_commit(content: CommitAuthTBS, key: SigningKey) -> CommitAuth:
 class UpdateRequest(Struct):
     """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members.
 
-    It carries the policy and the sealed members-only state where they change, and the departures of those who go.
+    It carries the policy and the sealed members-only state (`room_state`) where they change, and the departures of
+    those who go.
     """
 
     LIMIT: ClassVar[int] = 1 << 26
@@ -133,7 +134,7 @@ class UpdateRequest(Struct):
     member_update: Annotated[bytes | None, Maybe(Opaque(MAX_TREE))]
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
-    sealed_state: Annotated[bytes | None, SEALED_STATE] = None
+    room_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def verify(self, signature_key: bytes) -> None:
         """Check signature and parts; raise `WrongSigner`."""
@@ -307,4 +308,4 @@ class Snapshot(Struct):
     ratchet_tree: Annotated[bytes, Opaque(1 << 28)]
     public_tree: Annotated[bytes, Opaque(1 << 28)]
     policy: SignedPolicy
-    sealed_state: Annotated[bytes | None, SEALED_STATE] = None
+    room_state: Annotated[bytes | None, SEALED_STATE] = None

@@ -257,7 +257,7 @@ def test_a_removal_that_keeps_links_is_said_and_ends_them(bench: RoomBench) -> N
         tree_update=staged.update.to_bytes(),
         member_update=staged.member_update.to_bytes(),
         tree_hash=staged.tree_hash,
-        sealed_state=seal_state(alice.members_only.state, secret, bench.uri, bench.state.epoch + 1),
+        room_state=seal_state(alice.members_only.state, secret, bench.uri, bench.state.epoch + 1),
     )
     accepted = bench.accept(request)
     replace(pending, request=request, _tree=staged).accept()

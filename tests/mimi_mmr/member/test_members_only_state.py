@@ -137,12 +137,12 @@ def test_lengths_are_buckets_and_bounds(bench: RoomBench) -> None:
 
 def test_a_sealed_state_above_its_bound_does_not_parse(bench: RoomBench) -> None:
     pending = bench.stage("alice", state=MembersOnlyState(name="Tea"))
-    sealed = pending.request.sealed_state
+    sealed = pending.request.room_state
     assert sealed is not None
-    with pytest.raises(ValueError, match="sealed_state"):
-        replace(pending.request, sealed_state=bytes(MAX_SEALED_STATE + 1)).to_bytes()
+    with pytest.raises(ValueError, match="room_state"):
+        replace(pending.request, room_state=bytes(MAX_SEALED_STATE + 1)).to_bytes()
     encoded = pending.request.to_bytes()
-    assert UpdateRequest.from_bytes(encoded).sealed_state == sealed
+    assert UpdateRequest.from_bytes(encoded).room_state == sealed
 
 
 def test_a_state_opens_for_its_room_epoch_and_secret_only() -> None:
@@ -200,6 +200,6 @@ def test_nobody_is_shown_by_another(bench: RoomBench) -> None:
     hidden = RoomBench(world=WORLD, identities=Identities.NOBODY)
     hidden.commit("alice", add=["bob"])
     pending = hidden.stage("bob", reveal=True)
-    assert pending.request.auth.content.sealed_state_hash == digest(None)
+    assert pending.request.auth.content.room_state_hash == digest(None)
     hidden.settle("bob", pending)
     assert hidden.names("alice") == {0: None, 1: "bob"}

@@ -47,9 +47,9 @@ def test_a_hub_that_strips_or_swaps_the_state_is_refused(tea: RoomBench) -> None
     pending = tea.stage("alice", state=replace(TEA, topic="Thursdays"))
     event = event_of(tea.accept(pending.request))
     bob = tea.rooms["bob"]
-    for sealed_state in (None, old, forged, b"", (event.sealed_state or b"")[:-1]):
+    for sealed_state in (None, old, forged, b"", (event.room_state or b"")[:-1]):
         with pytest.raises(Desynchronised, match="another members-only state"):
-            bob.follow(replace(event, sealed_state=sealed_state), tea.now)
+            bob.follow(replace(event, room_state=sealed_state), tea.now)
         assert bob.members_only.state == TEA
     assert bob.follow(event, tea.now).problems == ()
     assert bob.members_only.state.topic == "Thursdays"
@@ -58,12 +58,12 @@ def test_a_hub_that_strips_or_swaps_the_state_is_refused(tea: RoomBench) -> None
 def test_a_hub_that_slips_a_state_into_a_commit_without_one_is_refused(tea: RoomBench) -> None:
     event = event_of(tea.accept(tea.stage("alice").request))
     with pytest.raises(Desynchronised, match="another members-only state"):
-        tea.rooms["bob"].follow(replace(event, sealed_state=other(tea)), tea.now)
+        tea.rooms["bob"].follow(replace(event, room_state=other(tea)), tea.now)
 
 
 def test_a_joiner_is_given_the_state_that_its_inviter_signed(tea: RoomBench) -> None:
     tea.commit("alice", state=replace(TEA, topic="Thursdays"))
-    forged, old = other(tea), tea.snapshots[-2].sealed_state
+    forged, old = other(tea), tea.snapshots[-2].room_state
     pending = tea.stage("alice", add=["dave"])
     accepted = tea.accept(pending.request)
     welcome = WelcomeEvent.from_bytes(
@@ -72,7 +72,7 @@ def test_a_joiner_is_given_the_state_that_its_inviter_signed(tea: RoomBench) -> 
     snapshot = tea.snapshots[-1]
     for sealed_state in (None, old, forged):
         with pytest.raises(Desynchronised, match="members-only state"):
-            tea.join("dave", welcome, replace(snapshot, sealed_state=sealed_state))
+            tea.join("dave", welcome, replace(snapshot, room_state=sealed_state))
     assert tea.join("dave", welcome, snapshot).members_only.state.topic == "Thursdays"
 
 
@@ -81,7 +81,7 @@ def test_a_joiner_is_given_the_state_that_its_inviter_signed(tea: RoomBench) -> 
 
 def test_the_hub_takes_no_removal_without_the_state_sealed_anew(tea: RoomBench) -> None:
     pending = tea.stage("alice", remove=["bob"])
-    stripped = tea.resign(pending.request, "alice", sealed_state=None)
+    stripped = tea.resign(pending.request, "alice", room_state=None)
     with tea.refused_by_hub(TreeMismatch, "sealed anew"):
         tea.hub_takes(stripped)
 
@@ -90,9 +90,9 @@ def test_the_hub_takes_no_state_but_the_signed_one(tea: RoomBench) -> None:
     request = tea.stage("alice", state=replace(TEA, topic="Thursdays")).request
     for sealed_state in (None, other(tea)):
         with tea.refused_by_hub(NotAllowed, "another members-only state"):
-            tea.hub_takes(replace(request, sealed_state=sealed_state))
+            tea.hub_takes(replace(request, room_state=sealed_state))
     with tea.refused_by_hub(WrongSigner):
-        content = replace(request.auth.content, sealed_state_hash=bytes(32))
+        content = replace(request.auth.content, room_state_hash=bytes(32))
         tea.hub_takes(replace(request, auth=replace(request.auth, content=content)))
 
 
@@ -107,7 +107,7 @@ def spread(bench: RoomBench, request: UpdateRequest, pending: PendingCommit) -> 
 def test_a_state_under_no_secret_of_the_room_is_noticed_and_sealed_anew_by_the_next(tea: RoomBench) -> None:
     pending = tea.stage("cathy", state=replace(TEA, topic="Thursdays"))
     useless = seal_state(TEA, StateSecret.generate(), tea.uri, tea.state.epoch + 1)
-    request = tea.resign(pending.request, "cathy", sealed_state=useless)
+    request = tea.resign(pending.request, "cathy", room_state=useless)
     problems = spread(tea, request, replace(pending, request=request))
     assert problems.keys() == {"alice", "bob"}
     for said in problems.values():
@@ -133,7 +133,7 @@ def removing_cathy(bench: RoomBench, *, keep: bool, seal: bool) -> dict[str, tup
         tree_update=staged.update.to_bytes(),
         member_update=staged.member_update.to_bytes(),
         tree_hash=staged.tree_hash,
-        sealed_state=sealed if seal else None,
+        room_state=sealed if seal else None,
     )
     if seal:
         return spread(bench, request, replace(pending, request=request, _tree=staged))
@@ -156,7 +156,7 @@ def test_a_removal_that_leaves_the_state_to_the_old_secret_is_noticed(
     tea.restart("bob")
     bob = tea.rooms["bob"]
     mended = bob.stage(CommitIntent()).request  # the next commit of an honest member puts it right
-    assert mended.sealed_state is not None
+    assert mended.room_state is not None
 
 
 def test_a_removed_member_with_the_hub_reads_no_later_state(tea: RoomBench) -> None:
@@ -165,7 +165,7 @@ def test_a_removed_member_with_the_hub_reads_no_later_state(tea: RoomBench) -> N
     tea.commit("bob", state=replace(TEA, topic="without Cathy"))
     for snapshot in tea.snapshots[-2:]:
         with pytest.raises(StateRejected):
-            cathy.members_only.open(snapshot.sealed_state or b"")
+            cathy.members_only.open(snapshot.room_state or b"")
 
 
 def test_a_member_can_not_show_another_ones_identity(bench: RoomBench) -> None:
@@ -180,7 +180,7 @@ def test_a_member_can_not_show_another_ones_identity(bench: RoomBench) -> None:
 
 def test_messages_go_on_whatever_is_wrong_with_the_state(tea: RoomBench) -> None:
     pending = tea.stage("cathy", state=TEA)
-    request = tea.resign(pending.request, "cathy", sealed_state=b"nonsense")
+    request = tea.resign(pending.request, "cathy", room_state=b"nonsense")
     assert all(spread(tea, request, replace(pending, request=request)).values())
     sent = tea.rooms["cathy"].encrypt(Content.text("still here")).app_message
     assert tea.read("alice", sent)[1].body == b"still here"
