@@ -6,7 +6,7 @@ member signed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.signing import SigningKey
@@ -29,7 +29,7 @@ from mimi_mmr.mls.after_removal import GroupAfterRemoval
 from mimi_mmr.mls.engine import MlsGroup
 from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
-from mimi_mmr.protocol.credentials import LeafIdentity, ResolvedMember
+from mimi_mmr.protocol.credentials import ResolvedMember
 from mimi_mmr.protocol.room.departures import Departure
 from mimi_mmr.protocol.room.events import CommitEvent, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, SignedPolicy, default_policy, sign_policy
@@ -245,14 +245,6 @@ class Room:
     def members(self) -> MemberList:
         """The members of this epoch, as pseudonyms."""
         return self._local.members
-
-    def participants(self) -> Mapping[int, LeafIdentity]:
-        """Return the identity of every member whose credential parses, by leaf."""
-        return self.members.identities
-
-    def clients(self) -> Set[MimiUri]:
-        """Return the client pseudonyms of these members."""
-        return self.members.by_client.keys()
 
     def knows(self, other: Room, leaf: int) -> bool:
         """Say whether the member at a leaf of `other`, this room in another state, is in this one too.

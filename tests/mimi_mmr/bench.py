@@ -425,7 +425,7 @@ class RoomBench:
             assert room.policy == state.policy
             assert room.members_only.sealed == state.sealed_state
             assert room.members_only.state == next(iter(self.rooms.values())).members_only.state
-            participants = room.participants()
+            participants = room.members.identities
             assert {leaf: one.credential.user_pseudonym for leaf, one in participants.items()} == {
                 leaf: member.user for leaf, member in state.members.items()
             }

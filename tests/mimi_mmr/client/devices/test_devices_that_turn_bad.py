@@ -64,10 +64,10 @@ async def test_what_could_not_be_done_to_remove_a_device_is_done_later(
             await alice.devices.remove("alice-tablet")
     assert alice.devices.names() == ["alice-phone"]
     assert to_bob.own_key != known  # what could be done is done
-    assert len(devices_room(alice).room.participants()) == 2
+    assert len(devices_room(alice).room.members.identities) == 2
     alice = live.restarted(alice)
     await alice.tend()
-    assert len(devices_room(alice).room.participants()) == 1
+    assert len(devices_room(alice).room.members.identities) == 1
     with pytest.raises(Unauthorized):
         await tablet.account.registered_devices()
     with pytest.raises(RoomError):
@@ -130,7 +130,7 @@ async def test_a_device_that_only_the_provider_knows_can_be_removed(live: LiveWo
     assert alice.devices.names() == ["alice-phone"]
     await alice.devices.remove("alice-tablet")
     assert await alice.account.registered_devices() == ["alice-phone"]
-    assert len(devices_room(alice).room.participants()) == 1
+    assert len(devices_room(alice).room.members.identities) == 1
 
 
 # --- a device says what is not so -----------------------------------------------------------------
@@ -163,7 +163,7 @@ async def test_an_entry_that_is_no_good_is_passed_over(live: LiveWorld, entry: S
     alice = live.restarted(alice)
     await alice.tend()
     await alice.devices.remove("alice-tablet")
-    assert len(devices_room(alice).room.participants()) == 1
+    assert len(devices_room(alice).room.members.identities) == 1
 
 
 async def test_an_identity_key_that_is_known_is_not_replaced_by_another_device(live: LiveWorld) -> None:
@@ -249,7 +249,7 @@ async def test_a_device_is_in_although_an_answer_was_lost_on_the_way(
     assert alice.devices.names() == ["alice-phone", "alice-tablet"]
     while tablet.devices.names() != alice.devices.names():
         await tablet.rooms.sync(devices_room(tablet), wait=5)
-    assert len(devices_room(alice).room.participants()) == 2
+    assert len(devices_room(alice).room.members.identities) == 2
 
 
 async def test_a_device_that_stops_before_it_is_in_says_so_and_can_be_added_anew(
@@ -277,7 +277,7 @@ async def test_a_device_that_stops_before_it_is_in_says_so_and_can_be_added_anew
             pass
 
     await asyncio.gather(existing(), tablet.devices.join_account(again.code, wait=30))
-    assert len(devices_room(alice).room.participants()) == 2
+    assert len(devices_room(alice).room.members.identities) == 2
     await alice.rooms.send(devices_room(alice), "hello")
     with pytest.raises(RoomError):
         await tablet.devices.join_account(again.code)
@@ -314,13 +314,13 @@ async def test_a_device_that_lost_its_keys_before_it_was_in_a_room_is_added_to_i
     await alice.tend()
     answering.cancel()
     await asyncio.gather(answering, return_exceptions=True)
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
     tablet = live.restarted(tablet)
     async with running(alice, tablet) as agents:
         at_tablet = await agents.until_in(tablet, room)
         await tablet.rooms.send(at_tablet, "here")
         await agents.until_heard(room, "here")
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
 
 
 # --- a device answers wrongly ---------------------------------------------------------------------

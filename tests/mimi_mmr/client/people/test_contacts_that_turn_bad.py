@@ -62,7 +62,7 @@ async def test_a_contact_who_removes_us_at_once_keeps_nobody_else_from_us(live: 
     contact = await mallory.people.complete_connection(outgoing)
     assert contact is not None
     connection = mallory.rooms[contact.room]  # type: ignore[index]
-    await mallory.rooms.remove(connection, [leaf for leaf in connection.room.participants() if leaf])
+    await mallory.rooms.remove(connection, [leaf for leaf in connection.room.members.identities if leaf])
     await bob.rooms.check_invitations(wait=2)
 
     room = await cathy.rooms.create()

@@ -99,7 +99,7 @@ async def test_nobody_gets_into_a_room_by_asking_to_be_added_again(live: LiveWor
     connection = alice.rooms[alice.people.contacts[mallory.user].room]  # type: ignore[index]
     assert len(connection.problems) == 2
     await alice.tend()
-    assert [len(one.room.participants()) for one in (room, other)] == [1, 1]
+    assert [len(one.room.members.identities) for one in (room, other)] == [1, 1]
 
 
 async def test_a_contact_asks_for_no_leaf_but_its_own_and_in_no_other_room(live: LiveWorld) -> None:
@@ -111,7 +111,7 @@ async def test_a_contact_asks_for_no_leaf_but_its_own_and_in_no_other_room(live:
         await alice.rooms.sync(room, wait=5)
     assert not alice.rooms.adding_again.requests()
     await alice.tend()
-    assert len(room.room.participants()) == 3
+    assert len(room.room.members.identities) == 3
 
 
 @pytest.mark.parametrize("identities", [Identities.EVERYONE, Identities.NOBODY])
@@ -139,7 +139,7 @@ async def test_who_was_added_is_added_again_once_whenever_the_process_ends(
     room = alice.rooms[room.uri]
     await alice.tend()
     assert not alice.rooms.adding_again.requests()
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
     assert (await invited(bob)).uri == room.uri
     assert any("was added again" in notice.text for notice in alice.notices)
 
@@ -149,7 +149,7 @@ async def test_who_was_removed_meanwhile_is_not_added_again(live: LiveWorld) -> 
     await asks_to_be_added(bob, alice, room, at_bob.room.departure())
     await alice.rooms.remove(room, [at_bob.room.own_leaf])
     await alice.tend()
-    assert len(room.room.participants()) == 1
+    assert len(room.room.members.identities) == 1
     assert any("which failed" in notice.text for notice in alice.notices)
 
 
@@ -163,7 +163,7 @@ async def test_who_was_added_is_not_added_twice_after_a_lost_answer(live: LiveWo
         with pytest.raises(PrivatePathFailed):
             await alice.rooms.add(room, [to_bob])
         await alice.rooms.add(room, [to_bob])
-        assert len(room.room.participants()) == 2
+        assert len(room.room.members.identities) == 2
 
 
 # --- changing a pseudonym ------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ async def test_an_admin_changes_its_pseudonym_while_the_background_looks(live: L
     await asyncio.gather(*looks)
     assert pseudonym(room) != old
     assert [room.room.policy.policy.role(one) for one in (old, pseudonym(room))] == [Role.MEMBER, Role.ADMIN]
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
     await until_epoch(bob, at_bob, room.room.epoch)
     assert at_bob.problems == ()
 
@@ -209,7 +209,7 @@ async def test_a_late_welcome_is_followed_and_the_old_leaf_goes(
     bob = live.restarted(bob)
     at_bob = bob.rooms[at_bob.uri]
     await bob.rooms.leaving.answer(at_bob)
-    assert len(at_bob.room.participants()) == 2
+    assert len(at_bob.room.members.identities) == 2
     await until_members(alice, room, 2)
 
 
@@ -227,7 +227,7 @@ async def test_the_old_leaf_goes_although_the_process_ended_before(live: LiveWor
     at_bob = bob.rooms[at_bob.uri]
     assert pseudonym(at_bob) != old
     await bob.tend()
-    assert len(at_bob.room.participants()) == 2
+    assert len(at_bob.room.members.identities) == 2
     await until_members(alice, room, 2)
 
 
@@ -241,7 +241,7 @@ async def test_a_removed_admin_is_no_admin_when_it_comes_back(live: LiveWorld) -
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
     (package,) = await bob.key_packages.maker.make([at_bob.leaf.set_key])
     await alice.rooms.commits.commit(room, CommitIntent(adds=(package.open,)))
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
 
 
@@ -380,7 +380,7 @@ async def test_a_request_to_join_waits_until_the_hub_is_there(live: LiveWorld) -
     joining = asyncio.create_task(dave.rooms.join(link.uri, wait=30))
     while not alice.rooms.links.requests(room):
         await alice.rooms.sync(room, wait=5)
-    assert len(room.room.participants()) == 1
+    assert len(room.room.members.identities) == 1
     alice = live.restarted(alice)
     room = alice.rooms[room.uri]
     await alice.tend()

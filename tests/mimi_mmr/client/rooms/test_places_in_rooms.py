@@ -33,7 +33,7 @@ async def room_of(
 
 
 async def until_members(client: Client, joined: Membership, count: int) -> None:
-    while len(joined.room.participants()) != count:
+    while len(joined.room.members.identities) != count:
         await client.rooms.sync(joined, wait=5)
 
 
@@ -64,9 +64,9 @@ async def test_a_departure_is_answered_by_whoever_comes_first(live: LiveWorld) -
     await bob.rooms.leave(at_bob)
     while not at_cathy.departures:
         await cathy.rooms.sync(at_cathy, wait=5)
-    assert len(at_cathy.room.participants()) == 3  # it falls to Alice, who is away
+    assert len(at_cathy.room.members.identities) == 3  # it falls to Alice, who is away
     await cathy.tend()
-    assert len(at_cathy.room.participants()) == 2
+    assert len(at_cathy.room.members.identities) == 2
     await until_members(alice, room, 2)
     assert (room.departures, room.problems) == ({}, ())
 
@@ -92,7 +92,7 @@ async def test_somebody_joins_by_a_link(live: LiveWorld) -> None:
     link = await alice.rooms.links.create(room, lifetime=3600, uses=1)
 
     async def at_home() -> None:
-        while len(room.room.participants()) < 2:
+        while len(room.room.members.identities) < 2:
             await alice.rooms.sync(room, wait=5)
 
     joined, _ = await asyncio.gather(dave.rooms.join(link.uri, wait=30), at_home())
