@@ -102,36 +102,38 @@ class Background:
     async def _watch_rooms(self) -> bool:
         """Keep one task for each queue, as rooms come and go."""
         seen = self._changed.count
-        for joined in list(self._client.rooms.values()):
-            if joined.uri not in self._tasks and self._follows(joined):
-                what = f"following {label(self._client, joined)}"
-                self._run(joined.uri, what, partial(self._follow, joined.uri, what))
+        for membership in list(self._client.rooms.values()):
+            if membership.uri not in self._tasks and self._follows(membership):
+                what = f"following {label(self._client, membership)}"
+                self._run(membership.uri, what, partial(self._follow, membership.uri, what))
         await self._changed.wait(LOOK_SECONDS, after=seen)
         return False
 
-    def _follows(self, joined: Membership) -> bool:
+    def _follows(self, membership: Membership) -> bool:
         """Return whether to follow this room: of several rooms that share a queue, one is enough."""
-        first = next(other for other in self._client.rooms.values() if other.queue is joined.queue)
-        return first is joined and not joined.room.removed
+        first = next(other for other in self._client.rooms.values() if other.queue is membership.queue)
+        return first is membership and not membership.room.removed
 
     async def _follow(self, uri: MimiUri, what: str) -> bool:
-        joined = self._client.rooms.get(uri)
-        if joined is None or not self._follows(joined):
+        membership = self._client.rooms.get(uri)
+        if membership is None or not self._follows(membership):
             return True
-        await self._client.rooms.sync(joined)
+        await self._client.rooms.sync(membership)
         self.trouble.pop(what, None)  # the rest may take long without a message
         self._changed.wake()
         try:
             # Sockets that all open when an agent starts would look like one client's.
-            if await self._client.rooms.sync(joined, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000):
+            if await self._client.rooms.sync(
+                membership, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000
+            ):
                 self._changed.wake()
-            async for _ in self._client.rooms.follow(joined):
+            async for _ in self._client.rooms.follow(membership):
                 self._changed.wake()
-                if not self._follows(joined):
+                if not self._follows(membership):
                     break
         except PrivatePathFailed:
             # No WebSocket, or not any more. The long poll uses the same private path, and raises if that fails too.
-            if await self._client.rooms.sync(joined, wait=WAIT_SECONDS):
+            if await self._client.rooms.sync(membership, wait=WAIT_SECONDS):
                 self._changed.wake()
         return False
 
@@ -141,9 +143,9 @@ class Background:
         loop = asyncio.get_running_loop()
         started, seen = loop.time(), self._wanted.count
         found = await self._client.rooms.check_invitations(wait=LOOK_SECONDS)
-        for joined in found:
-            said = "connected with" if contact_in(self._client, joined) else "added to the room"
-            self._client.notices.add(f"{said} {label(self._client, joined)}", self._clock())
+        for membership in found:
+            said = "connected with" if contact_in(self._client, membership) else "added to the room"
+            self._client.notices.add(f"{said} {label(self._client, membership)}", self._clock())
         if found:
             self.tend_soon()  # a KeyPackage was used and has to be replaced
             self._changed.wake()

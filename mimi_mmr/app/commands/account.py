@@ -220,11 +220,11 @@ class DeleteAccount(Command, name="account.delete", result=DeletedResult):
 
 async def _leave_all(client: Client) -> list[str]:
     problems = []
-    for joined in list(client.rooms.values()):
+    for membership in list(client.rooms.values()):
         try:
-            await client.rooms.leave(joined)
+            await client.rooms.leave(membership)
         except MmrError as error:
-            problems.append(f"{joined.room.members_only.state.name or joined.uri.name}: {error}")
+            problems.append(f"{membership.room.members_only.state.name or membership.uri.name}: {error}")
     return problems
 
 

@@ -47,14 +47,14 @@ class PutAsset(Command, name="asset.put", result=SentFileResult):
 
     async def run(self, agent: AgentContext, say: Say) -> SentFileResult:
         """Upload the file to the provider's asset host, and send the room a reference to it."""
-        joined = find_room(agent.client, self.room)
+        membership = find_room(agent.client, self.room)
         size = self.file.stat().st_size
         if size > MAX_ASSET or not self.file.is_file():
             raise AgentError(f"expected a file of at most {MAX_ASSET >> 20} MiB, got {size} bytes")
         name, data = self.file.name[:MAX_NAME], self.file.read_bytes()
-        reference = await agent.client.rooms.assets.send(joined, name, data)
+        reference = await agent.client.rooms.assets.send(membership, name, data)
         agent.changed.wake()
-        return SentFileResult(room=str(joined.uri), name=reference.name, size=reference.size)
+        return SentFileResult(room=str(membership.uri), name=reference.name, size=reference.size)
 
 
 class GetAsset(Command, name="asset.get", result=FetchedFileResult):
@@ -73,22 +73,22 @@ class GetAsset(Command, name="asset.get", result=FetchedFileResult):
         """Fetch the file into a new file."""
         from mimi_mmr.protocol.content import AssetReference  # slow to import
 
-        joined = find_room(agent.client, self.room)
-        message = _file_message(joined, self.number)
+        membership = find_room(agent.client, self.room)
+        message = _file_message(membership, self.number)
         reference = AssetReference.from_bytes(message.content.body)
         target = self.out / safe_name(reference.name) if self.out.is_dir() else self.out
         if target.exists():
             raise AgentError(f"{target} exists, and nothing is overwritten: name another file with --out")
-        _write_new(target, await agent.client.rooms.assets.fetch(joined, message))
+        _write_new(target, await agent.client.rooms.assets.fetch(membership, message))
         return FetchedFileResult(
-            room=str(joined.uri), number=self.number, file=str(target), size=reference.size
+            room=str(membership.uri), number=self.number, file=str(target), size=reference.size
         )
 
 
-def _file_message(joined: Membership, number: int) -> Message:
+def _file_message(membership: Membership, number: int) -> Message:
     from mimi_mmr.protocol.content import ContentKind  # slow to import
 
-    message = joined.messages.get(number)
+    message = membership.messages.get(number)
     if message is None or message.content.kind is not ContentKind.ASSET:
         raise NotFound(
             f"message {number} of this room is not a file: mimi-mmr room read --all shows all numbers"

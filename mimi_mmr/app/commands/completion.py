@@ -14,9 +14,9 @@ class RoomNames(Command, name="complete.rooms", line="", result=list[str]):
         """Return the names, sorted."""
         client = agent.client
         rooms = people_rooms(client)
-        names = [name for joined in rooms for name in room_names(client, joined)]
+        names = [name for membership in rooms for name in room_names(client, membership)]
         once = {name for name in names if names.count(name) == 1 and "://" not in name}
-        return sorted(once | {short_id(joined.uri) for joined in rooms})
+        return sorted(once | {short_id(membership.uri) for membership in rooms})
 
 
 class UserNames(Command, name="complete.users", line="", result=list[str]):

@@ -82,19 +82,19 @@ class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Add them. Wait for KeyPackages of a single contact who has published none yet."""
         client, end = agent.client, time.monotonic() + self.wait
-        joined = find_room(client, self.room)
+        membership = find_room(client, self.room)
         contacts = [find_contact(client, text) for text in self.users]
         _check_not_blocked(contacts)
         while True:
             try:
-                await _add(client, joined, contacts)
+                await _add(client, membership, contacts)
             except NoKeyPackages:
                 # With several contacts, each try would use up a KeyPackage of those who have some.
                 if len(contacts) > 1 or time.monotonic() > end:
                     raise
                 await agent.changed.wait(RETRY_SECONDS)
             else:
-                return RoomResult.of(client, joined)
+                return RoomResult.of(client, membership)
 
 
 def _check_not_blocked(contacts: Sequence[Contact]) -> None:
@@ -104,13 +104,13 @@ def _check_not_blocked(contacts: Sequence[Contact]) -> None:
             raise AgentError(f"{name} is blocked: mimi-mmr contact unblock {name}")
 
 
-async def _add(client: Client, joined: Membership, contacts: Sequence[Contact]) -> None:
+async def _add(client: Client, membership: Membership, contacts: Sequence[Contact]) -> None:
     for contact in contacts:
         if contact.theirs is None:
             raise NoKeyPackages(
                 f"{address(contact.user)} has not yet sent the key with which KeyPackages are fetched"
             )
-    await client.rooms.add(joined, contacts)
+    await client.rooms.add(membership, contacts)
 
 
 class RemoveMembers(Command, name="room.remove", result=RemovedResult):
@@ -125,13 +125,13 @@ class RemoveMembers(Command, name="room.remove", result=RemovedResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RemovedResult:
         """Remove every leaf that is meant."""
-        joined = find_room(agent.client, self.room)
-        members = agent.client.rooms.who(joined)
+        membership = find_room(agent.client, self.room)
+        members = agent.client.rooms.who(membership)
         leaves = sorted({leaf for text in self.who for leaf in _leaves(members, text)})
-        if joined.room.own_leaf in leaves:
+        if membership.room.own_leaf in leaves:
             raise AgentError("you can't remove yourself: mimi-mmr room leave")
-        await agent.client.rooms.remove(joined, leaves)
-        return RemovedResult(**dict(RoomResult.of(agent.client, joined)), removed=leaves)
+        await agent.client.rooms.remove(membership, leaves)
+        return RemovedResult(**dict(RoomResult.of(agent.client, membership)), removed=leaves)
 
 
 def _leaves(members: Iterable[Whois], text: str) -> list[int]:
@@ -156,12 +156,12 @@ class ChangeAdmin(Command, name="room.admin", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Change the role of the member's user pseudonym."""
-        joined = find_room(agent.client, self.room)
-        members = agent.client.rooms.who(joined)
+        membership = find_room(agent.client, self.room)
+        members = agent.client.rooms.who(membership)
         leaf = _leaves(members, self.who)[0]
         user = next(entry.user for entry in members if entry.leaf == leaf)
-        await agent.client.rooms.make_admin(joined, user, admin=not self.revoke)
-        return RoomResult.of(agent.client, joined)
+        await agent.client.rooms.make_admin(membership, user, admin=not self.revoke)
+        return RoomResult.of(agent.client, membership)
 
 
 class ShowMembers(Command, name="room.who", result=MembersResult):
@@ -171,13 +171,13 @@ class ShowMembers(Command, name="room.who", result=MembersResult):
 
     async def run(self, agent: AgentContext, say: Say) -> MembersResult:
         """Verify every member; report the progress."""
-        joined = find_room(agent.client, self.room)
+        membership = find_room(agent.client, self.room)
         members = [
-            MemberResult.of(entry, joined.room.own_leaf)
-            for entry in agent.client.rooms.who(joined, say.progress)
+            MemberResult.of(entry, membership.room.own_leaf)
+            for entry in agent.client.rooms.who(membership, say.progress)
         ]
         return MembersResult(
-            room=RoomResult.of(agent.client, joined),
+            room=RoomResult.of(agent.client, membership),
             verified=[member for member in members if member.standing == "verified"],
             unverified=[member for member in members if member.standing == "unverified"],
             hidden=[member for member in members if member.standing == "hidden"],

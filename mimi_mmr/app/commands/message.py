@@ -105,10 +105,10 @@ class SendMessage(Command, name="room.send", result=SentResult):
 
     async def run(self, agent: AgentContext, say: Say) -> SentResult:
         """Send the text."""
-        joined = find_room(agent.client, self.room)
-        await agent.client.rooms.send(joined, self.text)
+        membership = find_room(agent.client, self.room)
+        await agent.client.rooms.send(membership, self.text)
         agent.changed.wake()
-        return SentResult(room=str(joined.uri))
+        return SentResult(room=str(membership.uri))
 
 
 class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageResult, only_waits=True):
@@ -127,12 +127,12 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
 
     async def run(self, agent: AgentContext, say: Say) -> ReadResult:
         """Report messages; each is marked read once it was reported. Raise `NothingYet` if none came in time."""
-        joined = await self._room(agent)
-        told = await (_tell_all if self.everything else _tell_unread)(joined, say)
+        membership = await self._room(agent)
+        told = await (_tell_all if self.everything else _tell_unread)(membership, say)
 
         async def tell_more() -> int:
-            _check_member(agent, joined)
-            return await _tell_unread(joined, say)
+            _check_member(agent, membership)
+            return await _tell_unread(membership, say)
 
         while self.follow:
             await agent.changed.until(tell_more)
@@ -141,7 +141,7 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
                 told = await agent.changed.until(tell_more, self.wait)
             except TimeoutError:
                 raise NothingYet(f"no message within {self.wait:g} s") from None
-        return ReadResult(room=str(joined.uri), told=told)
+        return ReadResult(room=str(membership.uri), told=told)
 
     async def _room(self, agent: AgentContext) -> Membership:
         """Return the room. Wait for it: somebody may be adding this client to it right now."""
@@ -158,24 +158,24 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
             return find_room(agent.client, self.room)
 
 
-async def _tell_all(joined: Membership, say: Say) -> int:
-    messages = list(joined.messages.since(0))
+async def _tell_all(membership: Membership, say: Say) -> int:
+    messages = list(membership.messages.since(0))
     for message in messages:
-        await say.item(MessageResult.of(joined.uri, message))
-    joined.messages.mark_read(2**63)
+        await say.item(MessageResult.of(membership.uri, message))
+    membership.messages.mark_read(2**63)
     return len(messages)
 
 
-async def _tell_unread(joined: Membership, say: Say) -> int:
-    unread = list(joined.messages)
+async def _tell_unread(membership: Membership, say: Say) -> int:
+    unread = list(membership.messages)
     for message in unread:
-        await say.item(MessageResult.of(joined.uri, message))
-        joined.messages.mark_read(message.number)
+        await say.item(MessageResult.of(membership.uri, message))
+        membership.messages.mark_read(message.number)
     return len(unread)
 
 
-def _check_member(agent: AgentContext, joined: Membership) -> None:
-    if joined.room.removed or joined.uri not in agent.client.rooms:
+def _check_member(agent: AgentContext, membership: Membership) -> None:
+    if membership.room.removed or membership.uri not in agent.client.rooms:
         raise RemovedFromRoom("this client is not a member of the room any more")
 
 

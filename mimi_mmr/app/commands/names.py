@@ -35,22 +35,26 @@ def short_id(room: MimiUri) -> str:
     return room.name[:SHORT]
 
 
-def contact_in(client: Client, joined: Membership) -> Contact | None:
+def contact_in(client: Client, membership: Membership) -> Contact | None:
     """Return the contact whose direct room this is; None for any other room."""
-    return next((contact for contact in client.people.contacts.values() if contact.room == joined.uri), None)
+    return next(
+        (contact for contact in client.people.contacts.values() if contact.room == membership.uri), None
+    )
 
 
-def room_names(client: Client, joined: Membership) -> set[str]:
+def room_names(client: Client, membership: Membership) -> set[str]:
     """Return what a room may be called: its name, and in a direct room the contact."""
-    contact = contact_in(client, joined)
-    names = {joined.room.members_only.state.name} if joined.room.members_only.state.name else set()
+    contact = contact_in(client, membership)
+    names = {membership.room.members_only.state.name} if membership.room.members_only.state.name else set()
     return names | user_names(contact.user) if contact else names
 
 
-def label(client: Client, joined: Membership) -> str:
+def label(client: Client, membership: Membership) -> str:
     """Return the best name of a room for a person to read."""
-    contact = contact_in(client, joined)
-    return joined.room.members_only.state.name or (address(contact.user) if contact else short_id(joined.uri))
+    contact = contact_in(client, membership)
+    return membership.room.members_only.state.name or (
+        address(contact.user) if contact else short_id(membership.uri)
+    )
 
 
 # --- which one is meant -------------------------------------------------------------------------------
@@ -58,21 +62,23 @@ def label(client: Client, joined: Membership) -> str:
 
 def people_rooms(client: Client) -> list[Membership]:
     """Return the rooms that people talk in: all but the room of one's own devices."""
-    return [joined for joined in client.rooms.values() if joined is not client.devices.room]
+    return [membership for membership in client.rooms.values() if membership is not client.devices.room]
 
 
 def find_room(client: Client, text: str) -> Membership:
     """Return the room of this URI, name, contact, or beginning of an id. Raise `NotFound` or `Ambiguous`."""
     rooms = people_rooms(client)
-    exact = [joined for joined in rooms if str(joined.uri) == text]
-    named = [joined for joined in rooms if text and text in room_names(client, joined)]
+    exact = [membership for membership in rooms if str(membership.uri) == text]
+    named = [membership for membership in rooms if text and text in room_names(client, membership)]
     long_enough = len(text) >= LEAST_PREFIX
-    begun = [joined for joined in rooms if long_enough and joined.uri.name.startswith(text.lower())]
+    begun = [
+        membership for membership in rooms if long_enough and membership.uri.name.startswith(text.lower())
+    ]
     found = exact or named or begun
     if not found:
         raise NotFound("no room has this name or id: mimi-mmr room list shows all rooms")
     if len(found) > 1:
-        which = (f"{short_id(joined.uri)} ({label(client, joined)})" for joined in found)
+        which = (f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found)
         raise Ambiguous(f"{len(found)} rooms have this name: {', '.join(which)}")
     return found[0]
 

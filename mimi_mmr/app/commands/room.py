@@ -39,24 +39,24 @@ class RoomResult(Result):
     problems: list[str]
 
     @classmethod
-    def of(cls, client: Client, joined: Membership) -> RoomResult:
+    def of(cls, client: Client, membership: Membership) -> RoomResult:
         """Describe a room of a client."""
-        contact, room = contact_in(client, joined), joined.room
-        pseudonym = joined.leaf.identity.credential.user_pseudonym
+        contact, room = contact_in(client, membership), membership.room
+        pseudonym = membership.leaf.identity.credential.user_pseudonym
         policy = room.policy.policy
         return cls(
-            room=str(joined.uri),
-            id=short_id(joined.uri),
+            room=str(membership.uri),
+            id=short_id(membership.uri),
             name=room.members_only.state.name,
             kind="direct" if contact else "room",
             with_=str(contact.user) if contact else None,
             members=len({leaf.credential.user_pseudonym for leaf in room.members.identities.values()}),
             identities=next(name for name, kind in identity_policies().items() if kind == policy.identities),
             role=policy.role(pseudonym).name.lower(),
-            unread=len(joined.messages),
-            lost=joined.lost,
-            state="removed" if room.removed else "desynchronised" if joined.desynchronised else "joined",
-            problems=list(joined.problems[-SHOWN_PROBLEMS:]),
+            unread=len(membership.messages),
+            lost=membership.lost,
+            state="removed" if room.removed else "desynchronised" if membership.desynchronised else "joined",
+            problems=list(membership.problems[-SHOWN_PROBLEMS:]),
         )
 
 
@@ -113,9 +113,11 @@ class CreateRoom(Command, name="room.create", result=RoomResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Make the room."""
-        joined = await agent.client.rooms.create(identity_policies()[self.identities], name=self.name or "")
+        membership = await agent.client.rooms.create(
+            identity_policies()[self.identities], name=self.name or ""
+        )
         agent.changed.wake()
-        return RoomResult.of(agent.client, joined)
+        return RoomResult.of(agent.client, membership)
 
 
 class ListRooms(Command, name="room.list", result=list[RoomResult]):
@@ -123,7 +125,7 @@ class ListRooms(Command, name="room.list", result=list[RoomResult]):
 
     async def run(self, agent: AgentContext, say: Say) -> list[RoomResult]:
         """Return all rooms, direct ones included."""
-        return [RoomResult.of(agent.client, joined) for joined in people_rooms(agent.client)]
+        return [RoomResult.of(agent.client, membership) for membership in people_rooms(agent.client)]
 
 
 class RenameRoom(Command, name="room.rename", result=RoomResult):
@@ -134,9 +136,9 @@ class RenameRoom(Command, name="room.rename", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Change the members-only state."""
-        joined = find_room(agent.client, self.room)
-        await agent.client.rooms.rename(joined, self.name)
-        return RoomResult.of(agent.client, joined)
+        membership = find_room(agent.client, self.room)
+        await agent.client.rooms.rename(membership, self.name)
+        return RoomResult.of(agent.client, membership)
 
 
 class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
@@ -149,13 +151,13 @@ class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> LeftResult:
         """Ask to be removed; forget a room that this client is not a member of any more."""
-        joined = find_room(agent.client, self.room)
-        if joined.room.removed or self.forget:
-            await agent.client.rooms.forget(joined)
+        membership = find_room(agent.client, self.room)
+        if membership.room.removed or self.forget:
+            await agent.client.rooms.forget(membership)
         else:
-            await agent.client.rooms.leave(joined)
+            await agent.client.rooms.leave(membership)
         agent.changed.wake()
-        return LeftResult(room=str(joined.uri), forgotten=joined.uri not in agent.client.rooms)
+        return LeftResult(room=str(membership.uri), forgotten=membership.uri not in agent.client.rooms)
 
 
 class LinkRoom(Command, name="room.link", result=JoinLinkResult):
@@ -170,13 +172,13 @@ class LinkRoom(Command, name="room.link", result=JoinLinkResult):
 
     async def run(self, agent: AgentContext, say: Say) -> JoinLinkResult:
         """Make a link, or revoke all."""
-        joined = find_room(agent.client, self.room)
+        membership = find_room(agent.client, self.room)
         if self.revoke:
-            await agent.client.rooms.links.revoke(joined)
-            return JoinLinkResult(room=str(joined.uri))
+            await agent.client.rooms.links.revoke(membership)
+            return JoinLinkResult(room=str(membership.uri))
         lifetime = int(self.expires[:-1]) * UNITS[self.expires[-1]]
-        made = await agent.client.rooms.links.create(joined, lifetime=lifetime, uses=self.uses)
-        return JoinLinkResult(room=str(joined.uri), link=made.uri)
+        made = await agent.client.rooms.links.create(membership, lifetime=lifetime, uses=self.uses)
+        return JoinLinkResult(room=str(membership.uri), link=made.uri)
 
 
 class JoinRoom(Command, name="room.join", result=RoomResult, changes=True):
@@ -186,9 +188,9 @@ class JoinRoom(Command, name="room.join", result=RoomResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Join."""
-        joined = await agent.client.rooms.join(self.link)
+        membership = await agent.client.rooms.join(self.link)
         agent.changed.wake()
-        return RoomResult.of(agent.client, joined)
+        return RoomResult.of(agent.client, membership)
 
 
 class RevealName(Command, name="room.reveal", result=RoomResult):
@@ -198,9 +200,9 @@ class RevealName(Command, name="room.reveal", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Publish the identity link key of this client's leaf."""
-        joined = find_room(agent.client, self.room)
-        await agent.client.rooms.reveal(joined)
-        return RoomResult.of(agent.client, joined)
+        membership = find_room(agent.client, self.room)
+        await agent.client.rooms.reveal(membership)
+        return RoomResult.of(agent.client, membership)
 
 
 class HealRoom(Command, name="room.heal", result=RoomResult):
@@ -210,12 +212,12 @@ class HealRoom(Command, name="room.heal", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Commit fresh keys, or have the hub undo the last commit."""
-        joined = find_room(agent.client, self.room)
-        if joined.blocked:
-            await agent.client.rooms.reopen(joined)
+        membership = find_room(agent.client, self.room)
+        if membership.blocked:
+            await agent.client.rooms.reopen(membership)
         else:
-            await agent.client.rooms.heal(joined)
-        return RoomResult.of(agent.client, joined)
+            await agent.client.rooms.heal(membership)
+        return RoomResult.of(agent.client, membership)
 
 
 COMMANDS: tuple[type[Command], ...] = (

@@ -46,7 +46,7 @@ class ShowStatus(Command, name="status", result=StatusResult):
             account=AccountResult.of(client),
             pid=os.getpid(),
             rooms=len(rooms),
-            unread=sum(len(joined.messages) for joined in rooms),
+            unread=sum(len(membership.messages) for membership in rooms),
             contacts=sum(1 for contact in client.people.contacts.values() if not contact.blocked),
             requests_in=len(agent.requests.known),
             requests_out=len(client.people.outgoing),

@@ -35,13 +35,13 @@ def facts_of(person: Person) -> Iterator[Fact]:
     for contact in client.people.contacts.values():
         yield fact(Kind.CONNECTION_KEY, contact.own_key.reveal())
         yield fact(Kind.FETCH_TOKEN, fetch_token(contact.own_key).reveal())
-    for joined in client.rooms.values():
-        own = joined.leaf.identity.credential
-        yield fact(Kind.LINK_KEY, joined.leaf.ilk.reveal())
-        yield fact(Kind.QUEUE, joined.leaf.queue.reveal())
+    for membership in client.rooms.values():
+        own = membership.leaf.identity.credential
+        yield fact(Kind.LINK_KEY, membership.leaf.ilk.reveal())
+        yield fact(Kind.QUEUE, membership.leaf.queue.reveal())
         yield fact(Kind.PSEUDONYM, own.user_pseudonym.name.encode())
         yield fact(Kind.PSEUDONYM, own.client_pseudonym.name.encode())
-        yield fact(Kind.ROOM, joined.uri.name.encode())
+        yield fact(Kind.ROOM, membership.uri.name.encode())
 
 
 def all_views(world: World) -> list[View]:
@@ -69,9 +69,9 @@ def traces(world: World, people: Sequence[Person]) -> list[Trace]:
     Provider domains are masked: everybody may learn at which provider a pseudonym is.
     """
     owners = {
-        joined.leaf.identity.credential.client_pseudonym: person.name
+        membership.leaf.identity.credential.client_pseudonym: person.name
         for person in people
-        for joined in person.client.rooms.values()
+        for membership in person.client.rooms.values()
     }
     found: list[Trace] = []
     for party in world.providers.values():

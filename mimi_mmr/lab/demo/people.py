@@ -82,8 +82,8 @@ async def until_keyed(client: Client, contact: Contact) -> None:
     """Until the contact's connection key is there."""
     if contact.room is None:
         raise RoomError("there is no connection room yet")
-    joined = client.rooms[contact.room]
-    await until(lambda: contact.theirs is not None, lambda: client.rooms.sync(joined, PATIENCE))
+    membership = client.rooms[contact.room]
+    await until(lambda: contact.theirs is not None, lambda: client.rooms.sync(membership, PATIENCE))
 
 
 async def invited(person: Person) -> Membership:
@@ -97,11 +97,11 @@ async def invited(person: Person) -> Membership:
     return found[0]
 
 
-async def caught_up(person: Person, joined: Membership, epoch: int) -> None:
+async def caught_up(person: Person, membership: Membership, epoch: int) -> None:
     """Until this member has followed the room into `epoch`, or was removed on the way."""
     await until(
-        lambda: joined.room.removed or joined.room.epoch >= epoch,
-        lambda: person.client.rooms.sync(joined, PATIENCE),
+        lambda: membership.room.removed or membership.room.epoch >= epoch,
+        lambda: person.client.rooms.sync(membership, PATIENCE),
     )
 
 

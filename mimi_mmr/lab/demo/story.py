@@ -97,19 +97,21 @@ class Story:
             await alice.client.rooms.add(room, pair)
         with self.costs.of("join", 2):
             at_bob, at_cathy = await invited(bob), await invited(cathy)
-        for someone, joined in ((bob, at_bob), (cathy, at_cathy)):
-            await caught_up(someone, joined, room.room.epoch)
+        for someone, membership in ((bob, at_bob), (cathy, at_cathy)):
+            await caught_up(someone, membership, room.room.epoch)
         return room, at_bob, at_cathy
 
-    def resolve(self, who: str, joined: Membership, expected: set[str]) -> None:
+    def resolve(self, who: str, membership: Membership, expected: set[str]) -> None:
         """Check that a member sees exactly these people, verified, behind the pseudonyms."""
         by_user = {someone.client.user: name for name, someone in self.people.items()}
         with self.costs.of("resolve everybody in the room"):
-            known = self.people[who].client.rooms.who(joined)
+            known = self.people[who].client.rooms.who(membership)
         names = {by_user.get(entry.member.device.user, "filler") for entry in known if entry.member}
         unverified = [entry for entry in known if entry.standing is not Standing.VERIFIED]
-        if names - {"filler"} != expected or unverified or joined.problems:
-            raise RoomError(f"{who} resolves {sorted(names)}, expected {sorted(expected)}; {joined.problems}")
+        if names - {"filler"} != expected or unverified or membership.problems:
+            raise RoomError(
+                f"{who} resolves {sorted(names)}, expected {sorted(expected)}; {membership.problems}"
+            )
         self.announce(f"{who} sees {len(known)} pseudonyms and behind them " + ", ".join(sorted(expected)))
 
     async def talk(self, sender: str, sent_from: Membership, listeners: dict[str, Membership]) -> None:
@@ -118,16 +120,16 @@ class Story:
         self._plant(Kind.CONTENT, sender, text.encode())
         with self.costs.of("send a message"):
             await self.people[sender].client.rooms.send(sent_from, text)
-        for name, joined in listeners.items():
-            message = await self._next_message(name, joined)
+        for name, membership in listeners.items():
+            message = await self._next_message(name, membership)
             if message != text:
                 raise RoomError(f"{name} read something else than {sender} wrote")
         self.announce(f"{sender} writes, {' and '.join(listeners)} read{'s' * (len(listeners) == 1)}")
 
-    async def _next_message(self, name: str, joined: Membership) -> str:
+    async def _next_message(self, name: str, membership: Membership) -> str:
         client = self.people[name].client
-        await until(lambda: bool(joined.messages), lambda: client.rooms.sync(joined, 10.0))
-        return joined.messages.popleft().text
+        await until(lambda: bool(membership.messages), lambda: client.rooms.sync(membership, 10.0))
+        return membership.messages.popleft().text
 
     async def share_asset(self, room: Membership, at_cathy: Membership) -> None:
         """Alice puts an encrypted asset on her provider's host, Cathy fetches it through relay and gateway."""
@@ -258,17 +260,17 @@ async def tell(story: Story, members: int) -> Attempt:
     await story.register()
     await story.befriend()
     room, at_bob, at_cathy = await story.make_room()
-    for name, joined in (("Alice", room), ("Bob", at_bob), ("Cathy", at_cathy)):
-        story.resolve(name, joined, {"Alice", "Bob", "Cathy"})
+    for name, membership in (("Alice", room), ("Bob", at_bob), ("Cathy", at_cathy)):
+        story.resolve(name, membership, {"Alice", "Bob", "Cathy"})
     await story.talk("Alice", room, {"Bob": at_bob, "Cathy": at_cathy})
     await story.talk("Bob", at_bob, {"Alice": room, "Cathy": at_cathy})
     if members:
         await story.fill(room, members)
-        for name, joined in (("Bob", at_bob), ("Cathy", at_cathy)):
-            await caught_up(story.people[name], joined, room.room.epoch)
+        for name, membership in (("Bob", at_bob), ("Cathy", at_cathy)):
+            await caught_up(story.people[name], membership, room.room.epoch)
     at_dave = await story.replace_bob(room, at_bob, at_cathy)
-    for name, joined in (("Alice", room), ("Cathy", at_cathy), ("Dave", at_dave)):
-        story.resolve(name, joined, {"Alice", "Cathy", "Dave"})
+    for name, membership in (("Alice", room), ("Cathy", at_cathy), ("Dave", at_dave)):
+        story.resolve(name, membership, {"Alice", "Cathy", "Dave"})
     await story.talk("Dave", at_dave, {"Alice": room, "Cathy": at_cathy})
     attempt = await story.bobs_attempt(room, at_dave)
     if attempt.resolved:

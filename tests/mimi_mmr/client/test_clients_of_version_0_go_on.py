@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from mimi_mmr.uris import MimiUri
 from tests.fixtures import stored
 from tests.mimi_mmr.client.devices.test_several_devices import running
 from tests.mimi_mmr.conftest import LiveWorld
+from tests.needs import needs
 
 PATIENCE = 90.0
 
@@ -87,3 +91,16 @@ async def test_what_waited_arrives_and_new_messages_reach_everybody(old: OldWorl
     for device, client in old.clients.items():
         assert {entry.standing for entry in client.rooms.who(garden[device])} == {Standing.VERIFIED}
     assert alice.devices.names() == ["alice-phone", "alice-tablet"]
+
+
+@pytest.mark.nightly
+@needs("faketime")
+@pytest.mark.parametrize("later", ["+400d", "+9y"])
+def test_the_files_of_version_0_are_as_good_in_years(later: str) -> None:
+    """The test above, at another time: nothing in the files expires that it needs."""
+    test = f"{__file__}::{test_what_waited_arrives_and_new_messages_reach_everybody.__name__}"
+    command = ["faketime", "--exclude-monotonic", "-f", later, sys.executable, "-m", "pytest", "-q", test]
+    # Without this its condition variables wait for ever (glibc 2.36, libfaketime 0.9.10).
+    environment = os.environ | {"FAKETIME_FORCE_MONOTONIC_FIX": "0", "NO_FAKE_STAT": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert "1 passed" in done.stdout, done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request, start_response
+from tests.needs import require
 
 PACKAGE, INTEGRITY = (
     "bhttp-js@0.2.1",
@@ -48,9 +48,7 @@ const jobs = JSON.parse(require("fs").readFileSync(0, "utf8"));
 @pytest.fixture(scope="session")
 def bhttp_js(request: pytest.FixtureRequest):
     """A function that gives jobs to bhttp-js; the package is fetched once and kept in pytest's cache."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
+    node, npm = require("node", "npm")
     folder = Path(request.config.cache.mkdir("bhttp-js"))
     if not (folder / "node_modules" / "bhttp-js").exists():
         install = [
