@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARGS ?=
 
-.PHONY: demo test nightly check format bench clean
+.PHONY: demo test nightly check format bench dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
@@ -30,6 +30,9 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.treewrap $(ARGS)
 	$(BIN)/python -m benchmarks.ohttp $(ARGS)
 	$(BIN)/python -m benchmarks.identities $(ARGS)
+
+dist: $(VENV)/.test
+	$(BIN)/python -m build --no-isolation --outdir dist $(ARGS) .
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
