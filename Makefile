@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARGS ?=
 
-.PHONY: demo test nightly check format bench dist clean
+.PHONY: demo test nightly check house format bench docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
@@ -22,6 +22,9 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+house: $(VENV)/.check
+	$(BIN)/python -m tests.house $(ARGS)
+
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -30,6 +33,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.treewrap $(ARGS)
 	$(BIN)/python -m benchmarks.ohttp $(ARGS)
 	$(BIN)/python -m benchmarks.identities $(ARGS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m pdoc -o build/docs treewrap ohttp_relay mimi_mmr
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation --outdir dist $(ARGS) .
@@ -62,4 +69,9 @@ $(VENV)/.check: pyproject.toml | $(BIN)/python
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "installing .[bench] …"
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "installing .[docs] …"
+	@$(PIP) -e '.[docs]'
 	@touch $@

@@ -153,7 +153,7 @@ def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[i
     uri = MimiUri(DOMAINS[0], Kind.ROOM, "room")
     pattern = KeyPackage.from_bytes(leaf.client.key_package()).leaf_node
     rows = {2 * at: leaf_row(pattern, member) for at, member in enumerate(members)}
-    tree = WrapTree.create(Suite(16), group_id(uri))
+    tree = WrapTree.create(Suite(), group_id(uri))
     secrets = [LeafSecret(member.ilk) for member in members]
     changes = [Set(at, LeafSecret.generate() if at in wrong else secret) for at, secret in enumerate(secrets)]
     tree.stage(changes, epoch=0, epoch_secret=EpochSecret.generate()).commit()

@@ -1,8 +1,8 @@
-"""How fast is ohttp_relay: operations, gateway, relay, streaming.
+"""Measure ohttp_relay: operations, gateway, relay, streaming.
 
-`python -m benchmarks.ohttp` prints a table, writes JSON and a plot; `--headline` ends within 50 seconds
-with one line of JSON.  Ratios are taken within one run, on the same cores, so that they can be compared
-between machines.
+`python -m benchmarks.ohttp` prints a table, writes JSON and a plot.  `--headline` ends within 50 seconds with one
+line of JSON.  `--decisions` prints the figures of docs/adr/0002 to 0004.  Ratios are taken within one run, on the
+same cores, so that they can be compared between machines.
 """
 
 from __future__ import annotations
@@ -28,29 +28,28 @@ import uvloop
 from aiohttp import web
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from pyhpke import AEADId, CipherSuite, KDFId, KEMId
+from pyhpke import AEADId, CipherSuite, KDFId, KEMId, KEMKey, KEMKeyInterface
 
 from ohttp_relay.bhttp import Request, Response
-from ohttp_relay.capsule import (
-    REQUEST_LABEL,
-    RESPONSE_LABEL,
-    ResponseOpener,
-    decapsulate_request,
-    encapsulate_request,
-)
+from ohttp_relay.capsule import ResponseOpener, decapsulate_request, encapsulate_request
+from ohttp_relay.capsule.format import REQUEST_LABEL, RESPONSE_LABEL
 from ohttp_relay.client import OhttpClient, PinnedKeys
-from ohttp_relay.gateway import DEFAULT_PATH, UNDATED_WINDOW, Gateway
-from ohttp_relay.hpke import AeadId, Suite
-from ohttp_relay.kem import KEMS, KemId
+from ohttp_relay.gateway import (
+    DEFAULT_PATH,
+    UNDATED_WINDOW,
+    Gateway,
+    KeyKeeper,
+    ReplayGuard,
+    SharedReplayCache,
+)
+from ohttp_relay.hpke import KEMS, AeadId, KemId, Suite, XWingPair, XWingPrivateKey, cipher_suite
+from ohttp_relay.hpke.hkdf import HmacKey, extract, prf, prf_three, prf_two
 from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
 from ohttp_relay.relay import Relay
-from ohttp_relay.replay import ReplayGuard, format_date
-from ohttp_relay.replay_shared import SharedReplayCache
-from ohttp_relay.rotation import KeyKeeper
-from ohttp_relay.serve import Bind, open_sockets, run_on
-from ohttp_relay.streams import Handler, StreamedResponse
-from ohttp_relay.targets import TargetPolicy
-from ohttp_relay.telemetry import Metrics
+from ohttp_relay.server import Bind, Metrics, open_sockets, run_on
+from ohttp_relay.server.service import FAST_PATH
+from ohttp_relay.transport import Handler, StreamedResponse, TargetPolicy
+from ohttp_relay.transport.dates import format_date
 
 BODY = bytes(1024)
 CONNECTIONS = 64
@@ -61,6 +60,7 @@ SEALED = 2080  # bytes of an encapsulated answer: a bucket, nonce and tag
 ECHOES = ("bare_echo", "gateway_echo")
 LOCAL = "https://echo.example"
 AWAITED = "https://awaited.example"
+ONE_SHOT_KEMS = {KemId.X25519: hpke.KEM.X25519, KemId.X_WING: hpke.KEM.MLKEM768_X25519}
 Figures = dict[str, float]
 
 
@@ -68,7 +68,7 @@ Figures = dict[str, float]
 
 
 def microseconds(operation: Callable[[], object], seconds: float) -> float:
-    """Best time of one call, in microseconds, over several rounds within `seconds`."""
+    """Return the best time of one call, in microseconds, over several rounds within `seconds`."""
     operation()
     count, best, end = 20, float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -80,7 +80,7 @@ def microseconds(operation: Callable[[], object], seconds: float) -> float:
 
 
 def x25519() -> Callable[[], object]:
-    """One bare exchange with a key that arrives as bytes, as a gateway's does."""
+    """Make a bare exchange with a key that arrives as bytes, like a gateway's."""
     mine, theirs = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key().public_bytes_raw()
     return lambda: mine.exchange(X25519PublicKey.from_public_bytes(theirs))
 
@@ -99,7 +99,7 @@ def client_operation(kem: int, suite: Suite) -> Callable[[], object]:
 
 
 def pyhpke_operation() -> Callable[[], object]:
-    """The same as `gateway_operation`, X25519 and AES-128-GCM, written on pyhpke."""
+    """Do the same as `gateway_operation` with X25519 and AES-128-GCM, written on pyhpke."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
@@ -123,11 +123,112 @@ def pyhpke_operation() -> Callable[[], object]:
 
 
 def one_shot_operation() -> Callable[[], object]:
-    """Open 1 KiB by `cryptography`'s one-shot HPKE, which has no export and so can't seal the response."""
+    """Open 1 KiB by `cryptography`'s one-shot HPKE, which has no export and so cannot seal the response."""
     suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
     key = X25519PrivateKey.generate()
     sealed = suite.encrypt(BODY, key.public_key(), info=REQUEST_LABEL)
     return lambda: suite.decrypt(sealed, key, info=REQUEST_LABEL)
+
+
+def hmacs() -> dict[str, Callable[[], object]]:
+    """Return one HMAC-SHA256 of 100 bytes under a key of 32, by four implementations."""
+    import hmac
+
+    from cryptography.hazmat.primitives import hmac as pyca
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key, message = os.urandom(32), os.urandom(100)
+
+    def cryptography() -> bytes:
+        context = pyca.HMAC(key, SHA256())
+        context.update(message)
+        return context.finalize()
+
+    return {
+        "own": lambda: prf(key, message),
+        "hmac.digest": lambda: hmac.digest(key, message, "sha256"),
+        "hmac.new": lambda: hmac.new(key, message, "sha256").digest(),
+        "cryptography": cryptography,
+    }
+
+
+def hmacs_of_a_request() -> dict[str, Callable[[], object]]:
+    """Return the ten HMACs that a gateway computes for a request, by this package and by `hmac.digest`."""
+    import hmac
+
+    key, message = os.urandom(32), os.urandom(60)
+    fixed = HmacKey(b"", b"prefix")
+
+    def own() -> None:
+        fixed.digest(key)
+        for _ in range(3):
+            prf(key, message)
+        prf_three(key, message, message, message)
+        extract(key, message)
+        prf_two(key, message, message)
+
+    def standard() -> None:
+        for _ in range(10):
+            hmac.digest(key, message, "sha256")
+
+    return {"own": own, "hmac.digest": standard}
+
+
+def sealings(kem: KemId) -> dict[str, Callable[[], object]]:
+    """Seal and open 100 bytes under HPKE with AES-256-GCM, by pyhpke and by `cryptography`'s one-shot API."""
+    suite = cipher_suite(kem, AeadId.AES_256_GCM)
+    theirs = hpke.Suite(ONE_SHOT_KEMS[kem], hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    message, info = os.urandom(100), b"info"
+    private: X25519PrivateKey | hpke.MLKEM768X25519PrivateKey
+    if kem is KemId.X_WING:
+        pair = XWingPair.of(os.urandom(96))
+        public = pair.public
+        key: KEMKeyInterface = XWingPrivateKey(pair)
+        private = hpke.MLKEM768X25519PrivateKey(pair.lattice, pair.curve)
+    else:
+        private = X25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw()
+        key = KEMKey.from_pyca_cryptography_key(private)
+    recipient = private.public_key()
+    sealed = theirs.encrypt(message, recipient, info)
+    enc, ciphertext = sealed[:-116], sealed[-116:]
+
+    def seal() -> object:
+        enc, sender = suite.create_sender_context(suite.kem.deserialize_public_key(public), info)
+        return enc + sender.seal(message)
+
+    return {
+        "pyhpke seal": seal,
+        "one-shot seal": lambda: theirs.encrypt(message, recipient, info),
+        "pyhpke open": lambda: suite.create_recipient_context(enc, key, info).open(ciphertext),
+        "one-shot open": lambda: theirs.decrypt(sealed, private, info),
+    }
+
+
+def in_turns(operations: dict[str, Callable[[], object]], seconds: float) -> Figures:
+    """Time operations, which take turns; the median turn of each counts.  Microseconds."""
+    turns = [
+        [microseconds(operation, seconds / ROUNDS) for operation in operations.values()]
+        for _ in range(ROUNDS)
+    ]
+    medians = (statistics.median(column) for column in zip(*turns, strict=True))
+    return dict(zip(operations, medians, strict=True))
+
+
+def decisions(seconds: float, folder: Path) -> Figures:
+    """Return the figures of docs/adr/0002 to 0004."""
+    figures = fronts(seconds, folder)
+    figures |= {f"0003 HMAC {name} us": value for name, value in in_turns(hmacs(), seconds).items()}
+    timed = in_turns(hmacs_of_a_request(), seconds)
+    figures |= {f"0003 ten HMACs {name} us": value for name, value in timed.items()}
+    figures |= {f"0004 {name}": value for name, value in operations(seconds, every=False).items()}
+    for kem in ONE_SHOT_KEMS:
+        timed = in_turns(sealings(kem), seconds)
+        figures |= {f"0004 {kem.name} {name} us": value for name, value in timed.items()}
+        for kind in ("seal", "open"):
+            ratio = timed[f"pyhpke {kind}"] / timed[f"one-shot {kind}"]
+            figures[f"0004 {kem.name} {kind}, pyhpke over one-shot"] = ratio
+    return figures
 
 
 def operations(seconds: float, *, every: bool) -> Figures:
@@ -157,7 +258,7 @@ def operations(seconds: float, *, every: bool) -> Figures:
 def served(
     make: Callable[[], web.Application], workers: int, enter: Callable[[int], None] | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Run an application on loopback; give its origin and the process's id."""
+    """Run an application on loopback; yield its origin and the id of its process."""
     bind = Bind("127.0.0.1", 0, workers=workers, grace=0.5)
     sockets = open_sockets(bind)
     port = sockets[0].getsockname()[1]
@@ -175,29 +276,34 @@ def served(
 
 
 async def echo(request: web.Request) -> web.Response:
-    """What a gateway does around the protocol: read a body, answer with one."""
+    """Do what a gateway does around the protocol: read a body, answer with one."""
     return web.Response(body=await request.read(), content_type="message/ohttp-res")
 
 
 def echo_app() -> web.Application:
-    """A bare echo."""
+    """Return a bare echo."""
     app = web.Application()
     app.router.add_post("/", echo)
     return app
 
 
 def echo_locally(request: Request) -> Response:
-    """An in-process target."""
+    """Answer as an in-process target."""
     return Response(200, (("content-type", "text/plain"),), request.content)
 
 
 async def echo_awaited(request: Request) -> Response:
-    """The same as a coroutine, which the gateway has to watch over."""
+    """Answer as a coroutine, which takes the gateway a task and a timer."""
     return echo_locally(request)
 
 
 @contextmanager
-def served_gateway(folder: Path, origins: list[str], workers: int) -> Iterator[tuple[str, int]]:
+def served_gateway(
+    folder: Path,
+    origins: list[str],
+    workers: int,
+    change: Callable[[web.Application], web.Application] = lambda app: app,
+) -> Iterator[tuple[str, int]]:
     """Run a gateway as the command does: stores shared by the workers, keys on disk, metrics."""
     KeyRing.generate().save(folder)
     metrics = Metrics("gateway", workers)
@@ -210,10 +316,38 @@ def served_gateway(folder: Path, origins: list[str], workers: int) -> Iterator[t
         local: dict[str, Handler] = {LOCAL: echo_locally, AWAITED: echo_awaited}
         app = Gateway(ring, policy, local, replay=ReplayGuard(dated, undated), metrics=metrics).app()
         KeyKeeper(ring, folder, lifetime=86_400.0).attach(app)
-        return app
+        return change(app)
 
     with served(make, workers, metrics.enter) as gateway:
         yield gateway
+
+
+def fronts(seconds: float, folder: Path) -> Figures:
+    """Return rate and processor time of a gateway's in-process echo, one worker: fast path, aiohttp alone."""
+
+    def by_library(app: web.Application) -> web.Application:
+        del app[FAST_PATH]
+        return app
+
+    with (
+        served_gateway(folder / "fast", [], 1) as (fast, fast_pid),
+        served_gateway(folder / "library", [], 1, by_library) as (library, library_pid),
+    ):
+        kinds = {"fast": (fast, fast_pid), "library": (library, library_pid)}
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+        for at in range(ROUNDS + 1):
+            for name, (url, pid) in kinds.items():
+                config = KeyRing.load(folder / name).public_configs()[0]
+                enough = int(10_000 * seconds / ROUNDS) + CONNECTIONS
+                before = spent(pid)
+                run = drive(url, iter(capsules(config, LOCAL, enough)), SEALED, seconds / ROUNDS)
+                if at:
+                    runs[name].append((run.rate, (spent(pid) - before) / len(run.times) * 1e6))
+    figures: Figures = {}
+    for name, each in runs.items():
+        rate, cpu = (statistics.median(column) for column in zip(*each, strict=True))
+        figures |= {f"0002 {name} rps": rate, f"0002 {name} cpu us": cpu}
+    return figures
 
 
 def usage(pid: int) -> tuple[float, float]:
@@ -276,8 +410,8 @@ class Load:
 def load(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float) -> Load:
     """Send requests over `CONNECTIONS` connections, on each the next one after an answer, for `seconds`.
 
-    It shares two cores with what it measures, so it is kept cheap: plain sockets, and it looks for answers
-    every half a millisecond, when there are several (each look would take a core from a server).
+    The load shares two cores with what it measures, so it must be cheap: plain sockets, and a look for answers
+    every half a millisecond, when there are several.
     """
     host, _, port = origin.removeprefix("http://").partition(":")
     connections = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
@@ -339,12 +473,12 @@ def wire(path: str, body: bytes) -> bytes:
 
 
 def plain(path: str) -> Iterator[Sent]:
-    """The same request again and again, its body as long as an encapsulated one."""
+    """Return the same request for ever, its body as long as an encapsulated one."""
     return itertools.repeat((wire(path, bytes(PLAIN)), None))
 
 
 def capsules(config: KeyConfig, origin: str, count: int) -> list[Sent]:
-    """Distinct encapsulated requests, dated now."""
+    """Return distinct encapsulated requests, dated now."""
     scheme, _, authority = origin.partition("://")
     fields = (("date", format_date(time.time())),)
     request = Request("POST", scheme, authority, "/", fields, BODY).to_bytes()
@@ -355,11 +489,11 @@ def capsules(config: KeyConfig, origin: str, count: int) -> list[Sent]:
 
 
 def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Figures:
-    """Requests a second: bare echo, gateway with in-process echoes, gateway that fetches.
+    """Return requests a second: bare echo, gateway with in-process echoes, gateway that fetches.
 
-    They take turns, and the median turn of each counts, so that other load on the machine hits all alike.
-    `exchange`: seconds of one key exchange, for the ceiling that is left to a gateway on a bare echo's server; its
-    share is of the ceiling in the same turn.
+    They take turns, and the median turn of each counts, so that other load on the machine affects all alike.
+    `exchange`: seconds of one key exchange, for the ceiling of a gateway: the rate of a bare echo that also makes
+    one exchange.  The share is of the ceiling in the same turn.
     """
     with served(echo_app, workers) as (bare, bare_pid), served_gateway(folder, [bare], workers) as (url, pid):
         config = KeyRing.load(folder).public_configs()[0]
@@ -398,7 +532,7 @@ def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Fig
 
 
 def forward_app(origin: str) -> Callable[[], web.Application]:
-    """The least a relay can be: read a body, POST it on, answer with the answer."""
+    """Return the least that a relay can be: read a body, POST it, return the answer."""
     import aiohttp
 
     def make() -> web.Application:
@@ -422,7 +556,7 @@ def forward_app(origin: str) -> Callable[[], web.Application]:
 
 
 def relays(seconds: float) -> Figures:
-    """How many times as long a relay takes as bare forwarding does, one worker each; they take turns."""
+    """Return the time of a relay as a multiple of bare forwarding, one worker each; they take turns."""
     metrics = Metrics("relay")
 
     def relay(origin: str) -> Callable[[], web.Application]:
@@ -447,7 +581,7 @@ def relays(seconds: float) -> Figures:
 
 
 async def stream_locally(request: Request) -> StreamedResponse:
-    """An asset of as many bytes as the path says."""
+    """Answer with an asset of as many bytes as the path says."""
     size = int(request.path.removeprefix("/"))
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -459,7 +593,7 @@ async def stream_locally(request: Request) -> StreamedResponse:
 
 
 def streaming(size: int, folder: Path) -> Figures:
-    """Bytes a second of an asset through relay and gateway, chunked, and how their memory grows."""
+    """Return bytes a second of an asset through relay and gateway, chunked, and the growth of their memory."""
     ring = KeyRing([GatewayKey.generate(1, KemId.X25519, DEFAULT_SUITES, 0.0)])
 
     def gateway() -> web.Application:
@@ -515,7 +649,7 @@ def table(figures: Figures) -> str:
 
 
 def plot(figures: Figures, path: Path) -> None:
-    """Draw requests a second; nothing without matplotlib."""
+    """Draw requests a second, if matplotlib is installed."""
     try:
         pyplot = importlib.import_module("matplotlib.pyplot")
     except ImportError:
@@ -532,11 +666,16 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--headline", action="store_true", help="a short run, one line of JSON")
+    parser.add_argument("--decisions", action="store_true", help="the figures of the decision records")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each load")
     parser.add_argument(
         "--out", type=Path, default=Path("build/benchmarks"), help="directory for JSON and plot"
     )
     options = parser.parse_args()
+    if options.decisions:
+        with tempfile.TemporaryDirectory() as name:
+            sys.stdout.write(table(decisions(options.seconds, Path(name))) + "\n")
+        return
     short = options.headline
     seconds = 2.5 if short else options.seconds
     figures = operations(0.7 if short else 1.0, every=not short)

@@ -139,7 +139,7 @@ class WrongEpoch(HubRefusal):
 
     @classmethod
     def reported(cls, message: str) -> MmrError:
-        """The error that a server reported in these words; a `PeerError` if they are not this error's."""
+        """Return the error that a server reported in these words; a `PeerError` if they are not this error's."""
         number = message.removeprefix(cls._WORDS)
         if number == message or not (number.isascii() and number.isdecimal() and len(number) < 21):
             return PeerError(message)
@@ -284,7 +284,7 @@ CODES: dict[str, type[MmrError]] = {cls.code: cls for cls in _REPORTED}
 
 
 def from_code(code: str, message: str) -> MmrError:
-    """The error that a server reported, as the class it has here; codes that none may report are `PeerError`."""
+    """Return a server's error as the class it has here; `PeerError` for a code that no server may report."""
     if code == WrongEpoch.code:
         return WrongEpoch.reported(message)
     return CODES.get(code, PeerError)(message)

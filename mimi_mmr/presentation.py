@@ -38,7 +38,7 @@ class Reader:
         self.end = len(data) if end is None else end
 
     def take(self, count: int, what: str) -> bytes:
-        """The next `count` bytes."""
+        """Read the next `count` bytes."""
         start = self.offset
         if count > self.end - start:
             raise ParseError(f"expected {count} bytes of {what}, {self.end - start} left", start)
@@ -46,7 +46,7 @@ class Reader:
         return self.data[start : self.offset]
 
     def uint(self, width: int, what: str) -> int:
-        """An unsigned big-endian integer of `width` bytes."""
+        """Read an unsigned big-endian integer of `width` bytes."""
         start = self.offset
         stop = start + width
         if stop > self.end:
@@ -55,7 +55,7 @@ class Reader:
         return int.from_bytes(self.data[start:stop], "big")
 
     def varint(self, what: str, limit: int = MAX_VECTOR) -> int:
-        """A vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal, of at most `limit`."""
+        """Read a vector length (RFC 9420, section 2.1.2): 1, 2 or 4 bytes, minimal, of at most `limit`."""
         start = self.offset
         first = self.uint(1, what)
         if first <= limit and first < 1 << 6:
@@ -72,7 +72,7 @@ class Reader:
         return value
 
     def vector(self, limit: int, what: str) -> Reader:
-        """A reader over the next variable-size vector, which this one skips; copies nothing."""
+        """Return a reader over the next variable-size vector, which this one skips; copy nothing."""
         size = self.varint(what, limit)
         if size > self.end - self.offset:
             raise ParseError(f"expected {size} bytes of {what}, {self.end - self.offset} left", self.offset)
@@ -81,7 +81,7 @@ class Reader:
         return inner
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """Read all that is left."""
         return self.take(self.end - self.offset, "rest")
 
     @property
@@ -96,7 +96,7 @@ class Reader:
 
 
 def read_whole(data: bytes, limit: int, what: str, read: Callable[[Reader], _T]) -> _T:
-    """What `read` makes of these bytes, all of them, and of no more than `limit`; raise `ParseError`."""
+    """Return what `read` makes of these bytes, all of them, and of no more than `limit`; raise `ParseError`."""
     if len(data) > limit:
         raise ParseError(f"{what} of {len(data)} bytes, at most {limit} allowed", 0)
     reader = Reader(data)
@@ -130,7 +130,7 @@ def vec(data: bytes) -> bytes:
 
 
 def vec_size(data: bytes) -> int:
-    """How long `vec(data)` is."""
+    """Return the length of `vec(data)`."""
     size = len(data)
     return size + (1 if size < 1 << 6 else 2 if size < 1 << 14 else 4)
 
@@ -367,7 +367,7 @@ class Struct:
                 raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
     def to_bytes(self) -> bytes:
-        """The struct as it travels."""
+        """Encode the struct as it travels."""
         out = bytearray()
         self.write_to(out)
         return bytes(out)
@@ -379,7 +379,7 @@ class Struct:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The struct that these bytes, all of them, are; raise `ParseError`."""
+        """Parse the struct that these bytes, all of them, are; raise `ParseError`."""
         return read_whole(data, cls.LIMIT, cls.__name__, cls.read_from)
 
 
@@ -404,7 +404,7 @@ def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
 
 
 def slot(kind: type, name: str) -> Callable[[Any, Any], None]:
-    """What sets this field of a new instance: of a frozen dataclass too, before anybody else has seen it."""
+    """Return what sets this field of a new instance: of a frozen dataclass too, before anybody else has seen it."""
     return cast("Callable[[Any, Any], None]", getattr(kind, name).__set__)
 
 

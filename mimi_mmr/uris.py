@@ -41,14 +41,14 @@ _KINDS = {kind.value: kind for kind in Kind}
 
 @lru_cache(1024)  # a few providers have all the names
 def check_domain(domain: str) -> str:
-    """A lower-case DNS name with at least two labels, or `InvalidUri`."""
+    """Return a lower-case DNS name with at least two labels, or raise `InvalidUri`."""
     if not _DOMAIN.match(domain):
         raise InvalidUri("expected a lower-case domain name with at least two labels")
     return domain
 
 
 def check_name(name: str) -> str:
-    """A local name: lower-case letters, digits and `. _ ~ -` inside; or `InvalidUri`."""
+    """Return a local name (lower-case letters, digits and `. _ ~ -` inside), or raise `InvalidUri`."""
     if not _NAME.match(name):
         raise InvalidUri(_BAD_NAME)
     return name
@@ -128,19 +128,19 @@ CLIENT_PSEUDONYM = UriCodec(Kind.CLIENT_PSEUDONYM)
 
 
 def uuid8(digest: bytes) -> str:
-    """The first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8), in its usual writing."""
+    """Write the first 16 bytes of a hash as a UUIDv8 (RFC 9562, section 5.8)."""
     text = digest[:16].hex()
     variant = "89ab"[digest[8] >> 4 & 3]
     return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
-    """The user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
+    """Return the user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
     return MimiUri(domain, Kind.USER_PSEUDONYM, _pseudonym(domain, set_public_key))
 
 
 def is_self_certifying(user: MimiUri, set_public_key: bytes) -> bool:
-    """Whether this is the user pseudonym of that key."""
+    """Say whether this is the user pseudonym of that key."""
     return user.kind is Kind.USER_PSEUDONYM and user.name == _pseudonym(user.domain, set_public_key)
 
 
@@ -154,7 +154,7 @@ def _pseudonyms_of(domain: str) -> bytes:
 
 
 def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:
-    """A room or client pseudonym: a UUIDv4 made of 16 random bytes."""
+    """Return a URI of a room or client pseudonym: a UUIDv4 made of 16 random bytes."""
     return MimiUri(domain, kind, str(uuid.UUID(bytes=rng_bytes, version=4)))
 
 

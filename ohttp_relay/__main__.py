@@ -1,5 +1,5 @@
 """`python -m ohttp_relay` is the `ohttp-relay` command."""
 
-from .cli import main
+from ohttp_relay.cli import main
 
 main()

@@ -7,26 +7,29 @@ import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from aiohttp import web
 
-from .download import DownloadLimits, DownloadProxy
-from .errors import ConfigurationError, KeyFileError, OhttpError
-from .gateway import UNDATED_WINDOW, Gateway
-from .kem import KemId
-from .keys import KeyRing
-from .ratelimit import RateLimit
-from .relay import Relay
-from .replay import ReplayGuard
-from .replay_shared import SharedReplayCache
-from .rotation import KeyKeeper
-from .serve import Bind, run
-from .targets import TargetPolicy
-from .telemetry import Metrics, configure_logs
-from .transport import check_url
-from .websocket import SocketLimits
+from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
+from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
+from ohttp_relay.gateway.replay import ReplayGuard
+from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway
+from ohttp_relay.gateway.rotation import KeyKeeper
+from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.hpke.kem import KemId
+from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.relay.rate_limit import RateLimit
+from ohttp_relay.relay.resource import Relay
+from ohttp_relay.server.logs import configure_logs
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.run import Bind, run
+from ohttp_relay.transport.targets import TargetPolicy
+from ohttp_relay.transport.urls import check_url
+from ohttp_relay.transport.websocket import SocketLimits
+
+_KEMS: Final = {"x25519": KemId.X25519, "xwing": KemId.X_WING, "p256": KemId.P256}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."
@@ -35,22 +38,28 @@ keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.
 app.add_typer(keys_app, name="keys")
 
 Host = Annotated[str, typer.Option(envvar="OHTTP_HOST", help="Address to listen on.")]
-Port = Annotated[int, typer.Option(envvar="OHTTP_PORT", help="Port to listen on; 0 picks one.")]
+Port = Annotated[int, typer.Option(envvar="OHTTP_PORT", help="Port to listen on; 0 for any free one.")]
 Workers = Annotated[int, typer.Option(envvar="OHTTP_WORKERS", min=1, help="Worker processes.")]
-Admin = Annotated[int | None, typer.Option(envvar="OHTTP_ADMIN_PORT", help="Loopback: /metrics, /health.")]
-MaxSockets = Annotated[int, typer.Option(min=0, help="WebSockets open at once, in each worker.")]
-Grace = Annotated[float, typer.Option(help="Seconds for requests in flight at the end.")]
+Admin = Annotated[
+    int | None, typer.Option(envvar="OHTTP_ADMIN_PORT", help="Port for /metrics and /health, on loopback.")
+]
+MaxSockets = Annotated[int, typer.Option(min=0, help="WebSockets open at once in each worker.")]
+Grace = Annotated[float, typer.Option(help="Seconds to finish requests after SIGTERM.")]
 Certificate = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_CERT", help="PEM certificate chain.")]
 PrivateKey = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_KEY", help="PEM private key.")]
 ClientCa = Annotated[
-    Path | None, typer.Option(envvar="OHTTP_CLIENT_CA", help="Ask clients for a certificate.")
+    Path | None, typer.Option(envvar="OHTTP_CLIENT_CA", help="PEM authorities; clients need a certificate.")
 ]
 Trust = Annotated[Path | None, typer.Option(envvar="OHTTP_CA", help="PEM authorities to trust upstream.")]
-UpCertificate = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_CERT", help="Certificate for upstream.")]
-UpKey = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_KEY", help="Its private key.")]
-Insecure = Annotated[bool, typer.Option(help="Let a loopback hop be plain http.")]
+UpCertificate = Annotated[
+    Path | None, typer.Option(envvar="OHTTP_UP_CERT", help="PEM client certificate for upstream.")
+]
+UpKey = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_KEY", help="PEM private key of --up-cert.")]
+Insecure = Annotated[bool, typer.Option(help="Permit plain http on loopback.")]
 KeyFolder = Annotated[Path, typer.Option(envvar="OHTTP_KEYS", help="Directory of the key ring.")]
-Networks = Annotated[list[str] | None, typer.Option(help="Non-public network that may be reached.")]
+Networks = Annotated[
+    list[str] | None, typer.Option(help="Non-public network that targets may be in; repeatable.")
+]
 
 
 def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
@@ -119,7 +128,7 @@ def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) ->
 
 @app.command()
 def relay(
-    gateway: Annotated[list[str], typer.Option(help="NAME=URL of a gateway; may be repeated.")],
+    gateway: Annotated[list[str], typer.Option(help="NAME=URL of a gateway; repeatable.")],
     host: Host = "127.0.0.1",
     port: Port = 8080,
     workers: Workers = 1,
@@ -131,17 +140,19 @@ def relay(
     ca: Trust = None,
     up_cert: UpCertificate = None,
     up_key: UpKey = None,
-    keys: Annotated[list[str] | None, typer.Option(help="NAME=URL of a key list that is elsewhere.")] = None,
-    tokens: Annotated[Path | None, typer.Option(help="File of bearer tokens, one a line.")] = None,
-    per_minute: Annotated[int | None, typer.Option(help="Requests of one client in a minute.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Option(help="NAME=URL of a key list, if not at the gateway.")
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(help="File with a bearer token on each line.")] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Requests of one client per minute.")] = None,
     sockets: MaxSockets = 10_000,
-    sockets_each: Annotated[int, typer.Option(min=0, help="WebSockets of one client, of these.")] = 1_000,
+    sockets_each: Annotated[int, typer.Option(min=0, help="WebSockets of one client at once.")] = 1_000,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
     """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list or opens a WebSocket."""
     gateways, upstream, authenticate = _named(gateway), _client_tls(ca, up_cert, up_key), _tokens(tokens)
     lists = _named(keys or [])
-    for url in [*gateways.values(), *lists.values()]:  # a bad setting shows before any worker starts
+    for url in [*gateways.values(), *lists.values()]:  # report a bad setting before any worker starts
         check_url(url, allow_insecure_loopback=allow_insecure_loopback)
 
     def make(metrics: Metrics) -> web.Application:
@@ -162,7 +173,7 @@ def relay(
 
 @app.command()
 def gateway(
-    target: Annotated[list[str], typer.Option(help="Origin that may be fetched; may be repeated.")],
+    target: Annotated[list[str], typer.Option(help="Origin that may be fetched; repeatable.")],
     keys: KeyFolder,
     host: Host = "127.0.0.1",
     port: Port = 8081,
@@ -172,8 +183,8 @@ def gateway(
     path: Annotated[str, typer.Option(help="Path of the gateway resource.")] = "/.well-known/ohttp-gateway",
     sockets: MaxSockets = 10_000,
     network: Networks = None,
-    rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0: never.")] = 24.0,
-    window: Annotated[float, typer.Option(min=2.0, help="Seconds a Date may be off.")] = 60.0,
+    rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0 for never.")] = 24.0,
+    window: Annotated[float, typer.Option(min=2.0, help="Seconds that a Date may differ.")] = 60.0,
     cert: Certificate = None,
     key: PrivateKey = None,
     client_ca: ClientCa = None,
@@ -200,14 +211,14 @@ def gateway(
 
 @app.command()
 def proxy(
-    asset_host: Annotated[list[str], typer.Option(help="HOST[:PORT] of assets; may be repeated.")],
+    asset_host: Annotated[list[str], typer.Option(help="HOST[:PORT] of assets; repeatable.")],
     host: Host = "127.0.0.1",
     port: Port = 8082,
     workers: Workers = 1,
     admin_port: Admin = None,
     grace: Grace = 30.0,
     cache: Annotated[Path | None, typer.Option(envvar="OHTTP_CACHE", help="Directory of the cache.")] = None,
-    cache_bytes: Annotated[int, typer.Option(help="Size of the cache.")] = 16 * 1024**3,
+    cache_bytes: Annotated[int, typer.Option(help="Size of the cache in bytes.")] = 16 * 1024**3,
     network: Networks = None,
     cert: Certificate = None,
     key: PrivateKey = None,
@@ -232,12 +243,12 @@ def proxy(
 @keys_app.command("generate")
 def generate(
     keys: KeyFolder,
-    kem: Annotated[list[str] | None, typer.Option(help="x25519, xwing or p256; may be repeated.")] = None,
-    overlap_hours: Annotated[float, typer.Option(help="How long a replaced key is accepted.")] = 24.0,
+    kem: Annotated[list[str] | None, typer.Option(help="x25519, xwing or p256; repeatable.")] = None,
+    overlap_hours: Annotated[float, typer.Option(help="Hours that a replaced key is accepted.")] = 24.0,
 ) -> None:
-    """Make a key ring; refuses to replace one."""
+    """Make a key ring; fail if there is one."""
     try:
-        kems = [KemId[name.upper()] for name in kem or ["x25519"]]
+        kems = [_KEMS[name.lower()] for name in kem or ["x25519"]]
     except KeyError as error:
         raise ConfigurationError(f"unknown KEM {error}, expected x25519, xwing or p256") from None
     with KeyRing.locked(keys):
@@ -254,7 +265,7 @@ def rotate(
     keys: KeyFolder,
     lead: Annotated[float, typer.Option(help="Seconds until the new key is advertised.")] = 60.0,
 ) -> None:
-    """Add a fresh key for each KEM; running gateways take it up."""
+    """Add a fresh key for each KEM; running gateways read it."""
     with KeyRing.locked(keys):
         ring = KeyRing.load(keys)
         ring.rotate(lead=lead)
@@ -268,7 +279,7 @@ def show(keys: KeyFolder) -> None:
 
 
 def main() -> None:
-    """Run the command; errors of this package end it with one line and status 2."""
+    """Run the command; print an error of this package in one line and exit with status 2."""
     try:
         app()
     except OhttpError as error:

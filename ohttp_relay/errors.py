@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller can do about it.
+"""Errors, sorted by what the caller can do about them.
 
 Messages say what was expected, what came and where; they never carry key material, plaintext or a
 client's address.
@@ -12,11 +12,11 @@ class OhttpError(Exception):
 
 
 class ConfigurationError(OhttpError):
-    """A setting is wrong (a URL without https, an empty allow-list): fix the configuration."""
+    """A setting is wrong (a URL without https, an empty allow-list).  Correct the configuration."""
 
 
 class ParseError(OhttpError):
-    """Bytes from a peer break a format: nothing to do but answer with an error."""
+    """Bytes from a peer do not have the right format.  Answer with an error."""
 
     def __init__(self, what: str, offset: int | None = None) -> None:
         super().__init__(what if offset is None else f"{what} (at byte {offset})")
@@ -45,19 +45,19 @@ class TruncatedCapsule(CapsuleError, ParseError):
 
 
 class UnknownKey(CapsuleError):
-    """The capsule names a key or a suite that the gateway does not hold: refresh the key list."""
+    """The request names a key or a suite that the gateway does not have.  Refresh the key list."""
 
 
 class OpenFailed(CapsuleError):
-    """Authentication failed: wrong key, or the capsule was changed on its way."""
+    """Authentication failed: another key, or the message was changed."""
 
 
 class NoUsableKey(OhttpError):
-    """A key list offers nothing that this end supports."""
+    """A key list has no configuration that this end supports."""
 
 
 class InconsistentKeys(OhttpError):
-    """Sources that must give the same key list do not: someone may be singled out (RFC 9458, section 7)."""
+    """Sources that must give the same key list differ: the client may be singled out (RFC 9458, section 7)."""
 
 
 class KeyFileError(OhttpError):
@@ -65,11 +65,11 @@ class KeyFileError(OhttpError):
 
 
 class BodyTooLarge(OhttpError):
-    """A body goes over a configured limit."""
+    """A body is larger than a configured limit."""
 
 
 class RequestRefused(OhttpError):
-    """The gateway opened a request and will not serve it."""
+    """The gateway opened a request and refuses it."""
 
 
 class ReplayedRequest(RequestRefused):
@@ -77,7 +77,7 @@ class ReplayedRequest(RequestRefused):
 
 
 class ReplayStoreFull(RequestRefused):
-    """The replay store cannot remember one more request, so none is served: try again later."""
+    """The replay store is full, so no request is served.  Try again later."""
 
 
 class DateRejected(RequestRefused):
@@ -93,7 +93,7 @@ class ExpectationRefused(RequestRefused):
 
 
 class TargetUnreachable(OhttpError):
-    """The target gave no whole answer."""
+    """The target did not give a whole answer."""
 
 
 class ExchangeFailed(OhttpError):
@@ -116,7 +116,7 @@ class RelayRefused(ExchangeFailed):
 
 
 class SocketEnded(ExchangeFailed):
-    """A WebSocket through the relay ended, with this close code, before the response came; open another."""
+    """A WebSocket through the relay ended before the response, with this close code.  Open another one."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"expected a response, got the end of the socket (close code {code})")
@@ -124,4 +124,4 @@ class SocketEnded(ExchangeFailed):
 
 
 class KeyRejected(RelayRefused):
-    """The gateway says the key configuration is outdated (problem type ohttp-key)."""
+    """The gateway could not use the key configuration (problem type ohttp-key)."""

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Secret bytes.  `reveal()` gives them; everything else hides them."""
+    """Secret bytes.  `reveal()` returns them; everything else hides them."""
 
     __slots__ = ("_value",)
 
@@ -15,13 +15,13 @@ class Secret:
         self._value = bytes(value)
 
     def reveal(self) -> bytes:
-        """Return the bytes; the caller answers for where they go."""
+        """Return the bytes; the caller must not let them be printed, logged or stored by accident."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and hmac.compare_digest(self._value, other._value)
 
-    __hash__ = None  # type: ignore[assignment]  # equal secrets must not be found by a variable-time lookup
+    __hash__ = None  # type: ignore[assignment]  # a set or dict would compare secrets in variable time
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<hidden>)"

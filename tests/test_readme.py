@@ -1,4 +1,4 @@
-"""Every Python example of every README runs as it is printed."""
+"""Every Python example of every page runs as it is printed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-READMES = [ROOT / "README.md", ROOT / "treewrap" / "README.md", ROOT / "ohttp_relay" / "README.md"]
+READMES = [
+    ROOT / "README.md",
+    ROOT / "treewrap" / "README.md",
+    ROOT / "ohttp_relay" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def examples(readme: Path) -> list[str]:
     """The front page's stand each for itself; a package's go on where the one before has ended."""
     found = FENCE.findall(readme.read_text())
-    return found if readme.parent == ROOT else ["\n".join(found)]
+    return found if readme.parent == ROOT or not found else ["\n".join(found)]
 
 
 EXAMPLES = [

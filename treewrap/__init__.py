@@ -1,4 +1,15 @@
-"""Tree Wrap: one secret per member of an MLS group, kept on a hub that can't read any of them."""
+"""Tree Wrap: one secret per member of an MLS group, stored on a hub that can't read any of them.
+
+Public: the names in `__all__`. The modules are internal.
+
+    errors, labels, secret, codec, suite, geometry   no knowledge of trees in memory
+    nodes, changes, root, wire, rows, state          what a tree holds, and its bytes
+    outcome, rules, stage, follow, verify            one change: made, followed, checked
+    public, member                                   the hub's tree, a member's full tree
+    links/                                           join links and deferred leaves; only `join` imports a tree
+    light/                                           the light tree; no module of the core imports it
+    vectors                                          test vectors for other implementations
+"""
 
 from treewrap.changes import (
     Blank,
@@ -10,7 +21,6 @@ from treewrap.changes import (
     Set,
     SetRoomSecret,
 )
-from treewrap.deferred import DeferredLeaf
 from treewrap.errors import (
     ChangeError,
     ConfirmationError,
@@ -30,20 +40,24 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.geometry import NodeRef
-from treewrap.join import LinkSnapshot, open_link, open_link_light
-from treewrap.light import LightTree
-from treewrap.links import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink, Verifier
+from treewrap.light.paths import OpenedPaths, PathQuery, Paths, answer_paths
+from treewrap.light.tree import LightTree
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.join import LinkSnapshot, open_link, open_link_light
+from treewrap.links.records import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink
+from treewrap.links.rules import Verifier
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import OpenedPaths, PathQuery, Paths
+from treewrap.outcome import Staged
 from treewrap.public import PublicTree, StagedPublic
-from treewrap.seals import LinkKey
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret, RootKey, Secret
-from treewrap.staging import Staged, StagedCommit
-from treewrap.suite import ARITIES, Suite
+from treewrap.stage import StagedCommit
+from treewrap.suite import ARITIES, DEFAULT_ARITY, Suite
 from treewrap.wire import LeafChange, MemberUpdate, TreeUpdate
 
 __all__ = [
     "ARITIES",
+    "DEFAULT_ARITY",
     "AddLink",
     "Blank",
     "Change",
@@ -99,6 +113,7 @@ __all__ = [
     "WrapError",
     "WrapTree",
     "WrongEpochSecret",
+    "answer_paths",
     "open_link",
     "open_link_light",
 ]

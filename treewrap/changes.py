@@ -1,4 +1,4 @@
-"""What one commit may ask of the tree, and the checks that need no tree."""
+"""What one commit may change in the tree, and the checks that need no tree."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import NamedTuple
 
 from treewrap.errors import ChangeError
 from treewrap.geometry import LEAF_LIMIT, NodeRef
-from treewrap.links import AddLink, ExpireLink, LinkChange, RevokeLink, UseLink
-from treewrap.secret import LeafSecret, RoomSecret
-
-NAME_LIMIT = 64
-ROOM_SECRETS_LIMIT = 64
+from treewrap.links.records import AddLink, ExpireLink, LinkChange, RevokeLink, UseLink
+from treewrap.secret import ROOM_NAME_LIMIT, LeafSecret, RoomSecret
 
 
 class ChangeKind(IntEnum):
@@ -26,7 +23,7 @@ class ChangeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Give a leaf its secret, new or instead of another one."""
+    """Set a leaf's secret, new or instead of another one."""
 
     leaf: int
     secret: LeafSecret
@@ -34,21 +31,21 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """Take a leaf's secret away; also the change for a removed member whose leaf was blank."""
+    """Blank a leaf. Used for every removed member, even if its leaf is blank already."""
 
     leaf: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Turn a deferred leaf down: it stays blank."""
+    """Reject a deferred leaf. It stays blank."""
 
     leaf: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetRoomSecret:
-    """Give the room secret `name` (1 to 64 bytes in UTF-8) a value, new or instead of another one."""
+    """Set the room secret `name` (1 to 64 bytes in UTF-8), new or instead of another value."""
 
     name: str
     secret: RoomSecret
@@ -56,21 +53,24 @@ class SetRoomSecret:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Seal these nodes and all above them anew, whatever the hub holds in their place."""
+    """Seal these nodes and all above them anew, whatever the hub stores in their places."""
 
     nodes: tuple[NodeRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Seal the whole tree anew and upload it, whatever the hub holds in its place; not for light trees."""
+    """Seal the whole tree anew and upload it, whatever the hub stores instead. A light tree can't."""
 
 
 Change = Set | Blank | Reject | SetRoomSecret | Repair | Rebuild | AddLink | RevokeLink | ExpireLink | UseLink
 
 
 class ChangeSet(NamedTuple):
-    """Changes of one commit, sorted: leaves by index, room secrets by name, nodes by place."""
+    """The changes of one commit, sorted: leaves by index, room secrets by name, nodes by place.
+
+    `leaves` holds None for a blanked leaf; `rejected` leaves are in no other field.
+    """
 
     leaves: dict[int, LeafSecret | None]
     rejected: tuple[int, ...]
@@ -81,7 +81,7 @@ class ChangeSet(NamedTuple):
 
     @classmethod
     def collect(cls, changes: Iterable[Change]) -> ChangeSet:
-        """Sort changes. Raises ChangeError if two concern one leaf or name, or one is out of range."""
+        """Sort changes. Raises ChangeError if two concern one leaf or name, or if one is out of range."""
         leaves: dict[int, LeafSecret | None] = {}
         rooms: dict[str, RoomSecret] = {}
         rejected: list[int] = []
@@ -112,7 +112,7 @@ class ChangeSet(NamedTuple):
         return cls(changed, tuple(sorted(rejected)), sort_rooms(rooms), nodes, rebuilt, tuple(links))
 
     def kinds(self) -> list[tuple[int, ChangeKind]]:
-        """List every changed or rejected leaf with what happens to it, by leaf."""
+        """List every changed or rejected leaf with the kind of its change, by leaf."""
         kinds = [
             (leaf, ChangeKind.BLANK if new is None else ChangeKind.SET) for leaf, new in self.leaves.items()
         ]
@@ -120,9 +120,13 @@ class ChangeSet(NamedTuple):
             kinds = sorted(kinds + [(leaf, ChangeKind.REJECT) for leaf in self.rejected])
         return kinds
 
+    def leaving(self) -> set[int]:
+        """Return the leaves that are blanked."""
+        return {leaf for leaf, secret in self.leaves.items() if secret is None}
+
 
 def sort_rooms(rooms: dict[str, RoomSecret]) -> dict[str, RoomSecret]:
-    """Put room secrets in order of their names' bytes."""
+    """Sort room secrets by the bytes of their names."""
     return dict(sorted(rooms.items(), key=lambda item: item[0].encode())) if rooms else rooms
 
 
@@ -137,5 +141,5 @@ def _check_name(rooms: dict[str, RoomSecret], name: str) -> None:
     if name in rooms:
         raise ChangeError(f"room secret {name!r}: set twice")
     size = len(name.encode())
-    if not 0 < size <= NAME_LIMIT:
-        raise ChangeError(f"room secret's name: expected 1 to {NAME_LIMIT} bytes, got {size}")
+    if not 0 < size <= ROOM_NAME_LIMIT:
+        raise ChangeError(f"room secret's name: expected 1 to {ROOM_NAME_LIMIT} bytes, got {size}")

@@ -9,14 +9,15 @@ from typing import Protocol
 from treewrap.errors import ParseError
 
 _SHORT, _MEDIUM, VECTOR_LIMIT = 1 << 6, 1 << 14, 1 << 30
+VECTOR_MAX = VECTOR_LIMIT - 1
 _U16, _U32, _U64 = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")
 
 
 class Source(Protocol):
-    """Anything read like a binary file: a download as it comes in, or `io.BytesIO`."""
+    """Anything that is read like a binary file: a download in progress, or `io.BytesIO`."""
 
     def read(self, size: int, /) -> bytes:
-        """Give `size` bytes, fewer only at the end."""
+        """Return `size` bytes, or fewer at the end."""
 
 
 def varint(number: int) -> bytes:
@@ -32,11 +33,12 @@ def varint(number: int) -> bytes:
 
 def vector(content: bytes) -> bytes:
     """Encode `opaque<V>`: length, then content."""
-    return varint(len(content)) + content
+    size = len(content)
+    return (bytes((size,)) if size < _SHORT else varint(size)) + content
 
 
 class Reader:
-    """Reads a structure from bytes or a stream; what it can't read is a `ParseError` with its offset."""
+    """A reader of structures from bytes or a stream. What it can't read is a `ParseError` with the offset."""
 
     __slots__ = ("offset", "read")
 
@@ -77,17 +79,17 @@ class Reader:
         return self.take(size, what)
 
     def items(self, what: str, limit: int) -> Items:
-        """Read a vector's content as a reader of its own: `while items.more(): ...`."""
+        """Read a vector and return a reader of its content: `while items.more(): ...`."""
         content = self.vector(what, limit)
         return Items(content, self.offset - len(content))
 
     def end(self, what: str) -> None:
-        """Make sure that nothing is left."""
+        """Check that nothing is left. Raises ParseError."""
         if self.read(1):
             raise ParseError(f"{what}: trailing bytes", self.offset)
 
     def fail(self, what: str) -> ParseError:
-        """Make the error to raise for what was just read."""
+        """Return the error to raise for the field that was read last."""
         return ParseError(what, self.offset)
 
     def _varint(self, what: str) -> int:
@@ -103,7 +105,7 @@ class Reader:
 
 
 class Items(Reader):
-    """A reader of one vector's content, which knows where that ends."""
+    """A reader of one vector's content. It knows where the content ends."""
 
     __slots__ = ("_end",)
 
@@ -112,5 +114,5 @@ class Items(Reader):
         self._end = offset + len(content)
 
     def more(self) -> bool:
-        """Tell whether anything is left."""
+        """Return True while anything is left."""
         return self.offset < self._end

@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller can do about it."""
+"""All errors of the package, by what the caller can do about them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol, Self
 
 
 class TreeWrapError(Exception):
-    """Anything this package refuses."""
+    """The base of all errors of this package."""
 
 
 class ParseError(TreeWrapError):
-    """Bytes that are not what they should be: `what` was expected at byte `offset`."""
+    """Bytes that can't be parsed: `what` says why, `offset` is the byte."""
 
     def __init__(self, what: str, offset: int) -> None:
         super().__init__(f"{what}, at byte {offset}")
@@ -19,11 +19,11 @@ class ParseError(TreeWrapError):
 
 
 class ChangeError(TreeWrapError):
-    """The changes asked for make no sense together, or not for this tree: fix the call."""
+    """Changes that contradict each other or do not fit the tree: fix the call."""
 
 
 class Salvaged(Protocol):
-    """A tree to go on with: what the sound changes of an update lead to."""
+    """The tree that the valid changes of an update lead to."""
 
     def commit(self) -> None:
         """Make it the tree's state."""
@@ -33,11 +33,11 @@ class Salvaged(Protocol):
 
 
 class StagedError(TreeWrapError):
-    """A staged change was used twice, or another one was committed before it: stage again."""
+    """A staged change that was used already, or that another one overtook: stage again."""
 
 
 class StaleEpoch(TreeWrapError):
-    """The epoch offered is not newer than the tree's, or the tree is not of the epoch expected."""
+    """The offered epoch is not newer than the tree's, or the tree is not of the expected epoch."""
 
     def __init__(self, what: str, *, tree: int, offered: int) -> None:
         super().__init__(f"{what}: the tree is of epoch {tree}, offered was epoch {offered}")
@@ -46,19 +46,19 @@ class StaleEpoch(TreeWrapError):
 
 
 class StaleTree(TreeWrapError):
-    """An update was made on top of another tree than the one held: fetch, then stage again."""
+    """An update that was made for another tree than this one: fetch, then stage again."""
 
 
 class WrongEpochSecret(TreeWrapError):
-    """The public tree is the one expected, and yet its root does not open: the epoch secret is wrong."""
+    """The public tree is the expected one, but its root does not open: the epoch secret is wrong."""
 
 
 class StateError(TreeWrapError):
-    """A sealed state that does not open: another key, or damaged bytes."""
+    """A sealed state that does not open: wrong key, or damaged bytes."""
 
 
 class NodeError(TreeWrapError):
-    """A node does not open: swapped, stale, truncated or rolled back. Have it repaired, by `Repair`."""
+    """A node that does not open: swapped, stale, truncated or rolled back. A member repairs it with `Repair`."""
 
     def __init__(self, level: int, index: int, why: str) -> None:
         super().__init__(f"node (level {level}, index {index}): {why}")
@@ -67,9 +67,9 @@ class NodeError(TreeWrapError):
 
 
 class FollowError(TreeWrapError):
-    """An authentic update that is wrong. `staged`, if there, is the tree its sound changes lead to.
+    """An authentic update that is wrong. `staged`, if not None, is the tree that its valid changes lead to.
 
-    Every member computes the same one: commit it, stage a `Rebuild`, since the hub's copy is the wrong one.
+    Every member computes the same one. Commit it, then have one member stage a `Rebuild`: the hub's tree is wrong.
     """
 
     def __init__(self, what: str, staged: Salvaged | None = None) -> None:
@@ -77,21 +77,21 @@ class FollowError(TreeWrapError):
         self.staged = staged
 
     def with_staged(self, staged: Salvaged) -> Self:
-        """Attach the tree that the sound changes lead to."""
+        """Attach the tree that the valid changes lead to. Return the error."""
         self.staged = staged
         return self
 
 
 class WrapError(FollowError):
-    """A wrapped secret does not open: its sender wrapped it wrongly. In `staged` its leaf is blank."""
+    """A wrapped secret that does not open: its sender wrapped it wrongly. In `staged`, its leaf is blank."""
 
 
 class LinkError(FollowError):
-    """A join link that is unknown, expired, used up, unsigned, or whose seal does not open."""
+    """A join link that is unknown, expired, used up or unsigned, or whose seal does not open."""
 
 
 class TreeHashMismatch(FollowError):
-    """The tree computed is not the tree named."""
+    """The computed tree hash is not the expected one."""
 
     def __init__(self, *, expected: bytes, computed: bytes, staged: Salvaged | None = None) -> None:
         super().__init__(f"tree hash: expected {expected.hex()}, computed {computed.hex()}", staged)
@@ -100,7 +100,7 @@ class TreeHashMismatch(FollowError):
 
 
 class ConfirmationError(TreeWrapError):
-    """The confirmation tag does not fit; `differs` is "tree hash" or "changes"."""
+    """A wrong confirmation tag; `differs` says what was changed: "tree hash" or "changes"."""
 
     def __init__(self, differs: str) -> None:
         super().__init__(
@@ -110,8 +110,8 @@ class ConfirmationError(TreeWrapError):
 
 
 class UpdateRefused(TreeWrapError):
-    """An update whose nodes are not exactly those its changes touch, in the sizes they must have."""
+    """An update of another suite or epoch, or whose nodes are not exactly those that its changes touch."""
 
 
 class DeferredError(TreeWrapError):
-    """A deferred leaf that can't be queued, or that an update should have answered and did not."""
+    """A deferred leaf that can't be queued, or that an update failed to answer."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from treewrap.changes import ChangeKind, ChangeSet
 from treewrap.codec import Reader
-from treewrap.commit import Before, check_new_link
 from treewrap.errors import (
     ChangeError,
     ConfirmationError,
@@ -19,17 +18,13 @@ from treewrap.errors import (
     WrapError,
     WrongEpochSecret,
 )
-from treewrap.links import (
-    LinkChange,
-    Verifier,
-    apply_link_changes,
-    check_link_changes,
-    link_changes_from_bytes,
-)
+from treewrap.labels import LEAF_WRAP, LINKS_WRAP, ROOM_WRAP
+from treewrap.links.records import LinkChange, link_changes_from_bytes
+from treewrap.links.rules import Verifier, apply_link_changes, check_link_change
+from treewrap.outcome import Before, Outcome, Staged
 from treewrap.root import read_named_secret
 from treewrap.rules import is_removal, next_extra
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
-from treewrap.staging import Outcome, Staged, reseal
 from treewrap.suite import GroupContext, UpdateKeys, unseal
 from treewrap.wire import MemberUpdate
 
@@ -39,19 +34,17 @@ def follow(
     update: MemberUpdate,
     *,
     epoch_secret: EpochSecret,
+    epoch: int | None,
     verify: Verifier | None,
     now: int | None,
 ) -> Staged:
     """Compute the tree that an update leads to.
 
-    Raises StaleEpoch, WrongEpochSecret and ConfirmationError for what did not come from a member of the
-    epoch; WrapError, LinkError and TreeHashMismatch, each with `staged`, for what a member made wrong.
+    Raises StaleEpoch, WrongEpochSecret and ConfirmationError for an update that no member of the epoch made;
+    WrapError, LinkError and TreeHashMismatch, each with `staged`, for one that a member made wrong; UpdateRefused
+    for one that can't be followed.
     """
-    if update.header.suite != before.context.suite:
-        raise UpdateRefused(
-            f"suite: the tree's is {before.context.suite}, the update's {update.header.suite}"
-        )
-    before.check_epoch(update.epoch)
+    before.header.check_next(update.header, epoch)
     keys = UpdateKeys(before.context, epoch_secret, update.header.salt)
     authentic = hmac.compare_digest(keys.confirm(update.confirmed()), update.tag)
     changes, errors = _unwrap(before.context, update, keys)
@@ -65,7 +58,7 @@ def follow(
         extra = next_extra(before.extra, changes, removal=removal)
     except ChangeError as error:
         raise (UpdateRefused(str(error)) if authentic else ConfirmationError("changes")) from error
-    outcome = reseal(before.context, before.source, shape, changes.leaves, extra, update.epoch, keys)
+    outcome = before.seal(shape, changes.leaves, extra, update.epoch, keys)
     if not authentic:
         raise ConfirmationError(_which_differs(update, outcome, keys))
     staged = Staged(before.holder, outcome, before.version)
@@ -99,14 +92,14 @@ def _unwrap(
             continue
         leaves[leaf] = None
         if kind is ChangeKind.SET:
-            plaintext = unseal(keys.wrap(b"leaf", leaf), wrapped, context.leaf_aad(leaf, update.epoch))
+            plaintext = unseal(keys.wrap(LEAF_WRAP, leaf), wrapped, context.wrap_aad(leaf, update.epoch))
             if plaintext is None:
                 errors.append(WrapError(f"leaf {leaf}: its wrapped secret does not open"))
             else:
                 leaves[leaf] = LeafSecret(plaintext)
     rooms: dict[str, RoomSecret] = {}
     for number, wrapped in enumerate(update.rooms):
-        plaintext = unseal(keys.wrap(b"room", number), wrapped, context.leaf_aad(number, update.epoch))
+        plaintext = unseal(keys.wrap(ROOM_WRAP, number), wrapped, context.wrap_aad(number, update.epoch))
         try:
             name, secret = _named(plaintext)
             rooms[name] = secret
@@ -123,7 +116,7 @@ def _unwrap_links(
 ) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
     if not update.links:
         return (), []
-    plaintext = unseal(keys.wrap(b"links", 0), update.links, context.leaf_aad(0, update.epoch))
+    plaintext = unseal(keys.wrap(LINKS_WRAP, 0), update.links, context.wrap_aad(0, update.epoch))
     try:
         return link_changes_from_bytes(plaintext or b""), []
     except ParseError:
@@ -140,13 +133,18 @@ def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
 def _sound_links(
     before: Before, changes: ChangeSet, removal: bool, verify: Verifier | None, now: int | None
 ) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
-    """Keep the link changes that are signed and fit the links there are; the others are errors."""
+    """Split link changes into those that are signed and fit the live links, and the errors of the others."""
     sound: tuple[LinkChange, ...] = ()
     errors: list[FollowError] = []
     for change in changes.links:
         try:
-            check_link_changes([change], before.context.group_id, verify, now)
-            check_new_link(change, changes)
+            check_link_change(
+                change,
+                group_id=before.context.group_id,
+                leaving=changes.leaving(),
+                verify=verify,
+                now=now,
+            )
             apply_link_changes(before.extra.links, (*sound, change), removal=removal)
             sound += (change,)
         except LinkError as error:

@@ -1,9 +1,9 @@
-"""Levels, indices, occupancy, and which nodes a change touches: integers only, no keys."""
+"""Levels, indices, occupancy, which nodes a change touches, and the walk over them. No keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 LEAF_LIMIT = 1 << 24
 SLOT_SIZE = 32
@@ -17,16 +17,18 @@ class NodeRef(NamedTuple):
 
 
 Edit = tuple[int, bytes, bytes]
-"""A slot, its new value of 32 bytes or none, and what goes beside: a child's key and hash."""
+"""A slot, its new value of 32 bytes (empty: the slot becomes blank), and what goes into the hashes beside it."""
 Occupancy = tuple[int, int]
 """A touched node's bitmap before and after."""
+Bitmaps = Callable[[int, int], int]
+"""Reads the bitmap of a node by level and index; 0 for a node that does not exist."""
 
 
 class Plan(NamedTuple):
     """What one set of changes does to the shape of a tree.
 
-    `touched[l - 1]` maps the touched indices of level l, in order, to their occupancy; those that
-    are empty afterwards are not sealed. `vanished` are the nodes that were there and no longer are.
+    `touched[l - 1]` maps the touched indices of level l, in order, to their occupancy. Those that are
+    empty afterwards are not sealed. `vanished` lists the nodes that existed and no longer exist.
     """
 
     height: int
@@ -41,8 +43,38 @@ class Plan(NamedTuple):
                     yield NodeRef(level, index), occupancy
 
 
+class Visitor(Protocol):
+    """What is done to each node to seal, bottom-up, once the nodes below it are done."""
+
+    def visit(
+        self, level: int, index: int, occupancy: Occupancy, edits: Iterable[Edit]
+    ) -> tuple[bytes, bytes]:
+        """Handle one node. Return value and companion of the edit that its parent gets."""
+
+
+def walk(plan: Plan, bits: int, edits: Mapping[int, Iterable[Edit]], visitor: Visitor) -> tuple[bytes, bytes]:
+    """Visit every node that a plan seals, by level and index. Return what the visitor returns for the root.
+
+    `edits` are those of the changed leaves, by index of their node at level 1.
+    """
+    mask, height = (1 << bits) - 1, plan.height
+    root = b"", b""
+    for level, row in enumerate(plan.touched[:height], 1):
+        above: dict[int, list[Edit]] = {}
+        for index, occupancy in row.items():
+            is_root = level == height and not index
+            value = companion = b""
+            if occupancy[1] or is_root:
+                value, companion = visitor.visit(level, index, occupancy, edits.get(index, ()))
+            if is_root:
+                root = value, companion
+            above.setdefault(index >> bits, []).append((index & mask, value, companion))
+        edits = above
+    return root
+
+
 def height_for(bits: int, leaf: int) -> int:
-    """Give the least h >= 1 with k^h > leaf, where k = 2^bits."""
+    """Return the least h >= 1 with k^h > leaf, where k = 2^bits."""
     return max(1, -(-leaf.bit_length() // bits))
 
 
@@ -57,7 +89,7 @@ def slots(bitmap: int) -> list[int]:
 
 
 def splice(packed: bytearray, beside: bytearray, bitmap: int, edits: Iterable[Edit]) -> None:
-    """Put values into, or take them out of, the packed slots of one node, and the same with what lies beside."""
+    """Apply edits to the packed slots of one node, and to the hashes packed in the same way beside them."""
     for slot, value, companion in edits:
         bit = 1 << slot
         start = (bitmap & (bit - 1)).bit_count() * SLOT_SIZE
@@ -70,15 +102,19 @@ def splice(packed: bytearray, beside: bytearray, bitmap: int, edits: Iterable[Ed
 def plan(
     bits: int,
     height: int,
-    bitmap: Callable[[int, int], int],
+    bitmap: Bitmaps,
     leaves: Mapping[int, bool],
-    named: Iterable[NodeRef] = (),
+    named: Sequence[NodeRef] = (),
 ) -> Plan:
-    """Work out which nodes change: treewrap/README.md, "Change".
+    """Work out which nodes a change touches (docs/specs/treewrap.md, section 5.1).
 
-    `height` is the old one, 0 if nothing was ever sealed; `bitmap(level, index)` reads the old tree
-    and gives 0 for what is not there; `leaves` maps each changed leaf to whether it is occupied now.
+    `height` is the old one, 0 if nothing was ever sealed; `bitmap` reads the old tree; `leaves` maps each
+    changed leaf to whether it is occupied afterwards; `named` are the nodes to seal anew on request.
     """
+    if height and len(leaves) == 1 and not named:
+        [(leaf, occupied)] = leaves.items()
+        if occupied and not leaf >> bits * height:
+            return _plan_one_leaf(bits, height, bitmap, leaf)
     sets = [leaf for leaf, occupied in leaves.items() if occupied]
     top = max(height, 1, height_for(bits, max(sets, default=0)))
     touched = _touch(bits, height, top, bitmap, leaves, named)
@@ -98,20 +134,32 @@ def plan(
     return Plan(new_height, tuple(touched), tuple(_vanished(touched, height, new_height)))
 
 
+def _plan_one_leaf(bits: int, height: int, bitmap: Bitmaps, leaf: int) -> Plan:
+    """Do what `plan` does for one leaf that is set within the tree: by far the most common change."""
+    mask, index = (1 << bits) - 1, leaf
+    touched = []
+    for level in range(1, height + 1):
+        bit = 1 << (index & mask)
+        index >>= bits
+        before = bitmap(level, index)
+        touched.append({index: (before, before | bit)})
+    return Plan(height, tuple(touched), ())
+
+
 def _touch(
     bits: int,
     height: int,
     top: int,
-    bitmap: Callable[[int, int], int],
+    bitmap: Bitmaps,
     leaves: Mapping[int, bool],
     named: Iterable[NodeRef],
 ) -> list[dict[int, Occupancy]]:
     mask = (1 << bits) - 1
-    extra: dict[int, list[int]] = {height: [0]}  # the old root is touched by every update
+    extra: dict[int, list[int]] = {height: [0]}  # every update touches the old root
     for level, index in named:
         extra.setdefault(level, []).append(index)
     touched: list[dict[int, Occupancy]] = []
-    # A leaf outside the tree that is blanked has no ancestors in it.
+    # A blanked leaf outside the tree has no ancestors in it.
     below = [(leaf, occupied) for leaf, occupied in sorted(leaves.items()) if not leaf >> bits * top]
     for level in range(1, top + 1):
         row: dict[int, Occupancy] = {}

@@ -1,4 +1,4 @@
-"""The full tree: all secrets, opened; it can read, commit and follow."""
+"""The full tree: it holds all secrets; it can read, commit and follow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from treewrap.changes import Change
 from treewrap.codec import Reader, Source
-from treewrap.commit import Before, stage
-from treewrap.deferred import DeferredLeaf
 from treewrap.errors import (
-    ChangeError,
     NodeError,
     StagedError,
     StaleEpoch,
@@ -19,25 +16,25 @@ from treewrap.errors import (
     WrongEpochSecret,
 )
 from treewrap.follow import follow
-from treewrap.light import LightTree
-from treewrap.links import LiveLink, Verifier
-from treewrap.loading import load_rows
-from treewrap.pages import Forest
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.records import LiveLink
+from treewrap.links.rules import Verifier
+from treewrap.nodes import Forest
+from treewrap.outcome import Before, Outcome, Staged
 from treewrap.public import PublicTree
 from treewrap.root import RootExtra, RootHeader
+from treewrap.rows import HeaderRow, load_rows
 from treewrap.secret import EpochSecret, LeafSecret, Rng, RoomSecret, RootKey
-from treewrap.snapshot import HubHeader
-from treewrap.staging import Outcome, Staged, StagedCommit
+from treewrap.stage import StagedCommit, stage
 from treewrap.state import State, decode_state, encode_state, open_state, seal_state
 from treewrap.suite import KEY_SIZE, GroupContext, Suite, UpdateKeys, pack_place, seal
 from treewrap.wire import MemberUpdate
 
 
 class WrapTree:
-    """A member's tree, with every secret in it.
+    """A member's tree, with every secret in it: about 34 bytes a member at arity 32, in flat buffers.
 
-    About 38 bytes per member at arity 16, in flat buffers. Nothing in here is thread-safe, and nothing
-    waits: bytes go in, bytes come out.
+    It does no I/O and is not thread-safe.
     """
 
     __slots__ = ("_context", "_extra", "_forest", "_header", "_root_key", "_tree_hash", "_version")
@@ -61,13 +58,13 @@ class WrapTree:
 
     @classmethod
     def create(cls, suite: Suite, group_id: bytes) -> WrapTree:
-        """Start an empty tree; its creator then stages `Set` of its own leaf, in epoch 0.
+        """Create an empty tree. Its creator then stages `Set` of its own leaf, in epoch 0.
 
-        Raises ValueError unless the group id is of 1 to 255 bytes.
+        Raises ValueError unless the group id has 1 to 255 bytes.
         """
         context = GroupContext(suite, group_id)
         header = RootHeader.fresh(suite)
-        forest = Forest(suite.bitmap_size, tags=False)
+        forest = Forest(suite.bitmap_size, sealed=False)
         return cls(context, header, None, RootExtra(), forest, context.tree_hash(header.to_bytes(), b""))
 
     @classmethod
@@ -81,14 +78,14 @@ class WrapTree:
     ) -> WrapTree:
         """Open a whole public tree as a member of its epoch.
 
-        `public` may be a file or any other stream: then the tree is opened as it comes in, and memory
-        never holds it twice. With `epoch`, a tree of any other epoch is refused as stale.
+        `public` may be a file or another stream. The tree is then opened while it is read, and memory never
+        holds it twice. With `epoch`, a tree of any other epoch is refused as stale.
 
         Raises ParseError, StaleEpoch, WrongEpochSecret, TreeHashMismatch, and NodeError for the first
         node that does not open.
         """
         reader = Reader(public.to_bytes() if isinstance(public, PublicTree) else public)
-        hub = HubHeader.read(reader)
+        hub = HeaderRow.read(reader)
         context, header = hub.context, hub.header
         if epoch is not None and header.epoch != epoch:
             raise StaleEpoch("public tree", tree=header.epoch, offered=epoch)
@@ -100,9 +97,9 @@ class WrapTree:
     def open_with_root_key(
         cls, public: bytes | Source | PublicTree, root_key: RootKey, expected_tree_hash: bytes
     ) -> WrapTree:
-        """Open a whole public tree with its root key, as a join link's seal holds it. Raises as `open`."""
+        """Open a whole public tree with its root key, which a join link's seal holds. Raises what `open` raises."""
         reader = Reader(public.to_bytes() if isinstance(public, PublicTree) else public)
-        hub = HubHeader.read(reader)
+        hub = HeaderRow.read(reader)
         return cls._load(reader, hub.context, hub.header, root_key, expected_tree_hash)
 
     @classmethod
@@ -148,21 +145,21 @@ class WrapTree:
         return self._tree_hash
 
     def secret(self, leaf: int) -> LeafSecret:
-        """Read a leaf's secret. Raises KeyError if the leaf is blank."""
-        bits = self.suite.id
+        """Return a leaf's secret. Raises KeyError if the leaf is blank."""
+        bits = self._context.bits
         found = None
         if leaf >= 0 and self._forest.levels:
-            found = self._forest.levels[0].slot(leaf >> bits, leaf & (self.suite.arity - 1))
+            found = self._forest.levels[0].slot(leaf >> bits, leaf & self._context.mask)
         if found is None:
             raise KeyError(leaf)
         return LeafSecret(found)
 
     def leaves(self) -> list[int]:
         """List the occupied leaves, in order."""
-        return list(self._forest.leaves(self.suite.id))
+        return list(self._forest.leaves(self._context.bits))
 
     def room_secret(self, name: str) -> RoomSecret:
-        """Read a named room secret. Raises KeyError if there is none of that name."""
+        """Return a named room secret. Raises KeyError if there is none of that name."""
         return self._extra.rooms[name]
 
     def room_secrets(self) -> list[str]:
@@ -172,12 +169,6 @@ class WrapTree:
     def links(self) -> tuple[LiveLink, ...]:
         """List the live join links, by id."""
         return self._extra.links
-
-    def light(self) -> LightTree:
-        """Give the same tree in its light form. Raises ChangeError before the first update."""
-        if self._root_key is None:
-            raise ChangeError("light tree: nothing was ever sealed")
-        return LightTree(self._context, self._header, self._root_key, self._tree_hash)
 
     def stage(
         self,
@@ -189,11 +180,12 @@ class WrapTree:
         verify: Verifier | None = None,
         now: int | None = None,
     ) -> StagedCommit:
-        """Compute a commit's change, to be committed when the hub has accepted it.
+        """Compute a commit's change. Commit it when the hub has accepted it.
 
-        `epoch` and its secret are of the epoch that the commit begins. Without any change, the root alone
-        gets a new key: what a commit needs that adds a member whose leaf stays blank. Costs O(k log_k n)
-        per leaf, less for leaves side by side. `verify` and `now` are for link changes.
+        `epoch` and `epoch_secret` are of the epoch that the commit begins. Without any change, the root alone gets
+        a new key; a commit that adds a member whose leaf stays blank needs that. Costs O(k log_k n) a leaf, less
+        for neighbours. `verify` checks the signatures of link changes. `now`, in seconds since 1970, is needed
+        while join links live: it ends those that have expired.
 
         Raises ChangeError, StaleEpoch, LinkError.
         """
@@ -206,10 +198,13 @@ class WrapTree:
         update: MemberUpdate | bytes,
         epoch_secret: EpochSecret,
         *,
+        epoch: int | None = None,
         verify: Verifier | None = None,
         now: int | None = None,
     ) -> Staged:
-        """Compute the change that another member's update makes, to be committed.
+        """Compute the change that another member's update makes, and commit it afterwards.
+
+        With `epoch`, the MLS epoch that the commit begins, an update of any other epoch is refused.
 
         Raises ParseError, StaleEpoch, WrongEpochSecret and ConfirmationError for an update that no member
         of the epoch made; WrapError, LinkError and TreeHashMismatch, with the tree to go on with as
@@ -217,51 +212,52 @@ class WrapTree:
         """
         if isinstance(update, bytes):
             update = MemberUpdate.from_bytes(update)
-        return follow(self._before(), update, epoch_secret=epoch_secret, verify=verify, now=now)
+        return follow(self._before(), update, epoch_secret=epoch_secret, epoch=epoch, verify=verify, now=now)
 
     def seal_state(self, key: bytes, rng: Rng = secrets.token_bytes) -> bytes:
-        """Encrypt the whole tree under a key of 32 bytes, for keeping. Raises ValueError for other keys."""
-        return seal_state(self._state(), b"full", key, rng)
+        """Encrypt the whole tree for storage, under a key of 32 bytes. Raises ValueError for other sizes."""
+        return seal_state(self.state(), b"full", key, rng)
 
     @classmethod
     def open_state(cls, sealed: bytes, key: bytes) -> WrapTree:
-        """Decrypt what `seal_state` made. Raises StateError for another key or damaged bytes."""
+        """Decrypt what `seal_state` returned. Raises StateError for another key or damaged bytes."""
         return cls(*open_state(sealed, b"full", key))
 
     def plain_state(self) -> bytes:
-        """Encode the whole tree in the clear, all its secrets in it: to be encrypted with whatever is beside it."""
-        return encode_state(self._state())
+        """Encode the whole tree in the clear, with all secrets, for a caller that encrypts it with other data."""
+        return encode_state(self.state())
 
     @classmethod
     def from_plain_state(cls, content: bytes) -> WrapTree:
-        """Read what `plain_state` made, once it has been authenticated. Raises ParseError."""
+        """Read what `plain_state` returned. The caller has authenticated it before. Raises ParseError."""
         return cls(*decode_state(content))
 
-    def _state(self) -> State:
+    def state(self) -> State:
+        """Return all that it holds. Internal."""
         return State(self._context, self._header, self._root_key, self._extra, self._forest, self._tree_hash)
 
     def open_deferred(self, deferred: DeferredLeaf, epoch_secret: EpochSecret) -> LeafSecret:
-        """Unwrap a deferred leaf with its epoch's secret. Raises WrapError: then `Reject` it."""
+        """Unwrap a deferred leaf with the secret of its epoch. Raises WrapError; then `Reject` the leaf."""
         return deferred.open(self._context, epoch_secret)
 
     def public(self) -> PublicTree:
-        """Compute the hub's tree: the same bytes, but without seals and queue."""
+        """Compute the hub's tree: the same bytes, without seals and queue."""
         if self._root_key is None:
             return PublicTree.create(self.suite, self.group_id)
-        header = HubHeader(self._context, self._header).to_bytes()
+        header = HeaderRow(self._context, self._header).to_bytes()
         return PublicTree.from_bytes(header + b"".join(self._rows(self._root_key)))
 
     def _rows(self, root_key: RootKey) -> Iterator[bytes]:
         """Seal every node again, under the key it has, from the root down."""
-        pending = deque([root_key.reveal()])  # the keys of the nodes to come, since all is in one order
+        pending = deque([root_key.reveal()])  # a queue of keys: nodes come in the order of their keys
         tail = self._extra.to_bytes()
-        for (level, index), node in self._forest.top_down():
-            key = pending.popleft()
-            aad = self._context.aad_prefix + pack_place(level, index) + node.head
-            yield node.head + seal(key, node.packed + tail, aad)
+        for node in self._forest.top_down():
+            values, key = bytes(node.values), pending.popleft()
+            aad = self._context.aad_prefix + pack_place(node.level, node.index) + node.head
+            yield node.head + seal(key, values + tail, aad)
             tail = b""
-            if level > 1:
-                pending.extend(node.packed[at : at + KEY_SIZE] for at in range(0, len(node.packed), KEY_SIZE))
+            if node.level > 1:
+                pending.extend(values[at : at + KEY_SIZE] for at in range(0, len(values), KEY_SIZE))
 
     def _before(self) -> Before:
         return Before(
@@ -271,7 +267,7 @@ class WrapTree:
     def _take_over(self, outcome: Outcome, version: int) -> None:
         if version != self._version:
             raise StagedError("staged change: another one was committed since it was staged")
-        self._forest.update(outcome.header.height, outcome.written, outcome.vanished)
+        self._forest.update(outcome.header.height, outcome.nodes, outcome.vanished)
         self._header = outcome.header
         self._root_key = outcome.root_key
         self._extra = outcome.extra

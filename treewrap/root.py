@@ -1,14 +1,14 @@
-"""The root's own: its public header, and what its plaintext holds after the slots."""
+"""What only the root has: its public header, and the part of its plaintext after the slots."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
 
-from treewrap.changes import NAME_LIMIT, ROOM_SECRETS_LIMIT
 from treewrap.codec import Reader, vector
-from treewrap.links import LINKS_LIMIT, LiveLink
-from treewrap.secret import SECRET_SIZE, RoomSecret
+from treewrap.errors import StaleEpoch, UpdateRefused
+from treewrap.links.records import LINKS_LIMIT, LiveLink
+from treewrap.secret import ROOM_NAME_LIMIT, ROOM_SECRETS_LIMIT, SECRET_SIZE, RoomSecret
 from treewrap.suite import ARITIES, SALT_SIZE, Suite
 
 EXTRA_LIMIT = 0xFFFF
@@ -18,9 +18,9 @@ MAX_HEIGHT = 24
 
 @dataclass(frozen=True, slots=True)
 class RootHeader:
-    """29 public bytes: what a member of `epoch` needs to derive the root key.
+    """29 public bytes, from which a member of `epoch` derives the root key.
 
-    Height 0 says that nothing was ever sealed; all else but the suite is 0 then.
+    Height 0 means that nothing was ever sealed; then every other field but the suite is 0.
     """
 
     suite: Suite
@@ -31,8 +31,20 @@ class RootHeader:
 
     @classmethod
     def fresh(cls, suite: Suite) -> RootHeader:
-        """Give the header of a tree without any update."""
+        """Return the header of a tree without any update."""
         return cls(suite, 0, 0, bytes(SALT_SIZE), 0)
+
+    def check_next(self, other: RootHeader, epoch: int | None) -> None:
+        """Check that an update with another header can follow; with `epoch`, that it is of this very epoch.
+
+        Raises UpdateRefused, StaleEpoch.
+        """
+        if other.suite != self.suite:
+            raise UpdateRefused(f"suite: the tree's is {self.suite}, the update's {other.suite}")
+        if self.height and other.epoch <= self.epoch:
+            raise StaleEpoch("update", tree=self.epoch, offered=other.epoch)
+        if epoch is not None and other.epoch != epoch:
+            raise UpdateRefused(f"epoch: expected {epoch}, got {other.epoch}")
 
     def to_bytes(self) -> bytes:
         """Encode it."""
@@ -52,7 +64,7 @@ class RootHeader:
             reader.take(SALT_SIZE, "salt"),
             reader.u16("extra"),
         )
-        if header.height > -(-MAX_HEIGHT // suite.id):
+        if header.height > -(-MAX_HEIGHT // suite.bits):
             raise reader.fail(f"height: {header.height} is too much for arity {suite.arity}")
         if header.height == 0 and header != cls.fresh(suite):
             raise reader.fail("header of a fresh tree: must be zero")
@@ -61,7 +73,7 @@ class RootHeader:
 
 @dataclass(frozen=True, slots=True)
 class RootExtra:
-    """Room secrets by name, and live links by id: in the root's plaintext, for members and link holders."""
+    """Room secrets by name and live links by id, in the root's plaintext: members and link holders read them."""
 
     rooms: dict[str, RoomSecret] = field(default_factory=dict)
     links: tuple[LiveLink, ...] = ()
@@ -75,7 +87,7 @@ class RootExtra:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> RootExtra:
-        """Read it. Raises ParseError; also for names or links out of order."""
+        """Read it. Raises ParseError, also for names or links out of order."""
         reader = Reader(content)
         names: list[bytes] = []
         rooms: dict[str, RoomSecret] = {}
@@ -104,7 +116,7 @@ def named_secret_to_bytes(name: str, secret: RoomSecret) -> bytes:
 
 def read_named_secret(reader: Reader) -> tuple[str, RoomSecret]:
     """Read NamedSecret. Raises ParseError."""
-    raw = reader.vector("room secret's name", NAME_LIMIT)
+    raw = reader.vector("room secret's name", ROOM_NAME_LIMIT)
     secret = RoomSecret(reader.take(SECRET_SIZE, "room secret"))
     try:
         name = raw.decode()

@@ -1,4 +1,4 @@
-"""Secrets as types: not printed, not pickled, compared in constant time."""
+"""Secrets as types: never printed, never pickled, compared in constant time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import NoReturn, Self
 
 SECRET_SIZE = 32
+ROOM_NAME_LIMIT = 64
+ROOM_SECRETS_LIMIT = 64
 Rng = Callable[[int], bytes]
 
 
 class Secret:
-    """32 secret bytes. Python can't promise to wipe them from memory: drop every reference.
+    """32 secret bytes. Two secrets are equal only if they have the same type.
 
-    Raises ValueError for any other size. Two secrets are equal only if they are of one type.
+    Python can't wipe memory: drop every reference. Raises ValueError for any other size.
     """
 
     __slots__ = ("_value",)
@@ -26,11 +28,11 @@ class Secret:
 
     @classmethod
     def generate(cls, rng: Rng = secrets.token_bytes) -> Self:
-        """Draw a fresh one."""
+        """Draw a new one from a source of random bytes."""
         return cls(rng(SECRET_SIZE))
 
     def reveal(self) -> bytes:
-        """Give the 32 bytes: the one way to get at them."""
+        """Return the 32 bytes. There is no other way to read them."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -44,11 +46,11 @@ class Secret:
         return f"{type(self).__name__}(...)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is not to be pickled or copied")
+        raise TypeError(f"{type(self).__name__}: must not be pickled or copied")
 
 
 class LeafSecret(Secret):
-    """What one leaf keeps, for all members to read."""
+    """The secret of one leaf. Every member reads it."""
 
 
 class EpochSecret(Secret):
@@ -56,8 +58,8 @@ class EpochSecret(Secret):
 
 
 class RoomSecret(Secret):
-    """A named secret of the whole room, kept in the root."""
+    """A named secret of the whole room, kept in the root: 1 to 64 bytes of name, at most 64 in a room."""
 
 
 class RootKey(Secret):
-    """The key of one root node: what a join link's seal holds, and all that a light tree holds."""
+    """The key of the root node. A join link's seal holds it; it is the only secret that a light tree holds."""

@@ -1,4 +1,4 @@
-"""A member's tree at rest: sealed under a key of the caller's, buffer by buffer as it lies in memory."""
+"""A member's tree at rest: its buffers as they are in memory, sealed under the caller's key."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from treewrap.codec import Reader, vector
+from treewrap.codec import VECTOR_MAX, Reader, vector
 from treewrap.errors import StateError
-from treewrap.pages import EPOCH_SIZE, PAGE_NODES, Forest, Level
+from treewrap.labels import STATE
+from treewrap.nodes import EPOCH_SIZE, PAGE_NODES, Forest, Level
 from treewrap.root import EXTRA_LIMIT, RootExtra, RootHeader
 from treewrap.secret import Rng, RootKey
-from treewrap.suite import GROUP_ID_LIMIT, HASH_SIZE, KEY_SIZE, PREFIX, GroupContext
-from treewrap.wire import VECTOR_MAX
+from treewrap.suite import GROUP_ID_LIMIT, HASH_SIZE, KEY_SIZE, GroupContext
 
 _NONCE_SIZE = 12
-_VERSION = PREFIX + b"state 1 "
 _PAGE = struct.Struct(">I")
 
 
 class State(NamedTuple):
-    """All that a member's tree holds."""
+    """All that a member's tree holds. A light tree's has no nodes."""
 
     context: GroupContext
     header: RootHeader
@@ -33,21 +32,21 @@ class State(NamedTuple):
 
 
 def seal_state(state: State, kind: bytes, key: bytes, rng: Rng) -> bytes:
-    """Encode a tree, `kind` "full" or "light", and seal it by AES-256-GCM.
+    """Encode a tree, of `kind` "full" or "light", and seal it with AES-256-GCM.
 
-    A random nonce of 12 bytes stands first. One key is good for 2^32 states. Raises ValueError if the key
-    is not of 32 bytes.
+    The result begins with a random nonce of 12 bytes. Use one key for at most 2^32 states. Raises ValueError unless
+    the key has 32 bytes.
     """
     _check_key(key)
     nonce = rng(_NONCE_SIZE)
-    return nonce + AESGCM(key).encrypt(nonce, encode_state(state), _VERSION + kind)
+    return nonce + AESGCM(key).encrypt(nonce, encode_state(state), STATE + kind)
 
 
 def open_state(sealed: bytes, kind: bytes, key: bytes) -> State:
-    """Open what `seal_state` made. Raises StateError for another key or damaged bytes, ParseError."""
+    """Open what `seal_state` returned. Raises StateError for another key or damaged bytes, ParseError."""
     _check_key(key)
     try:
-        content = AESGCM(key).decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], _VERSION + kind)
+        content = AESGCM(key).decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], STATE + kind)
     except (InvalidTag, ValueError):
         raise StateError("state: does not open under this key, or is damaged") from None
     return decode_state(content)
@@ -59,7 +58,7 @@ def _check_key(key: bytes) -> None:
 
 
 def encode_state(state: State) -> bytes:
-    """Encode a tree in the clear, every secret in it: for a caller that seals it with other things."""
+    """Encode a tree in the clear, with all its secrets."""
     root_key = state.root_key.reveal() if state.root_key else bytes(KEY_SIZE)
     parts = [state.context.group, state.header.to_bytes(), root_key, state.tree_hash]
     parts.append(vector(state.extra.to_bytes()))
@@ -72,7 +71,7 @@ def encode_state(state: State) -> bytes:
 
 
 def decode_state(content: bytes) -> State:
-    """Read what `encode_state` made. Raises ParseError; what is not authentic may pass."""
+    """Read what `encode_state` returned. It must be authentic: not everything is checked. Raises ParseError."""
     reader = Reader(content)
     group_id = reader.vector("group id", GROUP_ID_LIMIT)
     header = RootHeader.read(reader)
@@ -80,7 +79,7 @@ def decode_state(content: bytes) -> State:
     tree_hash = reader.take(HASH_SIZE, "tree hash")
     extra = RootExtra.from_bytes(reader.vector("root", EXTRA_LIMIT))
     size = header.suite.bitmap_size
-    forest = Forest(size, tags=False)
+    forest = Forest(size, sealed=False)
     forest.grow(header.height)
     for level in forest.levels:
         for _ in range(reader.u32("pages")):

@@ -1,7 +1,7 @@
-"""Test vectors for other implementers: `python -m treewrap.vectors FILE` writes them.
+"""Test vectors for other implementations: `python -m treewrap.vectors FILE` writes them.
 
-All bytes are in hex. Every history can be replayed from its inputs, byte for byte; only the seals of join
-links are random, as HPKE's encapsulation is.
+All bytes are in hex. Every history can be replayed from its inputs, byte for byte. Only the seals of join links
+are random, because HPKE's encapsulation is.
 """
 
 from __future__ import annotations
@@ -13,23 +13,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from treewrap.changes import Blank, Change, Rebuild, Repair, Set, SetRoomSecret
-from treewrap.deferred import DeferredLeaf
+from treewrap.changes import Blank, Change, ChangeSet, Rebuild, Reject, Repair, Set, SetRoomSecret
 from treewrap.geometry import NodeRef
-from treewrap.links import AddLink, Kem, Link
+from treewrap.light.paths import PathQuery, answer_paths
+from treewrap.links.deferred import DeferredLeaf
+from treewrap.links.records import (
+    AddLink,
+    ExpireLink,
+    Kem,
+    Link,
+    RevokeLink,
+    UseLink,
+    link_change_to_bytes,
+)
+from treewrap.links.seals import LinkKey
 from treewrap.member import WrapTree
-from treewrap.paths import PathQuery
 from treewrap.public import PublicTree
-from treewrap.seals import LinkKey
 from treewrap.secret import EpochSecret, LeafSecret, RoomSecret
-from treewrap.staging import StagedCommit
+from treewrap.stage import StagedCommit, canonical_changes
 from treewrap.suite import ARITIES, GroupContext, Suite, UpdateKeys, pack_place
 
+FORMAT = 2
+"""1 had no `canonical_changes`: its salts could not be computed in another language."""
 GROUP = b"group of the test vectors"
 
 
 class Stream:
-    """Bytes that anyone can make again: SHA-256 of a seed and a counter."""
+    """Bytes that anyone can reproduce: SHA-256 of a seed and a counter."""
 
     def __init__(self, seed: str) -> None:
         self._seed = seed.encode()
@@ -37,7 +47,7 @@ class Stream:
         self.drawn = b""
 
     def __call__(self, size: int) -> bytes:
-        """Give the next `size` bytes, at most 32."""
+        """Return the next `size` bytes, at most 32."""
         self._count += 1
         given = hashlib.sha256(self._seed + self._count.to_bytes(4, "big")).digest()[:size]
         self.drawn += given
@@ -45,7 +55,7 @@ class Stream:
 
 
 class ChangeVector(TypedDict, total=False):
-    """A change, with what its kind needs."""
+    """A change, with the fields of its kind."""
 
     kind: str
     leaf: int
@@ -63,12 +73,17 @@ class KeyVector(TypedDict):
 
 
 class EpochVector(TypedDict):
-    """One commit: inputs first, then all that comes of them."""
+    """One commit: its inputs, then all that follows from them.
+
+    `random` are the bytes drawn, in this order: 32 for each room secret that a removal renews, by name, then 16 for
+    the salt.
+    """
 
     epoch: int
     epoch_secret: str
     random: str
     changes: list[ChangeVector]
+    canonical_changes: str
     salt: str
     node_keys: list[KeyVector]
     tree_update: str
@@ -89,7 +104,7 @@ class HistoryVector(TypedDict):
 
 
 class DeferredVector(TypedDict):
-    """A deferred leaf; `random` are the fresh bytes of its salt."""
+    """A deferred leaf; `random` are the 16 fresh bytes of its salt."""
 
     arity: int
     group_id: str
@@ -115,9 +130,24 @@ class LinkVector(TypedDict):
     root_key: str
 
 
+class SaltVector(TypedDict):
+    """A salt of changes of every kind; `link_changes` are LinkChange structs; `random` are the 16 fresh bytes."""
+
+    epoch: int
+    epoch_secret: str
+    random: str
+    previous_tree_hash: str
+    changes: list[ChangeVector]
+    link_changes: list[str]
+    canonical_changes: str
+    salt: str
+
+
 class Vectors(TypedDict):
     """The whole file."""
 
+    format: int
+    salts: list[SaltVector]
     histories: list[HistoryVector]
     deferred: list[DeferredVector]
     links: list[LinkVector]
@@ -136,14 +166,21 @@ class _Recorder:
         self.hub = PublicTree.create(self.suite, GROUP)
 
     def commit(self, *changes: Change) -> None:
-        """Run one epoch and write it down."""
+        """Run one epoch and record it."""
         epoch_secret = EpochSecret.generate(self.stream)
         self.stream.drawn = b""
         epoch = self.tree.epoch + 1
         staged = self.tree.stage(changes, epoch=epoch, epoch_secret=epoch_secret, rng=self.stream)
-        self.hub.stage(staged.update).commit()
+        self.hub.stage(staged.update, epoch=epoch).commit()
         staged.commit()
         self.epochs.append(self._vector(staged, changes, epoch_secret))
+
+    def _canonical(self, staged: StagedCommit, changes: tuple[Change, ...]) -> bytes:
+        collected = ChangeSet.collect(changes)
+        if len(staged.member_update.rooms) > len(collected.rooms):  # a removal renewed them all
+            renewed = {name: self.tree.room_secret(name) for name in self.tree.room_secrets()}
+            collected = collected._replace(rooms=renewed)
+        return canonical_changes(staged.epoch, collected)
 
     def _vector(
         self, staged: StagedCommit, changes: tuple[Change, ...], epoch_secret: EpochSecret
@@ -155,6 +192,7 @@ class _Recorder:
             "epoch_secret": epoch_secret.reveal().hex(),
             "random": self.stream.drawn.hex(),
             "changes": [change_to_vector(change) for change in changes],
+            "canonical_changes": self._canonical(staged, changes).hex(),
             "salt": header.salt.hex(),
             "node_keys": [
                 {"level": node.level, "index": node.index, "key": keys.node(pack_place(*node.ref)).hex()}
@@ -168,12 +206,14 @@ class _Recorder:
 
 
 def change_to_vector(change: Change) -> ChangeVector:
-    """Write a change down. Raises ValueError for link changes, which are in no history here."""
+    """Convert a change to JSON. Raises ValueError for link changes, which no history has."""
     match change:
         case Set(leaf, secret):
             return {"kind": "set", "leaf": leaf, "secret": secret.reveal().hex()}
         case Blank(leaf):
             return {"kind": "blank", "leaf": leaf}
+        case Reject(leaf):
+            return {"kind": "reject", "leaf": leaf}
         case SetRoomSecret(name, room_secret):
             return {"kind": "room secret", "name": name, "secret": room_secret.reveal().hex()}
         case Repair(nodes):
@@ -184,12 +224,14 @@ def change_to_vector(change: Change) -> ChangeVector:
 
 
 def change_from_vector(vector: ChangeVector) -> Change:
-    """Read what `change_to_vector` wrote."""
+    """Convert back what `change_to_vector` returned."""
     match vector["kind"]:
         case "set":
             return Set(vector["leaf"], LeafSecret(bytes.fromhex(vector["secret"])))
         case "blank":
             return Blank(vector["leaf"])
+        case "reject":
+            return Reject(vector["leaf"])
         case "room secret":
             return SetRoomSecret(vector["name"], RoomSecret(bytes.fromhex(vector["secret"])))
         case "repair":
@@ -198,7 +240,7 @@ def change_from_vector(vector: ChangeVector) -> Change:
 
 
 def _history(arity: int) -> HistoryVector:
-    """Go through growth by two levels, removal, a bare root, repair, shrinking and rebuilding."""
+    """Record growth by two levels, removal, an update of the root alone, repair, shrinking and rebuilding."""
     suite, stream = Suite(arity), Stream(f"history {arity}")
     recorder = _Recorder(suite, stream)
     empty = recorder.tree.tree_hash
@@ -222,7 +264,7 @@ def _history(arity: int) -> HistoryVector:
         "empty_tree_hash": empty.hex(),
         "epochs": recorder.epochs,
         "path_query": query.to_bytes().hex(),
-        "paths": recorder.hub.paths(query).hex(),
+        "paths": answer_paths(recorder.hub, query).hex(),
     }
 
 
@@ -244,6 +286,38 @@ def _deferred(arity: int) -> DeferredVector:
     }
 
 
+def _salt() -> SaltVector:
+    stream = Stream("salt")
+    link = Link(stream(16), Kem.X25519, stream(32), 3, 1_800_000_000, 5, stream(32) + stream(32))
+    links = (
+        AddLink(link),
+        RevokeLink(stream(16), 4, stream(32) + stream(32)),
+        ExpireLink(stream(16)),
+        UseLink(stream(16)),
+    )
+    changes: list[Change] = [
+        Set(70_000, LeafSecret.generate(stream)),
+        Reject(9),
+        Blank(2),
+        SetRoomSecret("topic", RoomSecret.generate(stream)),
+        SetRoomSecret("é", RoomSecret.generate(stream)),
+        Repair((NodeRef(2, 0), NodeRef(1, 7))),
+    ]
+    epoch, epoch_secret, fresh, previous = 5, EpochSecret.generate(stream), stream(16), stream(32)
+    canonical = canonical_changes(epoch, ChangeSet.collect([*changes, *links]))
+    keys = UpdateKeys.draw(GroupContext(Suite(), GROUP), epoch_secret, fresh, previous, canonical)
+    return {
+        "epoch": epoch,
+        "epoch_secret": epoch_secret.reveal().hex(),
+        "random": fresh.hex(),
+        "previous_tree_hash": previous.hex(),
+        "changes": [change_to_vector(change) for change in changes],
+        "link_changes": [link_change_to_bytes(change).hex() for change in links],
+        "canonical_changes": canonical.hex(),
+        "salt": keys.salt.hex(),
+    }
+
+
 def _link(kem: Kem) -> LinkVector:
     suite, stream, key = Suite(16), Stream(f"link {kem}"), LinkKey.generate(kem)
     recorder = _Recorder(suite, stream)
@@ -251,9 +325,14 @@ def _link(kem: Kem) -> LinkVector:
     link = Link(stream(16), kem, key.public_key, 0, 1_800_000_000, 5, stream(32) + stream(32))
     epoch_secret = EpochSecret.generate(stream)
     staged = recorder.tree.stage(
-        [AddLink(link)], epoch=1, epoch_secret=epoch_secret, rng=stream, verify=lambda *_: True
+        [AddLink(link)],
+        epoch=1,
+        epoch_secret=epoch_secret,
+        rng=stream,
+        verify=lambda *_: True,
+        now=link.expires - 1,
     )
-    recorder.hub.stage(staged.update).commit()
+    recorder.hub.stage(staged.update, epoch=1).commit()
     root_key = key.open(recorder.hub.seals[0], GroupContext(suite, GROUP), 1, staged.tree_hash)
     return {
         "arity": 16,
@@ -271,6 +350,8 @@ def _link(kem: Kem) -> LinkVector:
 def make() -> Vectors:
     """Make all vectors."""
     return {
+        "format": FORMAT,
+        "salts": [_salt()],
         "histories": [_history(arity) for arity in ARITIES],
         "deferred": [_deferred(arity) for arity in ARITIES],
         "links": [_link(kem) for kem in Kem],

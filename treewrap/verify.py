@@ -1,4 +1,4 @@
-"""Hold an update's nodes against the tree it is for: exactly the touched ones, in the right sizes."""
+"""Check an update's nodes against the hub's tree: exactly the touched ones, in the right sizes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from itertools import zip_longest
 from treewrap.changes import ChangeKind
 from treewrap.codec import Reader
 from treewrap.errors import TreeHashMismatch, UpdateRefused
-from treewrap.geometry import SLOT_SIZE, Edit, NodeRef, Plan, plan, splice
-from treewrap.loading import load_rows
-from treewrap.pages import Forest, Written
+from treewrap.geometry import SLOT_SIZE, Edit, NodeRef, Occupancy, Plan, plan, splice, walk
+from treewrap.nodes import Forest, Node
 from treewrap.root import RootHeader
+from treewrap.rows import load_rows
 from treewrap.suite import TAG_SIZE, GroupContext, pack_place
-from treewrap.wire import TreeUpdate
+from treewrap.wire import LeafChange, SealedNode, TreeUpdate
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What an update changes in the hub's tree, all checked. `extra` is the root's part after its slots."""
+    """What an update changes in the hub's tree, all of it checked.
+
+    An update that rebuilds the tree brings it whole, as `forest`; `nodes` are then all nodes of it.
+    """
 
     header: RootHeader
-    written: list[Written]
+    nodes: list[Node]
     vanished: tuple[NodeRef, ...]
-    extra: bytes
     tree_hash: bytes
+    forest: Forest | None = None
 
 
 def verify_update(context: GroupContext, forest: Forest, height: int, update: TreeUpdate) -> Accepted:
-    """Check an update's nodes against the tree they are for. Raises UpdateRefused, TreeHashMismatch."""
+    """Check an update's nodes against the tree that it is for. Raises UpdateRefused, TreeHashMismatch."""
     shape = _shape(context, forest, height, update)
-    accepted = _collect(context, forest, shape, update)
-    if accepted.tree_hash != update.tree_hash:
-        raise TreeHashMismatch(expected=update.tree_hash, computed=accepted.tree_hash)
-    return accepted
+    checking = _Checking(context, forest, shape.height, update)
+    root_hash, _ = walk(shape, context.bits, {}, checking)
+    tree_hash = context.tree_hash(update.header.to_bytes(), root_hash)
+    if tree_hash != update.tree_hash:
+        raise TreeHashMismatch(expected=update.tree_hash, computed=tree_hash)
+    return Accepted(update.header, checking.nodes, shape.vanished, tree_hash)
 
 
 def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) -> Accepted:
-    """Check a whole new tree by itself. It may have lost leaves, but not gained any that no change sets.
+    """Check a whole new tree by itself. It may lack leaves, but have none that no change sets.
 
     Raises ParseError, TreeHashMismatch, UpdateRefused.
     """
@@ -47,22 +52,25 @@ def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) ->
     reader.end("rebuilt tree")
     if loaded.tree_hash != update.tree_hash:
         raise TreeHashMismatch(expected=update.tree_hash, computed=loaded.tree_hash)
-    smuggled = set(loaded.forest.leaves(context.bits)) - _occupied_after(forest, context.bits, update)
+    smuggled = set(loaded.forest.leaves(context.bits)) - occupied_after(forest, context.bits, update.changes)
     if smuggled:
         raise UpdateRefused(
             f"the rebuilt tree does not match the commit at leaf {min(smuggled)}: no change sets it"
         )
-    written: list[Written] = [(level, index, *node) for (level, index), node in loaded.forest.top_down()]
-    gone = set(forest.nodes()) - set(loaded.forest.nodes())
-    return Accepted(update.header, written, tuple(sorted(gone)), loaded.extra, loaded.tree_hash)
+    vanished = tuple(sorted(set(forest.nodes()) - set(loaded.forest.nodes())))
+    nodes = list(loaded.forest.top_down())
+    return Accepted(update.header, nodes, vanished, loaded.tree_hash, loaded.forest)
 
 
-def _occupied_after(forest: Forest, bits: int, update: TreeUpdate) -> set[int]:
-    kinds = dict(update.changes)
-    blanked = {leaf for leaf, kind in kinds.items() if kind is ChangeKind.BLANK}
-    return set(forest.leaves(bits)) - blanked | {
-        leaf for leaf, kind in kinds.items() if kind is ChangeKind.SET
-    }
+def occupied_after(forest: Forest, bits: int, changes: Iterable[LeafChange]) -> set[int]:
+    """Return the leaves that are occupied once some changes are made."""
+    occupied = set(forest.leaves(bits))
+    for leaf, kind in changes:
+        if kind is ChangeKind.SET:
+            occupied.add(leaf)
+        elif kind is ChangeKind.BLANK:
+            occupied.discard(leaf)
+    return occupied
 
 
 def _shape(context: GroupContext, forest: Forest, height: int, update: TreeUpdate) -> Plan:
@@ -70,7 +78,7 @@ def _shape(context: GroupContext, forest: Forest, height: int, update: TreeUpdat
     for ref in update.repaired:
         if ref.level > height or not (forest.bitmap(*ref) or ref == (height, 0)):
             raise UpdateRefused(f"repair: no node at level {ref.level}, index {ref.index}")
-    shape = plan(context.suite.id, height, forest.bitmap, leaves, update.repaired)
+    shape = plan(context.bits, height, forest.bitmap, leaves, update.repaired)
     if shape.height != update.header.height:
         raise UpdateRefused(f"height: expected {shape.height}, got {update.header.height}")
     _same_nodes("nodes", (ref for ref, _ in shape.sealed()), (node.ref for node in update.nodes))
@@ -88,33 +96,35 @@ def _name(ref: NodeRef | None) -> str:
     return f"level {ref.level}, index {ref.index}" if ref else "no more"
 
 
-def _collect(context: GroupContext, forest: Forest, shape: Plan, update: TreeUpdate) -> Accepted:
-    """Check sizes and compute hashes, bottom-up as the committer did."""
-    bits, mask = context.suite.id, context.suite.arity - 1
-    written: list[Written] = []
-    given = iter(update.nodes)
-    edits: dict[int, list[Edit]] = {}
-    extra = root_hash = b""
-    for level in range(1, shape.height + 1):
-        above: dict[int, list[Edit]] = {}
-        for index, (before, after) in shape.touched[level - 1].items():
-            is_root = (level, index) == (shape.height, 0)
-            if not after and not is_root:
-                above.setdefault(index >> bits, []).append((index & mask, b"", b""))
-                continue
-            ciphertext = next(given).ciphertext
-            end = after.bit_count() * SLOT_SIZE
-            extra = ciphertext[end:-TAG_SIZE]
-            if len(ciphertext) != end + TAG_SIZE + (update.header.extra_length if is_root else 0):
-                raise UpdateRefused(
-                    f"size of {_name(NodeRef(level, index))}: {len(ciphertext)} bytes for {after.bit_count()} slots"
-                )
-            hashes = forest.content(level, index)[1] if before else bytearray()
-            splice(hashes, bytearray(), before, edits.get(index, ()))
-            head = context.node_head(update.epoch, after)
-            root_hash = context.node_hash(pack_place(level, index), head, ciphertext, hashes)
-            written.append((level, index, head, ciphertext[:end], hashes, ciphertext[-TAG_SIZE:]))
-            above.setdefault(index >> bits, []).append((index & mask, root_hash, b""))
-        edits = above
-    tree_hash = context.tree_hash(update.header.to_bytes(), root_hash)
-    return Accepted(update.header, written, shape.vanished, extra, tree_hash)
+class _Checking:
+    """Checks the sizes of a walk's nodes and hashes them. It hands each node's hash to the parent."""
+
+    def __init__(self, context: GroupContext, forest: Forest, height: int, update: TreeUpdate) -> None:
+        self._context = context
+        self._forest = forest
+        self._height = height
+        self._header = update.header
+        self._given = iter(update.nodes)
+        self.nodes: list[Node] = []
+
+    def visit(
+        self, level: int, index: int, occupancy: Occupancy, edits: Iterable[Edit]
+    ) -> tuple[bytes, bytes]:
+        before, after = occupancy
+        node = next(self._given)
+        sealed = self._check_size(node, after)
+        hashes = self._forest.content(level, index)[1] if before else bytearray()
+        splice(hashes, bytearray(), before, edits)
+        head = self._context.node_head(self._header.epoch, after)
+        self.nodes.append(Node(level, index, head, b"", hashes, sealed[:-TAG_SIZE], sealed[-TAG_SIZE:]))
+        return self._context.node_hash(pack_place(level, index), head, sealed, hashes), b""
+
+    def _check_size(self, node: SealedNode, bitmap: int) -> bytes:
+        expected = bitmap.bit_count() * SLOT_SIZE + TAG_SIZE
+        if node.level == self._height:
+            expected += self._header.extra_length
+        if len(node.ciphertext) != expected:
+            raise UpdateRefused(
+                f"size of {_name(node.ref)}: {len(node.ciphertext)} bytes for {bitmap.bit_count()} slots"
+            )
+        return node.ciphertext

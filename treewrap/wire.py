@@ -1,4 +1,4 @@
-"""What travels: an update for the hub, the same update for the members, and back from bytes."""
+"""The two messages of an update, for the hub and for the members, to and from bytes."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from treewrap.changes import ROOM_SECRETS_LIMIT, ChangeKind
-from treewrap.codec import VECTOR_LIMIT, Reader, vector
-from treewrap.deferred import WRAP_SIZE
+from treewrap.changes import ChangeKind
+from treewrap.codec import VECTOR_MAX, Reader, vector
 from treewrap.geometry import LEAF_LIMIT, NodeRef
-from treewrap.links import LINK_CHANGES_SIZE, LINKS_LIMIT, LinkSeal
+from treewrap.links.records import LINK_CHANGES_SIZE, LinkSeal, read_seals, seals_to_bytes
 from treewrap.root import EXTRA_LIMIT, MAX_HEIGHT, RootHeader
-from treewrap.suite import HASH_SIZE, TAG_SIZE, pack_place
+from treewrap.secret import ROOM_NAME_LIMIT, ROOM_SECRETS_LIMIT
+from treewrap.suite import HASH_SIZE, TAG_SIZE, WRAP_SIZE, pack_place
 
 NODE_LIMIT = 64 * 32 + EXTRA_LIMIT + TAG_SIZE
-VECTOR_MAX = VECTOR_LIMIT - 1
+_WRAPPED_ROOM_LIMIT = 2 + ROOM_NAME_LIMIT + WRAP_SIZE  # a length of 64 takes two bytes
 _T = TypeVar("_T")
 
 
 class LeafChange(NamedTuple):
-    """A leaf and what happened to it."""
+    """A changed leaf and the kind of its change."""
 
     leaf: int
     kind: ChangeKind
 
 
 class WrappedLeaf(NamedTuple):
-    """A leaf change as members get it: with the wrapped secret, 48 bytes, if the leaf was set."""
+    """A changed leaf as members get it: with its wrapped secret of 48 bytes if the leaf was set."""
 
     leaf: int
     kind: ChangeKind
@@ -36,7 +36,7 @@ class WrappedLeaf(NamedTuple):
 
 
 class SealedNode(NamedTuple):
-    """A node's place and its new ciphertext, tag included."""
+    """A node's place and its new ciphertext, followed by the tag."""
 
     level: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -50,11 +50,11 @@ class SealedNode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TreeUpdate:
-    """What a committer sends to the hub, and the hub checks node by node before it keeps anything.
+    """What a committer sends to the hub. The hub checks it node by node before it stores anything.
 
-    `previous_tree_hash` names the tree it was made for; `changes` lists leaves by index, for the hub to
-    hold against its MLS commit; `repaired` are nodes sealed anew on request. A rebuilding update has no nodes
-    one by one but `rebuilt`, the rows of the whole new tree from the root down.
+    `previous_tree_hash` names the tree it was made for. `changes` lists leaves by index, for the hub to compare
+    with its MLS commit. `repaired` are the nodes that were sealed anew on request. An update that rebuilds the tree
+    has no `nodes` but `rebuilt`, the rows of the whole new tree from the root down.
     """
 
     header: RootHeader
@@ -69,11 +69,11 @@ class TreeUpdate:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the update's commit begins."""
+        """The epoch that the commit begins."""
         return self.header.epoch
 
     def to_bytes(self) -> bytes:
-        """Encode it: 99 bytes, 5 per changed leaf, and the touched nodes' sizes and 7 to 9 bytes each."""
+        """Encode it: 99 bytes, 5 a changed leaf, and for each touched node its ciphertext and 6 to 9 bytes."""
         return b"".join(
             (
                 self.header.to_bytes(),
@@ -115,12 +115,12 @@ class TreeUpdate:
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdate:
-    """What the other members get: they compute the nodes themselves.
+    """What the other members get. They compute the nodes themselves.
 
-    Secrets are wrapped one by one; `rooms` and `links` hide the names and links, too, from whoever carries it.
+    Each secret is wrapped alone. `rooms` and `links` hide names and links, too.
 
-    Authenticated by `tag`, as from a member of the new epoch; that it is from the commit's sender, the
-    sender's leaf signature over these bytes must say.
+    `tag` proves that a member of the new epoch made it. A signature by the commit's sender over these bytes must
+    prove that the sender did.
     """
 
     header: RootHeader
@@ -134,7 +134,7 @@ class MemberUpdate:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the update's commit begins."""
+        """The epoch that the commit begins."""
         return self.header.epoch
 
     @classmethod
@@ -149,18 +149,18 @@ class MemberUpdate:
         links: bytes,
         tree_hash: bytes,
     ) -> MemberUpdate:
-        """Make one with the tag that `tag` gives over all the rest."""
+        """Make one with the tag that `tag` returns for all other fields."""
         content = _confirmed(header, leaves, rooms, repaired, rebuilt, links, tree_hash)
         return cls(header, leaves, rooms, repaired, rebuilt, links, tree_hash, tag(content))
 
     def confirmed(self) -> bytes:
-        """Encode what the tag covers: all but the tag."""
+        """Encode what the tag covers: all fields but the tag."""
         return _confirmed(
             self.header, self.leaves, self.rooms, self.repaired, self.rebuilt, self.links, self.tree_hash
         )
 
     def to_bytes(self) -> bytes:
-        """Encode it: 98 bytes, 53 per leaf set, 5 per leaf blanked."""
+        """Encode it: 98 bytes, 53 a leaf that was set, 5 a leaf that was blanked or rejected."""
         return self.confirmed() + self.tag
 
     @classmethod
@@ -201,20 +201,6 @@ def _confirmed(
             tree_hash,
         )
     )
-
-
-def seals_to_bytes(seals: Iterable[LinkSeal]) -> bytes:
-    """Encode LinkSeal<V>."""
-    return vector(b"".join(seal.to_bytes() for seal in seals))
-
-
-def read_seals(reader: Reader) -> tuple[LinkSeal, ...]:
-    """Read LinkSeal<V>, by link id. Raises ParseError."""
-    seals = _read_list(reader, "seals", LinkSeal.read, LINKS_LIMIT)
-    ids = [seal.link_id for seal in seals]
-    if ids != sorted(set(ids)):
-        raise reader.fail("seals: not in order of link ids")
-    return seals
 
 
 def read_refs(reader: Reader, what: str) -> tuple[NodeRef, ...]:
@@ -261,7 +247,7 @@ def _read_wrapped_leaf(reader: Reader) -> WrappedLeaf:
 
 
 def _read_wrapped_room(reader: Reader) -> bytes:
-    return reader.vector("wrapped room secret", 1 + 64 + WRAP_SIZE)
+    return reader.vector("wrapped room secret", _WRAPPED_ROOM_LIMIT)
 
 
 def _read_ref(reader: Reader) -> NodeRef:
@@ -289,7 +275,7 @@ _S = TypeVar("_S", bound="tuple[object, ...]")
 
 
 def _read_sorted(reader: Reader, what: str, read: Callable[[Reader], _S]) -> tuple[_S, ...]:
-    """Read items that must be in strict order of what they concern: a leaf, or a node's place."""
+    """Read items in strict order of their leaf or place."""
     found = _read_list(reader, what, read, LEAF_LIMIT)
     for one, next_one in pairwise(found):
         if _order(one) >= _order(next_one):

@@ -1,1 +1,1 @@
-"""What a person uses: the commands, the agent that holds the account, the command line."""
+"""What a person uses: models of all `commands`, the `agent` that runs them, the command line `cli`. Internal."""

@@ -93,7 +93,7 @@ def _read(der: bytes) -> DeviceCertificate:
 
 @lru_cache(1024)  # a CA has the same for all whom it certifies on one day
 def _check_names(names: bytes) -> None:
-    """That these are signature algorithm, issuer, validity, subject: that the key was found where it has to be."""
+    """Check that these are signature algorithm, issuer, validity, subject: the key stands where it has to."""
     at = 0
     for _ in range(4):
         at = _open(names, at, _SEQUENCE, len(names))[1]
@@ -102,7 +102,7 @@ def _check_names(names: bytes) -> None:
 
 
 def _find_uris(der: bytes, at: int, end: int) -> tuple[int, int, tuple[str, str]]:
-    """Where the critical subjectAltName starts and ends, and its two URIs."""
+    """Find where the critical subjectAltName starts and ends, and its two URIs."""
     while at < end:
         inside, after = _open(der, at, _SEQUENCE, end)
         if der.startswith(_SAN_CRITICAL, inside):
@@ -126,7 +126,7 @@ def _expect(der: bytes, at: int, constant: bytes) -> int:
 
 
 def _open(der: bytes, at: int, tag: int, limit: int) -> tuple[int, int]:
-    """Where the content of the element at `at`, which ends by `limit`, starts and ends."""
+    """Find where the content of the element at `at`, which ends by `limit`, starts and ends."""
     size, start = der[at + 1], at + 2
     if size >= 0x80:
         size, start = _long_size(der, at + 1)
@@ -137,7 +137,7 @@ def _open(der: bytes, at: int, tag: int, limit: int) -> tuple[int, int]:
 
 
 def _open_last(der: bytes, at: int, tag: int, end: int) -> int:
-    """Where the content of the element at `at`, which ends at `end`, starts."""
+    """Find where the content of the element at `at`, which ends at `end`, starts."""
     size, start = der[at + 1], at + 2
     if size >= 0x80:
         size, start = _long_size(der, at + 1)
@@ -147,7 +147,7 @@ def _open_last(der: bytes, at: int, tag: int, end: int) -> int:
 
 
 def _long_size(der: bytes, at: int) -> tuple[int, int]:
-    """A length of one or two bytes after the first, and where the content starts."""
+    """Read a length of one or two bytes after the first; return it, and where the content starts."""
     start = at + 1 + der[at] - 0x80
     size = int.from_bytes(der[at + 1 : start], "big")
     if not 0x81 <= der[at] <= 0x82 or size < (0x80 if der[at] == 0x81 else 0x100):

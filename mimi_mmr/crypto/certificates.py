@@ -43,12 +43,12 @@ _V = TypeVar("_V")
 
 
 def utc(now: float) -> datetime.datetime:
-    """Seconds since the epoch as an aware time."""
+    """Return seconds since the epoch as an aware time."""
     return datetime.datetime.fromtimestamp(now, datetime.UTC)
 
 
 def day(moment: datetime.datetime) -> datetime.datetime:
-    """The day's start: a certificate's times say no more than the date."""
+    """Return the day's start: a certificate's times say no more than the date."""
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -63,7 +63,7 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, domain: str, now: float) -> CertificateAuthority:
-        """A new CA for this domain."""
+        """Make a new CA for this domain."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(check_domain(domain))
         root = (
@@ -77,7 +77,7 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, domain: str, pem: bytes) -> CertificateAuthority:
-        """Read back what `to_pem` wrote; raises `CertificateRejected`."""
+        """Read back what `to_pem` wrote; raise `CertificateRejected`."""
         try:
             key, root = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
         except ValueError:
@@ -87,16 +87,16 @@ class CertificateAuthority:
         return cls(domain, key, root)
 
     def to_pem(self) -> bytes:
-        """Key and root; keep it readable by the provider alone."""
+        """Encode key and root; only the provider may be able to read that."""
         key = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return key + self.root.public_bytes(Encoding.PEM)
 
     def root_pem(self) -> bytes:
-        """The trust anchor that others configure."""
+        """Encode the trust anchor that others configure."""
         return self.root.public_bytes(Encoding.PEM)
 
     def issue_device(self, user: MimiUri, device: MimiUri, key: bytes, now: float) -> bytes:
-        """A device certificate (DER) over a 32-byte Ed25519 key, with both URIs as SANs."""
+        """Issue a device certificate (DER) over a 32-byte Ed25519 key, with both URIs as SANs."""
         for uri in (user, device):
             if uri.domain != self.domain:
                 raise CertificateRejected(f"expected a URI of {self.domain}, got one of {uri.domain}")
@@ -106,14 +106,14 @@ class CertificateAuthority:
         return self._issue(names, key, ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
     def issue_provider(self, key: bytes, now: float) -> bytes:
-        """The provider's own certificate (DER): it signs the provider's HPKE keys."""
+        """Issue the provider's own certificate (DER): it signs the provider's HPKE keys."""
         names = x509.SubjectAlternativeName([x509.DNSName(self.domain)])
         return self._issue(names, key, ExtendedKeyUsageOID.SERVER_AUTH, now)
 
     def issue_server(
         self, key: ec.EllipticCurvePublicKey, addresses: Sequence[str], now: float
     ) -> x509.Certificate:
-        """A TLS server certificate for the domain and the given IP addresses (tests, demos, private nets)."""
+        """Issue a TLS server certificate for the domain and the given IP addresses (tests, demos, private nets)."""
         alternatives: list[x509.GeneralName] = [x509.DNSName(self.domain)]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         builder = self._subject(x509.SubjectAlternativeName(alternatives), key, now)
@@ -151,7 +151,7 @@ class Span:
 
     @classmethod
     def of(cls, chain: Iterable[x509.Certificate]) -> Span:
-        """While every certificate of a chain is valid."""
+        """Return the time in which every certificate of a chain is valid."""
         spans = [(one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp()) for one in chain]
         return cls(max(start for start, _ in spans), min(end for _, end in spans))
 
@@ -167,7 +167,7 @@ class Verdicts(Generic[_K, _V]):
         self._limit = limit
 
     def get(self, key: _K, now: float) -> tuple[Span, _V] | None:
-        """What was found, if it holds at this time, and how long it does."""
+        """Return what was found, if it holds at this time, and how long it does."""
         found = self._found.get(key)
         return found if found is not None and found[0].start <= now <= found[0].end else None
 
@@ -247,7 +247,7 @@ class TrustAnchors:
 
     @classmethod
     def from_pem(cls, anchors: Mapping[str, bytes]) -> TrustAnchors:
-        """Domain -> PEM of one or more roots; raises `CertificateRejected`."""
+        """Read one or more roots for each domain, as PEM; raise `CertificateRejected`."""
         roots = {}
         for domain, pem in anchors.items():
             try:
@@ -258,16 +258,16 @@ class TrustAnchors:
 
     @classmethod
     def from_directory(cls, directory: Path) -> TrustAnchors:
-        """One `<domain>.pem` for each provider."""
+        """Read a directory with one `<domain>.pem` for each provider."""
         return cls.from_pem({path.stem: path.read_bytes() for path in sorted(directory.glob("*.pem"))})
 
     def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
-        """A device's user URI, device URI and 32-byte key; raises `CertificateRejected`. See `certified`."""
+        """Return a device's user URI, device URI and 32-byte key; raise `CertificateRejected`. See `certified`."""
         found = self.certified(DeviceChain.read(chain), now)
         return found.user, found.device, found.key
 
     def certified(self, chain: DeviceChain, now: float) -> CertifiedDevice:
-        """What a device's chain says; raises `CertificateRejected`.
+        """Verify a device's chain and return what it says; raise `CertificateRejected`.
 
         The root is chosen by the domain the certificate names, so that a provider can vouch for its own only.
         The first certificate of a form (`certificate_forms`) goes through path validation with the rest of its
@@ -295,7 +295,7 @@ class TrustAnchors:
         return CertifiedDevice(user, device, key, span)
 
     def verify_provider(self, domain: str, chain: Sequence[bytes], now: float) -> bytes:
-        """The signature key in a provider's own certificate; raises `CertificateRejected`."""
+        """Verify a provider's own certificate and return its signature key; raise `CertificateRejected`."""
         leaf, rest = _load(chain)
         if _sans(leaf, x509.DNSName) != [domain]:
             raise CertificateRejected(f"expected a certificate of {domain}")
@@ -358,7 +358,7 @@ def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
 
 
 def _issuer_of(path: Sequence[x509.Certificate]) -> _Issuer | None:
-    """Who signed the first certificate of a validated path, if path validation looks at no names in it."""
+    """Return who signed the first certificate of a validated path, if path validation looks at no names in it."""
     if len(path) < 2 or any(_constrains_names(issuer) for issuer in path[1:]):
         return None
     key, algorithm = path[1].public_key(), path[0].signature_algorithm_parameters

@@ -1,45 +1,35 @@
 """HPKE (RFC 9180, base mode) for sealing to a user's or a provider's key, and padding of what is sealed.
 
-One message per encapsulation, by the one-shot HPKE of `cryptography`. It takes no AAD; what a box is bound
-to goes into HPKE's `info`, which the key schedule hashes, so a box opens for its purpose and nowhere else.
+One message per encapsulation, by `pyhpke`. There is no AAD: what a box is bound to goes into HPKE's `info`,
+which the key schedule hashes, so a box opens for its purpose and nowhere else.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import (
-    AEAD,
-    KDF,
-    KEM,
-    MLKEM768X25519PrivateKey,
-    MLKEM768X25519PublicKey,
-    Suite,
-)
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pyhpke import KEMKey, KEMKeyInterface, PyHPKEError
 
 from mimi_mmr.crypto.signing import MMR
 from mimi_mmr.errors import SealedBoxRejected
 from mimi_mmr.presentation import Code, Opaque, Struct, vec
+from ohttp_relay.hpke import AeadId, KemId, XWingPair, XWingPrivateKey, cipher_suite
 
 
 class Kem(enum.IntEnum):
     """HPKE KEM ids (IANA): classical, and the post-quantum hybrid."""
 
-    X25519 = 0x0020
-    X_WING = 0x647A
+    X25519 = KemId.X25519
+    X_WING = KemId.X_WING
 
 
-_SUITES = {
-    Kem.X25519: Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
-    Kem.X_WING: Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
-}
-_PUBLIC_SIZE = {Kem.X25519: 32, Kem.X_WING: 1184 + 32}
+_SUITES: Final = {kem: cipher_suite(KemId(kem), AeadId.AES_256_GCM) for kem in Kem}
+_PUBLIC_SIZE: Final = {Kem.X25519: 32, Kem.X_WING: 1184 + 32}
+_ENC_SIZE: Final = {Kem.X25519: 32, Kem.X_WING: 1088 + 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +46,13 @@ class SealingPublicKey(Struct):
 
     def seal(self, purpose: str, context: bytes, plaintext: bytes) -> SealedBox:
         """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if it is no sound key."""
+        suite = _SUITES[self.kem]
         try:
-            ciphertext = _SUITES[self.kem].encrypt(plaintext, self._loaded(), hpke_info(purpose, context))
-        except (
-            ValueError
-        ):  # a point of low order, or a lattice vector out of range: nobody holds its private key
+            recipient = suite.kem.deserialize_public_key(self.public_key)
+            enc, sender = suite.create_sender_context(recipient, hpke_info(purpose, context))
+        except ValueError:  # a point of low order, or a lattice vector out of range: no private key fits
             raise SealedBoxRejected(f"the {self.kem.name} key to seal to is not a sound one") from None
-        return SealedBox(self.kem, ciphertext)
-
-    def _loaded(self) -> X25519PublicKey | MLKEM768X25519PublicKey:
-        if self.kem is Kem.X25519:
-            return X25519PublicKey.from_public_bytes(self.public_key)
-        lattice = MLKEM768PublicKey.from_public_bytes(self.public_key[:1184])
-        return MLKEM768X25519PublicKey(lattice, X25519PublicKey.from_public_bytes(self.public_key[1184:]))
+        return SealedBox(self.kem, enc + sender.seal(plaintext))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +70,21 @@ class SealingKey:
     __slots__ = ("_private", "kem", "public", "seed")
 
     def __init__(self, kem: Kem, seed: bytes) -> None:
-        """The pair of this seed."""
+        """Expand the seed to the pair."""
         self.kem = kem
         self.seed = seed
         if kem is Kem.X25519:
             private = X25519PrivateKey.from_private_bytes(seed)
-            self._private: X25519PrivateKey | MLKEM768X25519PrivateKey = private
-            self.public = SealingPublicKey(kem, _raw(private))
+            self._private: KEMKeyInterface = KEMKey.from_pyca_cryptography_key(private)
+            self.public = SealingPublicKey(kem, private.public_key().public_bytes_raw())
             return
-        lattice = MLKEM768PrivateKey.from_seed_bytes(seed[:64])
-        curve = X25519PrivateKey.from_private_bytes(seed[64:])
-        self._private = MLKEM768X25519PrivateKey(lattice, curve)
-        self.public = SealingPublicKey(kem, lattice.public_key().public_bytes_raw() + _raw(curve))
+        pair = XWingPair.of(seed)
+        self._private = XWingPrivateKey(pair)
+        self.public = SealingPublicKey(kem, pair.public)
 
     @classmethod
     def generate(cls, kem: Kem = Kem.X25519) -> SealingKey:
-        """A fresh pair from the library's generator."""
+        """Make a fresh pair from the library's generator."""
         curve = X25519PrivateKey.generate().private_bytes_raw()
         if kem is Kem.X25519:
             return cls(kem, curve)
@@ -111,21 +94,26 @@ class SealingKey:
         """Decrypt, or `SealedBoxRejected`: another key, purpose or context, or a changed byte."""
         if box.kem is not self.kem:
             raise SealedBoxRejected(f"sealed with KEM {box.kem.name}, this key is for {self.kem.name}")
+        enc, ciphertext = _split(box)
         try:
-            return _SUITES[self.kem].decrypt(box.ciphertext, self._private, hpke_info(purpose, context))
-        except (InvalidTag, ValueError):
+            recipient = _SUITES[self.kem].create_recipient_context(
+                enc, self._private, hpke_info(purpose, context)
+            )
+            return recipient.open(ciphertext)
+        except (PyHPKEError, ValueError):
             raise SealedBoxRejected(f"does not open as {purpose} with this key") from None
 
     def __repr__(self) -> str:
         return f"<SealingKey {self.kem.name}>"
 
 
-def _raw(private: X25519PrivateKey) -> bytes:
-    return private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+def _split(box: SealedBox) -> tuple[bytes, bytes]:
+    size = _ENC_SIZE[box.kem]
+    return box.ciphertext[:size], box.ciphertext[size:]
 
 
 def hpke_info(purpose: str, context: bytes) -> bytes:
-    """What a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
+    """Return what a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
     return vec(MMR + purpose.encode()) + vec(context)
 
 
@@ -143,7 +131,7 @@ def pad_to(content: bytes, size: int) -> bytes:
 
 
 def unpad(padded: bytes) -> bytes:
-    """The content; anything but zeros after it is `SealedBoxRejected`."""
+    """Return the content; raise `SealedBoxRejected` for anything but zeros after it."""
     end = 4 + int.from_bytes(padded[:4], "big")
     if not 4 <= end <= len(padded) or not padded.endswith(bytes(len(padded) - end)):
         raise SealedBoxRejected("padding is not as specified")

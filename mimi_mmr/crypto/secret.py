@@ -21,11 +21,11 @@ class Secret:
 
     @classmethod
     def generate(cls) -> Self:
-        """A fresh one from the operating system."""
+        """Draw a fresh one from the operating system."""
         return cls(secrets.token_bytes(cls.SIZE or 32))
 
     def reveal(self) -> bytes:
-        """The bytes."""
+        """Return the bytes."""
         return self._value
 
     def __repr__(self) -> str:
@@ -43,15 +43,15 @@ class Secret:
 
 
 class ConnectionKey(Secret):
-    """Shared by two users, made by one of them for the other (MMR: one per contact and direction)."""
+    """A key that two users share, made by one of them for the other (MMR: one per contact and direction)."""
 
 
 class IdentityLinkKey(Secret):
-    """Opens the identity link of one credential; seals once."""
+    """The key of one credential's identity link, drawn for it: it seals once."""
 
 
 class FetchToken(Secret):
-    """Names a shelf of KeyPackage sets; derived from a connection key."""
+    """The name of a shelf of KeyPackage sets; derived from a connection key."""
 
 
 class AccessToken(Secret):

@@ -38,12 +38,12 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A fresh one."""
+        """Draw a fresh one."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
-        """The key of this 32-byte seed."""
+        """Make the key of this 32-byte seed."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @property
@@ -52,11 +52,11 @@ class SigningKey:
         return self._private
 
     def seed(self) -> bytes:
-        """The 32-byte private key."""
+        """Return the 32-byte private key."""
         return self._private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
 
     def sign(self, label: str, content: bytes, *, prefix: bytes = MMR) -> bytes:
-        """SignWithLabel (RFC 9420, section 5.1.2); 64 bytes."""
+        """Sign by SignWithLabel (RFC 9420, section 5.1.2); 64 bytes."""
         return self._private.sign(sign_content(label, content, prefix))
 
     def __repr__(self) -> str:
@@ -64,7 +64,7 @@ class SigningKey:
 
 
 def sign_content(label: str, content: bytes, prefix: bytes = MMR) -> bytes:
-    """The SignContent struct of RFC 9420, section 5.1.2."""
+    """Encode the SignContent struct of RFC 9420, section 5.1.2."""
     return _label(label, prefix) + vec(content)
 
 
@@ -82,7 +82,7 @@ def verify(
     prefix: bytes = MMR,
     by: str = "signature",
 ) -> None:
-    """VerifyWithLabel, by libsodium (twice as fast as OpenSSL); raises `SignatureRejected` naming `by`."""
+    """Verify a signature (VerifyWithLabel), by libsodium (twice as fast as OpenSSL); raise `SignatureRejected`."""
     if len(public_key) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE:
         raise SignatureRejected(f"{by}: expected a 32-byte key and a 64-byte signature")
     try:
@@ -92,16 +92,16 @@ def verify(
 
 
 def expand_with_label(secret: Secret, label: str, context: bytes, length: int = 32) -> bytes:
-    """ExpandWithLabel (RFC 9420, section 8) with this project's prefix and HKDF-SHA256."""
+    """Derive by ExpandWithLabel (RFC 9420, section 8), with this project's prefix and HKDF-SHA256."""
     info = length.to_bytes(2, "big") + vec(MMR + label.encode()) + vec(context)
     return HKDFExpand(hashes.SHA256(), length, info).derive(secret.reveal())
 
 
 def ref_hash(label: str, value: bytes, *, prefix: bytes = MMR) -> bytes:
-    """RefHash (RFC 9420, section 5.2): SHA-256 over label and value."""
+    """Hash label and value by RefHash (RFC 9420, section 5.2): SHA-256."""
     return hashlib.sha256(vec(prefix + label.encode()) + vec(value)).digest()
 
 
 def key_package_ref(key_package: bytes) -> bytes:
-    """KeyPackageRef of an encoded KeyPackage (RFC 9420, section 5.2)."""
+    """Return the KeyPackageRef of an encoded KeyPackage (RFC 9420, section 5.2)."""
     return ref_hash("KeyPackage Reference", key_package, prefix=MLS)

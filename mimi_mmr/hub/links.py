@@ -1,4 +1,4 @@
-"""Join links at the hub: it counts their uses and passes requests on; what is inside is for members.
+"""Join links at the hub, which counts their uses and passes requests on; only members read what is inside.
 
 A link is known by id, public key, expiry and uses left. Whoever may add orders it; every accepted Remove ends all
 links of a room, since whoever was removed knows them.
@@ -23,7 +23,7 @@ from mimi_mmr.protocol.room.link_orders import (
 
 @dataclass(frozen=True, slots=True)
 class HubLink:
-    """A link as the hub keeps it."""
+    """A link as the hub stores it."""
 
     id: bytes
     public_key: bytes = field(repr=False)
@@ -32,9 +32,9 @@ class HubLink:
 
 
 def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
-    """The link that an order is about; raises a subclass of `HubRefusal`.
+    """Return the link that an order is about; raise a subclass of `HubRefusal`.
 
-    One that is revoked has no uses left; it is kept until it expires, so that no old order makes it again.
+    One that is revoked has no uses left; it is stored until it expires, so that no old order makes it again.
     """
     content = order.content
     if content.room != state.room:
@@ -58,7 +58,7 @@ def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
 def check_join(
     state: HubRoom, link: HubLink | None, request: JoinRequest, now: float
 ) -> tuple[Outgoing, ...]:
-    """The events of a request to join, where `link` is the one that it names, if there is one.
+    """Return the events of a request to join, where `link` is the one that it names, if there is one.
 
     Raises `JoinRefused`, the same for whatever is wrong with the link.
     """

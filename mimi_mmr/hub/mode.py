@@ -110,7 +110,7 @@ class HubMode:
     # --- create --------------------------------------------------------------------------------------
 
     def create(self, request: CreateRoomRequest, now: float) -> NewRoom:
-        """A new room with its creator at leaf 0; raises a subclass of `HubRefusal` or `IdentityError`."""
+        """Check a new room, whose creator is at leaf 0; raise a subclass of `HubRefusal` or `IdentityError`."""
         room = request.content.room
         if room.domain != self.domain or room.kind is not Kind.ROOM:
             raise NotAllowed(f"rooms here have URIs of {self.domain}")
@@ -140,7 +140,7 @@ class HubMode:
         try:
             wrap = PublicTree.create(Suite(request.arity), group_id(request.content.room))
             update = TreeUpdate.from_bytes(request.tree_update)
-            staged = wrap.stage(update)
+            staged = wrap.stage(update, epoch=0)
         except (TreeWrapError, ValueError) as error:
             raise TreeMismatch(f"the first Tree Wrap update does not verify: {error}") from None
         shown = request.policy.policy.shows_identity(creator.user)
@@ -157,7 +157,7 @@ class HubMode:
     # --- update --------------------------------------------------------------------------------------
 
     def update(self, state: HubRoom, request: UpdateRequest, now: float) -> AcceptedCommit:
-        """Check a commit against the room; raises a subclass of `HubRefusal` or `IdentityError`."""
+        """Check a commit against the room; raise a subclass of `HubRefusal` or `IdentityError`."""
         auth = request.auth.content
         sender = self._authenticate(state, request, auth)
         commit = self._commit_message(state, request)
@@ -181,7 +181,7 @@ class HubMode:
         request: UpdateRequest | SubmitMessageRequest,
         content: CommitAuthTBS | SubmitTBS,
     ) -> Member:
-        """The member who signed; only such a one is told the room's epoch."""
+        """Return the member who signed; nobody else learns the room's epoch from a refusal."""
         if content.room != state.room:
             raise WrongSigner("the request was signed for another room")
         sender = state.members.get(content.sender)
@@ -297,7 +297,7 @@ class HubMode:
             return None
         try:
             update = TreeUpdate.from_bytes(request.tree_update)
-            staged = state.wrap.stage(update)
+            staged = state.wrap.stage(update, epoch=state.epoch + 1)
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
         check_member_update(request.member_update, update)
@@ -344,7 +344,7 @@ class HubMode:
     # --- a commit that nobody can process ------------------------------------------------------------
 
     def check_report(self, before: HubRoom, current_epoch: int, report: CommitReport) -> None:
-        """Whether a report may be taken, given the room as it was `before` the commit that it names.
+        """Check whether a report may be taken, given the room as it was `before` the commit that it names.
 
         Raises a subclass of `HubRefusal`: only the last commit can be reported, by a member of the epoch before,
         and only an admin of that epoch can have it undone.
@@ -365,7 +365,7 @@ class HubMode:
     # --- submit and read -----------------------------------------------------------------------------
 
     def submit(self, state: HubRoom, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
-        """Check an application message; raises a subclass of `HubRefusal`."""
+        """Check an application message; raise a subclass of `HubRefusal`."""
         content = request.content
         self._authenticate(state, request, content)
         message = parse_application(request.app_message)
@@ -375,7 +375,7 @@ class HubMode:
         return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
 
     def allow_snapshot(self, ratchet: RatchetTree, request: SnapshotRequest, now: float) -> None:
-        """Whether a snapshot of this ratchet tree's epoch may be served; raises a subclass of `HubRefusal`."""
+        """Check whether a snapshot of this ratchet tree's epoch may be served; raise a subclass of `HubRefusal`."""
         request.verify()
         if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
             raise NotAllowed("the request for a snapshot is too old")

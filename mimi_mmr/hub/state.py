@@ -29,7 +29,7 @@ class Member:
 
     @classmethod
     def of(cls, leaf: LeafNode, identity: LeafIdentity) -> Member:
-        """The member that a checked leaf is."""
+        """Make the member that a checked leaf is."""
         credential = identity.credential
         return cls(
             credential.user_pseudonym,
@@ -40,7 +40,7 @@ class Member:
         )
 
     def delivery(self) -> Delivery:
-        """Where this leaf's messages go."""
+        """Return where this leaf's messages go."""
         return Delivery(self.queue.encrypted_queue_id, leaf_binding(self.signature_key))
 
 
@@ -71,7 +71,7 @@ class HubRoom:
         policy: SignedPolicy,
         sealed_state: bytes | None = None,
     ) -> HubRoom:
-        """The state of stored parts; what was checked on its way in is not checked again."""
+        """Put a room together from its stored parts; what was checked on its way in is not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
@@ -89,7 +89,7 @@ class Outgoing:
 
 
 def outgoing(members: Iterable[Member], kind: EventKind, event: bytes) -> tuple[Outgoing, ...]:
-    """One event, split by the providers that its receivers are at."""
+    """Address one event to its receivers, split by the providers that they are at."""
     by_domain: dict[str, list[Delivery]] = {}
     for member in members:
         by_domain.setdefault(member.queue.domain, []).append(member.delivery())

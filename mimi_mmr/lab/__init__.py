@@ -1,1 +1,4 @@
-"""What measures and shows: the demonstration, the ledger, the test vectors. Nothing of the product imports it."""
+"""What measures and shows: the demonstration, the ledger, the test vectors. Internal.
+
+Nothing of the product imports it.
+"""

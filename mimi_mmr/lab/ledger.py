@@ -96,7 +96,7 @@ class Sighting:
 
 
 def by_design(view: View, fact: Fact) -> bool:
-    """Whether the role has to learn the fact for its work; the table of the README, as code."""
+    """Say whether the role has to learn the fact for its work: the README's table as code."""
     own = view.party == fact.provider
     match view.role:
         case Role.ACCOUNTS:
@@ -119,7 +119,7 @@ def by_design(view: View, fact: Fact) -> bool:
 
 
 def encodings(value: bytes) -> Iterator[tuple[str, bytes]]:
-    """The forms in which a value may stand in a view; base64 in each of its three alignments."""
+    """Yield the forms in which a value may stand in a view; base64 in each of its three alignments."""
     yield "raw", value
     yield "hex", value.hex().encode()
     yield "hex", value.hex().upper().encode()
@@ -145,7 +145,7 @@ def _url_encodings(value: bytes) -> Iterator[bytes]:
 def search(
     views: Sequence[View], facts: Sequence[Fact], allowed: Callable[[View, Fact], bool] = by_design
 ) -> list[Sighting]:
-    """Every fact in every view that holds it, once, with the first encoding it was found in."""
+    """Find every fact in every view that holds it, once, with the first encoding it was found in."""
     meanings: dict[bytes, list[tuple[Fact, str]]] = {}
     for fact in facts:
         for encoding, form in encodings(fact.value):
@@ -209,7 +209,7 @@ class Link:
 
 
 def windows(data: bytes, size: int = WINDOW) -> set[bytes]:
-    """Every run of `size` bytes."""
+    """Return every run of `size` bytes."""
     return set(_runs(data, size))
 
 
@@ -252,7 +252,7 @@ def _common(traces: Sequence[Trace], size: int) -> set[bytes]:
 
 
 def database_content(path: Path) -> bytes:
-    """A SQLite database: its files as they lie (free pages and log too), and every value of every row whole."""
+    """Read a SQLite database: its files as they lie (free pages, log), and every value of every row whole."""
     parts = [file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")) if file.is_file()]
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
@@ -281,7 +281,7 @@ def frames_content(path: Path) -> bytes:
 
 
 def provider_views(party: str, data_dir: Path, record_dir: Path, logs: Iterable[Path]) -> list[View]:
-    """A provider's views, one for each role; its logs count for every role."""
+    """Return a provider's views, one for each role; its logs count for every role."""
     logged = _SEPARATOR.join(path.read_bytes() for path in logs)
     views = []
     for role in Role:
@@ -297,7 +297,7 @@ def provider_views(party: str, data_dir: Path, record_dir: Path, logs: Iterable[
 
 
 def asset_host_view(party: str, data_dir: Path, record_dir: Path, logs: Iterable[Path]) -> View:
-    """An asset host's view: what lies there, and what it received."""
+    """Return an asset host's view: what lies there, and what it received."""
     parts = [path.read_bytes() for path in (*logs, *sorted(data_dir.glob("*")))]
     frames = record_dir / "assets.frames.jsonl"
     if frames.exists():

@@ -58,7 +58,7 @@ class Stream:
 
 
 def all_structs() -> list[type[presentation.Struct]]:
-    """Every wire struct of the package, by name; but for those of RFC 9420, which has vectors of its own."""
+    """Return every wire struct of the package, by name; but for those of RFC 9420, which has vectors of its own."""
     for module in pkgutil.walk_packages(mimi_mmr.__path__, "mimi_mmr."):
         if ".demo" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -82,7 +82,7 @@ def _below(kind: type[presentation.Struct]) -> Iterator[type[presentation.Struct
 
 
 def sample(kind: type[presentation.Struct], draw: Stream) -> presentation.Struct:
-    """A value of a struct, every optional part there, every vector with two items."""
+    """Make a value of a struct, every optional part there, every vector with two items."""
     special = _SPECIAL.get(kind)
     if special is not None:
         return special(draw)
@@ -135,7 +135,7 @@ _SPECIAL: dict[type[presentation.Struct], Callable[[Stream], presentation.Struct
 
 
 def describe(value: Any) -> Any:
-    """A value as JSON: bytes in hex, structs as their fields."""
+    """Return a value as JSON: bytes in hex, structs as their fields."""
     match value:
         case bytes():
             return value.hex()
@@ -254,7 +254,7 @@ def _departures_hash(draw: Stream) -> dict[str, Any]:
 
 
 def vectors() -> dict[str, Any]:
-    """All of them."""
+    """Return all of them."""
     draw = Stream()
     structs = {}
     for kind in all_structs():

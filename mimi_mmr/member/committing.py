@@ -1,4 +1,4 @@
-"""Commits of one's own, from the intent to the hub's answer."""
+"""This member's own commits, from the intent to the hub's answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from mimi_mmr.errors import MmrError, RemovedFromRoom, RoomError
 from mimi_mmr.member.departing import departing_leaf
 from mimi_mmr.member.intent import CommitIntent
-from mimi_mmr.member.keys import policy_secret, staged_secret
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.members_only import MembersOnly
+from mimi_mmr.member.tree_secrets import policy_secret, staged_secret
 from mimi_mmr.mls.engine import StagedCommit
 from mimi_mmr.protocol.key_packages import OpenKeyPackage, pseudonym_of
 from mimi_mmr.protocol.room.departures import Departure, departures_hash
@@ -29,6 +29,7 @@ class PendingCommit:
 
     request: UpdateRequest
     _local: LocalRoom
+    _members_only: MembersOnly
     _mls: StagedCommit
     _tree: Staged | None
     _policy: SignedPolicy
@@ -40,7 +41,8 @@ class PendingCommit:
             self._tree.commit()
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
-        MembersOnly(self._local).take(self.request.sealed_state)
+        self._local.drop_reports_of_gone()
+        self._members_only.take(self.request.sealed_state)
 
     def reject(self) -> None:
         """Leave the room as it was."""
@@ -59,7 +61,7 @@ class Documents:
 
 
 class Committer:
-    """Makes this member's commits."""
+    """The part of a room that makes this member's commits."""
 
     def __init__(self, local: LocalRoom, members_only: MembersOnly) -> None:
         self._local = local
@@ -69,8 +71,8 @@ class Committer:
         """Make a commit that does all of an intent; raise `EngineError` or `RoomError`.
 
         Raises `RoomError` too if somebody else is at a leaf than the intent means, and whatever its `policy` and
-        `state` raise. A removal ends all join links and seals the members-only state anew. By an admin nobody keeps
-        a role who has no leaf in the room afterwards.
+        `state` raise. A removal ends all join links and seals the members-only state anew. A commit by an
+        admin takes the role from every pseudonym that has no leaf in the room afterwards.
         """
         local = self._local
         if local.removed:
@@ -85,7 +87,7 @@ class Committer:
             sealed = self._members_only.seal(mls.epoch, state, removes=bool(remove))
             changes = [*sealed.changes, *self._member_changes(mls, intent.adds, remove, signed)]
             if policy or remove or local.diverged:
-                changes.append(policy_secret(signed))  # a removal replaces every room secret: keep this one
+                changes.append(policy_secret(signed))  # a removal replaces every room secret, this one too
             changes += own_change(local, reveal=intent.reveal)
             tree = self._stage_tree(mls, changes) if changes or intent.adds else None
             documents = Documents(signed if policy else None, departures, sealed.sealed)
@@ -93,7 +95,7 @@ class Committer:
         except (MmrError, TreeWrapError, ValueError) as error:
             mls.reject()  # or nothing could be staged ever after
             raise RoomError(f"the commit can't be made: {error}") from error
-        return PendingCommit(request, local, mls, tree, signed)
+        return PendingCommit(request, local, self._members_only, mls, tree, signed)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """Return a commit that was on its way when the process ended, to be accepted or rejected.
@@ -109,7 +111,8 @@ class Committer:
         except TreeWrapError as error:
             mls.reject()
             raise RoomError(f"the commit can't be taken up again: {error}") from error
-        return PendingCommit(request, local, mls, tree, request.policy or local.policy)
+        policy = request.policy or local.policy
+        return PendingCommit(request, local, self._members_only, mls, tree, policy)
 
     def _leaves_to_remove(self, intent: CommitIntent, departures: Sequence[Departure]) -> list[int]:
         for leaf, who in intent.removes.items():
@@ -119,7 +122,7 @@ class Committer:
         return sorted({*intent.removes, *departing})
 
     def _next_policy(self, intent: CommitIntent, remove: Collection[int]) -> RoomPolicy | None:
-        """The policy that the commit brings, or None: as the intent says, without roles that nobody has.
+        """Return the policy that the commit brings, or None: as the intent says, without roles that nobody has.
 
         A role of somebody who is gone would wait for whoever holds that pseudonym's key. Of those who come in only
         those have one whom this very commit's policy gives it. Only an admin can take such roles away.

@@ -1,20 +1,20 @@
-"""Other members' commits: followed whatever is wrong with them, and said what is wrong."""
+"""Other members' commits: they are followed whatever is wrong with them, and the result says what is wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mimi_mmr.errors import Desynchronised, IdentityError, InvalidCommit, NotAllowed
-from mimi_mmr.member.keys import authenticate, epoch_secret, open_tree, policy_hash
+from mimi_mmr.errors import Desynchronised, IdentityError, InvalidCommit, NotAllowed, WrongSigner
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
+from mimi_mmr.member.tree_secrets import epoch_secret, open_tree, policy_hash
 from mimi_mmr.mls.engine import Applied
 from mimi_mmr.mls.wire import parse_commit
 from mimi_mmr.protocol.room.departures import Departure, departed
 from mimi_mmr.protocol.room.events import CommitEvent
 from mimi_mmr.protocol.room.policy import SignedPolicy
-from mimi_mmr.protocol.room.requests import Snapshot, digest
+from mimi_mmr.protocol.room.requests import CommitAuth, Snapshot, digest
 from mimi_mmr.protocol.room.tree_changes import expected_changes, wrong_leaves
 from mimi_mmr.uris import MimiUri
 from treewrap import MemberUpdate, TreeWrapError
@@ -32,7 +32,7 @@ class Followed:
 
 
 class Follower:
-    """Follows the commits of other members."""
+    """The part of a room that follows other members' commits."""
 
     def __init__(self, local: LocalRoom, members_only: MembersOnly) -> None:
         self._local = local
@@ -66,8 +66,7 @@ class Follower:
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
         local.policy = policy
-        for leaf in applied.removed:
-            local.reported.pop(leaf, None)
+        local.drop_reports_of_gone()
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
 
     def adopt(self, snapshot: Snapshot) -> None:
@@ -148,7 +147,7 @@ class Follower:
         return problems
 
     def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
-        """Under the policy that comes with the commit, by which whoever it adds is shown or hidden."""
+        """Compare with what the commit must change, under the policy that comes with it."""
         readable = self._local.members.readable
         added = ((leaf, readable[leaf].user) for leaf in applied.added if leaf in readable)
         expected = expected_changes(policy.policy, applied.removed, added)
@@ -159,7 +158,7 @@ class Follower:
     def _check_rights(
         self, departures: tuple[Departure, ...], applied: Applied, before: MemberList
     ) -> list[str]:
-        """What the hub should have refused, by the policy that members hold."""
+        """List what the hub should have refused, by the policy that members hold."""
         policy, sender = self._local.policy.policy, before.user(applied.sender)
         problems = []
         asked: frozenset[int] = frozenset()
@@ -181,13 +180,13 @@ class Follower:
         return problems
 
     def _was_there(self, user: MimiUri, applied: Applied) -> bool:
-        """Whether a user has a leaf that a commit has not just added; asked of those with a role only."""
+        """Say whether a user has a leaf that the commit has not just added; yes for a user without a role."""
         if user not in self._local.policy.policy.privileged:
             return True
         return not set(self._local.members.by_user.get(user, ())) <= set(applied.added)
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
-        """Whoever was added, as far as anyone can check a leaf; what is wrong is remembered with the member."""
+        """Check added leaves as far as anyone can; remember what is wrong with each member."""
         members, problems = self._local.members, []
         for leaf in applied.added:
             problem = members.problems.get(leaf, "")
@@ -200,3 +199,13 @@ class Follower:
                     problem = self._local.reported[leaf] = str(error)
             problems += [f"leaf {leaf}: {problem}"] if problem else []
         return problems
+
+
+def authenticate(auth: CommitAuth, signature_key: bytes | None) -> None:
+    """Check that a commit is signed with the key of the leaf that it says it is from; None if nobody is there.
+
+    Raises `WrongSigner`.
+    """
+    if signature_key is None:
+        raise WrongSigner(f"no member at leaf {auth.content.sender}, which the commit says it is from")
+    auth.verify(signature_key)

@@ -19,7 +19,7 @@ StateChange: TypeAlias = Callable[[MembersOnlyState], MembersOnlyState]
 
 @dataclass(frozen=True, slots=True)
 class CommitIntent:
-    """Adds, or removes, or neither: then the commit only heals, or changes what is named besides.
+    """What a commit is to do: add, or remove, or neither; then it heals, and changes what else is named.
 
     `removes` says for each leaf who is meant there, as `MemberList.at` does. `departures` remove whoever asked for
     it, whatever this member may do. `policy` and `state` make the next policy (with the next serial) and the next
@@ -40,7 +40,7 @@ class CommitIntent:
         return bool(self.adds or self.removes or self.departures)
 
     def due(self, members: MemberList) -> CommitIntent | None:
-        """What is still to be done, given who is in the room; None if nothing is.
+        """Return what is still to be done, given who is in the room; None if nothing is.
 
         Whoever is in the room already is not added, whoever is gone not removed, and another member who has taken a
         leaf meanwhile stays. When that leaves nobody of those it was for, then nothing else of it is done either.
@@ -57,7 +57,7 @@ class CommitIntent:
 
 
 def _is_member(package: OpenKeyPackage, members: MemberList) -> bool:
-    """By the whole identity: somebody else may hold the client pseudonym, and then the hub refuses the Add."""
+    """Compare the whole identity: somebody else may hold the client pseudonym, and then the hub refuses the Add."""
     identity = identity_of(package)
     leaf = members.by_client.get(identity.credential.client_pseudonym)
     return leaf is not None and members.identities[leaf] == identity

@@ -20,7 +20,7 @@ from mimi_mmr.protocol.room.members_only import MembersOnlyState
 
 
 class JoinLinks:
-    """The join links of a room. They stand in its members-only state."""
+    """The part of a room that makes and answers join links. They stand in the members-only state."""
 
     def __init__(self, local: LocalRoom) -> None:
         self._local = local

@@ -1,4 +1,4 @@
-"""Leaves to be: a fresh MLS client, signature key, credential and queue for every KeyPackage and every room.
+"""Leaves before they are in a room: for each one a fresh MLS client, signature key, credential and queue.
 
 Nothing in two leaves of one device is equal, so nothing links its rooms.
 """
@@ -60,7 +60,7 @@ def prepare_leaf(
     now: float,
     rows: Callable[[SigningKey], MutableMapping[bytes, bytes]] = lambda _: {},
 ) -> PreparedLeaf:
-    """A leaf for one room, under the user pseudonym that `set_key` makes; its groups are kept in `rows(leaf key)`.
+    """Make a leaf for one room, under the user pseudonym of `set_key`; its groups are stored in `rows(leaf key)`.
 
     The credential's expiry is a day's start, so that it doesn't say when in the day it was made.
     """
@@ -75,5 +75,5 @@ def prepare_leaf(
 
 
 def prepare_key_package(leaf: PreparedLeaf) -> PreparedKeyPackage:
-    """The leaf's one KeyPackage."""
+    """Make the leaf's one KeyPackage."""
     return PreparedKeyPackage(leaf, leaf.client.key_package())

@@ -60,11 +60,16 @@ class LocalRoom:
 
     @property
     def diverged(self) -> bool:
-        """Whether the hub keeps another Tree Wrap tree than this member computed."""
+        """Whether the hub has another Tree Wrap tree than this member computed."""
         return self.tree.tree_hash != self.hub_tree_hash
 
+    def drop_reports_of_gone(self) -> None:
+        """Forget what was reported of members who are gone: somebody else may get their leaf."""
+        present = self.members
+        self.reported = {leaf: text for leaf, text in self.reported.items() if present.get(leaf)}
+
     def link_secret(self, leaf: int) -> LeafSecret | None:
-        """What the Tree Wrap tree holds for a leaf; None if it is blank there."""
+        """Return what the Tree Wrap tree holds for a leaf; None if it is blank there."""
         try:
             return self.tree.secret(leaf)
         except KeyError:

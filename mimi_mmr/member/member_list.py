@@ -66,7 +66,7 @@ class MemberList:
         return cls(group.epoch, readable, unreadable)
 
     def get(self, leaf: int) -> ListedMember | UnreadableMember | None:
-        """The member at a leaf; None if nobody is there."""
+        """Return the member at a leaf; None if nobody is there."""
         return self.readable.get(leaf) or self.unreadable.get(leaf)
 
     @cached_property
@@ -102,17 +102,17 @@ class MemberList:
         return frozenset(readable | {member.signature_key for member in self.unreadable.values()})
 
     def user(self, leaf: int) -> MimiUri | None:
-        """The user pseudonym at a leaf; None if nobody is there, or the credential does not parse."""
+        """Return the user pseudonym at a leaf; None if nobody is there, or the credential does not parse."""
         member = self.readable.get(leaf)
         return member.user if member else None
 
     def signature_key(self, leaf: int) -> bytes | None:
-        """The signature key at a leaf; None if nobody is there."""
+        """Return the signature key at a leaf; None if nobody is there."""
         member = self.get(leaf)
         return member.signature_key if member else None
 
     def at(self, leaves: Iterable[int]) -> dict[int, LeafIdentity | None]:
-        """Who is at these leaves, None for a credential that does not parse; raise `RoomError` if nobody is."""
+        """Return who is at each leaf, None for a credential that does not parse; raise `RoomError` if nobody is."""
         found = {}
         for leaf in leaves:
             if self.get(leaf) is None:
@@ -121,11 +121,11 @@ class MemberList:
         return found
 
     def is_at(self, leaf: int, who: LeafIdentity | None) -> bool:
-        """Whether a leaf is of the member that `at` once named."""
+        """Say whether a leaf is of the member that `at` once named."""
         return self.get(leaf) is not None and self.identities.get(leaf) == who
 
     def leavers(self, leaves: Iterable[int]) -> dict[int, Leaver]:
-        """What departures of these leaves are checked against, of those whose credential parses."""
+        """Return what departures of these leaves are checked against, for every one whose credential parses."""
         members = (self.readable[leaf] for leaf in leaves if leaf in self.readable)
         return {member.leaf: Leaver(member.client, member.signature_key) for member in members}
 

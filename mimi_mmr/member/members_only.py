@@ -25,7 +25,7 @@ class SealedForCommit:
 
 
 class MembersOnly:
-    """What members share and the hub can't read: the room's name, its topic, its join links."""
+    """The part of a room that seals and opens what members share: its name, its topic, its join links."""
 
     def __init__(self, local: LocalRoom) -> None:
         self._local = local
@@ -37,7 +37,7 @@ class MembersOnly:
 
     @property
     def sealed(self) -> bytes | None:
-        """The state as the hub keeps it; None in a room that never had one."""
+        """The state as the hub stores it; None in a room that never had one."""
         return self._local.members_only.sealed
 
     @property
@@ -46,7 +46,7 @@ class MembersOnly:
         return self._local.members_only.stale
 
     def secret(self) -> StateSecret | None:
-        """The room secret that the state is sealed under; None if the Tree Wrap root has none."""
+        """Return the room secret that the state is sealed under; None if the Tree Wrap root has none."""
         try:
             return StateSecret(self._local.tree.room_secret(STATE_SECRET).reveal())
         except KeyError:
@@ -100,6 +100,6 @@ class MembersOnly:
         state = self.state
         if not problem and removes and state.links:
             state = replace(state, links=())
-            problem = "the members-only state keeps join links, which end with a removal"
+            problem = "the members-only state still has join links, which end with a removal"
         self._local.members_only = OpenedState(self.sealed, state, self.stale or bool(problem))
         return problem

@@ -16,7 +16,7 @@ AT_ONCE = 256
 
 
 class Resolver:
-    """Resolves members as far as the room's policy and their credentials allow."""
+    """The part of a room that resolves members, as far as the policy and their credentials allow."""
 
     def __init__(self, local: LocalRoom) -> None:
         self._local = local
@@ -68,11 +68,11 @@ class Resolver:
     def _persons(
         self, members: Sequence[ListedMember], trust: TrustAnchors, now: float
     ) -> list[ResolvedMember | IdentityError | None]:
-        """The person behind each member, or what is wrong; None if the tree does not show it."""
+        """Return the person behind each member, or what is wrong; None if the tree does not show it."""
         return verify_in_step([self._claim(member, now) for member in members], trust, now)
 
     def _claim(self, member: ListedMember, now: float) -> Claim | IdentityError | None:
-        """Who a member says it is, or what is wrong with that; None if the tree does not show it."""
+        """Return who a member says it is, or what is wrong with that; None if the tree does not show it."""
         secret = self._local.link_secret(member.leaf)
         if secret is None:
             return None
@@ -100,7 +100,7 @@ class Resolver:
         return Whois(leaf, user, client, role, Standing.VERIFIED, person)
 
     def _check_hidden(self, member: ListedMember, now: float) -> None:
-        """A member without a link key in the tree: its pseudonym must hold, and the policy must hide its name."""
+        """Check a member without a link key: its pseudonym must hold, and the policy must hide its name."""
         member.identity.check_place(member.signature_key)
         member.identity.credential.verify(now)
         if self._local.policy.policy.shows_identity(member.user):

@@ -6,17 +6,16 @@ member signed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import Desynchronised, RemovedFromRoom, WrongSigner
 from mimi_mmr.member.committing import Committer, PendingCommit, own_change
 from mimi_mmr.member.departing import departing_leaf, own_departure
-from mimi_mmr.member.following import Followed, Follower
+from mimi_mmr.member.following import Followed, Follower, authenticate
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.join_links import JoinLinks
-from mimi_mmr.member.keys import authenticate, epoch_secret, open_tree, policy_hash, policy_secret
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.local import LocalRoom, OpenedState
 from mimi_mmr.member.member_list import MemberList
@@ -24,12 +23,13 @@ from mimi_mmr.member.members_only import MembersOnly
 from mimi_mmr.member.resolving import Resolver
 from mimi_mmr.member.saved import VERSION as SAVED_VERSION
 from mimi_mmr.member.saved import LeafProblem, SavedRoom
+from mimi_mmr.member.tree_secrets import epoch_secret, open_tree, policy_hash, policy_secret
 from mimi_mmr.member.whois import Whois
+from mimi_mmr.mls.after_removal import GroupAfterRemoval
 from mimi_mmr.mls.engine import MlsGroup
-from mimi_mmr.mls.former import FormerGroup
 from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
-from mimi_mmr.protocol.credentials import LeafIdentity, ResolvedMember
+from mimi_mmr.protocol.credentials import ResolvedMember
 from mimi_mmr.protocol.room.departures import Departure
 from mimi_mmr.protocol.room.events import CommitEvent, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, SignedPolicy, default_policy, sign_policy
@@ -49,7 +49,7 @@ from mimi_mmr.protocol.room.requests import (
     sign_submit,
 )
 from mimi_mmr.uris import MimiUri
-from treewrap import Change, LeafSecret, Suite, TreeWrapError, WrapTree
+from treewrap import DEFAULT_ARITY, Change, LeafSecret, Suite, TreeWrapError, WrapTree
 from treewrap import Set as SetLeaf
 
 
@@ -73,7 +73,11 @@ class Room:
 
     @classmethod
     def create(
-        cls, uri: MimiUri, leaf: PreparedLeaf, identities: Identities = Identities.EVERYONE, arity: int = 16
+        cls,
+        uri: MimiUri,
+        leaf: PreparedLeaf,
+        identities: Identities = Identities.EVERYONE,
+        arity: int = DEFAULT_ARITY,
     ) -> tuple[Room, CreateRoomRequest]:
         """Make a room of one, and the request that makes it on the hub."""
         group = leaf.client.create_group(group_id(uri))
@@ -160,7 +164,7 @@ class Room:
         if saved.version != SAVED_VERSION:
             raise Desynchronised(f"expected a room saved in version {SAVED_VERSION}, got {saved.version}")
         name = group_id(saved.room)
-        group: MlsGroup = FormerGroup(name, saved.epoch, saved.own_leaf)
+        group: MlsGroup = GroupAfterRemoval(name, saved.epoch, saved.own_leaf)
         if not saved.removed:
             group = leaf.client.load(name)
         if (group.epoch, group.own_leaf) != (saved.epoch, saved.own_leaf):
@@ -222,7 +226,7 @@ class Room:
 
     @property
     def diverged(self) -> bool:
-        """Whether the hub keeps another tree than this member computed: a committer cheated; see `adopt`."""
+        """Whether the hub has another tree than this member computed: a committer cheated; see `adopt`."""
         return self._local.diverged
 
     @property
@@ -242,16 +246,11 @@ class Room:
         """The members of this epoch, as pseudonyms."""
         return self._local.members
 
-    def participants(self) -> Mapping[int, LeafIdentity]:
-        """Return the identity of every member whose credential parses, by leaf."""
-        return self.members.identities
-
-    def clients(self) -> Set[MimiUri]:
-        """Return the client pseudonyms of these members."""
-        return self.members.by_client.keys()
-
     def knows(self, other: Room, leaf: int) -> bool:
-        """Whether who is at a leaf in another state of this room is a member in this one: by its signature key."""
+        """Say whether the member at a leaf of `other`, this room in another state, is in this one too.
+
+        Members are compared by their signature keys.
+        """
         return other.members.signature_key(leaf) in self.members.signature_keys
 
     def who(

@@ -1,7 +1,7 @@
-"""A room at rest: what a member needs, beside its MLS storage, to go on after its process has ended.
+"""A room as it is stored: what a member needs, besides its MLS storage, to go on after its process has ended.
 
-Everything in it is secret, and it is authentic only if whoever keeps it makes it so: write it encrypted, in one
-transaction with the rows of the leaf's MLS storage, or the two will be of different epochs.
+Everything in it is secret, and nothing in it proves that it is unchanged: write it encrypted and authenticated, in
+one transaction with the rows of the leaf's MLS storage, or the two will be of different epochs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LeafProblem(Struct):
 
     @classmethod
     def of(cls, leaf: int, text: str) -> LeafProblem:
-        """Cut to what fits."""
+        """Make one, its text cut to what fits."""
         return cls(leaf, text.encode()[:MAX_PROBLEM].decode(errors="ignore"))
 
 

@@ -1,1 +1,10 @@
-"""MLS (RFC 9420) as this project uses it: public messages, the public ratchet tree, an engine for members."""
+"""MLS (RFC 9420) as this project uses it: public messages, the public ratchet tree, an engine for members.
+
+Public is what `__all__` names, and `mimi_mmr.mls.wire` and `mimi_mmr.mls.mls_rs` with their own; the modules are
+internal.
+"""
+
+from mimi_mmr.mls.engine import Applied, MlsClient, MlsEngine, MlsGroup, StagedCommit
+from mimi_mmr.mls.ratchet.tree import RatchetTree, TreeChange
+
+__all__ = ["Applied", "MlsClient", "MlsEngine", "MlsGroup", "RatchetTree", "StagedCommit", "TreeChange"]

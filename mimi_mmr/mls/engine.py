@@ -39,7 +39,7 @@ class StagedCommit(Protocol):
 
     @property
     def ratchet_tree(self) -> bytes:
-        """The `ratchet_tree` extension after the commit, which joiners need beside the Welcome."""
+        """The `ratchet_tree` extension after the commit, which joiners need besides the Welcome."""
 
     @property
     def epoch(self) -> int:
@@ -50,13 +50,13 @@ class StagedCommit(Protocol):
         """Leaf indices of those it adds, in the order in which they were given."""
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """The exporter (RFC 9420, section 8.5) of the epoch that begins with it."""
+        """Export a secret (RFC 9420, section 8.5) of the epoch that begins with it."""
 
     def accept(self) -> None:
-        """The hub took it: the group moves on, and is stored. After `reject` an `EngineError`."""
+        """Move the group on, and store it: the hub accepted the commit. Raise `EngineError` after `reject`."""
 
     def reject(self) -> None:
-        """The hub did not: the group is as it was, for the winner's commit or another attempt."""
+        """Leave the group as it was, for the commit that won or another attempt: the hub refused this one."""
 
 
 class MlsGroup(Protocol):
@@ -75,25 +75,25 @@ class MlsGroup(Protocol):
         """This client's leaf index."""
 
     def ratchet_tree(self) -> bytes:
-        """The `ratchet_tree` extension (RFC 9420, section 12.4.3.3) of the current epoch."""
+        """Encode the `ratchet_tree` extension (RFC 9420, section 12.4.3.3) of the current epoch."""
 
     def leaf(self, index: int) -> LeafNode | None:
-        """The member at this leaf index, or None."""
+        """Return the member at this leaf index, or None."""
 
     def leaves(self) -> dict[int, LeafNode]:
-        """All members."""
+        """Return all members."""
 
     def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
-        """All members' identities and signature keys, with the rest of each leaf unread."""
+        """Return all members' identities and signature keys, with the rest of each leaf unread."""
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
-        """A commit that adds these KeyPackages, or removes these leaves, or only heals the sender's path.
+        """Make a commit that adds these KeyPackages, or removes these leaves, or only heals the sender's path.
 
         One kind a commit. The group stays in its epoch, and can be used there, until `accept`.
         """
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> StagedCommit:
-        """A commit that was staged before this group was loaded, and still waits for the hub's answer.
+        """Return a commit that was staged before this group was loaded, and still waits for the hub's answer.
 
         Raises `EngineError` if storage does not hold this very commit as the one that waits.
         """
@@ -105,7 +105,7 @@ class MlsGroup(Protocol):
         """
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """The exporter (RFC 9420, section 8.5) of the current epoch."""
+        """Export a secret (RFC 9420, section 8.5) of the current epoch."""
 
     def store(self) -> None:
         """Write the group to storage: needed after it was made or joined, and after `decrypt`.
@@ -115,10 +115,10 @@ class MlsGroup(Protocol):
         """
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """An application message as a PrivateMessage; the group is stored before this returns."""
+        """Encrypt an application message as a PrivateMessage; store the group before this returns."""
 
     def decrypt(self, message: PrivateMessage) -> tuple[int, bytes]:
-        """Sender's leaf index, and plaintext, of an application message of this epoch.
+        """Return the sender's leaf index, and the plaintext, of an application message of this epoch.
 
         Also of the last few, as far as the engine still has their keys, and its sender still has its leaf.
         """
@@ -128,16 +128,16 @@ class MlsClient(Protocol):
     """One credential with its signature key: the maker of one group, or the joiner with one KeyPackage."""
 
     def key_package(self) -> bytes:
-        """A fresh KeyPackage (the struct); its private keys stay in this client, in memory."""
+        """Make a fresh KeyPackage (the struct); its private keys stay in this client, in memory."""
 
     def create_group(self, group_id: bytes) -> MlsGroup:
-        """A group of one, in epoch 0."""
+        """Make a group of one, in epoch 0."""
 
     def join(self, welcome: bytes, ratchet_tree: bytes) -> MlsGroup:
         """Join by a Welcome made for one of this client's KeyPackages."""
 
     def load(self, group_id: bytes) -> MlsGroup:
-        """A group as it was last stored. Catch up with the hub before staging anything."""
+        """Load a group as it was last stored. Catch up with the hub before staging anything."""
 
 
 class MlsEngine(Protocol):
@@ -146,7 +146,7 @@ class MlsEngine(Protocol):
     def client(
         self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
     ) -> MlsClient:
-        """A client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`.
+        """Make a client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`.
 
-        Its groups are kept in `rows`; with those of an earlier client of this key it can `load` them.
+        Its groups are stored in `rows`; with those of an earlier client of this key it can `load` them.
         """

@@ -1,4 +1,4 @@
-"""Where a client keeps its groups between commits: a mapping from bytes to bytes."""
+"""Where a client stores its groups between commits: a mapping from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATE, _STAGED, _EPOCH, _NEWEST, _HANDOVERS = b"s", b"c", b"e", b"n", b"h"
 class GroupStorage:
     """Group states by group id, over any mapping; everything in it is secret.
 
-    A commit that waits for the hub lies beside the state it was made from, in a slot of its own, so that
+    A commit that waits for the hub has a row of its own beside the state that it was made from, so that
     neither overwrites the other. Epochs older than `RETAINED_EPOCHS` are deleted.
     """
 
@@ -29,7 +29,7 @@ class GroupStorage:
 
     @contextmanager
     def staged(self) -> Iterator[None]:
-        """Inside, a state that is read or written is that of the commit that waits."""
+        """Read and write, inside this context, the state of the commit that waits."""
         self._state = _STAGED
         try:
             yield
@@ -37,7 +37,7 @@ class GroupStorage:
             self._state = _STATE
 
     def has_staged(self, group_id: bytes) -> bool:
-        """Whether a commit waits for the hub."""
+        """Say whether a commit waits for the hub."""
         return _STAGED + vec(group_id) in self._rows
 
     def drop_staged(self, group_id: bytes) -> None:
@@ -54,7 +54,7 @@ class GroupStorage:
             self._rows.pop(kind + vec(group_id), None)
 
     def state(self, group_id: bytes) -> bytes | None:
-        """The group's state."""
+        """Return the group's state."""
         return self._rows.get(self._state + vec(group_id))
 
     def put_state(self, group_id: bytes, state: bytes) -> None:
@@ -62,7 +62,7 @@ class GroupStorage:
         self._rows[self._state + vec(group_id)] = state
 
     def epoch(self, group_id: bytes, epoch: int) -> bytes | None:
-        """What is kept of an epoch that is past."""
+        """Return what is stored of an epoch that is past."""
         return self._rows.get(_epoch_key(group_id, epoch))
 
     def put_epoch(self, group_id: bytes, epoch: int, data: bytes) -> None:
@@ -74,21 +74,21 @@ class GroupStorage:
             self._rows.pop(_epoch_key(group_id, newest - RETAINED_EPOCHS), None)
 
     def handovers(self, group_id: bytes, epoch: int) -> tuple[int, ...] | None:
-        """The leaves that changed hands with the commit that ended an epoch; None if that is not known."""
+        """Return the leaves that changed hands with the commit that ended an epoch; None if that is not known."""
         row = self._rows.get(_epoch_key(group_id, epoch, _HANDOVERS))
         if row is None:
             return None
         return tuple(int.from_bytes(row[at : at + 4], "big") for at in range(0, len(row), 4))
 
     def put_handovers(self, group_id: bytes, epoch: int, leaves: Iterable[int]) -> None:
-        """Keep which leaves changed hands when `epoch` ended, as long as that epoch is kept."""
+        """Store which leaves changed hands when `epoch` ended, for as long as that epoch is stored."""
         row = b"".join(leaf.to_bytes(4, "big") for leaf in leaves)
         self._rows[_epoch_key(group_id, epoch, _HANDOVERS)] = row
         if epoch >= RETAINED_EPOCHS:
             self._rows.pop(_epoch_key(group_id, epoch - RETAINED_EPOCHS, _HANDOVERS), None)
 
     def newest_epoch(self, group_id: bytes) -> int | None:
-        """The newest past epoch that is kept."""
+        """Return the newest past epoch that is stored."""
         newest = self._rows.get(_NEWEST + vec(group_id))
         return None if newest is None else int.from_bytes(newest, "big")
 

@@ -14,7 +14,7 @@ from mimi_mmr.protocol.key_packages import MAX_CLIENTS
 
 
 def access_token_hash(token: AccessToken) -> bytes:
-    """What a provider keeps of a device's token, and what the device signs of it (32 bytes)."""
+    """Return what a provider keeps of a device's token, and what the device signs of it (32 bytes)."""
     return hashlib.sha256(b"MIMI-MMR 1.0 account" + token.reveal()).digest()
 
 

@@ -113,7 +113,7 @@ class ConnectionPackage(Struct):
         return hashlib.sha256(self.to_bytes()).digest()
 
     def verify(self, user: MimiUri, pin: bytes | None, trust: TrustAnchors, now: float) -> VerifiedDevice:
-        """The device that published it; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        """Return the device that published it; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
         device = self.credential.verify(trust, now)
         check_pin(device, pin)
         if device.user != user or self.content.user_uri != user:
@@ -172,7 +172,7 @@ class ConnectionRequest(Struct):
     def verify(
         self, recipient: MimiUri, package_hash: bytes, trust: TrustAnchors, now: float
     ) -> VerifiedDevice:
-        """Who asks; raises a subclass of `IdentityError`, or `ConnectionRefused`."""
+        """Return who asks; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
         content = self.content
         device = content.credential.verify(trust, now)
         _check(content, device, self.signature, "ConnectionRequestTBS")
@@ -228,7 +228,7 @@ class ConnectionCancel(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, request: ConnectionRequest, requester: VerifiedDevice) -> None:
-        """That `requester`, whom verifying `request` has given, takes it back.
+        """Check that `requester`, whom verifying `request` has given, takes it back.
 
         Raises `ConnectionRefused` if it is about another request, `SignatureRejected` if it is somebody else's.
         """
@@ -280,7 +280,7 @@ def _seal_deposit(kind: DepositKind, content: Struct, package: ConnectionPackage
 
 
 def request_size(kem: Kem) -> int:
-    """What everything sealed to a package of this KEM weighs: encapsulation, padded deposit, tag."""
+    """Return the size of all that is sealed to a package of this KEM: encapsulation, padded deposit, tag."""
     return _ENCAPSULATION[kem] + REQUEST_SIZE + 16
 
 
@@ -328,7 +328,7 @@ class ConnectionResponse(Struct):
     def verify(
         self, request_hash: bytes, recipient: VerifiedDevice, trust: TrustAnchors, now: float
     ) -> VerifiedDevice:
-        """Who accepted: a device of the very user and identity key that was asked, for this very request."""
+        """Return who accepted: a device of the very user and identity key that was asked, for this very request."""
         device = self.content.credential.verify(trust, now)
         _check(self.content, device, self.signature, "ConnectionResponseTBS")
         if self.content.version != VERSION or self.content.request_hash != request_hash:
@@ -377,12 +377,12 @@ class ConnectionKeyOffer(Struct):
         return ConnectionKey(self.connection_key)
 
     def replaces(self, known: ConnectionKeyOffer | None) -> bool:
-        """Whether this one is to be used from now on: its version is strictly larger than the known one's."""
+        """Say whether this one is to be used from now on: its version is strictly larger than the known one's."""
         return known is None or self.key_version > known.key_version
 
 
 def newest_offer(known: ConnectionKeyOffer | None, came: ConnectionKeyOffer) -> ConnectionKeyOffer:
-    """Of what one has of a contact and what came of them, the one to use."""
+    """Choose between the offer one has of a contact and the one that came."""
     return came if known is None or came.replaces(known) else known
 
 

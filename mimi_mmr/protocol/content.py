@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import secrets
 from dataclasses import dataclass
 from typing import Annotated
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import pad, unpad
 from mimi_mmr.errors import LinkRejected
 from mimi_mmr.presentation import U64, Code, Fixed, Opaque, Struct, Text
@@ -41,17 +38,17 @@ class Content(Struct):
     body: Annotated[bytes, Opaque(MAX_TEXT)]
 
     def padded(self) -> bytes:
-        """As it goes into the MLS message."""
+        """Encode it as it goes into the MLS message."""
         return pad(self.to_bytes(), PADDING)
 
     @classmethod
     def from_padded(cls, data: bytes) -> Content:
-        """Raises `ParseError` or `SealedBoxRejected`."""
+        """Parse it as it comes out of the MLS message; raise `ParseError` or `SealedBoxRejected`."""
         return cls.from_bytes(unpad(data))
 
     @classmethod
     def text(cls, text: str) -> Content:
-        """A text message."""
+        """Make a text message."""
         return cls(ContentKind.TEXT, text.encode())
 
 
@@ -66,17 +63,16 @@ class AssetReference(Struct):
     sha256: Annotated[bytes, Fixed(32)]
 
     def open(self, ciphertext: bytes) -> bytes:
-        """The asset; raises `LinkRejected` if it is not the one that the sender put there."""
+        """Decrypt the asset; raise `LinkRejected` if it is not the one that the sender put there."""
         if hashlib.sha256(ciphertext).digest() != self.sha256:
             raise LinkRejected("the asset is not the one that its sender described")
         try:
-            return AESGCM(self.key).decrypt(bytes(12), ciphertext, b"")[: self.size]
+            return open_once(OneTimeKey(self.key), ciphertext)[: self.size]
         except InvalidTag:
             raise LinkRejected("the asset does not open with the sender's key") from None
 
 
 def seal_asset(data: bytes) -> tuple[bytes, bytes]:
     """(key, ciphertext) of an asset, padded to a multiple of 4,096 bytes."""
-    key = secrets.token_bytes(32)
-    # The nonce may be fixed: the key is drawn for this asset, and seals once.
-    return key, AESGCM(key).encrypt(bytes(12), data + bytes(-len(data) % 4096), b"")
+    key = OneTimeKey.generate()
+    return key.reveal(), seal_once(key, data + bytes(-len(data) % 4096))

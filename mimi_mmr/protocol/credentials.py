@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Self, TypeAlias, cast
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, open_once, seal_once
 from mimi_mmr.crypto.certificates import (
     MAX_CERTIFICATE,
     MAX_CHAIN,
@@ -68,7 +66,6 @@ LINK_LEAST = 1024
 MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
 # The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
-_ZERO_NONCE = bytes(12)
 
 
 # --- the real credential -----------------------------------------------------------------------------
@@ -130,7 +127,7 @@ class ClaimedDevice:
         return self.verify_binding(trust)
 
     def verify_chain(self, trust: TrustAnchors, now: float) -> None:
-        """The chain, or that all of it was found good before; raises `CertificateRejected`."""
+        """Verify the chain, unless all of it was found good before; raise `CertificateRejected`."""
         real = self.credential
         self._content = real.identity_key, real.binding_signature, real.chain
         known = trust.devices.get(self._content, now)
@@ -166,13 +163,13 @@ class VerifiedDevice(NamedTuple):
 def bind_device(
     identity: SigningKey, user: MimiUri, device: MimiUri, chain: Sequence[bytes], device_key: bytes
 ) -> RealCredential:
-    """A real credential: the user's identity key signs the device's URIs and key."""
+    """Make a real credential: the user's identity key signs the device's URIs and key."""
     content = UserBindingTBS(user, device, device_key).to_bytes()
     return RealCredential(tuple(chain), identity.public, identity.sign("UserBindingTBS", content))
 
 
 def fingerprint(identity_key: bytes) -> bytes:
-    """What a contact code carries: SHA-256 of the user's identity key."""
+    """Return what a contact code carries: SHA-256 of the user's identity key."""
     return hashlib.sha256(identity_key).digest()
 
 
@@ -249,7 +246,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         )
 
     def verify(self, now: float) -> None:
-        """What anyone can check without a key: version, expiry, and that the pseudonym is its set key's.
+        """Check what anyone can without a key: version, expiry, and that the pseudonym is its set key's.
 
         Raises `CredentialExpired` or `PseudonymProofRejected`.
         """
@@ -257,12 +254,12 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         self.verify_proof(self.content)
 
     def verify_pseudonym(self) -> None:
-        """That the user pseudonym is its set key's, whenever; raises `PseudonymProofRejected`."""
+        """Check that the user pseudonym is its set key's, whenever; raise `PseudonymProofRejected`."""
         self.check_pseudonym()
         self.verify_proof(self.content)
 
     def check(self, now: float) -> None:
-        """All that `verify` does but for the signature."""
+        """Check all that `verify` does but for the signature."""
         if self.version != VERSION:
             raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
         if self.expiry <= now:
@@ -270,14 +267,14 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         self.check_pseudonym()
 
     def check_pseudonym(self) -> None:
-        """All that `verify_pseudonym` does but for the signature."""
+        """Check all that `verify_pseudonym` does but for the signature."""
         if not is_self_certifying(self.user_pseudonym, self.set_public_key):
             raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")
         if self.client_pseudonym.domain != self.user_pseudonym.domain:
             raise PseudonymProofRejected("client and user pseudonym are of different providers")
 
     def verify_proof(self, content: bytes) -> None:
-        """The set key's signature over `content`, which is this credential's TBS, encoded."""
+        """Verify the set key's signature over `content`, which is this credential's TBS, encoded."""
         try:
             verify(self.set_public_key, "PseudonymSetTBS", content, self.set_signature)
         except SignatureRejected:
@@ -306,7 +303,7 @@ class LeafIdentity(Struct):
     queue: QueueAddress
 
     def check_place(self, signature_key: bytes) -> None:
-        """That it is of the leaf with this signature key, and of one provider; raises an `IdentityError`."""
+        """Check that it is of the leaf with this signature key, and of one provider; raise an `IdentityError`."""
         if self.credential.signature_public_key != signature_key:
             raise LinkRejected("the pseudonymous credential is for another key than the leaf's")
         if self.queue.domain != self.credential.user_pseudonym.domain:
@@ -314,7 +311,7 @@ class LeafIdentity(Struct):
 
 
 def pad_link(content: bytes) -> bytes:
-    """To a multiple of 256 bytes, 1,024 at least: all but the longest names and chains are of one length."""
+    """Pad to a multiple of 256 bytes, 1,024 at least: all but the longest names and chains are of one length."""
     padded = pad(content, LINK_MULTIPLE)
     return padded + bytes(max(0, LINK_LEAST - len(padded)))
 
@@ -332,18 +329,17 @@ class DeviceIdentity:
         self.credential = credential
 
     def seal_link(self, tbs: PseudonymousCredentialTBS, ilk: IdentityLinkKey) -> bytes:
-        """The identity link ciphertext: AES-256-GCM, aad = TBS, plaintext padded (`pad_link`)."""
+        """Seal the identity link: AES-256-GCM, aad = TBS, plaintext padded (`pad_link`)."""
         content = tbs.to_bytes()
         signature = self.key.sign("PseudonymousCredentialTBS", content, prefix=MLS)
         plaintext = pad_link(IdentityLinkTBE(signature, self.credential).to_bytes())
-        # The nonce may be fixed: an identity link key is drawn for one credential and seals once.
-        return AESGCM(ilk.reveal()).encrypt(_ZERO_NONCE, plaintext, content)
+        return seal_once(ilk, plaintext, content)
 
 
 def make_credential(
     device: DeviceIdentity, set_key: SigningKey, leaf_key: SigningKey, expiry: int
 ) -> tuple[PseudonymousCredential, IdentityLinkKey]:
-    """A fresh pseudonymous credential over `leaf_key`, and the key that opens its link."""
+    """Make a fresh pseudonymous credential over `leaf_key`, and the key that opens its link."""
     domain = device.user.domain
     tbs = PseudonymousCredentialTBS(
         VERSION,
@@ -396,7 +392,7 @@ class Claim:
         raise cast("IdentityError", found)
 
     def verify_pseudonym(self) -> None:
-        """The pseudonym's proof; raises `PseudonymProofRejected`."""
+        """Verify the pseudonym's proof; raise `PseudonymProofRejected`."""
         self.credential.verify_proof(self.content)
 
     def verify_link(self) -> ResolvedMember:
@@ -426,7 +422,7 @@ _Found: TypeAlias = "ResolvedMember | IdentityError | None"
 def verify_in_step(
     claims: Sequence[Claim | IdentityError | None], trust: TrustAnchors, now: float
 ) -> list[_Found]:
-    """What `Claim.verify` returns or raises, for each of them; what is no claim stays what it is.
+    """Return what `Claim.verify` returns or raises, for each of them; what is no claim stays what it is.
 
     In order: the pseudonym's proof, the real credential's chain and binding, the link of the two. All signatures of
     one kind are verified before those of the next: curves push each other out of a processor's caches.
@@ -458,7 +454,7 @@ def verify_in_step(
 def open_claim(
     credential: PseudonymousCredential, ilk: IdentityLinkKey, leaf_signature_key: bytes, now: float
 ) -> Claim:
-    """What a member claims; raises a subclass of `IdentityError`.
+    """Open what a member claims; raise a subclass of `IdentityError`.
 
     In order: the leaf's key, the credential's version, expiry and pseudonym, the link.
     """
@@ -493,7 +489,7 @@ def open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey) -> Ident
 
 def _open_link(credential: PseudonymousCredential, ilk: IdentityLinkKey, content: bytes) -> IdentityLinkTBE:
     try:
-        padded = AESGCM(ilk.reveal()).decrypt(_ZERO_NONCE, credential.identity_link_ciphertext, content)
+        padded = open_once(ilk, credential.identity_link_ciphertext, content)
         return IdentityLinkTBE.from_bytes(unpad(padded))
     except InvalidTag:
         raise LinkRejected("the identity link does not open with this key for this credential") from None

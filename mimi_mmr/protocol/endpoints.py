@@ -44,8 +44,7 @@ from mimi_mmr.protocol.room.requests import (
 )
 
 SMALL_BODY = 1 << 16
-MAX_ANSWER = 1 << 28
-MAX_PEER_ANSWER = 1 << 22
+RELAY_PATH = "/relay"  # of a provider's relay; below it, the domain of the gateway's provider
 NO_PART = ("", ".", "..")  # a URL with such a part is read as another URL (RFC 3986, section 5.2.4)
 
 Req = TypeVar("Req", bound=Struct | bytes | None)
@@ -62,7 +61,7 @@ class Way(enum.Enum):
     PEER = "over TLS, in a `PeerRequest` that another provider has signed"
 
 
-class Role(enum.StrEnum):
+class ProviderRole(enum.StrEnum):
     """In whose name a provider answers: which of its parts learns what the request says."""
 
     HUB = "hub"
@@ -77,7 +76,7 @@ class Endpoint(Generic[Req, Ans]):
 
     `template` is the path, with the names in braces. `request` and `answer` are the types of the two bodies: a
     wire struct, `bytes`, or `NoneType` for a body that says nothing. `limit` bounds the request's body as it
-    arrives, `answer_limit` the answer's, in bytes; `status` is the answer's status if all is well.
+    arrives, in bytes; `status` is the answer's status if all is well.
     """
 
     method: str
@@ -85,10 +84,9 @@ class Endpoint(Generic[Req, Ans]):
     request: type[Req]
     answer: type[Ans]
     way: Way
-    role: Role
+    role: ProviderRole
     summary: str
     limit: int = SMALL_BODY
-    answer_limit: int = MAX_ANSWER
     status: int = 200
     names: tuple[str, ...] = field(init=False, repr=False)
     _parts: tuple[str | None, ...] = field(init=False, repr=False)
@@ -100,6 +98,11 @@ class Endpoint(Generic[Req, Ans]):
         object.__setattr__(self, "names", names)
         fixed = tuple(None if part.startswith("{") else part for part in parts)
         object.__setattr__(self, "_parts", fixed)
+
+    @property
+    def peer_name(self) -> str:
+        """What a `PeerRequest` calls the endpoint: the last part of its path."""
+        return self.template.rpartition("/")[2]
 
     def path(self, names: Mapping[str, str]) -> str:
         """Return the path with these names in it, quoted.
@@ -152,7 +155,12 @@ def to_body(value: Struct | bytes | None) -> bytes:
 
 
 OBLIVIOUS, ACCOUNT, DIRECT, PEER = Way.OBLIVIOUS, Way.ACCOUNT, Way.DIRECT, Way.PEER
-HUB, ACCOUNTS, DELIVERIES, ASSETS = Role.HUB, Role.ACCOUNTS, Role.DELIVERIES, Role.ASSETS
+HUB, ACCOUNTS, DELIVERIES, ASSETS = (
+    ProviderRole.HUB,
+    ProviderRole.ACCOUNTS,
+    ProviderRole.DELIVERIES,
+    ProviderRole.ASSETS,
+)
 
 # fmt: off
 
@@ -288,7 +296,7 @@ FORGET_CONNECTION_REQUEST = Endpoint(
 
 PROVIDER_KEYS = Endpoint(
     "GET", "/.well-known/mimi-mmr-provider", NoneType, ProviderKeys, DIRECT, ACCOUNTS,
-    "this provider's signed keys", answer_limit=MAX_PEER_ANSWER,
+    "this provider's signed keys",
 )
 PROVIDERS = Endpoint(
     "GET", "/v1/providers", NoneType, ProviderList, DIRECT, ACCOUNTS,
@@ -297,11 +305,11 @@ PROVIDERS = Endpoint(
 NOTIFY = Endpoint(
     "POST", "/v1/notify", NotifyRequest, NoneType, PEER, DELIVERIES,
     'fan-out of a hub (-06, "Fanout Messages and Room Events")',
-    limit=PeerRequest.LIMIT, answer_limit=MAX_PEER_ANSWER, status=201,
+    limit=PeerRequest.LIMIT, status=201,
 )
 CLAIM = Endpoint(
     "POST", "/v1/claim", KeyMaterialRequest, SealedBox, PEER, DELIVERIES,
-    "a sealed claim for KeyPackages that a hub passes on", answer_limit=MAX_PEER_ANSWER,
+    "a sealed claim for KeyPackages that a hub passes on",
 )
 DIRECTORY = Endpoint(
     "GET", "/.well-known/mimi-protocol-directory", NoneType, bytes, DIRECT, ACCOUNTS,

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
 from mimi_mmr.crypto.secret import ConnectionKey, FetchToken, IdentityLinkKey
 from mimi_mmr.crypto.signing import SigningKey, expand_with_label, verify
@@ -43,7 +41,6 @@ CLAIM_LIFETIME = 300
 LIFETIME_SKEW = 3600
 _CLAIM = "key material claim"
 _RESPONSE = "key material response"
-_ZERO_NONCE = bytes(12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +72,38 @@ class OpenKeyPackage(Struct):
 
 
 def fetch_token(key: ConnectionKey) -> FetchToken:
-    """What a contact shows to claim a set; the draft's friendship token, under this project's label."""
+    """Derive what a contact shows to claim a set: the draft's friendship token, under this project's label."""
     return FetchToken(expand_with_label(key, "key package token", b""))
 
 
 def shelf_id(token: FetchToken, upload_public_key: bytes) -> bytes:
-    """Where the sets of one contact lie (32 bytes)."""
+    """Return the id of the shelf that the sets for one contact lie on (32 bytes)."""
     return hashlib.sha256(token.reveal() + upload_public_key).digest()
 
 
-def _link_wrap(key: ConnectionKey, key_package: bytes) -> AESGCM:
+def _wrapping_key(key: ConnectionKey, key_package: bytes) -> OneTimeKey:
+    # It wraps once: it is derived from the KeyPackage's reference, and a KeyPackage has one link key.
     reference = KeyPackage.from_bytes(key_package).ref
-    return AESGCM(expand_with_label(key, "identity link wrap", reference))
+    return OneTimeKey(expand_with_label(key, "identity link wrap", reference))
 
 
 def wrap(package: OpenKeyPackage, key: ConnectionKey) -> SetEntry:
     """Wrap an identity link key for the holder of the connection key."""
-    # The nonce may be fixed: the key is derived from the KeyPackage's reference, and a KeyPackage has one link key.
-    wrapped = _link_wrap(key, package.key_package).encrypt(_ZERO_NONCE, package.identity_link_key, b"")
+    wrapped = seal_once(_wrapping_key(key, package.key_package), package.identity_link_key)
     return SetEntry(package.key_package, wrapped)
 
 
 def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
-    """The inverse of `wrap`; raises `LinkRejected`."""
+    """Undo `wrap`; raise `LinkRejected`."""
     try:
-        ilk = _link_wrap(key, entry.key_package).decrypt(_ZERO_NONCE, entry.wrapped_ilk, b"")
+        ilk = open_once(_wrapping_key(key, entry.key_package), entry.wrapped_ilk)
     except InvalidTag:
         raise LinkRejected("the identity link key was not wrapped under this connection's key") from None
     return OpenKeyPackage(entry.key_package, ilk)
 
 
 def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]:
-    """What anyone can check of a set's KeyPackages; raises a subclass of `IdentityError` or `InvalidCommit`.
+    """Check what anyone can of a set's KeyPackages; raise a subclass of `IdentityError` or `InvalidCommit`.
 
     Signatures, pseudonym proofs, expiry; one user pseudonym; no client or key twice, so no queue address, which
     opens for one key only.
@@ -137,14 +134,14 @@ def check_lifetime(leaf: LeafNode, now: float) -> None:
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
-    """A leaf's identity, whole; raises a subclass of `IdentityError` or `ParseError`."""
+    """Check a leaf's identity, whole; raise a subclass of `IdentityError` or `ParseError`."""
     leaf = read_leaf(identity, signature_key)
     leaf.credential.verify(now)
     return leaf
 
 
 def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
-    """A leaf's identity against its own key; what the credential itself claims is left for its `verify`."""
+    """Read a leaf's identity and check it against its own key; its `verify` checks what the credential claims."""
     leaf = LeafIdentity.from_bytes(identity)
     leaf.check_place(signature_key)
     return leaf
@@ -174,7 +171,7 @@ class SetUpload(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self) -> None:
-        """Raises `SignatureRejected`."""
+        """Verify the signature; raise `SignatureRejected`."""
         verify(
             self.upload_public_key,
             "SetUploadTBS",
@@ -226,7 +223,7 @@ class ShelfOrder(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self) -> None:
-        """Raises `SignatureRejected`."""
+        """Verify the signature; raise `SignatureRejected`."""
         content = self.content.to_bytes()
         verify(self.upload_public_key, "ShelfOrderTBS", content, self.signature, by="order to a shelf")
 
@@ -327,7 +324,7 @@ def seal_answer(answer: KeyMaterialAnswer, key: SealingPublicKey) -> SealedBox:
 
 
 def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
-    """The set that was claimed; raises `NoKeyPackages` or `SealedBoxRejected`."""
+    """Open the set that was claimed; raise `NoKeyPackages` or `SealedBoxRejected`."""
     answer = KeyMaterialAnswer.from_bytes(unpad(key.open(_RESPONSE, b"", box)))
     if answer.status is not ClaimStatus.TAKEN or answer.key_packages is None:
         raise NoKeyPackages("nothing to claim: no such connection, or its KeyPackages are used up")
@@ -335,15 +332,15 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
 
 
 def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
-    """The user pseudonym that a checked set has."""
+    """Return the user pseudonym that a checked set has."""
     return identity_of(packages[0]).credential.user_pseudonym
 
 
 def client_of(package: OpenKeyPackage) -> MimiUri:
-    """The client pseudonym that a checked KeyPackage has."""
+    """Return the client pseudonym that a checked KeyPackage has."""
     return identity_of(package).credential.client_pseudonym
 
 
 def identity_of(package: OpenKeyPackage) -> LeafIdentity:
-    """The identity that the leaf of a checked KeyPackage has."""
+    """Return the identity that the leaf of a checked KeyPackage has."""
     return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)

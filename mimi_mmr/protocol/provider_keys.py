@@ -43,7 +43,7 @@ class ProviderKeys(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, domain: str, trust: TrustAnchors, now: float) -> ProviderKeysTBS:
-        """The keys, if they are `domain`'s and still valid; raises a subclass of `IdentityError`."""
+        """Return the keys, if they are `domain`'s and still valid; raise a subclass of `IdentityError`."""
         signer = trust.verify_provider(domain, self.chain, now)
         verify(signer, "ProviderKeysTBS", self.keys.to_bytes(), self.signature, by=f"keys of {domain}")
         if self.keys.domain != domain or self.keys.expiry <= now:
@@ -52,7 +52,7 @@ class ProviderKeys(Struct):
 
 
 def sign_provider_keys(keys: ProviderKeysTBS, signer: SigningKey, chain: Sequence[bytes]) -> ProviderKeys:
-    """What a provider publishes."""
+    """Sign what a provider publishes."""
     return ProviderKeys(keys, tuple(chain), signer.sign("ProviderKeysTBS", keys.to_bytes()))
 
 

@@ -34,24 +34,24 @@ class QueueAddress(Struct):
 
 
 def queue_id(token: AccessToken) -> bytes:
-    """A queue's id (32 bytes): the hash of the token that collects from it."""
+    """Return a queue's id (32 bytes): the hash of the token that collects from it."""
     return hashlib.sha256(b"MIMI-MMR 1.0 queue" + token.reveal()).digest()
 
 
 def leaf_binding(leaf_signature_key: bytes) -> bytes:
-    """What a queue address is bound to: the hash of the leaf's signature key (32 bytes)."""
+    """Return what a queue address is bound to: the hash of the leaf's signature key (32 bytes)."""
     return hashlib.sha256(b"MIMI-MMR 1.0 queue leaf" + leaf_signature_key).digest()
 
 
 def seal_queue_id(
     domain: str, key: SealingPublicKey, queue: bytes, leaf_signature_key: bytes
 ) -> QueueAddress:
-    """The address of `queue` for one leaf; two seals of one queue have nothing in common."""
+    """Return the address of `queue` for one leaf; two seals of one queue have nothing in common."""
     return QueueAddress(domain, key.seal(_PURPOSE, leaf_binding(leaf_signature_key), queue))
 
 
 def open_queue_id(key: SealingKey, box: SealedBox, binding: bytes) -> bytes:
-    """The queue's id, by its provider; raises `UnknownQueue` for a copied or invented address."""
+    """Open the queue's id, as its provider; raise `UnknownQueue` for a copied or invented address."""
     try:
         queue = key.open(_PURPOSE, binding, box)
     except SealedBoxRejected:

@@ -1,1 +1,35 @@
-"""The provider as aiohttp applications: what answers directly, and what answers through the gateway only."""
+"""The running provider: what answers directly, and what answers through the gateway only.
+
+Public is what `__all__` names, `settings` and `store`; the other modules are internal.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mimi_mmr.provider.app import Provider
+    from mimi_mmr.provider.http import Router
+    from mimi_mmr.provider.hub import HubService
+
+__all__ = [
+    "HubService",
+    "Provider",
+    "Router",
+]
+
+_MODULES = {
+    "HubService": "mimi_mmr.provider.hub",
+    "Provider": "mimi_mmr.provider.app",
+    "Router": "mimi_mmr.provider.http",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load one of the names above, when it is first asked for: a command that needs one loads no other."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

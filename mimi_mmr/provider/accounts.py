@@ -15,18 +15,32 @@ from mimi_mmr.protocol.accounts import (
     AddDeviceTBS,
     CertificateChain,
     DeviceList,
+    PackagesLeft,
     PublishRequest,
     RegisterRequest,
     RegisterTBS,
     access_token_hash,
 )
-from mimi_mmr.protocol.connections import request_size
+from mimi_mmr.protocol.connections import ConnectionPackage, request_size
 from mimi_mmr.protocol.deposits import Deposit, Inbox, WaitingDeposit
-from mimi_mmr.provider.http import Call, Reply, Router
+from mimi_mmr.protocol.endpoints import (
+    ADD_DEVICE,
+    CLOSE_ACCOUNT,
+    COUNT_CONNECTION_PACKAGES,
+    FORGET_CONNECTION_REQUEST,
+    LIST_CONNECTION_REQUESTS,
+    LIST_DEVICES,
+    PUBLISH_CONNECTION_PACKAGES,
+    REGISTER,
+    REMOVE_DEVICE,
+    RENEW_CERTIFICATE,
+    REQUEST_CONNECTION,
+    TAKE_CONNECTION_PACKAGE,
+    WITHDRAW_CONNECTION_PACKAGES,
+)
+from mimi_mmr.provider.http import Arrival, Call, Encoded, Router
 from mimi_mmr.provider.store.accounts import AccountStore, Caller, Device
 from mimi_mmr.uris import Kind, MimiUri
-
-ROLE = "accounts"
 
 
 class AccountService:
@@ -48,116 +62,102 @@ class AccountService:
         self._clock = clock
 
     def mount_direct(self, router: Router) -> None:
-        """Add what an account's owner calls over TLS, with the token of one of its devices."""
-        account = "/v1/account/{user}"
-        router.add("POST", "/v1/account", self.register, role=ROLE)
-        router.add("DELETE", account, self.close, role=ROLE, limit=0)
-        router.add("POST", f"{account}/devices", self.add_device, role=ROLE)
-        router.add("GET", f"{account}/devices", self.devices, role=ROLE, limit=0)
-        router.add("DELETE", f"{account}/devices/{{device}}", self.remove_device, role=ROLE, limit=0)
-        router.add("POST", f"{account}/certificate", self.certificate, role=ROLE, limit=0)
-        router.add("POST", f"{account}/packages", self.publish, role=ROLE, limit=PublishRequest.LIMIT)
-        router.add("GET", f"{account}/packages", self.packages_left, role=ROLE, limit=0)
-        router.add("DELETE", f"{account}/packages", self.withdraw_packages, role=ROLE, limit=0)
-        router.add("GET", f"{account}/requests", self.requests, role=ROLE)
-        router.add("DELETE", f"{account}/requests/{{number}}", self.forget, role=ROLE)
+        """Mount what an account's owner calls over TLS, with the token of one of its devices."""
+        router.serve(REGISTER, self.register)
+        router.serve(CLOSE_ACCOUNT, self.close, admit=self._caller)
+        router.serve(ADD_DEVICE, self.add_device, admit=self._caller)
+        router.serve(LIST_DEVICES, self.devices, admit=self._caller)
+        router.serve(REMOVE_DEVICE, self.remove_device, admit=self._caller)
+        router.serve(RENEW_CERTIFICATE, self.certificate, admit=self._caller)
+        router.serve(PUBLISH_CONNECTION_PACKAGES, self.publish, admit=self._caller)
+        router.serve(COUNT_CONNECTION_PACKAGES, self.packages_left, admit=self._caller)
+        router.serve(WITHDRAW_CONNECTION_PACKAGES, self.withdraw_packages, admit=self._caller)
+        router.serve(LIST_CONNECTION_REQUESTS, self.requests, admit=self._caller)
+        router.serve(FORGET_CONNECTION_REQUEST, self.forget, admit=self._caller)
 
     def mount_oblivious(self, router: Router) -> None:
-        """Add what strangers call through the gateway."""
-        router.add("POST", "/v1/connectionPackage/{user}", self.package, role=ROLE)
-        router.add("POST", "/v1/connectionRequest/{user}", self.deposit, role=ROLE)
+        """Mount what strangers call through the gateway."""
+        router.serve(TAKE_CONNECTION_PACKAGE, self.package)
+        router.serve(REQUEST_CONNECTION, self.deposit)
 
     # --- owners --------------------------------------------------------------------------------------
 
-    async def register(self, call: Call) -> Reply:
-        """POST /v1/account: a new user with its first device; answers the device's certificate chain."""
-        request = RegisterRequest.from_bytes(call.body)
+    async def register(self, call: Call[None, RegisterRequest]) -> CertificateChain:
+        """Open an account for a new user with its first device; return the device's certificate chain."""
+        request = call.request
         tbs = RegisterTBS(self._domain, request.user, request.device)
         verify(request.device_public_key, "RegisterTBS", tbs.to_bytes(), request.proof, by="registration")
         user, device = self._user(request.user), self._device(request.device)
         token = AccessToken(request.access_token)
         await self._store.register(user, Device(device, request.device_public_key, token))
-        return self._certified(201, user, device, request.device_public_key)
+        return self._certified(user, device, request.device_public_key)
 
-    async def add_device(self, call: Call) -> Reply:
-        """POST /v1/account/{user}/devices: one more device, vouched for by one that is there."""
-        caller = await self._authenticated(call)
-        request = AddDeviceRequest.from_bytes(call.body)
+    async def add_device(self, call: Call[Caller, AddDeviceRequest]) -> CertificateChain:
+        """Add a device, which one that is there vouches for."""
+        caller, request = call.subject, call.request
         device, key = self._device(request.device), request.device_public_key
         token = AccessToken(request.access_token)
         tbs = AddDeviceTBS(self._domain, caller.user.name, device.name, key, access_token_hash(token))
         verify(key, "AddDeviceTBS", tbs.to_bytes(), request.proof, by="addition of a device")
         await self._store.add_device(caller, Device(device, key, token))
-        return self._certified(201, caller.user, device, key)
+        return self._certified(caller.user, device, key)
 
-    async def devices(self, call: Call) -> Reply:
-        """GET /v1/account/{user}/devices."""
-        caller = await self._authenticated(call)
-        names = tuple(device.name for device in await self._store.devices(caller.user))
-        return Reply(body=DeviceList(names).to_bytes())
+    async def devices(self, call: Call[Caller, None]) -> DeviceList:
+        """List the account's devices."""
+        return DeviceList(tuple(device.name for device in await self._store.devices(call.subject.user)))
 
-    async def remove_device(self, call: Call) -> Reply:
-        """DELETE /v1/account/{user}/devices/{device}: from now on its token opens nothing."""
-        caller = await self._authenticated(call)
-        await self._store.remove_device(caller, self._device(call.names["device"]))
-        return Reply(200)
+    async def remove_device(self, call: Call[Caller, None]) -> None:
+        """Remove a device; from now on its token opens nothing."""
+        await self._store.remove_device(call.subject, self._device(call.names["device"]))
 
-    async def close(self, call: Call) -> Reply:
-        """DELETE /v1/account/{user}: all of it goes; the name is nobody's, and nobody's again."""
-        await self._store.close_account(await self._authenticated(call))
-        return Reply(200)
+    async def close(self, call: Call[Caller, None]) -> None:
+        """Delete all of the account but its name, which nobody can take again."""
+        await self._store.close_account(call.subject)
 
-    async def certificate(self, call: Call) -> Reply:
-        """POST /v1/account/{user}/certificate: a new one for the calling device, before the old one expires."""
-        caller = await self._authenticated(call)
-        return self._certified(200, caller.user, caller.device, caller.public_key)
+    async def certificate(self, call: Call[Caller, None]) -> CertificateChain:
+        """Issue a new certificate for the calling device, before the old one expires."""
+        caller = call.subject
+        return self._certified(caller.user, caller.device, caller.public_key)
 
-    def _certified(self, status: int, user: MimiUri, device: MimiUri, key: bytes) -> Reply:
-        certificate = self._ca.issue_device(user, device, key, self._clock())
-        return Reply(status, CertificateChain((certificate,)).to_bytes())
+    def _certified(self, user: MimiUri, device: MimiUri, key: bytes) -> CertificateChain:
+        return CertificateChain((self._ca.issue_device(user, device, key, self._clock()),))
 
-    async def publish(self, call: Call) -> Reply:
-        """POST /v1/account/{user}/packages."""
-        caller = await self._authenticated(call)
-        packages = PublishRequest.from_bytes(call.body).packages
+    async def publish(self, call: Call[Caller, PublishRequest]) -> None:
+        """Put connection packages of the calling device into the directory."""
+        caller, packages = call.subject, call.request.packages
         for package in packages:
             if package.verify(caller.user, None, self._trust, self._clock()).device != caller.device:
                 raise NotAllowed("a device publishes connection packages of its own only")
         await self._store.publish(caller, packages)
-        return Reply(201)
 
-    async def packages_left(self, call: Call) -> Reply:
-        """GET /v1/account/{user}/packages: how many are left, so that a device can make more in time."""
-        caller = await self._authenticated(call)
-        return Reply(body=(await self._store.packages_left(caller, self._clock())).to_bytes())
+    async def packages_left(self, call: Call[Caller, None]) -> PackagesLeft:
+        """Count the packages that are left, so that a device can make more in time."""
+        return await self._store.packages_left(call.subject, self._clock())
 
-    async def withdraw_packages(self, call: Call) -> Reply:
-        """DELETE /v1/account/{user}/packages: nobody is given what any device has published so far."""
-        await self._store.withdraw_packages(await self._authenticated(call))
-        return Reply(200)
+    async def withdraw_packages(self, call: Call[Caller, None]) -> None:
+        """Delete what any device of the account has published so far."""
+        await self._store.withdraw_packages(call.subject)
 
-    async def requests(self, call: Call) -> Reply:
-        """GET /v1/account/{user}/requests."""
-        caller = await self._authenticated(call)
-        waiting = await self._store.requests(caller.user)
-        deposits = (WaitingDeposit(item.id, Deposit.from_bytes(item.deposit)) for item in waiting)
-        return Reply(body=Inbox(tuple(deposits)).to_bytes())
+    async def requests(self, call: Call[Caller, None]) -> Inbox:
+        """List the connection requests that wait."""
+        waiting = await self._store.requests(call.subject.user)
+        return Inbox(tuple(WaitingDeposit(item.id, Deposit.from_bytes(item.deposit)) for item in waiting))
 
-    async def forget(self, call: Call) -> Reply:
-        """DELETE /v1/account/{user}/requests/{number}: dealt with, accepted or not."""
-        caller = await self._authenticated(call)
+    async def forget(self, call: Call[Caller, None]) -> None:
+        """Delete a connection request, which is dealt with, accepted or not."""
         number = call.names["number"]
         if not number.isdecimal() or len(number) > 15:
             raise NotAllowed("expected the number of a request")
-        await self._store.forget_request(caller.user, int(number))
-        return Reply(200)
+        await self._store.forget_request(call.subject.user, int(number))
 
-    async def _authenticated(self, call: Call) -> Caller:
+    async def _caller(self, arrival: Arrival) -> tuple[Caller, bytes]:
+        """Admit requests with a token of a device of the account that the path names."""
+        bearer = arrival.bearer
         try:
-            token = AccessToken(base64.urlsafe_b64decode(call.bearer + "=" * (-len(call.bearer) % 4)))
+            token = AccessToken(base64.urlsafe_b64decode(bearer + "=" * (-len(bearer) % 4)))
         except ValueError:
             raise Unauthorized("expected a device's access token as Bearer") from None
-        return await self._store.authenticate(self._user(call.names["user"]), token)
+        return await self._store.authenticate(self._user(arrival.names["user"]), token), arrival.body
 
     def _user(self, name: str) -> MimiUri:
         return MimiUri(self._domain, Kind.USER, name)
@@ -167,17 +167,16 @@ class AccountService:
 
     # --- strangers -----------------------------------------------------------------------------------
 
-    async def package(self, call: Call) -> Reply:
-        """POST /v1/connectionPackage/{user}: take one; POST, since a one-time package is gone afterwards."""
+    async def package(self, call: Call[None, None]) -> Encoded[ConnectionPackage]:
+        """Give one of the user's packages away; a one-time package is gone afterwards."""
         package = await self._store.take_package(self._user(call.names["user"]), self._clock())
         if package is None:
             raise NoKeyPackages("no such user, or no connection package of theirs is left")
-        return Reply(body=package)
+        return Encoded(package)
 
-    async def deposit(self, call: Call) -> Reply:
-        """POST /v1/connectionRequest/{user}: the same answer whoever it is for, and whatever becomes of it."""
-        deposit = Deposit.from_bytes(call.body)
+    async def deposit(self, call: Call[None, Deposit]) -> None:
+        """Keep a request for the user: the same answer whoever that is, and whatever becomes of it."""
+        deposit = call.request
         if len(deposit.request.ciphertext) != request_size(deposit.request.kem):
             raise NotAllowed("a sealed connection request has one size")
         await self._store.deposit(self._user(call.names["user"]), deposit.to_bytes())
-        return Reply(202)

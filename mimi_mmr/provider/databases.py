@@ -107,7 +107,7 @@ def prepare_database(url: str) -> None:
 
 
 def _place_of(url: str) -> str:
-    """Where a database is, without what may be secret, for an error's end; "" if there is nothing to say."""
+    """Return where a database is, without what may be secret, as an error's end; "" if there is nothing to say."""
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):

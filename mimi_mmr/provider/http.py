@@ -1,64 +1,34 @@
-"""Routes that don't care how a request came: over TLS directly, or out of an Oblivious HTTP capsule."""
+"""The router: endpoints of the table, mounted with their handlers.
+
+A request goes through the same steps whichever way it came: its size is checked, it is admitted, its body is
+parsed, its handler is called. A handler gets a parsed request and returns an answer of the type in the table.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from typing import Any, Generic, TypeVar, overload
 
 from aiohttp import web
 
-from mimi_mmr.errors import (
-    BodyTooLarge,
-    HubRefusal,
-    IdentityError,
-    InvalidUri,
-    MmrError,
-    NoKeyPackages,
-    NotAllowed,
-    ParseError,
-    PeerError,
-    QueueFull,
-    RoomError,
-    SealedBoxRejected,
-    Unauthorized,
-    UnknownQueue,
-    UnknownRoom,
-    WrongEpoch,
-)
-from mimi_mmr.protocol.problems import PROBLEM, write_problem
+from mimi_mmr.errors import BodyTooLarge, MmrError
+from mimi_mmr.protocol.endpoints import Ans, Endpoint, Req, Way, to_body
 from mimi_mmr.provider.record import Recorder
+from mimi_mmr.provider.replies import Reply, error_reply, problem
 from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
 from ohttp_relay.transport import read_limited
 
-CONTENT_TYPE = "application/octet-stream"
-
-_STATUS: tuple[tuple[type[MmrError], int], ...] = (
-    (BodyTooLarge, 413),
-    (ParseError, 400),
-    (InvalidUri, 400),
-    (Unauthorized, 401),
-    (UnknownRoom, 404),
-    (UnknownQueue, 404),
-    (NoKeyPackages, 404),
-    (WrongEpoch, 409),
-    (NotAllowed, 403),
-    (QueueFull, 507),
-    (PeerError, 502),
-    (SealedBoxRejected, 400),
-    (IdentityError, 400),
-    (HubRefusal, 400),
-    (RoomError, 400),
-)
-
+Subject = TypeVar("Subject")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A request: what the path names, the bearer token if there is one, and the body."""
+class Arrival:
+    """A request that is not admitted yet: what the path names, the body, the bearer token if there is one."""
 
     names: Mapping[str, str]
     body: bytes = field(repr=False)
@@ -66,113 +36,146 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer."""
+class Call(Generic[Subject, Req]):
+    """A request for a handler: whom or what it is about, what it says, what the path names.
 
-    status: int = 200
+    `body` is the request before it was parsed, for who hashes it or passes it on.
+    """
+
+    subject: Subject
+    request: Req
+    names: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
-    content_type: str = CONTENT_TYPE
-
-
-Handler = Callable[[Call], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One endpoint. `role` says in whose name the provider answers: hub, accounts, deliveries or assets."""
+class Encoded(Generic[Ans]):
+    """An answer that was encoded elsewhere, and is passed on unread."""
 
-    method: str
-    template: str
-    handler: Handler
-    role: str
-    limit: int
+    body: bytes = field(repr=False)
 
-    def match(self, method: str, path: str) -> dict[str, str] | None:
-        """The names in the path, if this is the route."""
-        wanted, found = self.template.split("/"), path.split("/")
-        if method != self.method or len(wanted) != len(found):
-            return None
-        names = {}
-        for part, value in zip(wanted, found, strict=True):
-            if part.startswith("{"):
-                names[part[1:-1]] = unquote(value)
-            elif part != value:
-                return None
-        return names
+
+# Admits a request: returns whom or what it is about, and the body that is left to parse; or raises an error.
+Admission = Callable[[Arrival], Awaitable[tuple[Subject, bytes]]]
+Handler = Callable[[Call[Subject, Req]], Awaitable[Ans | Encoded[Ans]]]
+_Answer = Callable[[Arrival], Awaitable[Reply]]
+_Route = tuple[Endpoint[Any, Any], _Answer]
 
 
 class Router:
-    """Endpoints by method and path; errors become problem documents with this package's stable codes."""
+    """Endpoints that are reached by the same ways; errors become problem documents with stable codes."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        """Start without routes."""
-        self.routes: list[Route] = []
+    def __init__(self, recorder: Recorder, *ways: Way) -> None:
+        """Serve endpoints that are reached by one of `ways`, and no others."""
         self._recorder = recorder
+        self._ways = ways
+        self._routes: dict[tuple[str, int], list[_Route]] = defaultdict(list)
 
-    def add(self, method: str, template: str, handler: Handler, *, role: str, limit: int = 1 << 16) -> None:
-        """Serve `template` (`/v1/update/{room}`); bodies above `limit` bytes are refused."""
-        self.routes.append(Route(method, template, handler, role, limit))
+    @property
+    def endpoints(self) -> list[Endpoint[Any, Any]]:
+        """The endpoints that are mounted."""
+        return [endpoint for routes in self._routes.values() for endpoint, _ in routes]
 
-    async def dispatch(self, method: str, path: str, call_body: bytes, bearer: str = "") -> Reply:
-        """Answer one request, whatever it is; never raises."""
-        for route in self.routes:
-            names = route.match(method, path)
+    @overload
+    def serve(self, endpoint: Endpoint[Req, Ans], handler: Handler[None, Req, Ans]) -> None: ...
+
+    @overload
+    def serve(
+        self,
+        endpoint: Endpoint[Req, Ans],
+        handler: Handler[Subject, Req, Ans],
+        *,
+        admit: Admission[Subject],
+        refuse: Callable[[MmrError], Ans] | None = None,
+    ) -> None: ...
+
+    def serve(
+        self,
+        endpoint: Endpoint[Req, Ans],
+        handler: Handler[Any, Req, Ans],
+        *,
+        admit: Admission[Any] | None = None,
+        refuse: Callable[[MmrError], Ans] | None = None,
+    ) -> None:
+        """Mount an endpoint.
+
+        `admit` is called before the body is parsed; accounts' and peers' endpoints can't do without. `refuse`
+        makes an answer of an error, for endpoints whose answer has a place for one; else it is a problem document.
+        """
+        if endpoint.way not in self._ways:
+            raise ValueError(f"{endpoint.template} is not reached by any of this router's ways")
+        if admit is None and endpoint.way in (Way.ACCOUNT, Way.PEER):
+            raise ValueError(f"{endpoint.template} has to check who asks")
+        if endpoint in self.endpoints:
+            raise ValueError(f"{endpoint.template} is mounted already")
+        entrance = admit or _anybody
+
+        async def answer(arrival: Arrival) -> Reply:
+            subject, body = await entrance(arrival)
+            try:
+                call = Call(subject, endpoint.read_request(body), arrival.names, body)
+                answer = await handler(call)
+            except MmrError as error:
+                if refuse is None:
+                    raise
+                answer = refuse(error)
+            return Reply(endpoint.status, answer.body if isinstance(answer, Encoded) else to_body(answer))
+
+        self._routes[endpoint.method, endpoint.template.count("/")].append((endpoint, answer))
+
+    async def dispatch(self, method: str, path: str, body: bytes, bearer: str = "") -> Reply:
+        """Answer one request, whatever it is; raise nothing."""
+        for endpoint, answer in self._routes.get((method, path.count("/")), ()):
+            names = endpoint.match(method, path)
             if names is not None:
-                return await self._answer(route, path, Call(names, call_body, bearer))
+                self._recorder.write(endpoint.role, "in", method=method, path=path, body=body)
+                reply = await _guarded(endpoint, answer, Arrival(names, body, bearer))
+                self._recorder.write(endpoint.role, "out", status=reply.status, body=reply.body)
+                return reply
         return problem(404, "not-found", "no such endpoint")
 
-    async def _answer(self, route: Route, path: str, call: Call) -> Reply:
-        self._recorder.write(route.role, "in", method=route.method, path=path, body=call.body)
-        try:
-            check_size(call.body, route.limit)
-            reply = await route.handler(call)
-        except MmrError as error:
-            reply = error_reply(error)
-        except Exception as error:  # a bug must not show a peer its insides, nor a log what was asked
-            log.error("endpoint failed: %s %s", route.template, type(error).__name__)  # noqa: TRY400
-            reply = problem(500, "internal", "internal error")
-        self._recorder.write(route.role, "out", status=reply.status, body=reply.body)
-        return reply
-
     async def oblivious(self, request: bhttp.Request) -> bhttp.Response:
-        """The gateway's local target."""
+        """Answer a request out of a capsule, as the gateway's local target."""
         reply = await self.dispatch(request.method, request.path, request.content)
         return bhttp.Response(reply.status, (("content-type", reply.content_type),), reply.body)
 
     def aiohttp_routes(self) -> list[web.RouteDef]:
-        """The same endpoints for an aiohttp application, for a hub that mounts them."""
-        return [web.route(route.method, route.template, self._serve(route)) for route in self.routes]
+        """Return the endpoints as routes for an aiohttp application, which is served over TLS."""
+        return [web.route(one.method, one.template, self._over_tls(one)) for one in self.endpoints]
 
-    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _over_tls(
+        self, endpoint: Endpoint[Any, Any]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def serve(request: web.Request) -> web.StreamResponse:
             try:
-                body = await read_limited(request.content, route.limit, request.content_length)
+                body = await read_limited(request.content, endpoint.limit, request.content_length)
             except ohttp_errors.BodyTooLarge:
-                return to_aiohttp(error_reply(BodyTooLarge(f"the body is above {route.limit} bytes")))
+                too_large = BodyTooLarge(f"the body is above {endpoint.limit} bytes")
+                return error_reply(too_large).to_aiohttp()
             scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
             token = bearer if scheme.lower() == "bearer" else ""
-            return to_aiohttp(await self.dispatch(request.method, request.rel_url.raw_path, body, token))
+            return (await self.dispatch(request.method, request.rel_url.raw_path, body, token)).to_aiohttp()
 
         return serve
 
 
-def check_size(body: bytes, limit: int) -> None:
-    """Raises `BodyTooLarge`."""
+async def _anybody(arrival: Arrival) -> tuple[None, bytes]:
+    """Admit every request."""
+    return None, arrival.body
+
+
+async def _guarded(endpoint: Endpoint[Any, Any], answer: _Answer, arrival: Arrival) -> Reply:
+    """Answer, with a reply for every error."""
+    try:
+        _check_size(arrival.body, endpoint.limit)
+        return await answer(arrival)
+    except MmrError as error:
+        return error_reply(error)
+    except Exception as error:  # a bug must not show a peer its insides, nor a log what was asked
+        log.error("endpoint failed: %s %s", endpoint.template, type(error).__name__)  # noqa: TRY400
+        return problem(500, "internal", "internal error")
+
+
+def _check_size(body: bytes, limit: int) -> None:
     if len(body) > limit:
         raise BodyTooLarge(f"a body of {len(body)} bytes; at most {limit} here")
-
-
-def to_aiohttp(reply: Reply) -> web.Response:
-    """A reply on aiohttp."""
-    return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
-
-
-def problem(status: int, code: str, message: str) -> Reply:
-    """RFC 9457's document."""
-    return Reply(status, write_problem(code, message), PROBLEM)
-
-
-def error_reply(error: MmrError) -> Reply:
-    """An error of this package, as it crosses the wire."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
-    return problem(status, error.code, str(error))

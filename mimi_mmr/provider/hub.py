@@ -6,32 +6,44 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
+from mimi_mmr.crypto.sealing import SealedBox
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
 from mimi_mmr.hub.links import check_join, check_order
 from mimi_mmr.hub.mode import HubMode
 from mimi_mmr.hub.state import HubRoom
+from mimi_mmr.protocol.endpoints import (
+    CLAIM,
+    CREATE_ROOM,
+    KEY_MATERIAL,
+    ORDER_LINK,
+    REPORT_COMMIT,
+    REQUEST_JOIN,
+    SNAPSHOT,
+    SUBMIT_MESSAGE,
+    UPDATE_ROOM,
+)
 from mimi_mmr.protocol.key_packages import KeyMaterialRequest
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkKind, LinkOrder
 from mimi_mmr.protocol.room.requests import (
     CommitReport,
     CreateRoomRequest,
     RepairKind,
+    Snapshot,
     SnapshotRequest,
     SubmitMessageRequest,
     UpdateCode,
     UpdateRequest,
     UpdateRoomResponse,
 )
-from mimi_mmr.provider.http import Call, Reply, Router
+from mimi_mmr.provider.http import Arrival, Call, Encoded, Router
 from mimi_mmr.provider.outbox import OutboxWorker
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.store.hub import HubStore, to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
 
-ROLE = "hub"
 CACHED_ROOMS = 64
 MAX_ERROR_TEXT = 512
 JOIN_ATTEMPTS = 4
@@ -46,7 +58,7 @@ class HubService:
         store: HubStore,
         outbox: OutboxWorker,
         peers: Peers,
-        claim_locally: Callable[[KeyMaterialRequest, str], object],
+        claim_locally: Callable[[KeyMaterialRequest, str], Awaitable[SealedBox]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Serve rooms at `domain`; `claim_locally` answers key-material requests for this very provider."""
@@ -60,36 +72,31 @@ class HubService:
         self._cache: OrderedDict[str, HubRoom] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as one is held
 
-    def mount(self, router: Router) -> None:
-        """Add the endpoints."""
-        router.add("POST", "/v1/rooms", self.create, role=ROLE, limit=CreateRoomRequest.LIMIT)
-        router.add("POST", "/v1/update/{room}", self.update, role=ROLE, limit=UpdateRequest.LIMIT)
-        limit = SubmitMessageRequest.LIMIT
-        router.add("POST", "/v1/submitMessage/{room}", self.submit, role=ROLE, limit=limit)
-        router.add("POST", "/v1/report/{room}", self.report, role=ROLE)
-        router.add("POST", "/v1/snapshot/{room}", self.snapshot, role=ROLE)
-        router.add("POST", "/v1/links/{room}", self.links, role=ROLE)
-        limit = JoinRequest.LIMIT
-        router.add("POST", "/v1/joinRequests/{room}", self.join_request, role=ROLE, limit=limit)
-        router.add("POST", "/v1/keyMaterial/{provider}", self.key_material, role=ROLE)
+    def mount_oblivious(self, router: Router) -> None:
+        """Mount the endpoints, all of which answer through the gateway only."""
+        router.serve(CREATE_ROOM, self.create)
+        router.serve(UPDATE_ROOM, self.update, admit=self._room, refuse=_refusal)
+        router.serve(SUBMIT_MESSAGE, self.submit, admit=self._room, refuse=_refusal)
+        router.serve(REPORT_COMMIT, self.report, admit=self._room)
+        router.serve(SNAPSHOT, self.snapshot, admit=self._room)
+        router.serve(ORDER_LINK, self.links, admit=self._room)
+        router.serve(REQUEST_JOIN, self.join_request, admit=self._room)
+        router.serve(KEY_MATERIAL, self.key_material)
+
+    async def _room(self, arrival: Arrival) -> tuple[MimiUri, bytes]:
+        """Admit every request for a room; what it is about is the room that the path names."""
+        return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), arrival.body
 
     # --- endpoints -----------------------------------------------------------------------------------
 
-    async def create(self, call: Call) -> Reply:
-        """POST /v1/rooms."""
-        new = self._mode.create(CreateRoomRequest.from_bytes(call.body), self._clock())
-        await self._store.create(new)
-        return Reply(201)
+    async def create(self, call: Call[None, CreateRoomRequest]) -> None:
+        """Create a room."""
+        await self._store.create(self._mode.create(call.request, self._clock()))
 
-    async def update(self, call: Call) -> Reply:
-        """POST /v1/update/{roomId} (-06, "Update Room State")."""
-        room = self._room(call)
-        try:
-            await self._update(room, UpdateRequest.from_bytes(call.body))
-        except MmrError as error:
-            return Reply(body=_refusal(error).to_bytes())
-        accepted = UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
-        return Reply(body=accepted.to_bytes())
+    async def update(self, call: Call[MimiUri, UpdateRequest]) -> UpdateRoomResponse:
+        """Take a commit (-06, "Update Room State")."""
+        await self._update(call.subject, call.request)
+        return self._accepted()
 
     async def _update(self, room: MimiUri, request: UpdateRequest) -> None:
         async with self._lock(room):
@@ -109,15 +116,10 @@ class HubService:
             accepted.commit()
         self._outbox.wake()
 
-    async def submit(self, call: Call) -> Reply:
-        """POST /v1/submitMessage/{roomId} (-06, "Submit a Message")."""
-        room = self._room(call)
-        try:
-            await self._submit(room, SubmitMessageRequest.from_bytes(call.body))
-        except MmrError as error:
-            return Reply(body=_refusal(error).to_bytes())
-        accepted = UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
-        return Reply(body=accepted.to_bytes())
+    async def submit(self, call: Call[MimiUri, SubmitMessageRequest]) -> UpdateRoomResponse:
+        """Take a message (-06, "Submit a Message")."""
+        await self._submit(call.subject, call.request)
+        return self._accepted()
 
     async def _submit(self, room: MimiUri, request: SubmitMessageRequest) -> None:
         async with self._lock(room):
@@ -126,9 +128,12 @@ class HubService:
             await self._store.submit(room, state.epoch, events, self._clock())
         self._outbox.wake()
 
-    async def report(self, call: Call) -> Reply:
-        """POST /v1/report/{roomId}: a member can't process the last commit, or an admin has it undone."""
-        room, report = self._room(call), CommitReport.from_bytes(call.body)
+    def _accepted(self) -> UpdateRoomResponse:
+        return UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
+
+    async def report(self, call: Call[MimiUri, CommitReport]) -> None:
+        """Note that a member can't process the last commit, or undo it for an admin."""
+        room, report = call.subject, call.request
         content = report.content
         async with self._lock(room):
             epoch = await self._store.epoch(room)
@@ -141,22 +146,20 @@ class HubService:
             else:
                 await self._store.reopen(room, epoch)
                 self._cache.pop(str(room), None)
-        return Reply(200)
 
-    async def snapshot(self, call: Call) -> Reply:
-        """POST /v1/snapshot/{roomId}: both trees and the policy as of the epoch that a Welcome is for."""
-        room = self._room(call)
-        request = SnapshotRequest.from_bytes(call.body)
+    async def snapshot(self, call: Call[MimiUri, SnapshotRequest]) -> Snapshot:
+        """Return both trees and the policy as of the epoch that a Welcome is for."""
+        room, request = call.subject, call.request
         request.verify()
         if request.content.room != room:
             raise HubRefusal("the request for a snapshot is for another room")
         state = await self._store.snapshot(room, request.content.epoch)
         self._mode.allow_snapshot(state.ratchet, request, self._clock())
-        return Reply(body=to_snapshot(state).to_bytes())
+        return to_snapshot(state)
 
-    async def links(self, call: Call) -> Reply:
-        """POST /v1/links/{roomId}: a member makes a join link known, or revokes one."""
-        room, order = self._room(call), LinkOrder.from_bytes(call.body)
+    async def links(self, call: Call[MimiUri, LinkOrder]) -> None:
+        """Make a member's join link known, or revoke it."""
+        room, order = call.subject, call.request
         async with self._lock(room):
             state = await self._state(room)
             link = check_order(state, order, self._clock())
@@ -164,28 +167,23 @@ class HubService:
                 await self._store.create_link(room, state.epoch, link, self._clock())
             else:
                 await self._store.revoke_link(room, state.epoch, link.id)
-        return Reply(200)
 
-    async def join_request(self, call: Call) -> Reply:
-        """POST /v1/joinRequests/{roomId}: somebody with a link asks to be added; for members to decide.
+    async def join_request(self, call: Call[MimiUri, JoinRequest]) -> None:
+        """Pass on to members that somebody with a link asks to be added; they decide.
 
         The very same request again, its answer lost, is confirmed again, and neither counted nor passed on.
         """
-        room, request = self._room(call), JoinRequest.from_bytes(call.body)
-        digest = hashlib.sha256(call.body).digest()
+        room, digest = call.subject, hashlib.sha256(call.body).digest()
         async with self._lock(room):
             for _ in range(JOIN_ATTEMPTS):
                 try:
-                    await self._join(room, request, digest)
+                    await self._join(room, call.request, digest)
                     break
-                except (
-                    WrongEpoch
-                ):  # another worker took a commit meanwhile; whoever asks is no member to be told
-                    continue
+                except WrongEpoch:
+                    continue  # another worker took a commit meanwhile; who asks is no member, and can't act on it
             else:
                 raise HubRefusal("too much is going on in this room: try again")
         self._outbox.wake()
-        return Reply(200)
 
     async def _join(self, room: MimiUri, request: JoinRequest, digest: bytes) -> None:
         wanted = request.content.link_id
@@ -195,19 +193,16 @@ class HubService:
             events = check_join(state, link, request, self._clock())
             await self._store.join(room, state.epoch, wanted, digest, events, self._clock())
 
-    async def key_material(self, call: Call) -> Reply:
-        """POST /v1/keyMaterial/{provider}: pass a sealed claim on; what comes back is sealed, too."""
-        request = KeyMaterialRequest.from_bytes(call.body)
+    async def key_material(self, call: Call[None, KeyMaterialRequest]) -> SealedBox | Encoded[SealedBox]:
+        """Pass a sealed claim on; what comes back is sealed, too."""
+        request = call.request
         if request.provider != call.names["provider"]:
             raise HubRefusal("the claim is for another provider than the path names")
         if request.provider == self._domain:
-            return Reply(body=bytes(await self._claim_locally(request, self._domain)))  # type: ignore[misc]
-        return Reply(body=await self._peers.send(request.provider, "claim", call.body))
+            return await self._claim_locally(request, self._domain)
+        return Encoded(await self._peers.send(request.provider, CLAIM, call.body))
 
     # --- state ---------------------------------------------------------------------------------------
-
-    def _room(self, call: Call) -> MimiUri:
-        return MimiUri(self._domain, Kind.ROOM, call.names["room"])
 
     def _lock(self, room: MimiUri) -> asyncio.Lock:
         lock = self._locks.get(str(room))

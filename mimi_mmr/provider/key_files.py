@@ -35,12 +35,12 @@ def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) 
 
 
 def sealing_key(path: Path) -> SealingKey:
-    """A hybrid HPKE key, made on first use."""
+    """Read a hybrid HPKE key, made on first use."""
     return SealingKey(Kem.X_WING, secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
 
 
 def key_ring(directory: Path) -> KeyRing:
-    """The gateway's keys, made on first use."""
+    """Read the gateway's keys, made on first use."""
     if directory.exists():
         return KeyRing.load(directory)
     ring = KeyRing.generate()
@@ -49,7 +49,7 @@ def key_ring(directory: Path) -> KeyRing:
 
 
 def authority(settings: Settings) -> CertificateAuthority:
-    """The CA in `data_dir`, which has to be there."""
+    """Read the CA in `data_dir`, which has to be there."""
     path = settings.data_dir / "ca.pem"
     if not path.exists():  # never made here: a new one would orphan every device that the old one certified
         command = _command_for_ca(settings)
@@ -65,7 +65,7 @@ def authority(settings: Settings) -> CertificateAuthority:
 
 
 def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
-    """The roots in `trust_dir`, of every peer and of this provider itself."""
+    """Read the roots in `trust_dir`, of every peer and of this provider itself."""
     roots: dict[str, tuple[x509.Certificate, ...]] = {}
     for path in sorted(settings.trust_dir.glob("*.pem")):
         try:
@@ -101,7 +101,7 @@ def _command_for_ca(settings: Settings) -> str:
 def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
     """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`.
 
-    Raises `FileExistsError` with the name of the file that there is already; nothing is replaced.
+    Raise `FileExistsError` with the name of the file that there is already; nothing is replaced.
     """
     root = trust_dir / f"{domain}.pem"
     for taken in (path, root):

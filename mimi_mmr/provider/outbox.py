@@ -29,12 +29,12 @@ class OutboxWorker:
         self._workers: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Begin, with what waits from before."""
+        """Begin, with what is in the store from before."""
         self._main = asyncio.create_task(self._run(), name="outbox")
         self.wake()
 
     def wake(self) -> None:
-        """Something new is in the outbox."""
+        """Have the outbox looked at, since there is something new in it."""
         self._wake.set()
 
     async def close(self) -> None:
@@ -75,9 +75,9 @@ class OutboxWorker:
         self._wake.set()  # something may have come between the last look and the end of this task
 
     async def _deliver_pending(self, domain: str) -> int:
-        """Deliver what waits for a provider, in order, up to the first failure; how many there were.
+        """Deliver what waits for a provider, in order, up to the first failure; return how many there were.
 
-        What its provider refuses for good must not hold up what comes after it: it goes, and the log says so.
+        A notification that its provider refuses for good is dropped, and logged: it must not hold up the next ones.
         """
         items = await self._store.pending(domain)
         for item in items:

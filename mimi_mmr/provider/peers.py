@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -21,15 +22,15 @@ from mimi_mmr.errors import (
     SignatureRejected,
     Unauthorized,
 )
+from mimi_mmr.protocol.endpoints import PROVIDER_KEYS, Endpoint, ProviderRole
 from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
+from mimi_mmr.provider.http import Admission, Arrival
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay.errors import OhttpError
-from ohttp_relay.targets import AUTO_HEADERS
-from ohttp_relay.transport import read_limited
+from ohttp_relay.transport import AUTO_HEADERS, read_limited
 
 CLOCK_SKEW = 300
-KEYS_PATH = "/.well-known/mimi-mmr-provider"
 MAX_ANSWER = 1 << 22
 REFRESH_SECONDS = 600.0
 DOCUMENT_SECONDS = 5.0
@@ -91,29 +92,29 @@ class Peers:
         await self._session.close()
 
     async def keys(self, domain: str) -> ProviderKeysTBS:
-        """A provider's verified keys; raises `PeerError` or a subclass of `IdentityError`."""
+        """Return a provider's verified keys; raise `PeerError` or a subclass of `IdentityError`."""
         return (await self.document(domain)).keys
 
     async def document(self, domain: str) -> ProviderKeys:
-        """A provider's signed keys, fetched when first needed and refreshed by and by."""
+        """Return a provider's signed keys, fetched on first use and again after `REFRESH_SECONDS`."""
         if domain == self.domain:
             return self.own
         now = self._clock()
         fetched, document = self._known.get(domain, (0.0, None))
         if document is None or fetched + REFRESH_SECONDS < now or document.keys.expiry <= now:
-            document = ProviderKeys.from_bytes(await self._get(domain, KEYS_PATH))
+            document = PROVIDER_KEYS.read_answer(await self._call(domain, PROVIDER_KEYS, None))
             document.verify(domain, self._trust, now)
             self._signers[domain] = self._trust.verify_provider(domain, document.chain, now)
             self._known[domain] = (now, document)
         return document
 
     async def documents(self) -> list[ProviderKeys]:
-        """Every known provider's signed keys; one that can't be had in time is left out, and logged."""
+        """Return every known provider's signed keys; one that can't be had in time is left out, and logged."""
         found = await asyncio.gather(*(self._document_or_none(domain) for domain in sorted(self.urls)))
         return [self.own, *(document for document in found if document is not None)]
 
     async def _document_or_none(self, domain: str) -> ProviderKeys | None:
-        """What is known if it is still valid, rather than nothing; a silent peer is not asked again at once."""
+        """Return a peer's keys, or those known before if still valid; a silent peer is not asked again soon."""
         now = self._clock()
         _, known = self._known.get(domain, (0.0, None))
         usable = known if known is not None and known.keys.expiry > now else None
@@ -128,23 +129,34 @@ class Peers:
             return usable
 
     def asset_origins(self) -> set[str]:
-        """Asset hosts that this provider's and its peers' documents name, as far as they are known now."""
+        """Return the asset hosts that this provider's and its peers' documents name, as far as known."""
         known = [self.own, *(document for _, document in self._known.values())]
         return {document.keys.asset_origin for document in known} - {""}
 
-    async def send(self, domain: str, endpoint: str, body: bytes) -> bytes:
-        """POST a signed request; the answer's body. Raises `PeerError` for anything but success."""
-        content = PeerRequestTBS(self.domain, domain, endpoint, int(self._clock()), body)
+    async def send(self, domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
+        """Send a signed request; return the answer's body. Raise `PeerError` for anything but success."""
+        content = PeerRequestTBS(self.domain, domain, endpoint.peer_name, int(self._clock()), body)
         request = PeerRequest(content, self._key.sign("PeerRequestTBS", content.to_bytes()))
         data = request.to_bytes()
-        self._recorder.write("hub", "out", peer=domain, method="POST", path=f"/v1/{endpoint}", body=data)
-        return await self._call("POST", domain, f"/v1/{endpoint}", data)
+        path = endpoint.path({})
+        self._recorder.write(
+            ProviderRole.HUB, "out", peer=domain, method=endpoint.method, path=path, body=data
+        )
+        return await self._call(domain, endpoint, data)
 
-    async def receive(self, data: bytes, endpoint: str) -> tuple[str, bytes]:
-        """Verify a peer's request: its domain and body. Raises `Unauthorized` or `ParseError`."""
+    def admission(self, endpoint: Endpoint[Any, Any]) -> Admission[str]:
+        """Return what admits signed requests of peers to an endpoint, and says which peer's they are."""
+
+        async def admit(arrival: Arrival) -> tuple[str, bytes]:
+            return await self.receive(arrival.body, endpoint)
+
+        return admit
+
+    async def receive(self, data: bytes, endpoint: Endpoint[Any, Any]) -> tuple[str, bytes]:
+        """Verify a peer's request; return the peer's domain and the body. Raise `Unauthorized` or `ParseError`."""
         request = PeerRequest.from_bytes(data)
         content = request.content
-        if content.recipient != self.domain or content.endpoint != endpoint:
+        if content.recipient != self.domain or content.endpoint != endpoint.peer_name:
             raise Unauthorized("the peer's request is for another provider or endpoint")
         if abs(self._clock() - content.issued) > CLOCK_SKEW:
             raise Unauthorized("the peer's request is too old")
@@ -158,16 +170,13 @@ class Peers:
             raise Unauthorized(str(error)) from None
         return content.sender, content.body
 
-    async def _get(self, domain: str, path: str) -> bytes:
-        return await self._call("GET", domain, path, None)
-
-    async def _call(self, method: str, domain: str, path: str, data: bytes | None) -> bytes:
+    async def _call(self, domain: str, endpoint: Endpoint[Any, Any], data: bytes | None) -> bytes:
         if domain not in self.urls:
             raise PeerError(f"{domain} is not a configured peer")
         try:
             async with self._session.request(
-                method,
-                self.urls[domain] + path,
+                endpoint.method,
+                self.urls[domain] + endpoint.path({}),
                 data=None if data is None else io.BytesIO(data),
                 allow_redirects=False,
                 skip_auto_headers=AUTO_HEADERS,
@@ -190,7 +199,7 @@ class _NoAnswer(PeerError):
 
 
 def _cause(error: Exception) -> str:
-    """What is in the way, so that an operator knows where to look."""
+    """Say what is in the way, so that an operator knows where to look."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return "its TLS certificate is not trusted (see tls.ca)"
@@ -208,7 +217,7 @@ def _cause(error: Exception) -> str:
 
 
 def _reason(error: MmrError | TimeoutError) -> str:
-    """For a log line: fixed words only."""
+    """Say why in fixed words, for a log line."""
     if isinstance(error, _NoAnswer):
         return error.cause
     if isinstance(error, CertificateRejected):

@@ -45,7 +45,7 @@ class Recorder:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> None:
-        """One frame."""
+        """Record one frame."""
         if self._directory is None:
             return
         frame = {

@@ -9,19 +9,20 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from mimi_mmr.errors import ConfigError
+from mimi_mmr.protocol.endpoints import HEALTH
 from mimi_mmr.provider.settings import ServerTls, activated_socket
-from ohttp_relay.streams import abort
+from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll
 SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that: so long once more after it has cancelled what is left
 STOP_SECONDS = 10.0  # no stop takes longer; the README says so
-HEALTH = "/health"
 BEGUN = web.RequestKey("mimi_mmr.begun", bool)
 
 _T = TypeVar("_T")
@@ -37,7 +38,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def server_tls(tls: ServerTls) -> ssl.SSLContext:
-    """TLS 1.3 for a server; raises `ConfigError`."""
+    """Return TLS 1.3 for a server; raise `ConfigError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
@@ -47,13 +48,21 @@ def server_tls(tls: ServerTls) -> ssl.SSLContext:
     return context
 
 
+def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
+    """Return TLS for a client that trusts the CA in this file, or None for the system's; raise `ConfigError`."""
+    try:
+        return ssl.create_default_context(cafile=ca) if ca else None
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"tls.ca: {ca}: expected certificates in PEM") from None
+
+
 def _no_password() -> str:
-    """Instead of OpenSSL's prompt on the terminal."""
+    """Refuse an encrypted key, where OpenSSL would prompt on the terminal."""
     raise ValueError("the key is encrypted")
 
 
 async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
-    """Serve `app`; raises `ConfigError` when the address can't be used."""
+    """Serve `app`; raise `ConfigError` when the address can't be used."""
     context = server_tls(tls)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
@@ -79,7 +88,7 @@ class Drain:
     """
 
     def __init__(self, relayed: str | None = None) -> None:
-        """Requests whose path begins with `relayed` wait for another server, and have less time to end."""
+        """Give requests whose path begins with `relayed` less time to end: they wait for another server."""
         self._relayed = relayed
         self._stopping = False
         self._in_flight = 0
@@ -101,7 +110,7 @@ class Drain:
             self._idle.set()
 
     async def finished(self) -> None:
-        """Until no request is in flight, or their time is over."""
+        """Wait until no request is in flight, or their time is over."""
         try:
             await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
         except TimeoutError:
@@ -112,7 +121,7 @@ class Drain:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Handle a request, as a middleware does."""
-        if request.path == HEALTH:
+        if request.path == HEALTH.template:
             return await handler(request)
         if self._stopping:
             return _unavailable()
@@ -145,13 +154,13 @@ class Drain:
 
 
 async def mark_begun(request: web.BaseRequest, _: web.StreamResponse) -> None:
-    """For `on_response_prepare`: remember that the head of an answer is out."""
+    """Remember that the head of an answer is out, for `on_response_prepare`."""
     if isinstance(request, web.Request):
         request[BEGUN] = True
 
 
 def health(drain: Drain) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """The handler of health checks."""
+    """Return the handler of health checks."""
 
     async def handle(_: web.Request) -> web.Response:
         if drain.stopping:

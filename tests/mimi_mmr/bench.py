@@ -25,10 +25,10 @@ from mimi_mmr.hub.state import HubRoom, Outgoing
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.following import Followed
 from mimi_mmr.member.intent import CommitIntent
-from mimi_mmr.member.keys import EXPORTER_LABEL
 from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package, prepare_leaf
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
+from mimi_mmr.member.tree_secrets import EXPORTER_LABEL
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.wire import parse_application
@@ -45,8 +45,7 @@ from mimi_mmr.protocol.room.policy import Identities, RoomPolicy, SignedPolicy
 from mimi_mmr.protocol.room.requests import CommitAuthTBS, Snapshot, UpdateRequest, digest, sign_commit
 from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
-from treewrap import Change, EpochSecret
-from treewrap.staging import StagedCommit
+from treewrap import Change, EpochSecret, StagedCommit
 
 HUB = "a.example"
 DOMAINS = ("a.example", "b.example", "c.example")
@@ -132,7 +131,7 @@ class RoomBench:
         self.uri = MimiUri(HUB, Kind.ROOM, "room")
         self.mode = HubMode(HUB)
         self.revealed: set[str] = set()
-        self.told = ""  # the room's name, as somebody last set it
+        self.room_name = ""  # the room's name, as somebody last set it
         self.links: dict[bytes, HubLink] = {}
         self.identities: dict[str, SigningKey] = {}
         self.set_keys: dict[str, SigningKey] = {creator: SigningKey.generate()}
@@ -426,7 +425,7 @@ class RoomBench:
             assert room.policy == state.policy
             assert room.members_only.sealed == state.sealed_state
             assert room.members_only.state == next(iter(self.rooms.values())).members_only.state
-            participants = room.participants()
+            participants = room.members.identities
             assert {leaf: one.credential.user_pseudonym for leaf, one in participants.items()} == {
                 leaf: member.user for leaf, member in state.members.items()
             }

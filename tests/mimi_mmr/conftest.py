@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -13,15 +14,25 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.lab.demo.world import World, build_world, loopback
 from mimi_mmr.provider.app import Provider
-from mimi_mmr.provider.assets import AssetHost
+from mimi_mmr.provider.asset_host import AssetHost
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import listen
 from mimi_mmr.provider.settings import load_asset_host_settings, load_settings
 from tests.mimi_mmr.bench import RoomBench
+
+
+class Clock:
+    """The time, and how far a client's own clock is `ahead` of it (seconds)."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
 
 
 @dataclass
@@ -57,13 +68,14 @@ class LiveWorld:
     def client(self, name: str, domain: str, device: str = "phone", **options: Any) -> Client:
         """A client that has not registered yet, with a loopback address of its own."""
         url, trust = self.world.providers[domain].url, self.world.trust()
-        return self._kept(Client(name, f"{name}-{device}", domain, url, trust, **self._options(), **options))
+        return self._kept(Client(name, f"{name}-{device}", domain, url, trust, **self.options(), **options))
 
     def restarted(self, client: Client) -> Client:
         """The client that a new process would have, of what the old one left in its vault."""
-        return self._kept(Client.restore(client.vault, self.world.trust(), **self._options()))
+        return self._kept(Client.restore(client.vault, self.world.trust(), **self.options()))
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """What every client of this world is made with; the address is the next one's."""
         address = loopback(10, len(self.clients) + 1)
         return {"ssl_context": self.world.tls(), "source_address": address, "key_package_slot": 0.05}
 
@@ -72,21 +84,21 @@ class LiveWorld:
         self.stack.push_async_callback(client.close)
         return client
 
-    async def person(self, name: str, domain: str) -> Client:
+    async def person(self, name: str, domain: str, **options: Any) -> Client:
         """A registered client."""
-        client = self.client(name, domain)
+        client = self.client(name, domain, **options)
         await client.register()
         return client
 
 
 async def connect(asking: Client, asked: Client) -> tuple[Contact, Contact]:
     """Two clients connect, with a contact code; each one's contact for the other."""
-    outgoing = await asking.request_connection(asked.contact_code)
-    (incoming,) = await asked.connection_requests()
-    theirs = await asked.accept(incoming)
-    ours = await asking.complete_connection(outgoing)
+    outgoing = await asking.people.request_connection(asked.contact_code)
+    (incoming,) = await asked.people.connection_requests()
+    theirs = await asked.people.accept(incoming)
+    ours = await asking.people.complete_connection(outgoing)
     assert ours is not None
-    while not await asked.check_invitations(wait=5):
+    while not await asked.rooms.check_invitations(wait=5):
         pass
     await until_keyed(asking, ours)
     await until_keyed(asked, theirs)
@@ -97,19 +109,19 @@ async def until_keyed(client: Client, contact: Contact) -> None:
     """Until the contact's connection key has come."""
     assert contact.room is not None
     while contact.theirs is None:
-        await client.sync(client.rooms[contact.room], wait=5)
+        await client.rooms.sync(client.rooms[contact.room], wait=5)
 
 
-async def until_epoch(client: Client, joined: Joined, epoch: int) -> None:
+async def until_epoch(client: Client, joined: Membership, epoch: int) -> None:
     """Until a member has followed the room into this epoch."""
     while joined.room.epoch < epoch:
-        await client.sync(joined, wait=5)
+        await client.rooms.sync(joined, wait=5)
 
 
-async def invited(client: Client) -> Joined:
+async def invited(client: Client) -> Membership:
     """The room that somebody has just added this client to."""
     while True:
-        for joined in await client.check_invitations(wait=5):
+        for joined in await client.rooms.check_invitations(wait=5):
             return joined
 
 

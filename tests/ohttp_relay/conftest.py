@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import web
-from ohttp_world import World
 
-from ohttp_relay.serve import Bind, open_sockets
-from ohttp_relay.serve import serve as run
+from ohttp_relay.server import Bind, open_sockets
+from ohttp_relay.server import serve as run
+from tests.ohttp_relay.world import World
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -44,11 +44,11 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
 Serve = Callable[[web.Application], Awaitable[str]]
 
 
-@pytest.fixture(params=["door", "library"])
+@pytest.fixture(params=["fast", "library"])
 async def serve(request: pytest.FixtureRequest, server_tls: ssl.SSLContext) -> AsyncIterator[Serve]:
     """Runs an application on a loopback port of its own over TLS; gives its origin.
 
-    Once as the commands do, with a door where the application has one, and once by the HTTP library alone.
+    Once as the commands do, with the fast path where the application has one; once by the HTTP library alone.
     """
     stop = asyncio.Event()
     serving: list[asyncio.Task[None]] = []
@@ -62,14 +62,14 @@ async def serve(request: pytest.FixtureRequest, server_tls: ssl.SSLContext) -> A
         await site.start()
         return f"https://localhost:{runner.addresses[0][1]}"
 
-    async def at_the_door(app: web.Application) -> str:
+    async def fast_path(app: web.Application) -> str:
         bind = Bind("127.0.0.1", 0, tls=server_tls, grace=0.5)
         (listener,) = open_sockets(bind)
         port = listener.getsockname()[1]
         serving.append(asyncio.create_task(run(app, bind, listener, stop=stop)))
         return f"https://localhost:{port}"
 
-    yield at_the_door if request.param == "door" else by_the_library
+    yield fast_path if request.param == "fast" else by_the_library
     stop.set()
     for task in serving:
         await task

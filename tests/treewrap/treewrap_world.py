@@ -17,14 +17,16 @@ from treewrap import (
     Change,
     EpochSecret,
     LeafSecret,
+    PathQuery,
     PublicTree,
     RoomSecret,
     Set,
     SetRoomSecret,
+    StagedCommit,
     Suite,
     WrapTree,
+    answer_paths,
 )
-from treewrap.staging import StagedCommit
 
 GROUP = b"a room"
 
@@ -90,6 +92,9 @@ class World:
     def rng(self, size: int) -> bytes:
         return self.random.randbytes(size)
 
+    def paths(self, query: PathQuery | bytes) -> bytes:
+        return answer_paths(self.hub, query)
+
     @property
     def epoch(self) -> int:
         return len(self.epoch_secrets)
@@ -113,7 +118,7 @@ class World:
 
     def publish(self, staged: StagedCommit) -> None:
         update, member_update = staged.update, staged.member_update
-        rows = self.hub.stage(update).rows
+        rows = self.hub.stage(update, epoch=self.epoch).rows
         self.published.append(
             Published(
                 update.epoch,
@@ -142,7 +147,7 @@ class World:
     def apply(self, changes: list[Change], epoch_secret: EpochSecret) -> None:
         staged = self.stage(changes, epoch_secret)
         self.publish(staged)
-        at_hub = self.hub.stage(staged.update.to_bytes())
+        at_hub = self.hub.stage(staged.update.to_bytes(), epoch=self.epoch)
         at_hub.commit()
         staged.commit()
         self.follower.follow(staged.member_update.to_bytes(), epoch_secret).commit()

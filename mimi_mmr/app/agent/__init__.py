@@ -1,1 +1,1 @@
-"""A process that holds one user's client, and the Unix socket that commands talk to it through."""
+"""The process that holds one user's client, and the Unix socket on which it takes commands. Internal."""

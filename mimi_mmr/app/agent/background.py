@@ -1,4 +1,4 @@
-"""What an agent does by itself: follow rooms, look for invitations and requests, and tend the client."""
+"""What an agent does without a command: follow rooms, look for invitations and requests, and tend the client."""
 
 from __future__ import annotations
 
@@ -7,60 +7,78 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
-from mimi_mmr.app.agent.naming import label
-from mimi_mmr.app.agent.views import contact_in
-from mimi_mmr.client import DeviceInvitation, Joined
+from mimi_mmr.app.agent.account import AccountHolder
+from mimi_mmr.app.agent.connection_requests import ConnectionRequests
+from mimi_mmr.app.agent.wakeup import Wakeup
+from mimi_mmr.app.commands.names import contact_in, label
+from mimi_mmr.client import Client, DeviceInvitation, Membership
 from mimi_mmr.errors import MmrError, PrivatePathFailed
 from mimi_mmr.uris import MimiUri
-
-if TYPE_CHECKING:
-    from mimi_mmr.app.agent.agent import Agent
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 20.0  # of a long poll
 SPREAD_SECONDS = 5.0
-LOOK_SECONDS = 10.0  # between looks for requests; a command that wants one has it looked for at once
+LOOK_SECONDS = 10.0  # between looks for requests; `wake` has the next look made at once
 TEND_SECONDS = 300.0
-KEPT_REFUSALS = 100
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 
-Work = Callable[[], Awaitable[bool]]  # whether that was all
+Work = Callable[[], Awaitable[bool]]  # returns whether that was all
 
 
 class Background:
-    """Tasks that live as long as the agent. What fails is tried again, ever later; `trouble` says what."""
+    """Tasks that live as long as the agent.
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    A task that fails is tried again, after a longer time each time; `trouble` says what fails, and why.
+    """
+
+    def __init__(
+        self,
+        account: AccountHolder,
+        requests: ConnectionRequests,
+        changed: Wakeup,
+        clock: Callable[[], float],
+    ) -> None:
+        self.trouble: dict[str, str] = {}
+        self._account = account
+        self._requests = requests
+        self._changed = changed
+        self._clock = clock
+        self._wanted = Wakeup()
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._tended = float("-inf")
-        # What `tend` does too must not be done by two at once.
+        # Two things that `tend` does too. They must not be done by two tasks at once.
         self._answers = asyncio.Lock()
         self._codes = asyncio.Lock()
-        self.trouble: dict[str, str] = {}
+
+    @property
+    def _client(self) -> Client:
+        return self._account.client
 
     def start(self) -> None:
-        """Begin; once there is an account."""
+        """Begin, once there is an account."""
         self._run("rooms", "following rooms", self._watch_rooms)
         self._run("invitations", "looking for invitations", self._look_for_invitations)
         self._run("errands", "looking for requests and answers", self._errands)
 
     async def stop(self) -> None:
-        """End all of it; what was not written is asked for again by the next agent."""
+        """End all tasks. What they had not written yet, the next agent asks for again."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def wake(self) -> None:
+        """Look now for what is to be done."""
+        self._wanted.wake()
+
     def _run(self, key: object, what: str, work: Work) -> None:
-        """Do `work` again and again, as the task of this key; `what` it is, for a person."""
-        task = self._tasks[key] = asyncio.create_task(self._again_and_again(what, work))
+        """Do `work` again and again, as the task of this key; `what` describes it to a person."""
+        task = self._tasks[key] = asyncio.create_task(self._repeat(what, work))
         task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def _again_and_again(self, what: str, work: Work) -> None:
+    async def _repeat(self, what: str, work: Work) -> None:
         retry, done = FIRST_RETRY, False
         while not done:
             try:
@@ -76,115 +94,114 @@ class Background:
                 retry = FIRST_RETRY
                 self.trouble.pop(what, None)
                 continue
-            await self._agent.wanted.wait(retry)
+            await self._wanted.wait(retry)
             retry = min(2 * retry, LAST_RETRY)
 
     # --- rooms ---------------------------------------------------------------------------------------
 
     async def _watch_rooms(self) -> bool:
-        """One task for each queue; rooms come and go."""
-        rung = self._agent.happened.rung
-        for joined in list(self._agent.client.rooms.values()):
-            if joined.uri not in self._tasks and self._follows(joined):
-                what = f"following {label(self._agent.client, joined)}"
-                self._run(joined.uri, what, partial(self._follow, joined.uri, what))
-        await self._agent.happened.wait(LOOK_SECONDS, after=rung)
+        """Keep one task for each queue, as rooms come and go."""
+        seen = self._changed.count
+        for membership in list(self._client.rooms.values()):
+            if membership.uri not in self._tasks and self._follows(membership):
+                what = f"following {label(self._client, membership)}"
+                self._run(membership.uri, what, partial(self._follow, membership.uri, what))
+        await self._changed.wait(LOOK_SECONDS, after=seen)
         return False
 
-    def _follows(self, joined: Joined) -> bool:
-        """Whether a room is to be followed here: several rooms may share a queue, and one is enough."""
-        first = next(other for other in self._agent.client.rooms.values() if other.inbox is joined.inbox)
-        return first is joined and not joined.room.removed
+    def _follows(self, membership: Membership) -> bool:
+        """Return whether to follow this room: of several rooms that share a queue, one is enough."""
+        first = next(other for other in self._client.rooms.values() if other.queue is membership.queue)
+        return first is membership and not membership.room.removed
 
     async def _follow(self, uri: MimiUri, what: str) -> bool:
-        joined = self._agent.client.rooms.get(uri)
-        if joined is None or not self._follows(joined):
+        membership = self._client.rooms.get(uri)
+        if membership is None or not self._follows(membership):
             return True
-        await self._agent.client.sync(joined)
-        self.trouble.pop(what, None)  # what follows may be silent for long
-        self._agent.happened.ring()
+        await self._client.rooms.sync(membership)
+        self.trouble.pop(what, None)  # the rest may take long without a message
+        self._changed.wake()
         try:
-            # Sockets that are opened in one moment, when an agent starts, would look like one client's.
-            if await self._agent.client.sync(joined, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000):
-                self._agent.happened.ring()
-            async for _ in self._agent.client.follow(joined):
-                self._agent.happened.ring()
-                if not self._follows(joined):
+            # Sockets that all open when an agent starts would look like one client's.
+            if await self._client.rooms.sync(
+                membership, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000
+            ):
+                self._changed.wake()
+            async for _ in self._client.rooms.follow(membership):
+                self._changed.wake()
+                if not self._follows(membership):
                     break
         except PrivatePathFailed:
-            # No WebSocket, or not any more: the long poll goes the same private way, and says if that is gone too.
-            if await self._agent.client.sync(joined, wait=WAIT_SECONDS):
-                self._agent.happened.ring()
+            # No WebSocket, or not any more. The long poll uses the same private path, and raises if that fails too.
+            if await self._client.rooms.sync(membership, wait=WAIT_SECONDS):
+                self._changed.wake()
         return False
 
     # --- invitations, requests -----------------------------------------------------------------------
 
     async def _look_for_invitations(self) -> bool:
-        agent, loop = self._agent, asyncio.get_running_loop()
-        started, rung = loop.time(), agent.wanted.rung
-        found = await agent.client.check_invitations(wait=LOOK_SECONDS)
-        for joined in found:
-            contact = contact_in(agent.client, joined)
-            said = "connected with" if contact else "added to the room"
-            agent.client.notices.add(f"{said} {label(agent.client, joined)}", agent.clock())
+        loop = asyncio.get_running_loop()
+        started, seen = loop.time(), self._wanted.count
+        found = await self._client.rooms.check_invitations(wait=LOOK_SECONDS)
+        for membership in found:
+            said = "connected with" if contact_in(self._client, membership) else "added to the room"
+            self._client.notices.add(f"{said} {label(self._client, membership)}", self._clock())
         if found:
-            self.tend_soon()  # a KeyPackage was used: there is to be another one
-            agent.happened.ring()
+            self.tend_soon()  # a KeyPackage was used and has to be replaced
+            self._changed.wake()
         elif loop.time() - started < 1.0:  # there was nothing to wait for
-            await agent.wanted.wait(LOOK_SECONDS, after=rung)
+            await self._wanted.wait(LOOK_SECONDS, after=seen)
         return False
 
     async def _errands(self) -> bool:
-        """Tend what is due, hear of requests, and wait for answers to one's own."""
-        agent = self._agent
+        """Tend the client if it is time, look for requests, and wait for answers to one's own."""
         if asyncio.get_running_loop().time() - self._tended > TEND_SECONDS:
-            await self.tend()
-        rung = agent.wanted.rung
-        await agent.refresh_requests()
+            await self._tend()
+        seen = self._wanted.count
+        await self._requests.refresh()
         if not await self._await_answers():
-            await agent.wanted.wait(LOOK_SECONDS, after=rung)
+            await self._wanted.wait(LOOK_SECONDS, after=seen)
         return False
 
     def tend_soon(self) -> None:
-        """There is something for the client to do."""
+        """Tend the client at the next chance: there is something for it to do."""
         self._tended = float("-inf")
-        self._agent.wanted.ring()
+        self._wanted.wake()
 
-    async def tend(self) -> None:
-        """Have the client do what is due."""
+    async def _tend(self) -> None:
         async with self._answers, self._codes:
             self._tended = asyncio.get_running_loop().time()
-            await self._agent.client.tend()
-        del self._agent.client.refused[:-KEPT_REFUSALS]
-        self._agent.wanted.ring()  # there may be KeyPackages out that nobody looks after yet
-        self._agent.happened.ring()
+            await self._client.tend()
+        self._wanted.wake()  # there may be KeyPackages out that no task watches yet
+        self._changed.wake()
 
     async def _await_answers(self) -> bool:
-        """A long poll for each request that is out; whether there was one."""
-        agent = self._agent
+        """Make a long poll for each open request to connect; return whether there was one."""
         async with self._answers:
-            waiting = list(agent.client.outgoing.values())
-            looks = [agent.client.complete_connection(request, wait=LOOK_SECONDS) for request in waiting]
+            waiting = list(self._client.people.outgoing.values())
+            looks = [
+                self._client.people.complete_connection(request, wait=LOOK_SECONDS) for request in waiting
+            ]
             answers = await asyncio.gather(*looks, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
             if answer is not None:
-                agent.client.notices.add(f"{answer.user} accepted: you are connected", agent.clock())
-                agent.happened.ring()
-                self.tend_soon()  # there is a shelf to fill
+                self._client.notices.add(f"{answer.user} accepted: you are connected", self._clock())
+                self._changed.wake()
+                self.tend_soon()  # KeyPackages have to be published for the new contact
         return bool(waiting)
 
     # --- devices -------------------------------------------------------------------------------------
 
     def await_device(self, invitation: DeviceInvitation) -> None:
-        """Go on with whoever types a device code, until they are in or it has expired."""
-        self._run(invitation, "waiting for a further device", partial(self._go_on_with, invitation))
+        """Let a further device in, until it is in or its code has expired."""
+        self._run(invitation, "waiting for a further device", partial(self._let_in, invitation))
 
-    async def _go_on_with(self, invitation: DeviceInvitation) -> bool:
+    async def _let_in(self, invitation: DeviceInvitation) -> bool:
         async with self._codes:
-            done = await self._agent.client.tend_invitation(invitation, wait=LOOK_SECONDS)
+            done = await self._client.devices.tend_invitation(invitation, wait=LOOK_SECONDS)
         if done:
-            self._agent.happened.ring()
+            self._changed.wake()
             self.tend_soon()
-        return done or invitation.expiry < self._agent.clock()
+        return done or invitation.expiry < self._clock()

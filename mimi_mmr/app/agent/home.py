@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimi_mmr.app.agent.errors import AgentError
+from mimi_mmr.app.commands.errors import AgentError
 
 HOME_VARIABLE = "MIMI_MMR_HOME"
-_LONGEST = 100  # what a Unix socket's address has room for, nearly
+_LONGEST = 100  # a Unix socket's address has room for 107 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A directory of mode 0700, and what lies in it."""
+    """A directory of mode 0700, and the paths in it."""
 
     path: Path
 
     @classmethod
     def find(cls, given: Path | None) -> Home:
-        """The one that was given, or MIMI_MMR_HOME's, or `mimi-mmr` in the user's XDG data directory."""
+        """Return the given one, or that of MIMI_MMR_HOME, or `mimi-mmr` in the user's XDG data directory."""
         if given is not None:
             return cls(given.absolute())
         if from_environment := os.environ.get(HOME_VARIABLE):
@@ -43,7 +43,7 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        """Locked while an agent runs; its number is in it."""
+        """Locked while an agent runs; holds its process number."""
         return self.path / "agent.lock"
 
     @property
@@ -53,11 +53,11 @@ class Home:
 
     @property
     def log(self) -> Path:
-        """What the agent has to say to nobody in particular."""
+        """The agent's log, without names, addresses and keys."""
         return self.path / "agent.log"
 
     def make(self) -> None:
-        """Make it, if it is missing; raises `AgentError` as `check` does."""
+        """Make the directory if it is missing. Raise `AgentError` as `check` does."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -65,7 +65,7 @@ class Home:
         self.check()
 
     def check(self) -> None:
-        """Refuse a directory that others can look into."""
+        """Raise `AgentError` if other users can read the directory. A missing one is all right."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Home:
         except OSError as error:
             raise AgentError(f"the home {self.path} can't be used: {error.strerror}") from None
         if found.st_uid != os.geteuid():
-            raise AgentError(f"the home {self.path} is another user's")
+            raise AgentError(f"the home {self.path} belongs to another user")
         if found.st_mode & 0o077:
             raise AgentError(
                 f"the home {self.path} is open to others: expected mode 700, found {found.st_mode & 0o777:o}"
@@ -81,7 +81,7 @@ class Home:
 
     @contextmanager
     def address(self) -> Iterator[str]:
-        """The socket's address; by way of a descriptor where the path is longer than an address may be."""
+        """Return the socket's address; through a descriptor if the path is too long for an address."""
         direct = str(self.socket)
         if len(os.fsencode(direct)) <= _LONGEST or not Path("/proc/self/fd").is_dir():
             yield direct

@@ -1,4 +1,4 @@
-"""How a command starts the agent. The passphrase goes through a pipe: not into an argument, nor the environment."""
+"""How the command line starts the agent: the passphrase goes through a pipe, not into arguments or environment."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mimi_mmr.app.agent.errors import AgentError
+from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.link import Link, NotRunning, Refused
+from mimi_mmr.app.commands.errors import AgentError
 
 PASSPHRASE_VARIABLE = "MIMI_MMR_PASSPHRASE"  # noqa: S105  # a variable's name
 MAX_LOG = 1 << 20
 
 
 def is_running(home: Home) -> bool:
-    """Whether an agent listens."""
+    """Return whether an agent listens."""
     try:
-        Link(home).close()
+        Connection(home).close()
     except NotRunning:
         return False
     return True
 
 
 def start(home: Home, passphrase: str, *, create: bool = False, idle: float | None = None) -> None:
-    """Start an agent, unless there is one, and wait until it answers. `Refused` may be for a wrong passphrase."""
+    """Start an agent, unless one runs, and wait until it answers. Raise `Refused`, also for a wrong passphrase."""
     home.make()
     with _one_at_a_time(home):
         if not is_running(home):
@@ -37,16 +37,8 @@ def start(home: Home, passphrase: str, *, create: bool = False, idle: float | No
             )
 
 
-def stop(home: Home) -> int:
-    """End the agent, and wait until it has ended; gives its process number. Raises `NotRunning`."""
-    with Link(home) as link:
-        found: int = link.ask("stop")["pid"]
-    wait_for_end(home)
-    return found
-
-
 def wait_for_end(home: Home) -> None:
-    """Until the agent, which was told to end, has closed its files and let go of its lock."""
+    """Wait until the agent, which was told to end, has closed its files and freed its lock."""
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -56,7 +48,7 @@ def wait_for_end(home: Home) -> None:
 
 def _spawn(home: Home, opening: bytes) -> None:
     environment = {name: value for name, value in os.environ.items() if name != PASSPHRASE_VARIABLE}
-    # -P: nothing is imported from whatever directory this happens in
+    # -P: import nothing from the current directory
     command = [
         sys.executable,
         "-P",
@@ -89,12 +81,12 @@ def _spawn(home: Home, opening: bytes) -> None:
             child.stdin.write(opening)
             child.stdin.flush()
         except BrokenPipeError:
-            pass  # it has something to say instead
+            pass  # it has failed already, and says why on its stdout
         answer = child.stdout.readline(1 << 16)
     if b'"ready"' not in answer:
         child.wait()
         raise _failure(home, answer)
-    child.returncode = 0  # it outlives this process, and is not waited for
+    child.returncode = 0  # it outlives this process: nobody waits for it
 
 
 def _failure(home: Home, answer: bytes) -> AgentError:
@@ -107,7 +99,7 @@ def _failure(home: Home, answer: bytes) -> AgentError:
 
 @contextmanager
 def _one_at_a_time(home: Home) -> Iterator[None]:
-    """Two commands at once start one agent: the second waits here, and finds it."""
+    """Let only one command start an agent: a second one waits here, and then finds it running."""
     descriptor = os.open(home.starting, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

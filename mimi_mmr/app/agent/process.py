@@ -1,4 +1,4 @@
-"""The agent as a process: one for each home, until a signal, a command, or a time without commands."""
+"""The agent as a process: one for each home, until a signal, a command, or a time without commands ends it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mimi_mmr.app.agent.agent import Agent
-from mimi_mmr.app.agent.errors import AgentError, AgentRunning, hint_for
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.server import Server
+from mimi_mmr.app.agent.socket_messages import error_answer
+from mimi_mmr.app.commands.errors import AgentError, AgentRunning
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import MmrError
 from mimi_mmr.provider import logs
@@ -27,7 +28,7 @@ from mimi_mmr.provider.run import run
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How to open a home's state; `create` if there is none yet, `idle` seconds without commands end the agent."""
+    """How to open a home's state: `create` if there is none yet; end after `idle` seconds without commands."""
 
     passphrase: str
     create: bool = False
@@ -35,7 +36,7 @@ class Opening:
 
 
 def run_agent(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
-    """Serve until it is to end; calls `ready` once commands are answered. Raises `MmrError`."""
+    """Serve until the agent is to end; call `ready` once commands are answered. Raise `MmrError`."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every key
     logs.configure("info")
@@ -45,25 +46,26 @@ def run_agent(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
 
 
 def run_from_pipe(home: Home) -> int:
-    """As a command starts it: how to open comes in on stdin, whether it worked goes out on stdout, once."""
+    """Run an agent that a command starts: read an `Opening` from stdin, write one line to stdout when ready.
+
+    Return the exit status.
+    """
     try:
         given = json.loads(sys.stdin.readline())
         opening = Opening(given["passphrase"], given["create"], given["idle"])
         run_agent(home, opening, lambda: _tell({"ready": True}))
     except MmrError as error:
-        _tell({"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}})
+        _tell(error_answer(error))
         return 1
     except Exception as error:
-        # no traceback: it would go to the log, and its words may hold anything
-        _tell(
-            {"error": {"code": "agent", "message": f"the agent failed: {type(error).__name__}", "hint": ""}}
-        )
+        # no traceback: it would go to the log, and may hold anything
+        _tell(error_answer(AgentError(f"the agent failed: {type(error).__name__}")))
         return 1
     return 0
 
 
 def _tell(value: dict[str, Any]) -> None:
-    """One line to whoever started this process, who then goes its way."""
+    """Write one line to the process that started this one; it does not read further."""
     with suppress(OSError):
         os.write(1, json.dumps(value).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -74,7 +76,7 @@ def _tell(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Hold the home's lock, which ends with the process however that ends."""
+    """Hold the home's lock. The system frees it when the process ends, however that happens."""
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -101,8 +103,8 @@ async def _serve(home: Home, opening: Opening, ready: Callable[[], None]) -> Non
             raise AgentError(f"{home.socket} can't be listened on: {error.strerror}") from None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, agent.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal has gone, its agent stays
+            loop.add_signal_handler(number, agent.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal was closed; the agent stays
         ready()
         await _until_done(agent, server, opening.idle)
         await server.stop()

@@ -1,4 +1,4 @@
-"""The agent's end of the socket: who may speak, one request a line, lines of answer."""
+"""The agent's end of the socket: check the peer, read one request a line, write lines of answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from mimi_mmr.app.agent import wire
-from mimi_mmr.app.agent.errors import BadRequest, hint_for
 from mimi_mmr.app.agent.home import Home
+from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest, error_answer, to_line
+from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.result import Result, to_json
 from mimi_mmr.errors import MmrError
 
 log = logging.getLogger(__name__)
@@ -23,33 +24,36 @@ STOP_SECONDS = 5.0
 ACCEPT_AGAIN_SECONDS = 1.0
 
 
-class Say:
-    """How an operation speaks before it has a result."""
+class AnswerLines:
+    """How a command reports before it has a result: further lines on its connection."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
     def progress(self, done: int, total: int) -> None:
-        """How far it is."""
+        """Report how much is done."""
         self._line({"progress": [done, total]})
 
-    async def item(self, value: object) -> None:
-        """One of several things that it has to say; waits for a slow reader."""
-        self._line({"item": value})
+    async def item(self, value: Result) -> None:
+        """Report one of several things; wait if the reader is slow."""
+        self._line({"item": to_json(type(value), value)})
         await self._writer.drain()
 
     def _line(self, value: dict[str, Any]) -> None:
-        self._writer.write(wire.line(value))
+        self._writer.write(to_line(value))
 
 
-Handle = Callable[[wire.Request, Say], Awaitable[dict[str, Any]]]
+Handle = Callable[[CommandRequest, AnswerLines], Awaitable[dict[str, Any]]]
 
 
 class Server:
     """Listens in a home for one user's commands."""
 
     def __init__(self, home: Home, handle: Handle, only_waits: Callable[[str], bool], uid: int) -> None:
-        """`handle` gives the last line's fields. What `only_waits` is given up when the command hangs up."""
+        """`handle` returns the fields of an answer's last line.
+
+        A command that `only_waits` is cancelled when its connection closes; any other is finished.
+        """
         self._home = home
         self._handle = handle
         self._only_waits = only_waits
@@ -61,7 +65,7 @@ class Server:
         self._stopping = False
 
     async def start(self) -> None:
-        """Listen. The caller holds the home's lock: a socket that is there is of an agent that has died."""
+        """Listen. The caller holds the home's lock, so a socket that exists is a dead agent's."""
         with suppress(FileNotFoundError):
             self._home.socket.unlink()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -77,7 +81,7 @@ class Server:
         self._listen()
 
     async def stop(self) -> None:
-        """Listen no more; what changes something has a few seconds to be finished."""
+        """Stop listening; a command that changes something has a few seconds to finish."""
         self._stopping = True
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
@@ -106,13 +110,13 @@ class Server:
             asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Take a connection, and give it its task at once: `asyncio.Server` forgets those it has as it closes."""
+        """Accept a connection and start its task at once: `asyncio.Server` drops connections when it closes."""
         loop = asyncio.get_running_loop()
         try:
             connection, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
-        except OSError as error:  # out of descriptors: it would be said again at once, and for ever
+        except OSError as error:  # out of descriptors: without a pause this would repeat at once, for ever
             log.error("no connection can be taken: %s", type(error).__name__)  # noqa: TRY400
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
@@ -123,21 +127,21 @@ class Server:
         task.add_done_callback(self._connections.discard)
 
     async def _connected(self, connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=wire.MAX_REQUEST)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST)
         try:
             if self._is_ours(writer):
                 await self._converse(reader, writer)
             else:
                 log.warning("a connection of another user was refused")
         except (OSError, asyncio.CancelledError):
-            pass  # the command has gone, or the agent goes: there is nobody left to tell
+            pass  # the command line has ended, or the agent ends: there is nobody left to tell
         finally:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
     def _is_ours(self, writer: asyncio.StreamWriter) -> bool:
-        """Whether the peer runs as the user whose agent this is; the directory's mode says so already."""
+        """Return whether the peer runs as this agent's user. The directory's mode ensures that, too."""
         peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
         _, uid, _ = PEER.unpack(peer)
         return bool(uid == self._uid)
@@ -147,18 +151,13 @@ class Server:
         try:
             while data := await line:
                 line = self._next_line(reader)
-                work = asyncio.create_task(self._answer(data, writer))
-                waits = self._only_waits(_what(data))
-                self._work[work] = waits
-                work.add_done_callback(self._work.pop)
-                await _until_done(work, line, waits)
-                writer.write(wire.line(work.result()))
+                writer.write(to_line(await self._answer(data, line, writer)))
                 await writer.drain()
                 if self._stopping:
                     return
         except ValueError:  # what `readline` makes of a line over its limit
-            error = BadRequest(f"expected a request of at most {wire.MAX_REQUEST} bytes")
-            writer.write(wire.line(_error(error)))
+            error = BadRequest(f"expected a request of at most {MAX_REQUEST} bytes")
+            writer.write(to_line(error_answer(error)))
             await writer.drain()
         finally:
             line.cancel()
@@ -167,24 +166,38 @@ class Server:
         line = asyncio.create_task(reader.readline())
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
-        if self._stopping:  # it would not be taken any more, nor is there anybody left to give it up
+        if self._stopping:  # no more requests are answered, and nobody else would cancel this task
             line.cancel()
         return line
 
-    async def _answer(self, data: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _answer(
+        self, data: bytes, following: asyncio.Task[bytes], writer: asyncio.StreamWriter
+    ) -> dict[str, Any]:
         try:
-            return await self._handle(wire.Request.from_line(data), Say(writer))
+            request = CommandRequest.from_line(data)
+        except BadRequest as error:
+            return error_answer(error)
+        work = asyncio.create_task(self._run(request, writer))
+        waits = self._work[work] = self._only_waits(request.command)
+        work.add_done_callback(self._work.pop)
+        await _until_done(work, following, waits)
+        return work.result()
+
+    async def _run(self, request: CommandRequest, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        try:
+            return await self._handle(request, AnswerLines(writer))
         except MmrError as error:
-            return _error(error)
+            return error_answer(error)
         except OSError as error:
-            return _error(BadRequest(f"{error.filename or 'the system'}: {error.strerror or error}"))
+            return error_answer(BadRequest(f"{error.filename or 'the system'}: {error.strerror or error}"))
         except Exception as error:
             log.error("a request failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold anything
-            return _error(MmrError(f"the agent failed at this ({type(error).__name__}); this is a defect"))
+            what = f"the agent failed at this ({type(error).__name__}); this is a defect"
+            return error_answer(MmrError(what))
 
 
 async def _until_done(work: asyncio.Task[dict[str, Any]], line: asyncio.Task[bytes], waits: bool) -> None:
-    """Until there is an answer; what changes something is finished whether anybody still listens or not."""
+    """Wait for the answer. If the connection closes first, cancel what only waits."""
     await asyncio.wait({work, line}, return_when=asyncio.FIRST_COMPLETED)
     if not work.done() and waits and _hung_up(line):
         work.cancel()
@@ -195,14 +208,3 @@ async def _until_done(work: asyncio.Task[dict[str, Any]], line: asyncio.Task[byt
 
 def _hung_up(line: asyncio.Task[bytes]) -> bool:
     return line.done() and not line.cancelled() and (line.exception() is not None or not line.result())
-
-
-def _what(data: bytes) -> str:
-    try:
-        return wire.Request.from_line(data).do
-    except BadRequest:
-        return ""
-
-
-def _error(error: MmrError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}}

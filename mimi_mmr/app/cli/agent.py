@@ -1,49 +1,81 @@
-"""`mimi-mmr agent`: the process that holds the account."""
+"""`mimi-mmr agent` on the terminal. `run` is the agent itself, and so no command that an agent runs."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from mimi_mmr.app.agent import launch
-from mimi_mmr.app.agent.errors import NoAccount
+from mimi_mmr.app.agent.connection import Connection, NotRunning
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.link import Link, NotRunning
 from mimi_mmr.app.cli import passphrase, terminal
-from mimi_mmr.app.cli.caller import Caller, HomeOption, PassphraseOption, command, failing
-
-app = typer.Typer(
-    no_args_is_help=True, help="The process that holds the account; commands start it by themselves."
+from mimi_mmr.app.cli.failures import STATE, failing
+from mimi_mmr.app.cli.from_models import Front, command_line
+from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
+from mimi_mmr.app.commands.agent import (
+    IDLE_HELP,
+    AgentResult,
+    AgentStatus,
+    StartAgent,
+    StopAgent,
+    StoppedResult,
 )
-
-Idle = Annotated[
-    float | None,
-    typer.Option("--idle", min=1, help="End after so many seconds without commands. Default: stay."),
-]
+from mimi_mmr.app.commands.errors import NoAccount
 
 
-@command(app)
-def start(caller: Caller, idle: Idle = None) -> None:
-    """Start it in the background, if it is not running."""
-    if not launch.is_running(caller.home):
-        if not caller.home.state.exists():
-            raise NoAccount(f"there is no account in {caller.home.path} yet")
-        caller.start(idle=idle)
-    _show(caller)
+def _start(invocation: Invocation, command: StartAgent) -> None:
+    if not launch.is_running(invocation.home):
+        invocation.check_state()
+        invocation.start(idle=command.idle)
+    _status(invocation, command)
+
+
+def _status(invocation: Invocation, command: AgentStatus) -> None:
+    found = AgentResult(running=False, pid=None, account=None, home=str(invocation.home.path)).model_dump()
+    try:
+        with Connection(invocation.home) as connection:
+            found |= connection.ask(command.about.name)
+    except NotRunning:
+        pass
+    invocation.show(command, found, _show_agent)
+    if not found["running"]:
+        raise typer.Exit(STATE)
+
+
+def _show_agent(found: AgentResult) -> None:
+    terminal.say(f"running, as process {found.pid}" if found.running else "not running")
+
+
+def _stop(invocation: Invocation, command: StopAgent) -> None:
+    found = StoppedResult(pid=None).model_dump()
+    try:
+        with Connection(invocation.home) as connection:
+            found |= connection.ask(command.about.name)
+    except NotRunning:
+        pass
+    else:
+        launch.wait_for_end(invocation.home)
+    invocation.show(command, found, _show_stopped)
+
+
+def _show_stopped(found: StoppedResult) -> None:
+    terminal.say("it was not running" if found.pid is None else "stopped")
+
+
+app = command_line("agent", {StartAgent: Front(_start), AgentStatus: Front(_status), StopAgent: Front(_stop)})
 
 
 @app.command()
 def run(
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
-    idle: Idle = None,
+    idle: Annotated[float | None, typer.Option("--idle", min=1, help=IDLE_HELP)] = None,
     from_pipe: Annotated[bool, typer.Option("--from-pipe", hidden=True)] = False,
 ) -> None:
-    """Run it here, in the foreground, for a service manager."""
-    from mimi_mmr.app.agent.process import Opening, run_agent, run_from_pipe  # heavy
+    """Run the agent here, in the foreground, for a service manager."""
+    from mimi_mmr.app.agent.process import Opening, run_agent, run_from_pipe  # slow to import
 
     found = Home.find(home)
     if from_pipe:
@@ -53,34 +85,5 @@ def run(
             raise NoAccount(f"there is no account in {found.path} yet")
         given = passphrase.given_passphrase(passphrase_file) or passphrase.ask_passphrase()
         os.environ.pop(launch.PASSPHRASE_VARIABLE, None)
-        run_agent(
-            found, Opening(given, idle=idle), lambda: terminal.say(f"the agent of {found.path} is ready")
-        )
-
-
-@command(app)
-def status(caller: Caller) -> None:
-    """Whether it is running, and as which process; it is not started."""
-    _show(caller)
-
-
-def _show(caller: Caller) -> None:
-    found = {"running": False, "pid": None, "account": None, "home": str(caller.home.path)}
-    try:
-        with Link(caller.home) as link:
-            found |= {"running": True} | link.ask("ping")
-    except NotRunning:
-        pass
-    said = f"running, as process {found['pid']}" if found["running"] else "not running"
-    caller.show(found, lambda _: terminal.say(said))
-    if not found["running"]:
-        raise typer.Exit(4)
-
-
-@command(app)
-def stop(caller: Caller) -> None:
-    """End it. Nothing is lost; the next command that needs it starts it again."""
-    found: dict[str, int | None] = {"pid": None}
-    with suppress(NotRunning):
-        found["pid"] = launch.stop(caller.home)
-    caller.show(found, lambda view: terminal.say("stopped" if view["pid"] else "it was not running"))
+        opening = Opening(given, idle=idle)
+        run_agent(found, opening, lambda: terminal.say(f"the agent of {found.path} is ready"))

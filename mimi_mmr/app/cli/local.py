@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 
 from mimi_mmr.app.cli import terminal
-from mimi_mmr.app.cli.caller import failing
+from mimi_mmr.app.cli.failures import failing
 
 app = typer.Typer()
 
 
 @app.command()
 def local(
-    directory: Annotated[Path, typer.Argument(help="Where they go; must not exist.")],
+    directory: Annotated[Path, typer.Argument(help="Where they go. It must not exist.")],
     port: Annotated[
         int,
-        typer.Option(min=1024, max=65532, help="The first of four in a row."),
+        typer.Option(min=1024, max=65532, help="The first of four ports in a row."),
     ] = 8461,
 ) -> None:
     """Set up two providers on this machine, with CAs, certificates and settings, to try it all out."""
-    from mimi_mmr.app.cli.trial import set_up  # heavy
+    from mimi_mmr.app.cli.local_providers import set_up  # slow to import
 
     with failing():
         made = set_up(directory, port)

@@ -1,4 +1,4 @@
-"""Where the passphrase comes from: a file, the environment, or the person at the terminal; never an argument."""
+"""Where a passphrase comes from: a file, the environment, or the person at the terminal; never an argument."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import os
 import stat
 from pathlib import Path
 
-from mimi_mmr.app.agent.errors import AgentError
 from mimi_mmr.app.agent.launch import PASSPHRASE_VARIABLE
+from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.errors import ConfigError
 
 
 def given_passphrase(file: Path | None) -> str | None:
-    """The one that a file or the environment has; None if somebody has to be asked."""
+    """Return the passphrase in a file or the environment; None if somebody has to be asked."""
     if file is not None:
         return _from_file(file)
     return os.environ.get(PASSPHRASE_VARIABLE) or None
 
 
 def ask_passphrase(prompt: str = "Passphrase") -> str:
-    """Ask on the terminal; raises `AgentError` if there is none."""
+    """Ask on the terminal. Raise `AgentError` if there is none."""
     _check_terminal()
     return getpass.getpass(f"{prompt}: ")
 
 
 def ask_new_passphrase() -> str:
-    """Ask twice."""
+    """Ask twice, until both are the same and not empty."""
     while True:
         first = ask_passphrase("New passphrase")
         if not first:
@@ -54,5 +54,5 @@ def _check_terminal() -> None:
         os.close(os.open("/dev/tty", os.O_RDWR))
     except OSError:
         raise AgentError(
-            f"no terminal to ask for the passphrase on: set {PASSPHRASE_VARIABLE}, or say --passphrase-file"
+            f"no terminal to ask for the passphrase on: set {PASSPHRASE_VARIABLE}, or use --passphrase-file"
         ) from None

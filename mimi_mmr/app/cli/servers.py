@@ -1,4 +1,4 @@
-"""`mimi-mmr serve` and what belongs to it: commands of those who run a provider."""
+"""`mimi-mmr serve` and the other commands of people who run a provider or the demonstration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.uris import check_domain
 
 if TYPE_CHECKING:
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.settings import Settings
 
-# A provider's modules are imported by the commands that run one: people's commands, and completion, are quick.
+# Each command imports the provider's modules itself, so that all other commands, and completion, start fast.
 EXIT_CONFIG = 2
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ app = typer.Typer()
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="TOML file; environment variables MIMI_MMR_… win over it."),
+    typer.Option("--config", "-c", help="TOML file. Environment variables MIMI_MMR_… override it."),
 ]
 
 
@@ -45,7 +45,7 @@ def asset_host(config: ConfigFile = None) -> None:
 
 @app.command()
 def settings() -> None:
-    """Every setting of `serve` and of `asset-host`, with its default."""
+    """Print every setting of `serve` and of `asset-host`, with its default."""
     from mimi_mmr.provider.settings import ASSETS_PREFIX, PREFIX, AssetHostSettings, Settings, settings_table
 
     typer.echo(f"`mimi-mmr serve`, with variables `{PREFIX}…`:\n\n{settings_table(Settings)}\n")
@@ -57,8 +57,10 @@ def settings() -> None:
 @app.command()
 def ca(
     domain: Annotated[str, typer.Argument(help="The provider's domain.")],
-    data_dir: Annotated[Path, typer.Option(help="Where its key goes.")] = Path("data"),
-    trust_dir: Annotated[Path, typer.Option(help="Where its root goes, for others to copy.")] = Path("trust"),
+    data_dir: Annotated[Path, typer.Option(help="Directory for its private key.")] = Path("data"),
+    trust_dir: Annotated[
+        Path, typer.Option(help="Directory for its root certificate, which others copy.")
+    ] = Path("trust"),
 ) -> None:
     """Make a provider's CA."""
     from mimi_mmr.provider.key_files import make_authority
@@ -70,7 +72,7 @@ def ca(
     except FileExistsError as error:
         _fail(
             f"{error.filename} exists; a new CA would orphan every device that the old one certified"
-            " (move it away if that is meant)"
+            " (move the file away if you want that)"
         )
     except (MmrError, OSError) as error:
         _fail(str(error))
@@ -81,12 +83,12 @@ def ca(
 def demo(
     members: Annotated[int, typer.Option(min=0, max=2000, help="Fill the room with this many more.")] = 0,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep databases, logs and frames in this directory.")
+        Path | None, typer.Option(help="Keep databases, logs and network frames in this directory.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeat a run's choices (keys are always fresh).")] = None,
 ) -> None:
-    """Three providers, four people, one room: the main job, and who saw what of it."""
-    from mimi_mmr.lab.demo.run import run_demo  # heavy, and of no use to a server
+    """Run the demonstration: three providers, four people, one room, and what each server saw of it."""
+    from mimi_mmr.lab.demo.run import run_demo  # slow to import, and no part of a server
 
     try:
         status = run_demo(members, keep, seed)
@@ -121,9 +123,9 @@ async def _serve(config: Path | None) -> None:
 
 
 async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
-    """The asset host in the same process, if the settings want one there."""
+    """Start the asset host in this process, if the settings say so."""
     from mimi_mmr.protocol.assets import MAX_ASSET
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.record import Recorder
     from mimi_mmr.provider.run import listen
 
@@ -139,7 +141,7 @@ async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None
 
 async def _serve_assets(config: Path | None) -> None:
     from mimi_mmr.provider import logs
-    from mimi_mmr.provider.assets import AssetHost
+    from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.record import Recorder
     from mimi_mmr.provider.run import announce, listen, until_signalled
     from mimi_mmr.provider.settings import load_asset_host_settings

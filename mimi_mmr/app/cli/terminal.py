@@ -1,4 +1,4 @@
-"""What people see: cleaned of all that would command a terminal; tables on one, plain lines elsewhere."""
+"""What people see: text without control sequences; tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,47 +10,44 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 _USER = re.compile(r"mimi://([a-z0-9.-]+)/u/([a-z0-9](?:[a-z0-9._~-]*[a-z0-9])?)")
 _SPACES = {"\n": "\n", "\t": " "}
 
 
 def clean(text: str) -> str:
-    """Text of others without control characters, escape sequences, and marks that turn the line's direction."""
+    """Return text without control characters, escape sequences, and marks that change the writing direction."""
     return "".join(_SPACES.get(letter) or (letter if _harmless(letter) else "\ufffd") for letter in text)
 
 
 def _harmless(letter: str) -> bool:
     kind = unicodedata.category(letter)
-    # Joiners make letters and emoji of some scripts; all other format characters hide or reorder.
+    # Some scripts and emoji need joiners. All other format characters hide or reorder text.
     return kind not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") or letter in "\u200c\u200d"
 
 
 def one_line(text: str) -> str:
-    """Cleaned, and on one line."""
+    """Return clean text without line breaks."""
     return clean(text).replace("\n", " ")
 
 
 def say(text: str) -> None:
-    """A line for people, on stdout."""
+    """Write a line for people to stdout."""
     typer.echo(clean(text))
 
 
 def note(text: str) -> None:
-    """A line beside the result, on stderr."""
+    """Write a line beside the result to stderr."""
     typer.echo(clean(with_addresses(text)), err=True)
 
 
 def show_json(value: object, *, indent: int | None = None) -> None:
-    """One JSON document on stdout, in ASCII, so that nothing in it means anything to a terminal."""
+    """Write one JSON document to stdout, in ASCII: it holds no control sequence."""
     typer.echo(json.dumps(value, indent=indent))
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table on a terminal; elsewhere lines with tabs between the values, and no heading."""
+    """Write a table to a terminal; elsewhere write lines with tabs between the values, and no heading."""
     cells = [[one_line(str(value)) for value in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
@@ -58,6 +55,10 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empt
     elif not cells:
         typer.echo(empty)
     else:
+        from rich.console import Console  # slow to import
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -67,19 +68,19 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empt
 
 
 def show_fields(fields: Sequence[tuple[str, object]]) -> None:
-    """Names and values, one a line."""
+    """Write names and values, one a line."""
     width = max(len(name) for name, _ in fields) + 2
     for name, value in fields:
         typer.echo(f"{name + ':':<{width}}{one_line(str(value))}")
 
 
 def when(seconds: int) -> str:
-    """A time, as this machine's clock tells it."""
+    """Return a time (seconds since 1970) in this machine's time zone."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def person(uri: str | None) -> str:
-    """`bob@b.example` of a user's URI."""
+    """Return `bob@b.example` for a user's URI."""
     if uri is None:
         return "?"
     domain, _, name = uri.removeprefix("mimi://").partition("/u/")
@@ -87,25 +88,5 @@ def person(uri: str | None) -> str:
 
 
 def with_addresses(text: str) -> str:
-    """Users' URIs in a sentence, as people write them."""
+    """Return a sentence with its users' URIs as people write them."""
     return _USER.sub(r"\2@\1", text)
-
-
-def show_message(message: dict[str, object]) -> None:
-    """A message: when, from whom and how sure that is, and what; further lines are indented."""
-    source = message["from"]
-    assert isinstance(source, dict)  # noqa: S101  # as documented
-    names = {
-        "verified": person(source["user"]),
-        "unverified": "UNVERIFIED",
-        "hidden": f"hidden {str(source['pseudonym']).rpartition('/')[2][:8]}",
-    }
-    who = "me" if message["own"] else names.get(str(source["standing"]), "UNVERIFIED")
-    asset = message.get("asset")
-    if isinstance(asset, dict):
-        text = f"[file {message['number']}: {one_line(str(asset['name']))}, {asset['size']} bytes]"
-    else:
-        text = clean(str(message["text"])).replace("\n", "\n    ")
-    received = message["received"]
-    stamp = when(received) if isinstance(received, int) else ""
-    typer.echo(f"{stamp}  {one_line(who)}: {text}")

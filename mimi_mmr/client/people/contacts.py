@@ -12,6 +12,8 @@ from mimi_mmr.protocol.credentials import VerifiedDevice
 from mimi_mmr.protocol.key_packages import fetch_token, shelf_id
 from mimi_mmr.uris import MimiUri
 
+MAX_REMOVED = 64  # devices of one contact that are known to be lost
+
 
 @dataclass(slots=True)
 class Contact:
@@ -44,18 +46,18 @@ class Contact:
         return self.device.user
 
     def offer(self) -> ConnectionKeyOffer:
-        """What this side sends into the connection room."""
+        """Return what this side sends into the connection room."""
         return ConnectionKeyOffer(self.key_version, self.own_key.reveal(), self.upload_key.public)
 
     def take(self, offer: ConnectionKeyOffer) -> bool:
-        """Their connection key, if it is newer than what is known; whether it was."""
+        """Take their connection key, if it is newer than what is known; whether it was."""
         newer = self.theirs is None or offer.key_version > self.theirs.key_version
         if newer:
             self.theirs = offer
         return newer
 
     def rotate(self) -> None:
-        """A new connection key with a new shelf; the old shelf is for the caller to close."""
+        """Make a new connection key with a new shelf; the old shelf is for the caller to close."""
         self.key_version += 1
         self.own_key, self.upload_key = ConnectionKey.generate(), SigningKey.generate()
 

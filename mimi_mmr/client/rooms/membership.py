@@ -1,320 +1,287 @@
-"""A client's place in its rooms: leaving, changing its pseudonym, being added again, and what members share."""
+"""A room that this client is in, and how well it follows that room."""
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from mimi_mmr.client.key_packages.shelves import Waiting
-from mimi_mmr.client.people.contacts import Contact
-from mimi_mmr.client.rooms.joining import Joining
-from mimi_mmr.client.rooms.rooms import Joined
-from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import MmrError, NotAllowed, PeerError, PrivatePathFailed, RoomError, StateError
+from mimi_mmr.client.storage.history import History
+from mimi_mmr.client.storage.records import SavedLeaf, SavedMembership
+from mimi_mmr.client.transport.read_queues import ReadQueue
+from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.leaves import PreparedLeaf
-from mimi_mmr.member.whois import Whois
-from mimi_mmr.presentation import Code, Struct
-from mimi_mmr.protocol.content import Content, ContentKind
-from mimi_mmr.protocol.key_packages import OpenKeyPackage
-from mimi_mmr.protocol.room.departures import MAX_DEPARTURES, Departure, sign_departure
-from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
-from mimi_mmr.protocol.room.policy import Role
-from mimi_mmr.uris import ROOM, USER, MimiUri
+from mimi_mmr.member.room import Room
+from mimi_mmr.protocol.room.departures import Departure
+from mimi_mmr.uris import MimiUri
 
-WELCOME_WAITS = 6
-WELCOME_SECONDS = 5.0
-MOST_STRAYS = 16  # further rooms that a last resort was used for, of which this client takes notice
+MAX_PROBLEMS = 200
+
+
+class MembershipState(enum.Enum):
+    """How well a member follows its room."""
+
+    FOLLOWING = "every commit was followed"
+    BLOCKED = "the hub accepted a commit that can't be processed here: an admin has to reopen the room"
+    DESYNCHRONISED = (
+        "an event was missed, and what follows can't be read: somebody has to add this client anew"
+    )
+    BLOCKED_AND_DESYNCHRONISED = "a commit could not be processed, and the room has gone on since"
+    REMOVED = "this client was removed from the room"
+
+
+class Occurrence(enum.Enum):
+    """What changes how well a member follows its room."""
+
+    COMMIT_FOLLOWED = "a commit of the room's epoch was followed, so nothing is missing"
+    COMMIT_UNPROCESSABLE = "the MLS library can't process a commit that the hub accepted"
+    COMMIT_MISSED = "a commit came that does not follow from what this member knows"
+    COMMIT_UNDONE = "the hub took back the commit that can't be processed"
+    REMOVED = "a commit removed this client"
+    PLACED = "a Welcome gave this client another leaf in the room"
+
+
+_S, _O = MembershipState, Occurrence
+TRANSITIONS: Mapping[MembershipState, Mapping[Occurrence, MembershipState]] = {
+    _S.FOLLOWING: {
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,
+        _O.COMMIT_UNPROCESSABLE: _S.BLOCKED,
+        _O.COMMIT_MISSED: _S.DESYNCHRONISED,
+        _O.COMMIT_UNDONE: _S.FOLLOWING,
+        _O.REMOVED: _S.REMOVED,
+        _O.PLACED: _S.FOLLOWING,
+    },
+    _S.BLOCKED: {
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,
+        _O.COMMIT_UNPROCESSABLE: _S.BLOCKED,
+        _O.COMMIT_MISSED: _S.BLOCKED_AND_DESYNCHRONISED,
+        _O.COMMIT_UNDONE: _S.FOLLOWING,
+        _O.REMOVED: _S.REMOVED,
+        _O.PLACED: _S.FOLLOWING,
+    },
+    _S.DESYNCHRONISED: {
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,  # what was taken for a commit was none of the room's
+        _O.COMMIT_UNPROCESSABLE: _S.BLOCKED_AND_DESYNCHRONISED,
+        _O.COMMIT_MISSED: _S.DESYNCHRONISED,
+        _O.COMMIT_UNDONE: _S.DESYNCHRONISED,
+        _O.REMOVED: _S.REMOVED,
+        _O.PLACED: _S.FOLLOWING,
+    },
+    _S.BLOCKED_AND_DESYNCHRONISED: {
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,
+        _O.COMMIT_UNPROCESSABLE: _S.BLOCKED_AND_DESYNCHRONISED,
+        _O.COMMIT_MISSED: _S.BLOCKED_AND_DESYNCHRONISED,
+        _O.COMMIT_UNDONE: _S.DESYNCHRONISED,
+        _O.REMOVED: _S.REMOVED,
+        _O.PLACED: _S.FOLLOWING,
+    },
+    _S.REMOVED: {  # whatever the hub still sends; only a Welcome leads back in
+        _O.COMMIT_UNPROCESSABLE: _S.REMOVED,
+        _O.COMMIT_MISSED: _S.REMOVED,
+        _O.COMMIT_UNDONE: _S.REMOVED,
+        _O.PLACED: _S.FOLLOWING,
+    },
+}
+_BLOCKED = {_S.BLOCKED, _S.BLOCKED_AND_DESYNCHRONISED}
+_DESYNCHRONISED = {_S.DESYNCHRONISED, _S.BLOCKED_AND_DESYNCHRONISED}
+
+
+def restored_state(*, removed: bool, desynchronised: bool, blocked: bool) -> MembershipState:
+    """Return the state that the vault's three marks stand for."""
+    if removed:
+        return _S.REMOVED
+    if desynchronised:
+        return _S.BLOCKED_AND_DESYNCHRONISED if blocked else _S.DESYNCHRONISED
+    return _S.BLOCKED if blocked else _S.FOLLOWING
 
 
 @dataclass(frozen=True, slots=True)
-class AddAgain(Struct):
-    """To the contact who added us to a room with a KeyPackage whose keys are lost: take that leaf out, claim anew.
+class Place:
+    """What this client has of a room at one moment. A change makes another one; a change that fails drops it.
 
-    The departure of the dead leaf lets whoever commits remove it; its signature key was not lost.
+    `unprocessed` is the commit that blocks the room. `pending` is this client's own commit while the hub has not
+    answered. `departures` are those of members who asked to go, by their leaf's client pseudonym. `last_resort`
+    says that the leaf came from a KeyPackage that may have been used for other rooms too, `change_pseudonym` that
+    this client should change its pseudonym here. `stored` is the version of the room that the vault has.
     """
 
-    room: Annotated[MimiUri, ROOM]
-    departure: Departure
+    room: Room
+    leaf: PreparedLeaf
+    queue: ReadQueue
+    messages: History
+    state: MembershipState = MembershipState.FOLLOWING
+    last_sequence: int = 0
+    problems: tuple[str, ...] = ()
+    unprocessed: bytes | None = None
+    pending: PendingCommit | None = None
+    departures: Mapping[MimiUri, Departure] = field(default_factory=lambda: MappingProxyType({}))
+    invited_by: MimiUri | None = None
+    last_resort: bool = False
+    change_pseudonym: bool = False
+    stored: object = None
 
+    def version(self) -> object:
+        """Return what changes with whatever `SavedRoom` holds."""
+        room = self.room
+        return room.epoch, room.tree_hash, room.diverged, room.removed, dict(room.problems)
 
-class Step(enum.IntEnum):
-    """How far a contact's wish to be added again has come: it holds; or its dead leaf is being removed."""
-
-    VERIFIED = 1
-    REMOVED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class SavedAddAgain(Struct):
-    """A wish to be added again that holds, whose it is, and what was done about it."""
-
-    user: Annotated[MimiUri, USER]
-    step: Annotated[Step, Code(Step)]
-    request: AddAgain
-
-
-class Membership(Joining):
-    """What a client does about itself in a room."""
-
-    def _open_membership(self) -> None:
-        self._to_add_again = self.vault.table("add again")
-
-    # --- leaving -------------------------------------------------------------------------------------
-
-    async def leave(self, joined: Joined) -> None:
-        """Leave: every device of this user. The others are told, and one of them takes us out (MLS: Remove).
-
-        An admin gives up that role first: whoever takes us out may not be one, and could not take it away. Raises
-        `NotAllowed` if this user is the only admin and not alone: nobody could change the policy any more.
-        """
-        room = joined.room
-        if room.removed:
-            return
-        me = joined.leaf.identity.credential.user_pseudonym
-        own = self._leaves_of(joined, me)
-        others = set(room.participants()) - set(own)
-        policy = room.policy.policy
-        admins = {entry.user_pseudonym for entry in policy.roles if entry.role is Role.ADMIN}
-        if others and admins == {me}:
-            raise NotAllowed("the only admin can't leave: make somebody else an admin first")
-        further = [leaf for leaf in own if leaf != room.own_leaf]
-        if further:
-            await self.remove(joined, further)
-        if not others:
-            await self.forget(joined)  # nobody is left whom it could be told
-            return
-        if me in admins:
-            await self.make_admin(joined, me, admin=False)
-        await self.send(joined, Content(ContentKind.DEPARTURE, joined.room.departure().to_bytes()))
-
-    async def make_admin(self, joined: Joined, user: MimiUri, *, admin: bool = True) -> None:
-        """Give a user pseudonym the role ADMIN, or take it; as an admin."""
-        role = Role.ADMIN if admin else Role.MEMBER
-        await self._commit(joined, policy=lambda room: room.policy.policy.with_role(user, role))
-
-    def _instructed(self, joined: Joined, sender: Whois, content: Content) -> None:
-        if content.kind is ContentKind.DEPARTURE:
-            departure = Departure.from_bytes(content.body)
-            joined.room.departing(departure)
-            joined.departures[departure.content.client_pseudonym] = departure
-        elif content.kind is ContentKind.ADD_AGAIN:
-            self._take_add_again(joined, sender, AddAgain.from_bytes(content.body))
-        else:
-            super()._instructed(joined, sender, content)
-
-    async def _follow_up(self, joined: Joined) -> None:
-        await super()._follow_up(joined)
-        if not joined.room.removed and self._first(joined):
-            await self.answer_departures(joined)
-
-    def _first(self, joined: Joined) -> bool:
-        """Whether it falls to this member to act at once: to the one with the lowest leaf who stays."""
-        present = joined.room.participants().items()
-        staying = (leaf for leaf, who in present if who.credential.client_pseudonym not in joined.departures)
-        return min(staying, default=-1) == joined.room.own_leaf
-
-    async def answer_departures(self, joined: Joined) -> None:
-        """Take out those who asked to go, if nobody else has done it yet."""
-        if not joined.departures:
-            return
-        others = joined.room.clients() - {joined.leaf.identity.credential.client_pseudonym}
-        asked = dict(joined.departures)
-        pending = [departure for client, departure in asked.items() if client in others]
-        for start in range(0, len(pending), MAX_DEPARTURES):
-            await self._commit(joined, departures=pending[start : start + MAX_DEPARTURES])
-        for client in asked:  # others may have come meanwhile
-            joined.departures.pop(client, None)
-        with self._changing(joined):
-            self._keep(joined)
-
-    # --- what members share --------------------------------------------------------------------------
-
-    async def rename(self, joined: Joined, name: str, topic: str | None = None) -> None:
-        """Give the room a name (and a topic) that members alone can read."""
-        await self._commit(
-            joined,
-            state=lambda room: replace(
-                room.members_only.state,
-                name=name,
-                topic=room.members_only.state.topic if topic is None else topic,
-            ),
+    def saved(self) -> SavedMembership:
+        """Return all but the room, as the vault has it."""
+        return SavedMembership(
+            SavedLeaf.of(self.leaf),
+            self.last_sequence,
+            self.state in _DESYNCHRONISED,
+            self.change_pseudonym,
+            self.unprocessed,
+            self.pending.request if self.pending else None,
+            tuple(self.departures.values()),
+            self.invited_by,
+            self.last_resort,
+            tuple(problem[:1024] for problem in self.problems),
         )
 
-    async def reveal(self, joined: Joined) -> None:
-        """Show who one is in a room whose policy hides it; this can't be taken back."""
-        await self._commit(joined, reveal=True)
 
-    # --- another pseudonym ---------------------------------------------------------------------------
+class Membership:
+    """A room that this client is in: its state, its queue, and what came.
 
-    async def change_pseudonym(self, joined: Joined) -> None:
-        """Go on in a room under a fresh pseudonym, with a fresh leaf: the old leaf adds it, it removes the old one.
+    It stays the same object as long as the client is in the room; `place` is replaced as a whole.
+    """
 
-        For rooms that share a last-resort KeyPackage, and for credentials that are about to expire. Who is behind
-        both is the same to members who see identities; the hub sees one pseudonym follow another in this one room.
-        Raises `NotAllowed` where members may not add; `RoomError` when the Welcome has not come in time, which is
-        followed whenever it comes.
-        """
-        old = joined.leaf.identity.credential.user_pseudonym
-        set_key = SigningKey.generate()
-        (package,) = await self._stock.make(self.me, [set_key])
-        new, leaf = package.leaf.identity.credential.user_pseudonym, package.leaf
-        self._await_use(package, room=joined.uri)
-        more = await self._own_packages(joined.uri, set_key)
-        role = joined.room.policy.policy.role(old)
-        async with self._looking:  # the Welcome is not followed before the old leaf did what it alone may do
-            await self._commit(
-                joined,
-                add=[package.open, *more],
-                policy=(lambda room: room.policy.policy.with_role(new, role)) if role is Role.ADMIN else None,
-            )
-            further = [one for one in self._leaves_of(joined, old) if one != joined.room.own_leaf]
-            if further:
-                await self.remove(joined, further)
-        for _ in range(WELCOME_WAITS):
-            if joined.leaf is leaf:
-                break
-            await self.check_invitations(WELCOME_SECONDS)
-        else:
-            raise RoomError("the Welcome for the new pseudonym has not come")
-        await self.answer_departures(joined)
+    __slots__ = ("lock", "place")
 
-    async def _own_packages(self, room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
-        """KeyPackages of this user's other devices under one pseudonym; for the floors above."""
-        return []
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.lock = asyncio.Lock()
 
-    def _placed(self, waiting: Waiting, room: MimiUri) -> None:
-        """A fresh leaf takes the place of an old one: that one asks to be removed, before its keys are dropped."""
-        super()._placed(waiting, room)
-        present = self.rooms.get(room)
-        if present is not None:
-            departure = present.room.departure()
-            present.departures[departure.content.client_pseudonym] = departure
+    # --- what there is -------------------------------------------------------------------------------
 
-    # --- keys that a restart lost --------------------------------------------------------------------
+    @property
+    def uri(self) -> MimiUri:
+        """The room's URI."""
+        return self.place.room.uri
 
-    def _strays(self, joined: Joined) -> MutableMapping[bytes, bytes]:
-        """Rooms that a last resort was used for too late, with what is to be asked; b"" once it was."""
-        return self.vault.table(f"strays {joined.uri}")
+    @property
+    def room(self) -> Room:
+        """The room as this member knows it."""
+        return self.place.room
 
-    def _stray(self, rooms: Sequence[Joined], fanout: FanoutMessage) -> None:
-        """A Welcome to a further room for a last resort that is used up by now: its keys are gone.
+    @property
+    def leaf(self) -> PreparedLeaf:
+        """This client's leaf there."""
+        return self.place.leaf
 
-        Any hub can say so of any room: it is believed of a last resort only, once for each room, and acted on at
-        another time, so that it doesn't learn at once where this leaf's inviter hears of it.
-        """
-        joined = next((one for one in rooms if one.last_resort), None)
-        if joined is None or fanout.kind is not EventKind.WELCOME or fanout.room in self.rooms:
-            return
-        strays, key = self._strays(joined), joined.leaf.key.public + str(fanout.room).encode()
-        if key not in strays and len(strays) < MOST_STRAYS:
-            client = joined.leaf.identity.credential.client_pseudonym
-            strays[key] = AddAgain(
-                fanout.room, sign_departure(fanout.room, client, joined.leaf.key)
-            ).to_bytes()
+    @property
+    def pseudonym(self) -> MimiUri:
+        """The user pseudonym under which this client is there."""
+        return self.place.leaf.identity.credential.user_pseudonym
 
-    async def mind_strays(self) -> None:
-        """Ask those who used a last resort for more rooms than it was good for to add us anew there."""
-        for joined in list(self.rooms.values()):
-            contact = self.contacts.get(joined.invited_by) if joined.invited_by else None
-            if contact is None or contact.blocked or self._room_of(contact.room) is None:
-                continue
-            for key, row in list(self._strays(joined).items()):
-                if row and (request := AddAgain.from_bytes(row)).room not in self.rooms:
-                    await self._ask(contact, request)
-                self._strays(joined)[key] = b""
+    @property
+    def own_leaves(self) -> tuple[int, ...]:
+        """The leaves that this user's devices have there, in ascending order."""
+        return self.place.room.members.by_user.get(self.pseudonym, ())
 
-    async def _ask_to_be_added(self, contact: Contact, room: MimiUri, leaf: PreparedLeaf) -> None:
-        """Ask a contact who added us with a KeyPackage of theirs to take that leaf out and claim anew."""
-        departure = sign_departure(room, leaf.identity.credential.client_pseudonym, leaf.key)
-        await self._ask(contact, AddAgain(room, departure))
+    @property
+    def queue(self) -> ReadQueue:
+        """The queue that the room's events come into."""
+        return self.place.queue
 
-    async def _ask(self, contact: Contact, request: AddAgain) -> None:
-        connection = self._room_of(contact.room)
-        if connection is None:
-            raise RoomError("there is no room with this contact to ask in")
-        await self.send(connection, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
-        self.notices.add(
-            f"the keys of an invitation by {contact.user} are lost: asked to be added again", self._clock()
+    @property
+    def messages(self) -> History:
+        """What was said there; what this user has not read yet is iterated and counted."""
+        return self.place.messages
+
+    @property
+    def state(self) -> MembershipState:
+        """How well this member follows the room."""
+        return self.place.state
+
+    @property
+    def removed(self) -> bool:
+        """Whether this client was removed."""
+        return self.place.state is MembershipState.REMOVED
+
+    @property
+    def desynchronised(self) -> bool:
+        """Whether an event was missed: somebody has to add this client anew."""
+        return self.place.state in _DESYNCHRONISED
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the hub accepted a commit that this member could not process: an admin has to reopen the room."""
+        return self.place.state in _BLOCKED
+
+    @property
+    def usable(self) -> bool:
+        """Whether this client is in the room and knows what happens there."""
+        return not (self.removed or self.desynchronised)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was wrong with what came, oldest first."""
+        return self.place.problems
+
+    @property
+    def departures(self) -> Mapping[MimiUri, Departure]:
+        """Departures of members who asked to go, by their leaf's client pseudonym."""
+        return self.place.departures
+
+    @property
+    def lost(self) -> int:
+        """Messages that the provider could not keep for this client."""
+        return self.place.queue.position.lost
+
+    @property
+    def acknowledged(self) -> int:
+        """How far the queue has been read."""
+        return self.place.queue.acknowledged
+
+    # --- what changes it -----------------------------------------------------------------------------
+
+    def note(self, *problems: str) -> None:
+        """Note what was wrong with something that came; only the newest `MAX_PROBLEMS` are kept."""
+        self.place = replace(self.place, problems=(*self.place.problems, *problems)[-MAX_PROBLEMS:])
+
+    def occurred(self, what: Occurrence, unprocessed: bytes | None = None) -> None:
+        """Go on to the next state of `TRANSITIONS`; `unprocessed` is the commit that can't be processed."""
+        state = TRANSITIONS[self.place.state][what]
+        blocking = self.place.unprocessed if unprocessed is None else unprocessed
+        self.place = replace(self.place, state=state, unprocessed=blocking if state in _BLOCKED else None)
+
+    def read_to(self, sequence: int) -> None:
+        """Note the number of the last event that was read."""
+        self.place = replace(self.place, last_sequence=sequence)
+
+    def set_pending(self, commit: PendingCommit | None) -> None:
+        """Note that a commit is on its way to the hub, or that none is."""
+        self.place = replace(self.place, pending=commit)
+
+    def set_departures(self, departures: Mapping[MimiUri, Departure]) -> None:
+        """Note which members want to go."""
+        self.place = replace(self.place, departures=MappingProxyType(dict(departures)))
+
+    def add_departure(self, departure: Departure) -> None:
+        """Note that a member wants to go."""
+        self.set_departures({**self.departures, departure.content.client_pseudonym: departure})
+
+    def set_change_pseudonym(self) -> None:
+        """Note that this client should change its pseudonym here."""
+        self.place = replace(self.place, change_pseudonym=True)
+
+    def move(
+        self, room: Room, leaf: PreparedLeaf, queue: ReadQueue, *, last_sequence: int, last_resort: bool
+    ) -> None:
+        """Go on in the same room with another leaf. Messages, problems and departures stay."""
+        self.occurred(Occurrence.PLACED)
+        self.place = replace(
+            self.place,
+            room=room,
+            leaf=leaf,
+            queue=queue,
+            last_sequence=last_sequence,
+            last_resort=last_resort,
+            pending=None,
+            change_pseudonym=False,
+            stored=None,
         )
-
-    async def _ask_again(self, waiting: Waiting, fanout: FanoutMessage) -> None:
-        """A KeyPackage that this client made for itself, and whose keys it lost.
-
-        Where it is in the room it takes that leaf out, and goes on to yet another pseudonym, which the user's other
-        devices are to share; where it had asked to join it can't do anything but say so.
-        """
-        joined = self.rooms.get(fanout.room)
-        if waiting.room is None or waiting.room != fanout.room:
-            await super()._ask_again(waiting, fanout)
-        elif joined is None or joined.room.removed:
-            self.notices.add(
-                "the keys of an invitation to a room were lost at a restart: ask to be added again",
-                self._clock(),
-            )
-            self._no_longer_wait(waiting)
-        else:
-            leaf = waiting.package.leaf
-            client = leaf.identity.credential.client_pseudonym
-            with self._changing(joined):
-                joined.departures[client] = sign_departure(fanout.room, client, leaf.key)
-                joined.rotate = True
-                self._no_longer_wait(waiting)
-                self._keep(joined)
-
-    # --- contacts whose keys were lost ---------------------------------------------------------------
-
-    def _take_add_again(self, joined: Joined, sender: Whois, request: AddAgain) -> None:
-        """A contact's keys were lost. Noted if it is theirs to ask, and done when the page has been read.
-
-        They have to have a leaf in the room now: nobody comes in like this who was not in, or was removed.
-        """
-        contact = self.contacts.get(sender.member.device.user) if sender.member else None
-        if contact is None or contact.blocked or contact.room != joined.uri:
-            raise RoomError(
-                "a request to be added again that does not come from a contact in the room with them"
-            )
-        room = self.rooms.get(request.room)
-        if room is None or room is joined or room.room.removed:
-            raise RoomError("a request to be added again to a room that this client is not in")
-        leaf = room.room.departing(request.departure)
-        dead = self._pinned(room.room.whois(leaf, self.trust, self._clock()))
-        if self._user_at(room, dead) != contact.user:
-            raise RoomError("a request to be added again for a leaf that is not the contact's")
-        key = f"{contact.user} {request.room}".encode()
-        self._to_add_again[key] = SavedAddAgain(contact.user, Step.VERIFIED, request).to_bytes()
-
-    async def add_again(self) -> None:
-        """Take out the dead leaves of contacts who asked for it, and add those contacts anew."""
-        for key, row in list(self._to_add_again.items()):
-            saved = SavedAddAgain.from_bytes(row)
-            contact, joined = self.contacts.get(saved.user), self.rooms.get(saved.request.room)
-            try:
-                if contact is None or contact.blocked or joined is None or joined.room.removed:
-                    raise RoomError("they are no contact any more, or this client is not in that room")
-                await self._add_again(joined, contact, key, saved)
-            except StateError:
-                raise
-            except (PrivatePathFailed, PeerError) as error:
-                self.refused.append(f"to add a contact again, to be gone on with: {error}")
-                continue
-            except MmrError as error:
-                self.notices.add(
-                    f"{saved.user} asked to be added again, which failed: {error}", self._clock()
-                )
-            else:
-                self.notices.add(f"{saved.user} had lost its keys, and was added again", self._clock())
-            self._to_add_again.pop(key, None)
-
-    async def _add_again(self, joined: Joined, contact: Contact, key: bytes, saved: SavedAddAgain) -> None:
-        """Each step is noted first, so that a process that ends between two does neither twice."""
-        departure = saved.request.departure
-        await self._be_decided(joined)
-        joined.room.policy.policy.allow_invite(joined.leaf.identity.credential.user_pseudonym)
-        there = departure.content.client_pseudonym in joined.room.clients()
-        if there:
-            self._to_add_again[key] = replace(saved, step=Step.REMOVED).to_bytes()
-        if not await self._commit(joined, departures=[departure]) and (there or saved.step is Step.VERIFIED):
-            raise RoomError("somebody else has removed them")
-        await self.add(joined, [contact])

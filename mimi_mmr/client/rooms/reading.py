@@ -2,150 +2,111 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
-from mimi_mmr.client.key_packages.shelves import Inbox
-from mimi_mmr.client.rooms.kept import Joined, Kept
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.rooms.delivery import CommitDelivery
+from mimi_mmr.client.rooms.events import IncomingEvent
+from mimi_mmr.client.rooms.membership import Membership, Occurrence
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.client.rooms.roster import Roster
 from mimi_mmr.client.transport.following import Follower
-from mimi_mmr.errors import (
-    EngineError,
-    HubRefusal,
-    MmrError,
-    ParseError,
-    PeerError,
-    PrivatePathFailed,
-    RoomError,
-    StateError,
-    WrongEpoch,
-    from_code,
-)
-from mimi_mmr.member.committing import PendingCommit
-from mimi_mmr.member.leaves import PreparedLeaf
+from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
+from mimi_mmr.errors import EngineError, MmrError, ParseError, RoomError, StateError
 from mimi_mmr.member.whois import Whois
-from mimi_mmr.mls.wire import PrivateMessage, parse_application, parse_message
+from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuePage
-from mimi_mmr.protocol.room.events import ApplicationEvent, CommitEvent, EventKind, FanoutMessage
-from mimi_mmr.protocol.room.requests import (
-    RepairKind,
-    Snapshot,
-    SnapshotTBS,
-    UpdateCode,
-    UpdateRoomResponse,
-    sign_snapshot,
-)
+from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage
+from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.uris import MimiUri
 
-UPDATE_ATTEMPTS = 4
-RETRY_SECONDS = 0.5
-CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is needed
 MOST_HELD = 48  # of a page's 64: a hub that does not answer must not stop the rooms that share the queue
 HISTORY = (ContentKind.TEXT, ContentKind.ASSET)
 
+Handler = Callable[[Membership, Whois, Content], None]
 
-class Reading(Kept):
-    """A client's rooms, as they are read."""
 
-    # --- a commit on its way -------------------------------------------------------------------------
+class Reading:
+    """The reading of the queues of this client's rooms.
 
-    async def _settle_commit(self, joined: Joined) -> bool:
-        """Have the hub's answer to a commit that is on its way; whether it was accepted, or there was none.
+    What it can't deal with itself goes to listeners, which the wiring sets: `handlers` for messages from client to
+    client, by their kind; `join_request` for requests to join by a link; `stray` for events of rooms that this
+    client is not in. These run inside the page's transaction. `page_read` run after it, for each room that shares
+    the queue.
+    """
 
-        While there is no answer the commit stays on its way, and is sent again before anything else is done: the
-        hub may have accepted it.
-        """
-        pending = joined.unanswered
-        if pending is None:
-            return True
-        try:
-            await self._update(joined, pending)
-        except (PrivatePathFailed, PeerError):
-            raise
-        except MmrError as error:
-            with self._changing(joined):
-                joined.unanswered = None
-                pending.reject()
-                self._keep(joined)
-            if isinstance(error, WrongEpoch):
-                return False
-            raise
-        with self._changing(joined):
-            joined.unanswered = None
-            pending.accept()
-            self._keep(joined)
-        return True
-
-    async def _update(self, joined: Joined, pending: PendingCommit) -> None:
-        """Send a commit. When the answer is lost the very same is sent again: the hub knows it if it took it."""
-        path, body = f"/v1/update/{joined.uri.name}", pending.request.to_bytes()
-        for attempt in range(UPDATE_ATTEMPTS):
-            try:
-                answer = await self.path.call(joined.uri.domain, "POST", path, body)
-                break
-            except (PrivatePathFailed, PeerError):
-                if attempt == UPDATE_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS * 2**attempt)
-        raise_refusal(UpdateRoomResponse.from_bytes(answer))
-
-    async def _try_to_settle(self, joined: Joined) -> None:
-        """Before reading; what can't be settled now is no reason to read nothing."""
-        try:
-            await self._settle_commit(joined)
-        except (PrivatePathFailed, PeerError):
-            return
-        except StateError:
-            raise
-        except MmrError as error:
-            joined.problems.append(f"a commit of this client's was refused: {error}")
+    def __init__(
+        self,
+        context: Context,
+        memberships: Memberships,
+        queues: Queues,
+        read_queues: ReadQueues,
+        delivery: CommitDelivery,
+        repair: Repair,
+        roster: Roster,
+    ) -> None:
+        self._context = context
+        self._memberships = memberships
+        self._queues = queues
+        self._read_queues = read_queues
+        self._delivery = delivery
+        self._repair = repair
+        self._roster = roster
+        self.handlers: dict[ContentKind, Handler] = {}
+        self.join_request: list[Callable[[Membership, JoinRequest], None]] = []
+        self.stray: list[Callable[[Sequence[Membership], FanoutMessage], None]] = []
+        self.page_read: list[Callable[[Membership], Awaitable[None]]] = []
 
     # --- pages ---------------------------------------------------------------------------------------
 
-    async def sync(self, joined: Joined, wait: float = 0.0) -> int:
+    async def sync(self, membership: Membership, wait: float = 0.0) -> int:
         """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
-        inbox = joined.inbox
-        page = await self._queues.collect(inbox.token, inbox.acknowledged, wait)
-        return await self.take_page(joined, page)
+        queue = membership.queue
+        page = await self._queues.collect(queue.token, queue.acknowledged, wait)
+        return await self.take_page(membership, page)
 
-    async def follow(self, joined: Joined) -> AsyncIterator[int]:
+    async def follow(self, membership: Membership) -> AsyncIterator[int]:
         """Process a room's queue as it comes, over a WebSocket; how many events a page had, page by page.
 
         Ends when this client is no longer in the room. Raises `PrivatePathFailed` when there is no such path; the
         long poll of `sync` is another one, and as private.
         """
-        while not joined.room.removed:
-            inbox = joined.inbox
-            async with Follower(self.path, inbox.token, inbox.acknowledged) as pages:
+        while not membership.removed:
+            queue = membership.queue
+            async with Follower(self._context.path, queue.token, queue.acknowledged) as pages:
                 async for page in pages:
-                    count = await self.take_page(joined, page)
-                    if all(queued.sequence <= inbox.acknowledged for queued in page.messages):
+                    count = await self.take_page(membership, page)
+                    if all(queued.sequence <= queue.acknowledged for queued in page.messages):
                         pages.stored(page)
                     yield count
-                    if joined.inbox is not inbox or joined.room.removed:
+                    if membership.queue is not queue or membership.removed:
                         break
 
-    async def take_page(self, joined: Joined, page: QueuePage) -> int:
+    async def take_page(self, membership: Membership, page: QueuePage) -> int:
         """Process a page of a room's queue, whichever way it was collected; how many events were taken."""
-        inbox = joined.inbox
-        rooms = [other for other in self.rooms.values() if other.inbox is inbox]
+        queue = membership.queue
+        rooms = self._memberships.sharing(queue)
         async with AsyncExitStack() as locks:
             for room in sorted(rooms, key=lambda one: str(one.uri)):
                 await locks.enter_async_context(room.lock)
-                await self._try_to_settle(room)
-            taken = self._take(rooms, inbox, page)
+                await self._delivery.try_to_settle(room)
+            taken = self._take(rooms, queue, page)
             for room in rooms:
-                if page.messages and room.room.diverged and not room.room.removed:
-                    await self._reconcile(room)
+                if page.messages and room.room.diverged and not room.removed:
+                    await self._repair.reconcile(room)
         for room in rooms:
-            if page.messages and room.unprocessed is not None:
-                await self._report(room, RepairKind.CANNOT_PROCESS)
-            await self._follow_up(room)
+            if page.messages and room.blocked:
+                await self._repair.report(room)
+            for listener in self.page_read:
+                await listener(room)
         return taken
 
-    def _take(self, rooms: Sequence[Joined], inbox: Inbox, page: QueuePage) -> int:
-        """All of a page or, if the process dies or the vault fails, nothing of it: then it comes again.
+    def _take(self, rooms: Sequence[Membership], queue: ReadQueue, page: QueuePage) -> int:
+        """Take all of a page or, if the process dies or the vault fails, nothing of it: then it comes again.
 
         Of a room with an unanswered commit, what belongs after that commit can't be read before its answer. It
         stays in the queue, with all that follows; what of that is other rooms' is read all the same, and known by
@@ -153,149 +114,95 @@ class Reading(Kept):
         """
         held: list[MimiUri] = []
         taken = 0
-        with self._changing(*rooms):
+        with self._memberships.changing(*rooms):
             for queued in page.messages:
-                if queued.sequence <= inbox.acknowledged:
+                if queued.sequence <= queue.acknowledged:
                     continue
                 self._dispatch(rooms, queued.message, held)
                 if not held:
-                    inbox.acknowledged = queued.sequence
+                    queue.acknowledge(queued.sequence)
                 taken += not held
-            if page.messages or inbox.lost != page.lost:
-                inbox.lost = page.lost
-                self._keep_inbox(inbox)
+            if page.messages or queue.position.lost != page.lost:
+                queue.note_lost(page.lost)
+                self._read_queues.save(queue)
                 for room in rooms:
-                    self._keep(room)
+                    self._memberships.save(room)
         return taken
-
-    async def _follow_up(self, joined: Joined) -> None:
-        """What some events want done; for the floors above."""
 
     # --- events --------------------------------------------------------------------------------------
 
-    def _dispatch(self, rooms: Sequence[Joined], message: bytes, held: list[MimiUri]) -> None:
-        """One event of a queue, to the room it is for: a last-resort KeyPackage may have led to several."""
+    def _dispatch(self, rooms: Sequence[Membership], message: bytes, held: list[MimiUri]) -> None:
+        """Give one event of a queue to the room it is for: a last-resort KeyPackage may have led to several."""
         try:
             fanout = FanoutMessage.from_bytes(message)
         except ParseError as error:
-            for joined in rooms:
-                joined.problems.append(f"an event that can't be read: {error}")
+            for room in rooms:
+                room.note(f"an event that can't be read: {error}")
             return
-        for joined in rooms:
-            if fanout.room == joined.uri and fanout.sequence > joined.last_sequence:
-                if self._too_early(joined, fanout, held):
-                    held.append(joined.uri)
+        for room in rooms:
+            if fanout.room == room.uri and fanout.sequence > room.place.last_sequence:
+                event = IncomingEvent.of(fanout)
+                if self._too_early(room, event, held):
+                    held.append(room.uri)
                 else:
-                    self._process(joined, fanout)
+                    self._process(room, event)
                 return
-        self._stray(rooms, fanout)
+        # A repetition (at least once is what the hub promises), or for a room that this client is not in.
+        for listener in self.stray:
+            listener(rooms, fanout)
 
-    def _too_early(self, joined: Joined, fanout: FanoutMessage, held: Collection[MimiUri]) -> bool:
-        """Whether an event has to wait for the answer to this client's own commit."""
-        if joined.unanswered is None or len(held) >= MOST_HELD:
+    def _too_early(self, membership: Membership, event: IncomingEvent, held: Collection[MimiUri]) -> bool:
+        """Say whether an event has to wait for the answer to this client's own commit."""
+        if membership.place.pending is None or len(held) >= MOST_HELD:
             return False
-        return joined.uri in held or _epoch(fanout) > joined.room.epoch
+        return membership.uri in held or event.epoch > membership.room.epoch
 
-    def _stray(self, rooms: Sequence[Joined], fanout: FanoutMessage) -> None:
-        """A repetition (at least once is what the hub promises), or for a room that this client is not in."""
-
-    def _process(self, joined: Joined, fanout: FanoutMessage) -> None:
-        """One event. What is wrong with it is noted as a problem: the next one must not wait behind it."""
+    def _process(self, membership: Membership, event: IncomingEvent) -> None:
+        """Process one event. What is wrong with it is noted as a problem: the next one must not wait behind it."""
+        sequence = event.fanout.sequence
         try:
-            if fanout.kind is EventKind.COMMIT:
-                self._follow_commit(joined, CommitEvent.from_bytes(fanout.event))
-            elif fanout.kind is EventKind.APPLICATION:
-                self._receive(joined, ApplicationEvent.from_bytes(fanout.event).message, fanout.timestamp)
-            elif fanout.kind is EventKind.JOIN_REQUEST:
-                self._knock(joined, fanout.event)
-            joined.last_sequence = fanout.sequence  # only now: anybody could have said a number
+            self._take_in(membership, event)
+            membership.read_to(sequence)  # only now: anybody could have said a number
         except StateError:
             raise  # the vault's, not the event's: the page is to come again
         except EngineError as error:
-            joined.problems.append(f"event {fanout.sequence}: {error}")
-            if fanout.kind is EventKind.COMMIT and not joined.room.removed:
-                joined.unprocessed = CommitEvent.from_bytes(fanout.event).commit
+            membership.note(f"event {sequence}: {error}")
+            if isinstance(event.body, CommitEvent):
+                membership.occurred(Occurrence.COMMIT_UNPROCESSABLE, event.body.commit)
         except MmrError as error:
-            joined.desynchronised |= fanout.kind is EventKind.COMMIT and not joined.room.removed
-            joined.problems.append(f"event {fanout.sequence}: {error}")
+            if event.is_commit:
+                membership.occurred(Occurrence.COMMIT_MISSED)
+            membership.note(f"event {sequence}: {error}")
 
-    def _follow_commit(self, joined: Joined, event: CommitEvent) -> None:
-        followed = joined.room.follow(event, self._clock())
-        joined.problems += followed.problems
-        joined.unanswered = None  # this one came first, and following it has rejected ours
-        joined.unprocessed, joined.desynchronised = (
-            None,
-            False,
-        )  # nothing is missing: it was of the right epoch
-        if joined.departures and not joined.room.removed:
-            present = joined.room.clients()
-            joined.departures = {one: what for one, what in joined.departures.items() if one in present}
+    def _take_in(self, membership: Membership, event: IncomingEvent) -> None:
+        body = event.body
+        if isinstance(body, MmrError):
+            raise body
+        if isinstance(body, CommitEvent):
+            self._follow_commit(membership, body)
+        elif isinstance(body, PrivateMessage):
+            self._receive(membership, body, event.fanout.timestamp)
+        elif isinstance(body, JoinRequest):
+            for listener in self.join_request:
+                listener(membership, body)
 
-    def _knock(self, joined: Joined, event: bytes) -> None:
-        """Somebody wants to join by a link; for the floors above."""
+    def _follow_commit(self, membership: Membership, event: CommitEvent) -> None:
+        followed = membership.room.follow(event, self._context.clock())
+        membership.note(*followed.problems)
+        membership.set_pending(None)  # this one came first, and following it has rejected ours
+        membership.occurred(Occurrence.REMOVED if followed.removed_self else Occurrence.COMMIT_FOLLOWED)
+        if membership.departures and not membership.removed:
+            present = membership.room.members.by_client
+            still = {one: what for one, what in membership.departures.items() if one in present}
+            membership.set_departures(still)
 
-    def _receive(self, joined: Joined, message: bytes, timestamp: int) -> None:
-        leaf, content = joined.room.decrypt(parse_application(message))
-        sender = self._pinned(joined.room.whois(leaf, self.trust, self._clock()))
+    def _receive(self, membership: Membership, message: PrivateMessage, timestamp: int) -> None:
+        leaf, content = membership.room.decrypt(message)
+        sender = self._roster.whois(membership.room, leaf)
         if content.kind in HISTORY:
-            joined.messages.append(sender, content, timestamp // 1000)
-        else:
-            self._instructed(joined, sender, content)
-
-    def _instructed(self, joined: Joined, sender: Whois, content: Content) -> None:
-        """A message from client to client rather than from person to person; for the floors above."""
-        raise RoomError(f"a message of kind {content.kind.name}, which has no place in this room")
-
-    # --- repair --------------------------------------------------------------------------------------
-
-    async def _report(self, joined: Joined, kind: RepairKind) -> None:
-        report = joined.room.report(joined.unprocessed or b"", kind)
-        path = f"/v1/report/{joined.uri.name}"
-        try:
-            await self.path.call(joined.uri.domain, "POST", path, report.to_bytes())
-        except MmrError as error:
-            if kind is RepairKind.REOPEN:
-                raise
-            joined.problems.append(f"the hub did not take the report of a commit: {error}")
-
-    async def _reconcile(self, joined: Joined) -> None:
-        """A committer gave the hub another tree than the members: take the hub's over, if it is sound."""
-        try:
-            joined.room.adopt(await self._snapshot(joined.uri, joined.room.epoch, joined.leaf))
-        except MmrError as error:
-            joined.problems.append(
-                f"the hub's tree is not this member's, and stays so until a commit: {error}"
-            )
-        with self._changing(joined):
-            self._keep(joined)
-
-    async def _snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:
-        tbs = SnapshotTBS(room, epoch, leaf.key.public, int(self._clock()) // CLOCK_STEP * CLOCK_STEP)
-        request = sign_snapshot(tbs, leaf.key).to_bytes()
-        return Snapshot.from_bytes(
-            await self.path.call(room.domain, "POST", f"/v1/snapshot/{room.name}", request)
-        )
-
-
-def raise_refusal(answer: UpdateRoomResponse) -> None:
-    """Raise what the hub said, unless it accepted."""
-    if answer.code is UpdateCode.SUCCESS:
-        return
-    if answer.code is UpdateCode.WRONG_EPOCH:
-        raise WrongEpoch(answer.number)
-    error = from_code(answer.error_code, answer.error_description)
-    # An answer is an answer, also for a reason that is unknown here: a `PeerError` would say that there was none.
-    raise HubRefusal(str(error)) if isinstance(error, PeerError) else error
-
-
-def _epoch(fanout: FanoutMessage) -> int:
-    """The epoch that an event belongs to; 0 if it belongs to none, or can't be read."""
-    try:
-        if fanout.kind is EventKind.COMMIT:
-            return CommitEvent.from_bytes(fanout.event).auth.content.epoch
-        if fanout.kind is EventKind.APPLICATION:
-            message = parse_message(ApplicationEvent.from_bytes(fanout.event).message)
-            return message.epoch if isinstance(message, PrivateMessage) else 0
-    except MmrError:
-        pass
-    return 0
+            membership.messages.append(sender, content, timestamp // 1000)
+            return
+        handler = self.handlers.get(content.kind)
+        if handler is None:
+            raise RoomError(f"a message of kind {content.kind.name}, which has no place in this room")
+        handler(membership, sender, content)

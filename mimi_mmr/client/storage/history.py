@@ -58,7 +58,7 @@ class SavedMessage(Struct):
 
     @classmethod
     def of(cls, message: Message) -> SavedMessage:
-        """To be kept."""
+        """Make what the vault is to have of a message."""
         who = message.sender
         person = SavedPerson.of(who.member.device) if who.member else None
         return cls(
@@ -75,7 +75,7 @@ class SavedMessage(Struct):
         )
 
     def message(self, number: int) -> Message:
-        """As it was."""
+        """Return the message as it was; `number` is its place in the history."""
         member = ResolvedMember(self.user, self.person.device()) if self.person else None
         sender = Whois(
             self.leaf, self.user, self.client, self.role, Standing(self.standing), member, self.why
@@ -87,7 +87,7 @@ class History:
     """A room's messages. Those of others that were not read yet are what is counted, iterated and popped."""
 
     def __init__(self, vault: Vault, room: MimiUri) -> None:
-        """What the vault holds of this room."""
+        """Read what the vault has of this room."""
         self._vault = vault
         self._rows = vault.table(f"messages {room}")
         self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
@@ -105,7 +105,7 @@ class History:
         return self._unread[place]
 
     def append(self, sender: Whois, content: Content, received: int, *, own: bool = False) -> Message:
-        """One more."""
+        """Add a message."""
         message = Message(sender, content, self._last + 1, received, own)
         self._rows[_key(message.number)] = SavedMessage.of(message).to_bytes()
         self._last = message.number
@@ -114,13 +114,13 @@ class History:
         return message
 
     def popleft(self) -> Message:
-        """The oldest that was not read, which then is; `IndexError` if there is none."""
+        """Return the oldest that was not read, which then is; `IndexError` if there is none."""
         message = self._unread[0]
         self.mark_read(message.number)
         return message
 
     def mark_read(self, number: int) -> None:
-        """All up to this number are read."""
+        """Note that all up to this number are read."""
         if number > self._read:
             self._read = number
             self._rows[_MARK] = number.to_bytes(8, "big")
@@ -128,14 +128,14 @@ class History:
             self._unread.popleft()
 
     def since(self, number: int) -> Iterator[Message]:
-        """All after this number, one's own as well, read or not."""
+        """Return all after this number, one's own as well, read or not."""
         for place in range(number + 1, self._last + 1):
             row = self._rows.get(_key(place))
             if row is not None:
                 yield SavedMessage.from_bytes(row).message(place)
 
     def get(self, number: int) -> Message | None:
-        """One message, or None."""
+        """Return one message, or None."""
         row = self._rows.get(_key(number)) if number > 0 else None
         return SavedMessage.from_bytes(row).message(number) if row is not None else None
 
@@ -163,7 +163,7 @@ class Notices:
     """The newest notices, oldest first, kept in the vault until they are taken."""
 
     def __init__(self, vault: Vault) -> None:
-        """What the vault holds."""
+        """Read what the vault has."""
         self._rows = vault.table("notices")
         self._next = max((int.from_bytes(key, "big") for key in self._rows), default=0) + 1
 
@@ -174,14 +174,14 @@ class Notices:
         return iter([Notice.from_bytes(row) for row in self._rows.values()])
 
     def add(self, text: str, now: float) -> None:
-        """One more; the oldest goes when there are too many."""
+        """Add a notice; the oldest goes when there are too many."""
         self._rows[_key(self._next)] = Notice(int(now), text[:1024]).to_bytes()
         self._next += 1
         while len(self._rows) > MAX_NOTICES:
             del self._rows[next(iter(self._rows))]
 
     def take(self) -> list[Notice]:
-        """All of them, which are then gone."""
+        """Return all of them, which are then gone."""
         found = list(self)
         for key in list(self._rows):
             del self._rows[key]

@@ -33,11 +33,11 @@ class SavedPerson(Struct):
 
     @classmethod
     def of(cls, device: VerifiedDevice) -> SavedPerson:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(device.user, device.device, device.device_key, device.identity_key)
 
     def device(self) -> VerifiedDevice:
-        """As it was."""
+        """Return it as it was."""
         return VerifiedDevice(self.user, self.device_uri, self.device_key, self.identity_key)
 
 
@@ -50,11 +50,11 @@ class SavedKey(Struct):
 
     @classmethod
     def of(cls, key: SealingKey) -> SavedKey:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(key.kem, key.seed)
 
     def key(self) -> SealingKey:
-        """As it was."""
+        """Return it as it was."""
         return SealingKey(self.kem, self.seed)
 
 
@@ -81,11 +81,11 @@ class SavedPackage(Struct):
 
     @classmethod
     def of(cls, published: PublishedPackage) -> SavedPackage:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(published.package, SavedKey.of(published.key))
 
     def published(self) -> PublishedPackage:
-        """As it was."""
+        """Return it as it was."""
         return PublishedPackage(self.package, self.key.key())
 
 
@@ -103,7 +103,7 @@ class SavedOutgoing(Struct):
 
     @classmethod
     def of(cls, outgoing: OutgoingRequest) -> SavedOutgoing:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(
             outgoing.request,
             outgoing.package,
@@ -115,7 +115,7 @@ class SavedOutgoing(Struct):
         )
 
     def outgoing(self) -> OutgoingRequest:
-        """As it was."""
+        """Return it as it was."""
         return OutgoingRequest(
             self.request,
             self.package,
@@ -143,7 +143,7 @@ class SavedContact(Struct):
 
     @classmethod
     def of(cls, contact: Contact) -> SavedContact:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(
             SavedPerson.of(contact.device),
             contact.pinned,
@@ -157,7 +157,7 @@ class SavedContact(Struct):
         )
 
     def update(self, contact: Contact) -> None:
-        """What another device knows, into what is here."""
+        """Write all of this into a contact."""
         contact.device, contact.pinned, contact.blocked = self.person.device(), self.pinned, self.blocked
         contact.room, contact.key_version, contact.theirs = self.room, self.key_version, self.theirs
         contact.own_key = ConnectionKey(self.own_key)
@@ -165,7 +165,7 @@ class SavedContact(Struct):
         contact.removed_devices = self.removed_devices
 
     def contact(self) -> Contact:
-        """As it was."""
+        """Return it as it was."""
         contact = Contact(self.person.device(), self.pinned)
         self.update(contact)
         return contact
@@ -191,17 +191,17 @@ class SavedLeaf(Struct):
 
     @classmethod
     def of(cls, leaf: PreparedLeaf) -> SavedLeaf:
-        """To be kept."""
+        """Make what the vault is to have."""
         return cls(
             leaf.key.seed(), leaf.set_key.seed(), leaf.identity, leaf.ilk.reveal(), leaf.queue.reveal()
         )
 
     def key(self) -> SigningKey:
-        """The leaf's signature key."""
+        """Return the leaf's signature key."""
         return SigningKey.from_seed(self.seed)
 
     def leaf(self, engine: MlsEngine, rows: MutableMapping[bytes, bytes]) -> PreparedLeaf:
-        """As it was, but for the private keys of KeyPackages that were never used: the engine lost them."""
+        """Return it as it was, but for private keys of KeyPackages that were never used: the engine lost them."""
         key = self.key()
         client = engine.client(self.identity.to_bytes(), key, rows)
         set_key = SigningKey.from_seed(self.set_seed)
@@ -223,7 +223,7 @@ class SavedKeyPackage(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class SavedInbox(Struct):
+class SavedReadQueue(Struct):
     """How far a queue has been read."""
 
     token: Annotated[bytes, Fixed(32)] = field(repr=False)
@@ -232,7 +232,7 @@ class SavedInbox(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class SavedJoined(Struct):
+class SavedMembership(Struct):
     """A room, but for what changes with its epochs only, which is `SavedRoom`."""
 
     leaf: SavedLeaf
@@ -250,11 +250,11 @@ class SavedJoined(Struct):
 __all__ = [
     "SavedAccount",
     "SavedContact",
-    "SavedInbox",
-    "SavedJoined",
     "SavedKeyPackage",
     "SavedLeaf",
+    "SavedMembership",
     "SavedOutgoing",
     "SavedPackage",
     "SavedPerson",
+    "SavedReadQueue",
 ]

@@ -25,10 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from cryptography.exceptions import InvalidTag
-
-from mimi_mmr.client.storage.vault_keys import NONCE, TAG, DataKey, Derivation, Keys
+from mimi_mmr.client.storage.vault_keys import DataKey, Derivation, Keys
 from mimi_mmr.client.storage.vault_migrations import check_header, header, latest, missing
+from mimi_mmr.crypto.aead import NONCE, TAG, InvalidTag
 from mimi_mmr.errors import ParseError, StateError
 from mimi_mmr.presentation import Reader, vec
 
@@ -141,13 +140,13 @@ class Vault:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """One without a file and a passphrase, for tests and for what is not to be kept."""
+        """Make one without a file and a passphrase, for tests and for what is not to be kept."""
         db = _connect(None)
         _lay_out(db)
         return cls(db, DataKey.generate(), None)
 
     def change_passphrase(self, new: str) -> None:
-        """From now on `new` opens the file; the old one, and the data key it sealed, open older copies only."""
+        """Have `new` open the file from now on; the old one, and the data key it sealed, open older copies only."""
         _check_passphrase(new)
         if self._path is None:
             raise StateError("this state is in memory and has no passphrase")
@@ -190,11 +189,11 @@ class Vault:
     # --- for callers ---------------------------------------------------------------------------------
 
     def table(self, name: str) -> MutableMapping[bytes, bytes]:
-        """The table of this name, empty if nothing was ever put into it; ordered like a `dict`."""
+        """Return the table of this name, empty if nothing was ever put into it; ordered like a `dict`."""
         return _Table(self, name)
 
     def names(self) -> list[str]:
-        """The names of all tables that have rows."""
+        """Return the names of all tables that have rows."""
         self._check_open()
         return [name for name, rows in self._tables.items() if rows]
 
@@ -205,7 +204,7 @@ class Vault:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing. Inside of another one: a part of that, taken back alone."""
+        """Write all that is written inside, or nothing. Inside of another one: a part of that, taken back alone."""
         self._check_open()
         outermost, keys, before = not self._db.in_transaction, self._keys, self._count()
         self._execute("SAVEPOINT change")
@@ -256,7 +255,7 @@ class Vault:
         return hmac.digest(self._keys.naming, vec(name.encode()) + vec(key), hashlib.sha256)
 
     def _count(self) -> bytes:
-        """What is sealed with every change. A XOR of secret random values says which rows there are."""
+        """Return what is sealed with every change: a XOR of secret random values says which rows there are."""
         return len(self._rows).to_bytes(8, "big") + self._digest.to_bytes(32, "big")
 
     def _load(self) -> None:
@@ -365,7 +364,7 @@ def _lay_out(db: sqlite3.Connection) -> None:
 
 
 def _read_key(db: sqlite3.Connection, passphrase: str) -> tuple[Derivation, DataKey]:
-    """The derivation and the data key, of a file that is laid out as it should be; `StateError` otherwise."""
+    """Read derivation and data key of a file; raise `StateError` if it is not laid out as it should be."""
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StateError("not a state file")
     ((needs,),) = db.execute("PRAGMA user_version")
@@ -385,7 +384,7 @@ def _bound(place: int, row_id: bytes) -> bytes:
 
 @contextmanager
 def _errors(path: Path | None) -> Iterator[None]:
-    """What SQLite and the cipher say, as `StateError`."""
+    """Turn what SQLite and the cipher raise into `StateError`."""
     where = path or "the state in memory"
     try:
         yield

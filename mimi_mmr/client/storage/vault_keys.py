@@ -9,16 +9,12 @@ import struct
 import unicodedata
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from mimi_mmr.client.storage.vault_migrations import latest
+from mimi_mmr.crypto.aead import InvalidTag, RandomNonceCipher
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.errors import StateError
-
-NONCE = 12
-TAG = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Derivation:
     version: int = field(default_factory=latest)
 
     def to_bytes(self) -> bytes:
-        """As it stands in the file."""
+        """Return it as it stands in the file."""
         return struct.pack(">BIII16s", self.version, self.memory, self.iterations, self.lanes, self.salt)
 
     @classmethod
@@ -52,7 +48,7 @@ class Derivation:
         return cls(memory, iterations, lanes, salt, version)
 
     def key(self, passphrase: str) -> bytes:
-        """The key of a passphrase, in whichever Unicode form a terminal sent it."""
+        """Derive the key of a passphrase, in whichever Unicode form a terminal sent it."""
         kdf = Argon2id(
             salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
         )
@@ -63,15 +59,14 @@ class DataKey(Secret):
     """What rows are named, sealed and counted with."""
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
-        """As it stands in the file, bound to the derivation beside it."""
-        nonce = secrets.token_bytes(NONCE)
-        return nonce + AESGCM(kdf.key(passphrase)).encrypt(nonce, self.reveal(), kdf.to_bytes())
+        """Return it as it stands in the file, bound to the derivation beside it."""
+        return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
     def open(cls, sealed: bytes, kdf: Derivation, passphrase: str) -> DataKey:
-        """The key; raises `StateError` when the passphrase does not open it."""
+        """Open the key; raise `StateError` when the passphrase does not."""
         try:
-            return cls(AESGCM(kdf.key(passphrase)).decrypt(sealed[:NONCE], sealed[NONCE:], kdf.to_bytes()))
+            return cls(RandomNonceCipher(kdf.key(passphrase)).open(sealed, kdf.to_bytes()))
         except (InvalidTag, ValueError):
             raise StateError("wrong passphrase") from None
 
@@ -84,7 +79,7 @@ class Keys:
             hmac.digest(key.reveal(), b"MIMI-MMR 1.0 vault " + use, hashlib.sha256)
             for use in (b"row id", b"row count", b"row")
         )
-        self._aead = AESGCM(sealing)
+        self._rows = RandomNonceCipher(sealing)
 
     def seal(self, bound: bytes, content: bytes) -> bytes:
         """Nonce and ciphertext.
@@ -92,11 +87,8 @@ class Keys:
         Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
         of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
         """
-        nonce = secrets.token_bytes(NONCE)
-        return nonce + self._aead.encrypt(nonce, content, bound)
+        return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """The content; raises `InvalidTag`."""
-        if len(sealed) < NONCE + TAG:
-            raise InvalidTag
-        return self._aead.decrypt(sealed[:NONCE], sealed[NONCE:], bound)
+        """Return the content; raise `InvalidTag`."""
+        return self._rows.open(sealed, bound)

@@ -11,6 +11,7 @@ from typing import Self
 from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
+from mimi_mmr.protocol.endpoints import COLLECT
 from mimi_mmr.protocol.queues import CollectRequest, QueuePage
 
 PAGE = 64
@@ -35,7 +36,7 @@ class Follower:
     def __init__(
         self, path: PrivatePath, token: AccessToken, acknowledged: int = 0, *, spread: float = SPREAD
     ) -> None:
-        """The queue that `token` reads, after the message of this number; nothing is opened yet.
+        """Follow the queue that `token` reads, after the message of this number; nothing is opened yet.
 
         A broken socket is replaced at a random moment within `spread` seconds: those that broke together, with
         their relay, do not come back together.
@@ -75,7 +76,7 @@ class Follower:
                 return page
 
     def stored(self, page: QueuePage) -> None:
-        """The page is where it will not be lost: acknowledge it with the next request."""
+        """Acknowledge a page with the next request: it is where it will not be lost."""
         self._lost = max(self._lost, page.lost)
         self.acknowledged = max([self.acknowledged, *(message.sequence for message in page.messages)])
 
@@ -91,5 +92,5 @@ class Follower:
         return await self._ask(self._socket)
 
     async def _ask(self, socket: PathSocket) -> QueuePage:
-        request = CollectRequest(self._token.reveal(), self.acknowledged, PAGE, WAIT_MS).to_bytes()
-        return QueuePage.from_bytes(await socket.call("POST", "/v1/queues/collect", request))
+        request = CollectRequest(self._token.reveal(), self.acknowledged, PAGE, WAIT_MS)
+        return await socket.ask(COLLECT, request)

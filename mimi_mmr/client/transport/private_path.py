@@ -22,15 +22,22 @@ import aiohttp
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
-from mimi_mmr.protocol.endpoints import DOWNLOAD_ASSET, PROVIDERS, Ans, Endpoint, Req, Way, to_body
+from mimi_mmr.protocol.endpoints import (
+    DOWNLOAD_ASSET,
+    PROVIDERS,
+    RELAY_PATH,
+    Ans,
+    Endpoint,
+    Req,
+    Way,
+    to_body,
+)
 from mimi_mmr.protocol.problems import PROBLEM, read_problem
 from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
 from ohttp_relay.client import OhttpClient, OhttpSocket
 from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
-from ohttp_relay.targets import AUTO_HEADERS
-from ohttp_relay.transport import read_limited
-from ohttp_relay.websocket import Close
+from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
 
 MAX_ANSWER = 1 << 28
 REQUEST_SECONDS = 90.0
@@ -87,7 +94,7 @@ class PrivatePath:
         source_address: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """For a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
+        """Serve a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
         self.domain = domain
         self.traffic = Traffic()
         self._url = url
@@ -125,7 +132,7 @@ class PrivatePath:
     ) -> Ans:
         """Ask one's own provider, as the account that `token` opens; `names` are those of the path.
 
-        Raises what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
+        Raise what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
         """
         _check_way(endpoint, Way.ACCOUNT)
         body = to_body(request)
@@ -149,7 +156,7 @@ class PrivatePath:
     async def account(
         self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
     ) -> bytes:
-        """A request that is the account's business; raises what the provider answered, or `PeerError`."""
+        """Send a request that is the account's business; raise what the provider answered, or `PeerError`."""
         headers = {}
         if token is not None:
             bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
@@ -172,7 +179,7 @@ class PrivatePath:
     # --- providers -----------------------------------------------------------------------------------
 
     async def provider(self, domain: str) -> ProviderKeysTBS:
-        """A provider's keys, verified under its own CA; raises `PeerError` when there are none that verify."""
+        """Return a provider's keys, verified under its own CA; raise `PeerError` if there are none."""
         now = self._clock()
         if domain not in self._known.providers or self._known.fetched + PROVIDERS_LIFETIME < now:
             await self._fetch_providers(now)
@@ -203,7 +210,7 @@ class PrivatePath:
     ) -> Ans:
         """Ask a provider that learns neither account nor address; `names` are those of the path.
 
-        Raises what the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it
+        Raise what the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it
         takes no request of this size; nothing was then sent in the clear. `ValueError` for an endpoint that is
         reached another way.
         """
@@ -212,18 +219,18 @@ class PrivatePath:
         return endpoint.read_answer(await self.call(domain, endpoint.method, endpoint.path(names), body))
 
     async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
-        """A request to a provider that learns neither account nor address; raises what it answered.
+        """Send a request to a provider that learns neither account nor address; raise what it answered.
 
-        Raises `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it takes no request of this size;
+        Raise `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it takes no request of this size;
         nothing was then sent in the clear.
         """
         return await self._exchange(domain, method, f"https://{domain}{path}", body)
 
     @asynccontextmanager
     async def socket(self, domain: str) -> AsyncIterator[PathSocket]:
-        """A WebSocket to a provider, by the same route as `call`.
+        """Open a WebSocket to a provider, by the same route as `call`.
 
-        The provider learns that what is asked on it comes from one client, so two queues need two. Raises
+        The provider learns that what is asked on it comes from one client, so two queues need two. Raise
         `PrivatePathFailed` when there is no such socket; that, too, is then all: nothing is tried another way.
         """
         client = await self._client(domain)
@@ -257,7 +264,7 @@ class PrivatePath:
         return _checked(answer.status, kind, content)
 
     def _leave_relay(self, domain: str) -> None:
-        """After a failure, choose anew which other provider's relay to use for one's own; it hides as much."""
+        """Choose anew, after a failure, which other provider's relay to use for one's own; it hides as much."""
         if domain == self.domain:
             self._clients.pop(domain, None)
             self._own_relay = None
@@ -273,14 +280,14 @@ class PrivatePath:
         return self._clients[domain]
 
     async def route(self, gateway: str) -> Route:
-        """Which relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
+        """Return the relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
         if gateway != self.domain:
-            return Route(self.domain, gateway, f"{self._url}/relay/{gateway}")
+            return Route(self.domain, gateway, f"{self._url}{RELAY_PATH}/{gateway}")
         relay = await self._relay_for_own()
-        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}/relay/{gateway}")
+        return Route(relay, gateway, f"{(await self.provider(relay)).base_url}{RELAY_PATH}/{gateway}")
 
     async def _relay_for_own(self) -> str:
-        """Another provider's relay, the same one as long as this client runs: fewer see its address."""
+        """Choose another provider's relay, the same one as long as this client runs: fewer see its address."""
         if self._own_relay is None:
             await self.provider(self.domain)
             others = sorted(set(self._known.providers) - {self.domain})
@@ -294,7 +301,7 @@ class PathSocket:
     """A provider at the other end of a WebSocket; made by `PrivatePath.socket`."""
 
     def __init__(self, path: PrivatePath, domain: str, socket: OhttpSocket) -> None:
-        """Over an open socket to this domain's gateway."""
+        """Use an open socket to this domain's gateway."""
         self._path = path
         self._domain = domain
         self._socket = socket
@@ -311,7 +318,7 @@ class PathSocket:
         return endpoint.read_answer(await self.call(endpoint.method, endpoint.path(names), to_body(request)))
 
     async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """A request; raises what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
+        """Send a request; raise what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
         request = Request(method, "https", self._domain, path, (), body)
         try:
             answer = await self._socket.exchange(request)
@@ -338,7 +345,7 @@ def _checked(status: int, content_type: str, content: bytes) -> bytes:
 
 
 async def gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
-    """All results in order, a few at a time; every one is finished before the first error is raised."""
+    """Return all results in order, a few at a time; every one is finished before the first error is raised."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(item: Awaitable[_T]) -> _T:

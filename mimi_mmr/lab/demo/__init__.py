@@ -1,1 +1,1 @@
-"""The demonstration: providers as processes, people, a story, and what everybody saw of it."""
+"""The demonstration: providers as processes, people, a story, and what everybody saw of it. Internal."""

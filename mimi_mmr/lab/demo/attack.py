@@ -26,7 +26,7 @@ class HoardingEngine:
     def client(
         self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
     ) -> MlsClient:
-        """A client whose groups hoard."""
+        """Make a client whose groups keep every epoch's secrets."""
         return _HoardingClient(self._inner.client(identity, key, rows), self.kept)
 
 

@@ -19,9 +19,9 @@ from mimi_mmr.uris import MimiUri
 
 
 def facts_of(person: Person) -> Iterator[Fact]:
-    """Everything about one person that somebody must not learn."""
+    """Yield everything about one person that somebody must not learn."""
     client = person.client
-    credential = client.me.credential
+    credential = client.account.me.credential
 
     def fact(kind: Kind, value: bytes) -> Fact:
         return Fact(kind, person.name, person.provider, value)
@@ -31,21 +31,21 @@ def facts_of(person: Person) -> Iterator[Fact]:
     if person.address:
         yield fact(Kind.ADDRESS, person.address.encode())
     yield fact(Kind.REAL_KEY, credential.identity_key)
-    yield fact(Kind.REAL_KEY, client.me.key.public)
-    for contact in client.contacts.values():
+    yield fact(Kind.REAL_KEY, client.account.me.key.public)
+    for contact in client.people.contacts.values():
         yield fact(Kind.CONNECTION_KEY, contact.own_key.reveal())
         yield fact(Kind.FETCH_TOKEN, fetch_token(contact.own_key).reveal())
-    for joined in client.rooms.values():
-        own = joined.leaf.identity.credential
-        yield fact(Kind.LINK_KEY, joined.leaf.ilk.reveal())
-        yield fact(Kind.QUEUE, joined.leaf.queue.reveal())
+    for membership in client.rooms.values():
+        own = membership.leaf.identity.credential
+        yield fact(Kind.LINK_KEY, membership.leaf.ilk.reveal())
+        yield fact(Kind.QUEUE, membership.leaf.queue.reveal())
         yield fact(Kind.PSEUDONYM, own.user_pseudonym.name.encode())
         yield fact(Kind.PSEUDONYM, own.client_pseudonym.name.encode())
-        yield fact(Kind.ROOM, joined.uri.name.encode())
+        yield fact(Kind.ROOM, membership.uri.name.encode())
 
 
 def all_views(world: World) -> list[View]:
-    """Every party's view in every role, from its database, log and frames."""
+    """Return every party's view in every role, from its database, log and frames."""
     views = []
     for party in world.providers.values():
         found = provider_views(
@@ -64,14 +64,14 @@ def _asset_provider() -> str:
 
 
 def traces(world: World, people: Sequence[Person]) -> list[Trace]:
-    """Each person's leaves as the hubs hold them, and their account as their provider holds it.
+    """Return each person's leaves as the hubs hold them, and their account as their provider holds it.
 
     Provider domains are masked: everybody may learn at which provider a pseudonym is.
     """
     owners = {
-        joined.leaf.identity.credential.client_pseudonym: person.name
+        membership.leaf.identity.credential.client_pseudonym: person.name
         for person in people
-        for joined in person.client.rooms.values()
+        for membership in person.client.rooms.values()
     }
     found: list[Trace] = []
     for party in world.providers.values():
@@ -95,7 +95,7 @@ def _leaf_traces(party: Party, owners: Mapping[MimiUri, str]) -> Iterator[Trace]
 
 
 def _timeless(row: bytes, leaf: LeafNode) -> bytes:
-    """A creator's first leaf without its lifetime: when a room was made is known to its hub, and not hidden."""
+    """Drop the lifetime from a creator's first leaf: its hub knows when a room was made, and that is not hidden."""
     start, end = leaf.lifetime or (0, 0)
     lifetime = start.to_bytes(8, "big") + end.to_bytes(8, "big")
     return row.replace(lifetime, bytes(len(lifetime)))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.errors import RoomError
 from mimi_mmr.lab.demo.world import World, loopback
@@ -44,7 +44,7 @@ def person(
     number: int,
     engine: MlsEngine | None = None,
 ) -> Person:
-    """A person whose client connects from a loopback address of its own."""
+    """Make a person whose client connects from a loopback address of its own."""
     address = loopback(network, number)
     client = Client(
         user,
@@ -62,17 +62,17 @@ def person(
 
 async def connect(asking: Person, asked: Person) -> tuple[Contact, Contact]:
     """Connect two people by contact code; gives each one's contact for the other."""
-    outgoing = await asking.client.request_connection(asked.client.contact_code)
+    outgoing = await asking.client.people.request_connection(asked.client.contact_code)
     incoming = next(
         request
-        for request in await asked.client.connection_requests()
+        for request in await asked.client.people.connection_requests()
         if request.device.user == asking.client.user
     )
-    theirs = await asked.client.accept(incoming)
-    ours = await asking.client.complete_connection(outgoing)
+    theirs = await asked.client.people.accept(incoming)
+    ours = await asking.client.people.complete_connection(outgoing)
     if ours is None:
         raise RoomError("no response to the connection request")
-    await until(lambda: theirs.room is not None, lambda: asked.client.check_invitations(PATIENCE))
+    await until(lambda: theirs.room is not None, lambda: asked.client.rooms.check_invitations(PATIENCE))
     await until_keyed(asking.client, ours)
     await until_keyed(asked.client, theirs)
     return ours, theirs
@@ -82,26 +82,26 @@ async def until_keyed(client: Client, contact: Contact) -> None:
     """Until the contact's connection key is there."""
     if contact.room is None:
         raise RoomError("there is no connection room yet")
-    joined = client.rooms[contact.room]
-    await until(lambda: contact.theirs is not None, lambda: client.sync(joined, PATIENCE))
+    membership = client.rooms[contact.room]
+    await until(lambda: contact.theirs is not None, lambda: client.rooms.sync(membership, PATIENCE))
 
 
-async def invited(person: Person) -> Joined:
-    """The room that somebody has added this person to."""
-    found: list[Joined] = []
+async def invited(person: Person) -> Membership:
+    """Wait for the room that somebody has added this person to."""
+    found: list[Membership] = []
 
     async def look() -> None:
-        found.extend(await person.client.check_invitations(PATIENCE))
+        found.extend(await person.client.rooms.check_invitations(PATIENCE))
 
     await until(lambda: bool(found), look)
     return found[0]
 
 
-async def caught_up(person: Person, joined: Joined, epoch: int) -> None:
+async def caught_up(person: Person, membership: Membership, epoch: int) -> None:
     """Until this member has followed the room into `epoch`, or was removed on the way."""
     await until(
-        lambda: joined.room.removed or joined.room.epoch >= epoch,
-        lambda: person.client.sync(joined, PATIENCE),
+        lambda: membership.room.removed or membership.room.epoch >= epoch,
+        lambda: person.client.rooms.sync(membership, PATIENCE),
     )
 
 

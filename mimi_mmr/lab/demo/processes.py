@@ -75,5 +75,5 @@ class Processes:
 
 
 def log_file(party: Party) -> Path:
-    """Where a party's log goes."""
+    """Return the path of a party's log."""
     return party.directory / "log.jsonl"

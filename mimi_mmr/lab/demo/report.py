@@ -60,7 +60,7 @@ def _cell(verdict: Verdict) -> str:
 
 
 def what_it_cost(console: Console, lines: Sequence[Cost]) -> None:
-    """Each operation's time, requests and bytes, per operation; repeated ones are averaged."""
+    """Print time, requests and bytes of each operation; repeated ones are averaged."""
     table = Table(title="What it cost (people's side, for one operation)", title_justify="left")
     table.add_column("operation")
     for heading in ("times", "ms", "requests", "bytes up", "bytes down"):
@@ -74,7 +74,7 @@ def what_it_cost(console: Console, lines: Sequence[Cost]) -> None:
 
 
 def merge(lines: Sequence[Cost]) -> list[Cost]:
-    """One line for each operation."""
+    """Make one line for each operation."""
     merged: dict[str, Cost] = {}
     for line in lines:
         total = merged.setdefault(line.operation, Cost(line.operation, 0))

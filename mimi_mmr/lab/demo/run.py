@@ -30,7 +30,7 @@ EXIT_STOPPED = 128 + signal.SIGTERM
 
 
 def run_demo(members: int, keep: Path | None, seed: int | None, console: Console | None = None) -> int:
-    """The exit status: 0 if all went well and nothing was seen that must not be; raises `ConfigError`."""
+    """Return the exit status: 0 if all went well and nobody saw what they must not; raise `ConfigError`."""
     console = console or Console(highlight=False)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     directory = _directory(keep) if keep else None

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mimi_mmr.client import Joined
-from mimi_mmr.client.key_packages.stock import STOCK
+from mimi_mmr.client import Membership
+from mimi_mmr.client.key_packages.maker import MADE_AHEAD
 from mimi_mmr.client.people.contacts import Contact, IncomingRequest, OutgoingRequest
 from mimi_mmr.errors import MmrError, RoomError
 from mimi_mmr.hub.state import HubRoom
@@ -45,7 +45,7 @@ class Story:
     # --- people --------------------------------------------------------------------------------------
 
     def introduce(self) -> None:
-        """The four: names and devices carry a mark of this run, so that a sighting is no coincidence."""
+        """Make the four people; names and devices carry a mark of this run: a sighting is no coincidence."""
         mark = f"{self.rng.getrandbits(32):08x}"
         homes = {"Alice": "a.example", "Bob": "b.example", "Cathy": "c.example", "Dave": "a.example"}
         for number, (name, domain) in enumerate(homes.items(), start=1):
@@ -66,8 +66,8 @@ class Story:
             for someone in self.people.values():
                 await someone.client.register()
         self.announce("Everybody makes KeyPackages, in the same second, each under a pseudonym of its own")
-        with self.costs.of("make a KeyPackage", STOCK * len(self.people)):
-            await together(lambda one: one.client.prepare_key_packages(STOCK), self.people.values())
+        with self.costs.of("make a KeyPackage", MADE_AHEAD * len(self.people)):
+            await together(lambda one: one.client.key_packages.prepare(MADE_AHEAD), self.people.values())
 
     async def befriend(self) -> None:
         """Three connections, by contact code."""
@@ -82,81 +82,83 @@ class Story:
     async def stock(self, someone: Person, contact: Contact) -> None:
         """Put KeyPackage sets on a contact's shelf."""
         with self.costs.of("publish a KeyPackage set", 2):
-            await someone.client.publish_key_packages(contact, 2)
+            await someone.client.key_packages.publish(contact, 2)
 
     # --- the room ------------------------------------------------------------------------------------
 
-    async def make_room(self) -> tuple[Joined, Joined, Joined]:
+    async def make_room(self) -> tuple[Membership, Membership, Membership]:
         """Alice makes the room and adds Bob and Cathy."""
         alice, bob, cathy = (self.people[name] for name in ("Alice", "Bob", "Cathy"))
         self.announce("Alice makes a room on a.example and adds Bob and Cathy")
         with self.costs.of("create a room"):
-            room = await alice.client.create_room()
+            room = await alice.client.rooms.create()
         pair = [self.contacts["Alice", "Bob"], self.contacts["Alice", "Cathy"]]
         with self.costs.of("add (two users: claim, commit, heal)"):
-            await alice.client.add(room, pair)
+            await alice.client.rooms.add(room, pair)
         with self.costs.of("join", 2):
             at_bob, at_cathy = await invited(bob), await invited(cathy)
-        for someone, joined in ((bob, at_bob), (cathy, at_cathy)):
-            await caught_up(someone, joined, room.room.epoch)
+        for someone, membership in ((bob, at_bob), (cathy, at_cathy)):
+            await caught_up(someone, membership, room.room.epoch)
         return room, at_bob, at_cathy
 
-    def resolve(self, who: str, joined: Joined, expected: set[str]) -> None:
+    def resolve(self, who: str, membership: Membership, expected: set[str]) -> None:
         """Check that a member sees exactly these people, verified, behind the pseudonyms."""
         by_user = {someone.client.user: name for name, someone in self.people.items()}
         with self.costs.of("resolve everybody in the room"):
-            known = self.people[who].client.who(joined)
+            known = self.people[who].client.rooms.who(membership)
         names = {by_user.get(entry.member.device.user, "filler") for entry in known if entry.member}
         unverified = [entry for entry in known if entry.standing is not Standing.VERIFIED]
-        if names - {"filler"} != expected or unverified or joined.problems:
-            raise RoomError(f"{who} resolves {sorted(names)}, expected {sorted(expected)}; {joined.problems}")
+        if names - {"filler"} != expected or unverified or membership.problems:
+            raise RoomError(
+                f"{who} resolves {sorted(names)}, expected {sorted(expected)}; {membership.problems}"
+            )
         self.announce(f"{who} sees {len(known)} pseudonyms and behind them " + ", ".join(sorted(expected)))
 
-    async def talk(self, sender: str, sent_from: Joined, listeners: dict[str, Joined]) -> None:
-        """One says something, the others read it."""
+    async def talk(self, sender: str, sent_from: Membership, listeners: dict[str, Membership]) -> None:
+        """Have one say something, and the others read it."""
         text = f"the password of the day is {self.rng.getrandbits(96):024x}"
         self._plant(Kind.CONTENT, sender, text.encode())
         with self.costs.of("send a message"):
-            await self.people[sender].client.send(sent_from, text)
-        for name, joined in listeners.items():
-            message = await self._next_message(name, joined)
+            await self.people[sender].client.rooms.send(sent_from, text)
+        for name, membership in listeners.items():
+            message = await self._next_message(name, membership)
             if message != text:
                 raise RoomError(f"{name} read something else than {sender} wrote")
         self.announce(f"{sender} writes, {' and '.join(listeners)} read{'s' * (len(listeners) == 1)}")
 
-    async def _next_message(self, name: str, joined: Joined) -> str:
+    async def _next_message(self, name: str, membership: Membership) -> str:
         client = self.people[name].client
-        await until(lambda: bool(joined.messages), lambda: client.sync(joined, 10.0))
-        return joined.messages.popleft().text
+        await until(lambda: bool(membership.messages), lambda: client.rooms.sync(membership, 10.0))
+        return membership.messages.popleft().text
 
-    async def share_asset(self, room: Joined, at_cathy: Joined) -> None:
+    async def share_asset(self, room: Membership, at_cathy: Membership) -> None:
         """Alice puts an encrypted asset on her provider's host, Cathy fetches it through relay and gateway."""
         alice, cathy = self.people["Alice"].client, self.people["Cathy"].client
         asset = self.rng.randbytes(200_000)
         self._plant(Kind.CONTENT, "Alice", asset[:48])
         with self.costs.of("put an asset (200 kB)"):
-            reference = await alice.send_asset(room, "holiday.jpg", asset)
+            reference = await alice.rooms.assets.send(room, "holiday.jpg", asset)
         self._plant(Kind.CONTENT, "Alice", reference.key)
-        await until(lambda: bool(at_cathy.messages), lambda: cathy.sync(at_cathy, 10.0))
+        await until(lambda: bool(at_cathy.messages), lambda: cathy.rooms.sync(at_cathy, 10.0))
         with self.costs.of("get an asset (200 kB)"):
-            received = await cathy.fetch_asset(at_cathy, at_cathy.messages.popleft())
+            received = await cathy.rooms.assets.fetch(at_cathy, at_cathy.messages.popleft())
         if received != asset:
             raise RoomError("Cathy's asset is not Alice's")
         self.announce("Cathy downloads Alice's asset through relay and gateway, and decrypts it")
 
-    async def replace_bob(self, room: Joined, at_bob: Joined, at_cathy: Joined) -> Joined:
+    async def replace_bob(self, room: Membership, at_bob: Membership, at_cathy: Membership) -> Membership:
         """Bob is removed, Dave added."""
         alice, dave = self.people["Alice"], self.people["Dave"]
         bob_user = self.people["Bob"].client.user
         leaves = [
             entry.leaf
-            for entry in alice.client.who(room)
+            for entry in alice.client.rooms.who(room)
             if entry.member and entry.member.device.user == bob_user
         ]
         with self.costs.of("remove a member"):
-            await alice.client.remove(room, leaves)
+            await alice.client.rooms.remove(room, leaves)
         with self.costs.of("add (one user: claim, commit, heal)"):
-            await alice.client.add(room, [self.contacts["Alice", "Dave"]])
+            await alice.client.rooms.add(room, [self.contacts["Alice", "Dave"]])
         with self.costs.of("join"):
             at_dave = await invited(dave)
         await caught_up(dave, at_dave, room.room.epoch)
@@ -169,8 +171,8 @@ class Story:
 
     # --- fillers -------------------------------------------------------------------------------------
 
-    async def fill(self, room: Joined, members: int) -> None:
-        """More members: each registers, connects to Alice and joins for real."""
+    async def fill(self, room: Membership, members: int) -> None:
+        """Add more members: each registers, connects to Alice and joins for real."""
         mark = f"{self.rng.getrandbits(48):012x}"
         for domain, network in FILLER_NETWORKS.items():
             self.planted.append(Fact(Kind.NAME, "a member", domain, f"filler-{mark}-{domain[0]}".encode()))
@@ -191,55 +193,55 @@ class Story:
         self.costs.people.append(someone)
         return someone
 
-    async def _admit(self, room: Joined, batch: list[Person]) -> None:
+    async def _admit(self, room: Membership, batch: list[Person]) -> None:
         alice = self.people["Alice"].client
         with self.costs.of("register, connect and stock a member", len(batch)):
             contacts = await self._befriend_all(batch)
         with self.costs.of(f"add ({len(batch)} users: claims, commits)"):
-            await alice.add(room, contacts)
+            await alice.rooms.add(room, contacts)
         with self.costs.of("join", len(batch)):
             await together(invited, batch)
 
     async def _befriend_all(self, batch: list[Person]) -> list[Contact]:
-        """Everybody of the batch connects to Alice, step by step; gives Alice's contacts."""
+        """Connect everybody of the batch to Alice, step by step; return Alice's contacts."""
         alice = self.people["Alice"].client
-        await alice.publish_connection_packages(len(batch))
+        await alice.people.connection_packages.publish(len(batch))
         asked: list[tuple[Person, OutgoingRequest]] = []
         accepted: list[Contact] = []
         made: list[tuple[Person, Contact]] = []
 
         async def ask(someone: Person) -> None:
-            asked.append((someone, await someone.client.request_connection(alice.contact_code)))
+            asked.append((someone, await someone.client.people.request_connection(alice.contact_code)))
 
         async def accept(incoming: IncomingRequest) -> None:
-            accepted.append(await alice.accept(incoming))
+            accepted.append(await alice.people.accept(incoming))
 
         async def complete(pair: tuple[Person, OutgoingRequest]) -> None:
-            contact = await pair[0].client.complete_connection(pair[1])
+            contact = await pair[0].client.people.complete_connection(pair[1])
             if contact is None:
                 raise RoomError("no response to a member's connection request")
             made.append((pair[0], contact))
 
         await together(lambda someone: someone.client.register(packages=1), batch)
         wanted = [(alice, len(batch)), *((someone.client, 1) for someone in batch)]
-        await together(lambda pair: pair[0].prepare_key_packages(pair[1]), wanted, at_once=len(wanted))
+        await together(lambda pair: pair[0].key_packages.prepare(pair[1]), wanted, at_once=len(wanted))
         await together(ask, batch)
-        await together(accept, await alice.connection_requests())
+        await together(accept, await alice.people.connection_requests())
         await together(complete, asked)
-        await until(lambda: all(contact.room for contact in accepted), alice.check_invitations)
+        await until(lambda: all(contact.room for contact in accepted), alice.rooms.check_invitations)
         await together(lambda contact: until_keyed(alice, contact), accepted)
-        await together(lambda pair: pair[0].client.publish_key_packages(pair[1], 1), made)
+        await together(lambda pair: pair[0].client.key_packages.publish(pair[1], 1), made)
         return accepted
 
     # --- after ---------------------------------------------------------------------------------------
 
-    async def bobs_attempt(self, room: Joined, at_dave: Joined) -> Attempt:
-        """Everything Bob kept, against every epoch of the hub's public tree and Dave's identity link."""
+    async def bobs_attempt(self, room: Membership, at_dave: Membership) -> Attempt:
+        """Try everything Bob kept on every epoch of the hub's public tree and on Dave's identity link."""
         async with self._hub_states(room) as states:
             return attack(self.hoard.kept, states, at_dave.leaf.identity.credential)
 
     @asynccontextmanager
-    async def _hub_states(self, room: Joined) -> AsyncIterator[list[HubRoom]]:
+    async def _hub_states(self, room: Membership) -> AsyncIterator[list[HubRoom]]:
         path = self.world.providers[room.uri.domain].directory / "data" / "hub.sqlite"
         store = HubStore(await Database.open(f"sqlite:///{path}", tables.hub), room.uri.domain)
         try:
@@ -253,22 +255,22 @@ class Story:
 
 
 async def tell(story: Story, members: int) -> Attempt:
-    """The whole story, in order; raises `MmrError` if anything goes otherwise."""
+    """Play the whole story, in order; raise `MmrError` if anything goes otherwise."""
     story.introduce()
     await story.register()
     await story.befriend()
     room, at_bob, at_cathy = await story.make_room()
-    for name, joined in (("Alice", room), ("Bob", at_bob), ("Cathy", at_cathy)):
-        story.resolve(name, joined, {"Alice", "Bob", "Cathy"})
+    for name, membership in (("Alice", room), ("Bob", at_bob), ("Cathy", at_cathy)):
+        story.resolve(name, membership, {"Alice", "Bob", "Cathy"})
     await story.talk("Alice", room, {"Bob": at_bob, "Cathy": at_cathy})
     await story.talk("Bob", at_bob, {"Alice": room, "Cathy": at_cathy})
     if members:
         await story.fill(room, members)
-        for name, joined in (("Bob", at_bob), ("Cathy", at_cathy)):
-            await caught_up(story.people[name], joined, room.room.epoch)
+        for name, membership in (("Bob", at_bob), ("Cathy", at_cathy)):
+            await caught_up(story.people[name], membership, room.room.epoch)
     at_dave = await story.replace_bob(room, at_bob, at_cathy)
-    for name, joined in (("Alice", room), ("Cathy", at_cathy), ("Dave", at_dave)):
-        story.resolve(name, joined, {"Alice", "Cathy", "Dave"})
+    for name, membership in (("Alice", room), ("Cathy", at_cathy), ("Dave", at_dave)):
+        story.resolve(name, membership, {"Alice", "Cathy", "Dave"})
     await story.talk("Dave", at_dave, {"Alice": room, "Cathy": at_cathy})
     attempt = await story.bobs_attempt(room, at_dave)
     if attempt.resolved:

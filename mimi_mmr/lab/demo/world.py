@@ -50,11 +50,11 @@ class World:
     trust_dir: Path
 
     def trust(self) -> TrustAnchors:
-        """Every provider's CA."""
+        """Return every provider's CA."""
         return TrustAnchors.from_directory(self.trust_dir)
 
     def tls(self) -> ssl.SSLContext:
-        """What clients trust for TLS."""
+        """Return what clients trust for TLS."""
         return ssl.create_default_context(cafile=self.ca_file)
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class _Storage(mls.GroupStateStorage):  # type: ignore[misc]
 
 
 def new_client(identity: bytes, public: bytes, secret: bytes, storage: GroupStorage) -> Any:
-    """The library's own client: 32-byte public key; secret = seed and public key, 64 bytes."""
+    """Make the library's own client: 32-byte public key; secret = seed and public key, 64 bytes."""
     pair = mls.SignatureKeypair(
         cipher_suite=_SUITE,
         public_key=mls.SignaturePublicKey(bytes=public),
@@ -61,22 +61,22 @@ def new_client(identity: bytes, public: bytes, secret: bytes, storage: GroupStor
 
 
 def message(data: bytes) -> Any:
-    """The library's own form of an MLSMessage."""
+    """Read an MLSMessage into the library's own form."""
     return mls.Message.from_bytes(data)
 
 
 def key_package_message(key_package: bytes) -> Any:
-    """The library's own form of a KeyPackage struct."""
+    """Read a KeyPackage struct into the library's own form."""
     return message(KEY_PACKAGE_HEADER + key_package)
 
 
 def export(group: Any) -> bytes:
-    """The `ratchet_tree` extension of a group's current epoch."""
+    """Encode the `ratchet_tree` extension of a group's current epoch."""
     return bytes(group.export_tree().bytes)
 
 
 def tree_extension(data: bytes) -> Any:
-    """The library's own form of a ratchet tree."""
+    """Read a `ratchet_tree` extension into the library's own form."""
     return mls.RatchetTree(bytes=data)
 
 
@@ -91,7 +91,7 @@ class Identities:
         self._recent: dict[int, None] = {}
 
     def at(self, tree: RatchetTree, leaf: int) -> Any:
-        """The signing identity of a member; `EngineError` if there is none at this leaf."""
+        """Return the signing identity of a member; raise `EngineError` if there is none at this leaf."""
         row = tree.node_bytes(2 * leaf)
         if row is None:
             raise EngineError(f"no member at leaf {leaf}")
@@ -102,7 +102,7 @@ class Identities:
         return self._known[who]
 
     def leaf_of(self, tree: RatchetTree, signer: Any) -> int:
-        """The leaf of this signing identity: whoever spoke last is tried first."""
+        """Return the leaf of this signing identity; whoever spoke last is tried first."""
         candidates: Iterable[int] = chain(reversed(tuple(self._recent)), tree.occupied())
         for leaf in candidates:
             if tree.node_bytes(2 * leaf) is not None and self.at(tree, leaf) == signer:

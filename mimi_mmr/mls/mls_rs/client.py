@@ -12,7 +12,7 @@ from mimi_mmr.mls.storage import GroupStorage
 
 
 class MlsRsEngine:
-    """`MlsEngine` over mls-rs; `storage` says where each client's groups are kept (in memory by default)."""
+    """`MlsEngine` over mls-rs; `storage` says where each client's groups are stored (in memory by default)."""
 
     def __init__(self, storage: Callable[[], MutableMapping[bytes, bytes]] = dict) -> None:
         """Give each client a mapping that `storage` makes."""
@@ -21,7 +21,7 @@ class MlsRsEngine:
     def client(
         self, identity: bytes, key: SigningKey, rows: MutableMapping[bytes, bytes] | None = None
     ) -> MlsRsClient:
-        """A client; with `rows` that an earlier client of this key filled, it can `load` its groups."""
+        """Make a client; with `rows` that an earlier client of this key filled, it can `load` its groups."""
         return MlsRsClient(identity, key, GroupStorage(self._storage() if rows is None else rows))
 
 
@@ -37,13 +37,13 @@ class MlsRsClient:
         self._library = Library(key.public, storage, self._client.load_group)
 
     def key_package(self) -> bytes:
-        """A fresh KeyPackage; the first group it joins that is stored uses it up."""
+        """Make a fresh KeyPackage; the first group it joins that is stored uses it up."""
         with engine_errors():
             sealed = bytes(self._client.generate_key_package_message().to_bytes())
         return sealed.removeprefix(KEY_PACKAGE_HEADER)
 
     def create_group(self, group_id: bytes) -> MlsRsGroup:
-        """A group of one, in epoch 0, not yet stored."""
+        """Make a group of one, in epoch 0, not yet stored."""
         with engine_errors():
             return MlsRsGroup(self._library, self._client.create_group(group_id), group_id, epoch=0)
 
@@ -54,7 +54,7 @@ class MlsRsClient:
             return MlsRsGroup(self._library, joined, *whereabouts(joined))
 
     def load(self, group_id: bytes) -> MlsRsGroup:
-        """The group as it was last stored."""
+        """Load the group as it was last stored."""
         with engine_errors():
             group = self._client.load_group(group_id)
             return MlsRsGroup(self._library, group, *whereabouts(group))

@@ -36,7 +36,7 @@ class Library:
 
 
 def whereabouts(group: Any) -> tuple[bytes, int]:
-    """Group id and epoch of a group that the library has just made."""
+    """Find out group id and epoch of a group that the library has just made."""
     # The binding does not tell a group's id and epoch; the header of a message does, which costs one
     # generation of the sender's ratchet, and is never sent.
     header = parse_application(bytes(group.encrypt_application_message(b"").to_bytes()))
@@ -71,36 +71,37 @@ class MlsRsGroup:
             raise RemovedFromRoom("this client was removed from the group")
 
     def ratchet_tree(self) -> bytes:
-        """The `ratchet_tree` extension of the current epoch."""
+        """Encode the `ratchet_tree` extension of the current epoch."""
         return self._tree.to_bytes()
 
     def leaf(self, index: int) -> LeafNode | None:
-        """The member at this leaf index, or None."""
+        """Return the member at this leaf index, or None."""
         return self._tree.leaf(index)
 
     def leaves(self) -> dict[int, LeafNode]:
-        """All members."""
+        """Return all members."""
         return dict(self._tree.leaves)
 
     def credentials(self) -> Mapping[int, tuple[bytes, bytes]]:
-        """All members' identities and signature keys, with the rest of each leaf unread."""
+        """Return all members' identities and signature keys, with the rest of each leaf unread."""
         return self._tree.credentials()
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """The exporter of the current epoch."""
+        """Export a secret of the current epoch."""
         with engine_errors():
             return bytes(self._live.export_secret(label, context, length))
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """An application message; the group is stored first, so that no key is ever used twice."""
+        """Encrypt an application message; store the group first, so that no key is ever used twice."""
         with engine_errors():
             sealed = bytes(self._live.encrypt_application_message(plaintext).to_bytes())
             self._live.write_to_storage()
             return sealed
 
     def decrypt(self, private: PrivateMessage) -> tuple[int, bytes]:
-        """Sender's leaf index, and plaintext; of a past epoch only if this client was there, and the sender stayed.
+        """Return the sender's leaf index and the plaintext.
 
+        A message of a past epoch opens only if this client was in the group then, and the sender still is.
         The library names the sender by who has its leaf now, which may be somebody else than who had it then.
         """
         self._check_member()
@@ -115,7 +116,7 @@ class MlsRsGroup:
         return leaf, bytes(received.data)
 
     def _changed_since(self, epoch: int) -> set[int]:
-        """Leaves that changed hands after an epoch, which must be this one or one of the last few."""
+        """Return the leaves that changed hands after an epoch, which must be this one or one of the last few."""
         changed: set[int] = set()
         if not self.epoch - RETAINED_EPOCHS <= epoch <= self.epoch:
             raise EngineError(f"no members known for a message of epoch {epoch}")
@@ -134,7 +135,7 @@ class MlsRsGroup:
                 self._handle.write_to_storage()
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
-        """A commit for the hub, after which this group can still go either way.
+        """Make a commit for the hub, after which this group can still go either way.
 
         The library's group is stored, then goes ahead as the copy; this one comes back from storage if it is
         needed before the hub answers, which is rare and costs a load. The copy with its commit is stored
@@ -150,7 +151,7 @@ class MlsRsGroup:
         return self._wait_for(copy, parse_commit(commit), welcome)
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> MlsRsStagedCommit:
-        """This very commit again, staged by an object that ended before the hub answered."""
+        """Return this very commit again, staged by an object that ended before the hub answered."""
         if self._waiting is not None:
             raise EngineError("a commit is waiting for the hub already")
         parsed = _read_commit(commit)

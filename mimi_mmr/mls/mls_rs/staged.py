@@ -24,16 +24,16 @@ class MlsRsStagedCommit:
     accepted: bool | None = None
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """The exporter of the epoch that begins with this commit."""
+        """Export a secret of the epoch that begins with this commit."""
         with engine_errors():
             return bytes(self.copy.export_secret(label, context, length))
 
     def accept(self) -> None:
-        """The group becomes the copy, stored only now; a second time does nothing."""
+        """Make the copy the group, and store it only now; a second time does nothing."""
         self._decide(accepted=True)
 
     def reject(self) -> None:
-        """The copy is forgotten; a second time does nothing."""
+        """Forget the copy; a second time does nothing."""
         self._decide(accepted=False)
 
     def _decide(self, *, accepted: bool) -> None:

@@ -43,16 +43,16 @@ class TreeChange:
     _draft: Draft = field(repr=False)
 
     def tree_hash(self) -> bytes:
-        """The tree hash of the next epoch, 32 bytes (RFC 9420, section 7.8)."""
+        """Return the tree hash of the next epoch, 32 bytes (RFC 9420, section 7.8)."""
         return self._draft.tree_hash(treemath.root(self.size))
 
     def commit(self) -> None:
-        """Do it. Raises `ValueError` if the tree has moved on since `apply`."""
+        """Do it. Raise `ValueError` if the tree has moved on since `apply`."""
         self._draft.merge()
 
 
 def stage(tree: TreeState, commit: PublicCommit, group_id: bytes | None = None) -> TreeChange:
-    """The change that `commit` stands for; what it raises is listed at `RatchetTree.apply`."""
+    """Work out the change that `commit` stands for; `RatchetTree.apply` lists what it raises."""
     if group_id is not None and commit.group_id != group_id:
         raise InvalidCommit("the commit is for another group")
     if tree.node_bytes(2 * commit.sender) is None:
@@ -116,7 +116,7 @@ def _check_new_leaf(draft: Draft, commit: PublicCommit, leaf: LeafNode) -> None:
 
 
 def _filtered_path(draft: Draft, leaf: int) -> Iterator[tuple[int, int]]:
-    """Parents of the leaf whose other child has somebody below it, each with that child (section 4.1.2)."""
+    """List the leaf's parents whose other child has somebody below it, each with that child (section 4.1.2)."""
     node = 2 * leaf
     for parent in treemath.direct_path(leaf, draft.size):
         other = treemath.sibling(node)

@@ -32,7 +32,7 @@ class Draft:
         self.size = base.size
 
     def row(self, node: int) -> bytes | None:
-        """The node as it will be; None for a blank."""
+        """Return the node as it will be; None for a blank."""
         return self._rows[node] if node in self._rows else self._base.node_bytes(node)
 
     def set_row(self, node: int, row: bytes | None) -> None:
@@ -93,11 +93,11 @@ class Draft:
         self.set_row(node, ParentNode(parent.encryption_key, parent.parent_hash, unmerged).to_row())
 
     def resolution(self, node: int) -> list[int]:
-        """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+        """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
         return resolution(self.row, node)
 
     def tree_hash(self, node: int) -> bytes:
-        """The tree hash of a subtree as it will be, 32 bytes (RFC 9420, section 7.8)."""
+        """Return the tree hash of a subtree as it will be, 32 bytes (RFC 9420, section 7.8)."""
         if node not in self._dirty:
             return self._base.tree_hash(node)
         if node not in self._hashes:
@@ -127,11 +127,11 @@ class Draft:
         return default if owner is None or owner in self._rows else owner
 
     def changed(self) -> dict[int, bytes | None]:
-        """The rows that differ from the tree below."""
+        """Return the rows that differ from the tree below."""
         return {node: row for node, row in self._rows.items() if row != self._base.node_bytes(node)}
 
     def merge(self) -> None:
-        """Make it so in the tree below; `ValueError` if that has changed in the meantime."""
+        """Make the changes in the tree below; raise `ValueError` if that has changed in the meantime."""
         if self._base.version != self._version:
             raise ValueError("the tree has changed since this commit was applied to it")
         self._base.replace(self.changed(), self.size)

@@ -57,12 +57,12 @@ class ParentNode(Struct):
             raise ValueError(f"parent_hash of {len(self.parent_hash)} bytes, expected 32 or none")
 
     def to_row(self) -> bytes:
-        """The node with its type in front."""
+        """Encode the node with its type in front."""
         return bytes([PARENT]) + self.to_bytes()
 
     @classmethod
     def from_row(cls, row: bytes) -> ParentNode:
-        """The parent of this row; raise `ParseError`."""
+        """Read the parent of this row; raise `ParseError`."""
         reader = _open(row, PARENT)
         parent = cls.read_from(reader)
         reader.done("ParentNode")
@@ -70,7 +70,7 @@ class ParentNode(Struct):
 
 
 def resolution(row_of: Callable[[int], bytes | None], node: int) -> list[int]:
-    """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+    """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
     row = row_of(node)
     if not node & 1:
         return [] if row is None else [node]
@@ -81,12 +81,12 @@ def resolution(row_of: Callable[[int], bytes | None], node: int) -> list[int]:
 
 
 def leaf_row(leaf: LeafNode) -> bytes:
-    """The row of a leaf."""
+    """Encode a leaf as a row."""
     return bytes([LEAF]) + leaf.encoded
 
 
 def leaf_from_row(row: bytes) -> LeafNode:
-    """The leaf of this row; raise `ParseError`."""
+    """Read the leaf of this row; raise `ParseError`."""
     reader = _open(row, LEAF)
     leaf = LeafNode.read_from(reader)
     reader.done("LeafNode")
@@ -121,7 +121,7 @@ def split_tree(data: bytes) -> dict[int, bytes]:
 
 
 def join_tree(rows: dict[int, bytes]) -> bytes:
-    """The `ratchet_tree` extension of these rows."""
+    """Put rows together into a `ratchet_tree` extension."""
     blank = b"\x00"
     parts = [blank] * (max(rows, default=-1) + 1)
     for node, row in rows.items():
@@ -166,17 +166,17 @@ _SIGNATURE_KEY = slice(35, 67)  # type, length and 32 bytes, length and 32 bytes
 
 
 def signature_key(row: bytes) -> bytes:
-    """A leaf row's signature key, without parsing the leaf."""
+    """Cut out a leaf row's signature key, without parsing the leaf."""
     return row[_SIGNATURE_KEY]
 
 
 def identity(row: bytes) -> bytes:
-    """A leaf row's identity, without parsing the leaf."""
+    """Cut out a leaf row's identity, without parsing the leaf."""
     return _IDENTITY.read(Reader(row, 69), "BasicCredential.identity")
 
 
 def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:
-    """What of this row no other node of the tree may have (RFC 9420, sections 7.3, 7.5 and 12.4.3.1)."""
+    """List what of this row no other node of the tree may have (RFC 9420, sections 7.3, 7.5 and 12.4.3.1)."""
     yield "encryption key", row[2:34]
     if row[0] == LEAF:
         yield "signature key", row[_SIGNATURE_KEY]
@@ -184,17 +184,17 @@ def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def leaf_hash(leaf: int, row: bytes | None) -> bytes:
-    """Tree hash of a leaf (RFC 9420, section 7.8), 32 bytes."""
+    """Return the tree hash of a leaf (RFC 9420, section 7.8), 32 bytes."""
     head = bytes([LEAF]) + leaf.to_bytes(4, "big")
     return hashlib.sha256(head + (b"\x00" if row is None else b"\x01" + row[1:])).digest()
 
 
 def parent_node_hash(row: bytes | None, left: bytes, right: bytes) -> bytes:
-    """Tree hash of a parent from its children's (RFC 9420, section 7.8), 32 bytes."""
+    """Return the tree hash of a parent, from its children's (RFC 9420, section 7.8), 32 bytes."""
     node = b"\x02\x00" if row is None else b"\x02\x01" + row[1:]
     return hashlib.sha256(node + b"\x20" + left + b"\x20" + right).digest()
 
 
 def parent_hash(encryption_key: bytes, parent_hash_above: bytes, sibling_tree_hash: bytes) -> bytes:
-    """ParentHashInput's hash (RFC 9420, section 7.9), 32 bytes."""
+    """Hash a ParentHashInput (RFC 9420, section 7.9); 32 bytes."""
     return hashlib.sha256(vec(encryption_key) + vec(parent_hash_above) + vec(sibling_tree_hash)).digest()

@@ -1,6 +1,6 @@
-"""A ratchet tree at rest (RFC 9420, section 7).
+"""A ratchet tree as it is stored (RFC 9420, section 7).
 
-It is a table of rows, one a node that is not blank, so that a store can keep it node by node and write only
+It is a table of rows, one a node that is not blank, so that a database can hold it node by node and write only
 the rows a commit changed. Leaves are parsed when somebody asks, subtree hashes are kept until a row below
 changes: a commit costs its path, not the tree.
 """
@@ -87,7 +87,7 @@ class TreeState:
         self.version = 0
 
     def to_bytes(self) -> bytes:
-        """The `ratchet_tree` extension (RFC 9420, section 12.4.3.3)."""
+        """Encode the `ratchet_tree` extension (RFC 9420, section 12.4.3.3)."""
         return join_tree(self._rows)
 
     @property
@@ -101,19 +101,19 @@ class TreeState:
         return Leaves(self)
 
     def occupied(self) -> list[int]:
-        """The members' leaf indices, ascending."""
+        """Return the members' leaf indices, ascending."""
         return sorted(node // 2 for node in self._rows if not node & 1)
 
     def credentials(self) -> Credentials:
-        """Every member's identity and signature key, by leaf index; parses no more of a leaf than that."""
+        """Return every member's identity and signature key, by leaf index; parse no more of a leaf than that."""
         return Credentials(self._rows)
 
     def node_bytes(self, node: int) -> bytes | None:
-        """A node's row: its type, then its struct; None if it is blank."""
+        """Return a node's row: its type, then its struct; None if it is blank."""
         return self._rows.get(node)
 
     def leaf(self, index: int) -> LeafNode | None:
-        """The member at this leaf index, or None."""
+        """Return the member at this leaf index, or None."""
         if index not in self._leaves:
             row = self._rows.get(2 * index)
             if row is None:
@@ -122,16 +122,16 @@ class TreeState:
         return self._leaves[index]
 
     def parent(self, node: int) -> ParentNode | None:
-        """The parent at this node index, or None if it is blank."""
+        """Return the parent at this node index, or None if it is blank."""
         row = self._rows.get(node)
         return None if row is None else ParentNode.from_row(row)
 
     def resolution(self, node: int) -> list[int]:
-        """The nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+        """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
         return resolution(self.node_bytes, node)
 
     def tree_hash(self, node: int | None = None) -> bytes:
-        """The tree hash (RFC 9420, section 7.8) of a subtree, 32 bytes; without argument, of it all."""
+        """Return the tree hash (RFC 9420, section 7.8) of a subtree, by default of the whole tree; 32 bytes."""
         if node is None:
             node = treemath.root(self.size)
         if node not in self._hashes:
@@ -146,7 +146,7 @@ class TreeState:
         return parent_node_hash(row, self.tree_hash(left), self.tree_hash(right))
 
     def owner(self, value: Unique) -> int | None:
-        """The node that has this key or identity, each of which a tree holds once."""
+        """Return the node that has this key or identity, each of which a tree holds once."""
         if self._owners is None:
             self._owners = index_rows(self._rows)
         return self._owners.get(value)
@@ -186,7 +186,7 @@ class TreeState:
 
 
 def index_rows(rows: Mapping[int, bytes]) -> dict[Unique, int]:
-    """Which node has which key or identity; raises `InvalidCommit` if two have the same."""
+    """Map keys and identities to the nodes that have them; raise `InvalidCommit` if two nodes have the same."""
     owners: dict[Unique, int] = {}
     for node, row in rows.items():
         for value in unique_values(row):

@@ -36,12 +36,12 @@ class RatchetTree(TreeState):
 
     @classmethod
     def from_rows(cls, rows: Mapping[int, bytes]) -> Self:
-        """The tree that a store kept, by node index; a leaf that is malformed shows when it is asked for."""
+        """Make a tree of stored rows, by node index; a leaf that is malformed shows when it is asked for."""
         return cls(rows)
 
     @classmethod
     def from_engine(cls, data: bytes) -> Self:
-        """A `ratchet_tree` extension that one's own engine made: cut into rows, not read."""
+        """Cut a `ratchet_tree` extension that one's own engine made into rows, without reading them."""
         return cls(split_tree(data))
 
     def verify(self, group_id: bytes) -> None:
@@ -53,7 +53,7 @@ class RatchetTree(TreeState):
         validate(self, group_id)
 
     def apply(self, commit: PublicCommit, group_id: bytes | None = None) -> TreeChange:
-        """What this commit makes of the tree, which stays as it is until `TreeChange.commit()`.
+        """Work out what a commit makes of the tree, which stays as it is until `TreeChange.commit()`.
 
         Raises `UnknownSender`, `InvalidCommit` or `SignatureRejected`; a commit for a group other than
         `group_id`, if that is given, is refused too. What only members can check (the commit's own signature,

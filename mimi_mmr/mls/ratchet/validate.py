@@ -11,7 +11,7 @@ from mimi_mmr.mls.ratchet.state import TreeState, index_rows
 
 
 def validate(tree: TreeState, group_id: bytes) -> None:
-    """Check every signature, key and parent hash; raises what `RatchetTree.verify` says."""
+    """Check every signature, key and parent hash; raise what `RatchetTree.verify` says."""
     index_rows(tree.rows)
     for index, leaf in tree.leaves.items():
         leaf.verify(group_id, index, by=f"leaf {index}")
@@ -41,7 +41,7 @@ def _check_parent_hash(tree: TreeState, node: int, parent: ParentNode) -> None:
 
 
 def _vouches(tree: TreeState, parent: ParentNode, child: int, other: int) -> bool:
-    """Whether a node under `child` has the hash of `parent`, made when all but the unmerged were below it."""
+    """Say whether a node under `child` has the hash of `parent`, made when all but the unmerged were below it."""
     mine = {2 * leaf for leaf in parent.unmerged_leaves if treemath.is_below(2 * leaf, child)}
     below = tree.resolution(child)
     candidates = [node for node in below if node not in mine]
@@ -58,7 +58,7 @@ def _sent_parent_hash(tree: TreeState, node: int) -> bytes | None:
 
 
 def _hash_without(tree: TreeState, node: int, leaves: Set[int]) -> bytes:
-    """The tree hash as if these leaves had never been added (RFC 9420, section 7.9)."""
+    """Return the tree hash as if these leaves had never been added (RFC 9420, section 7.9)."""
     if not any(treemath.is_below(2 * leaf, node) for leaf in leaves):
         return tree.tree_hash(node)
     if not node & 1:

@@ -115,7 +115,7 @@ _GROUP_INFO = Opaque(MAX_MESSAGE, 16)
 
 
 def parse_message(data: bytes) -> Message:
-    """The message that these bytes, all of them, are.
+    """Read the message that these bytes, all of them, are.
 
     At most 16 MiB. Raises `ParseError` for bytes that are no MLSMessage of version mls10 and cipher suite 1,
     and `InvalidCommit` for a message that is, but that this profile does not use.
@@ -129,7 +129,7 @@ def parse_message(data: bytes) -> Message:
 
 
 def parse_commit(data: bytes) -> PublicCommit:
-    """The commit that these bytes are; raises `ParseError`, or `InvalidCommit` if they are another message."""
+    """Read the commit that these bytes are; raise `ParseError`, or `InvalidCommit` if they are another message."""
     message = parse_message(data)
     if not isinstance(message, PublicCommit):
         raise InvalidCommit("expected a commit as an MLS PublicMessage")
@@ -137,7 +137,7 @@ def parse_commit(data: bytes) -> PublicCommit:
 
 
 def parse_application(data: bytes) -> PrivateMessage:
-    """The application message that these bytes are; raises `ParseError`, or `InvalidCommit` as above."""
+    """Read the application message that these bytes are; raise `ParseError`, or `InvalidCommit` as above."""
     message = parse_message(data)
     if not isinstance(message, PrivateMessage) or message.content_type is not ContentType.APPLICATION:
         raise InvalidCommit("expected an application message as an MLS PrivateMessage")

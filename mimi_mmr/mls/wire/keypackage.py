@@ -64,7 +64,7 @@ class KeyPackage:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The KeyPackage that these bytes, all of them, are (the struct, not an MLSMessage)."""
+        """Read the KeyPackage that these bytes, all of them, are (the struct, not an MLSMessage)."""
         return read_whole(data, MAX_MESSAGE, "KeyPackage", cls.read_from)
 
     @property

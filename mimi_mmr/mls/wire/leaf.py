@@ -95,7 +95,7 @@ class LeafNode:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The leaf that these bytes, all of them, are; raise `ParseError`."""
+        """Read the leaf that these bytes, all of them, are; raise `ParseError`."""
         return read_whole(data, MAX_MESSAGE, "LeafNode", cls.read_from)
 
     def verify(self, group_id: bytes = b"", leaf_index: int = 0, *, by: str = "leaf") -> None:

@@ -1,4 +1,4 @@
-"""A member's leave to be removed by anybody: MLS lets nobody remove itself in a commit of its own.
+"""Departures: a member's signed consent to its removal, since MLS lets nobody remove itself in its own commit.
 
 It travels to the other members inside an application message, so that the hub learns of it only with the commit
 that answers it. It names the leaf by its client pseudonym, which no other leaf has; an index may be reused.
@@ -35,7 +35,7 @@ class Departure(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         try:
             verify(signature_key, "DepartureTBS", self.content.to_bytes(), self.signature)
         except SignatureRejected:
@@ -52,7 +52,7 @@ def sign_departure(room: MimiUri, client: MimiUri, key: SigningKey) -> Departure
 
 
 def departures_hash(departures: tuple[Departure, ...]) -> bytes:
-    """SHA-256 of `Departure departures<V>`, for the committer's signature."""
+    """Hash `Departure departures<V>` with SHA-256, for the committer's signature."""
     out = bytearray()
     DEPARTURES.write(out, departures)
     return hashlib.sha256(out).digest()
@@ -67,7 +67,7 @@ class Leaver:
 
 
 def departed(room: MimiUri, departures: Iterable[Departure], removed: Mapping[int, Leaver]) -> frozenset[int]:
-    """Which of the leaves that a commit removes have asked for it, whoever commits.
+    """Return which of the leaves that a commit removes have asked for it, whoever commits.
 
     Raises `InvalidCommit` for a departure that is of another room, of nobody whom the commit removes, there
     twice, or not signed by its leaf.

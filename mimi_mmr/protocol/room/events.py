@@ -48,7 +48,7 @@ class CommitEvent(Struct):
     sealed_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def check_parts(self) -> None:
-        """Raises `WrongSigner` when a part is not the one that was signed."""
+        """Check that the parts are those that were signed; raise `WrongSigner`."""
         content = self.auth.content
         signed = (content.commit_hash, content.member_update_hash, content.departures_hash)
         parts = (digest(self.commit), digest(self.member_update), departures_hash(self.departures))

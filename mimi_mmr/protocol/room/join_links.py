@@ -1,15 +1,16 @@
-"""Join links: `mimi-join:<room uri>?l=<base64url>`, for who has no contact in the room.
+"""Join links: `mimi-join:<room uri>?l=<base64url>`, for people who have no contact in the room.
 
 A link is a seed. Members hold it in the members-only state, whoever was given the link holds it too; the hub knows
 what it needs to count uses, and neither room name nor newcomer. A newcomer seals KeyPackages to the link, and any
 member who may add adds them: the MLS engine has no external commits, and a link gives no key of the room.
 
 Whoever holds a link can come in by it, and so see what members see; it can also open what others sealed to the
-link, later too, if it comes by that. A link is to be kept as well as a membership.
+link, later too, if it comes by that. A link needs as much care as a membership.
 
-A member makes one with `Room.make_link`, commits `Room.state_with_link`, then sends the hub `Room.link_order`. A
-newcomer sends the hub `make_join_request`; members get it as an event, open it (`Room.open_join_request`) and stage
-the Add with `Room.state_after_join`.
+A member makes one (`JoinLinks.make`), commits a state that has it (`MembersOnlyState.with_link`), then sends the
+hub its order (`JoinLinks.order`). A newcomer sends the hub a request (`make_join_request`); members get it as an
+event, open it (`JoinLinks.open_request`) and add the newcomer in a commit that counts the use
+(`JoinLinks.after_join`).
 
 The URI also says how the room shows identities, since a newcomer sends along what opens its name only where every
 member sees every name.
@@ -69,7 +70,7 @@ class JoinLink:
 
     @classmethod
     def parse(cls, text: str) -> JoinLink:
-        """Read a link, in the one form that `uri` gives; raises `InvalidUri`."""
+        """Read a link, in the one form that `uri` gives; raise `InvalidUri`."""
         name, mark, encoded = text.removeprefix(SCHEME).partition("?l=")
         if not text.startswith(SCHEME) or not mark:
             raise InvalidUri(f"expected {SCHEME}<room uri>?l=<base64url>")
@@ -115,16 +116,16 @@ class LiveLink(Struct):
     uses_left: Annotated[int, U32]
 
     def link(self, room: MimiUri, identities: Identities) -> JoinLink:
-        """The link to give to people."""
+        """Return the link as it is given to people."""
         return JoinLink(room, identities, LinkSeed(self.seed))
 
     def check(self, now: float) -> None:
-        """Whether it may be used now; raises `JoinRefused`."""
+        """Check that it may be used now; raise `JoinRefused`."""
         if not (now < self.expiry <= now + MAX_LIFETIME) or not 0 < self.uses_left <= MAX_USES:
             raise JoinRefused("the join link has expired, or is used up")
 
     def used(self) -> LiveLink:
-        """With one use less."""
+        """Return the link with one use less."""
         return replace(self, uses_left=max(0, self.uses_left - 1))
 
 
@@ -140,7 +141,7 @@ class Joiner(Struct):
 
 
 def make_join_request(link: JoinLink, packages: Sequence[OpenKeyPackage]) -> JoinRequest:
-    """Ask to be added, with every device of one user at once; ValueError if it is above 128 KiB."""
+    """Make a request to be added, with every device of one user; raise `ValueError` if it is above 128 KiB."""
     if link.identities is not Identities.EVERYONE:
         packages = [replace(package, identity_link_key=bytes(32)) for package in packages]
     plaintext = pad(Joiner(tuple(packages)).to_bytes(), PADDING)
@@ -149,7 +150,7 @@ def make_join_request(link: JoinLink, packages: Sequence[OpenKeyPackage]) -> Joi
 
 
 def open_join_request(link: JoinLink, box: SealedBox) -> tuple[OpenKeyPackage, ...]:
-    """What `make_join_request` sealed; raises `JoinRefused`."""
+    """Open what `make_join_request` sealed; raise `JoinRefused`."""
     try:
         packages = Joiner.from_bytes(unpad(link.sealing_key.open(_PURPOSE, link.id, box))).packages
     except (SealedBoxRejected, ParseError) as error:

@@ -51,7 +51,7 @@ class LinkOrder(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         try:
             verify(signature_key, "LinkOrderTBS", self.content.to_bytes(), self.signature)
         except SignatureRejected:
@@ -81,7 +81,7 @@ class JoinRequest(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, public_key: bytes) -> None:
-        """Raises `JoinRefused`."""
+        """Check the signature; raise `JoinRefused`."""
         try:
             verify(public_key, "JoinRequestTBS", self.content.to_bytes(), self.signature)
         except SignatureRejected:

@@ -1,8 +1,8 @@
 """What members share and nobody else may read: a room's name, its topic, its join links (MIMI: members-only state).
 
-It is sealed under a room secret that stands in the Tree Wrap root, and rides in a commit; the hub keeps the sealed
-bytes of each epoch as it keeps the policy. Every sealing draws the room secret anew, so an earlier state does not
-open under the current secret, and a hub that serves one is found out.
+It is sealed under a room secret that stands in the Tree Wrap root, and travels with a commit; the hub stores the
+sealed bytes of each epoch, as it does the policy. Every sealing draws the room secret anew, so an earlier state
+does not open under the current secret, and members notice a hub that serves one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import pad, unpad
 from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.crypto.signing import expand_with_label
@@ -26,7 +24,6 @@ from mimi_mmr.uris import ROOM, MimiUri
 VERSION = 1
 PADDING = 256
 STATE_SECRET = "state"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
-_ZERO_NONCE = bytes(12)
 
 
 class StateSecret(Secret):
@@ -35,7 +32,7 @@ class StateSecret(Secret):
 
 @dataclass(frozen=True, slots=True)
 class MembersOnlyState(Struct):
-    """Any member may change it, as any member may speak: it claims nothing that a right hangs on."""
+    """The state itself. Any member may change it, as any member may speak; no right depends on it."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     version: Annotated[int, U8] = VERSION
@@ -46,14 +43,14 @@ class MembersOnlyState(Struct):
     )
 
     def with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
-        """The state with one more join link, and without those that have expired."""
+        """Return the state with one more join link, and without those that have expired."""
         links = (one for one in self.links if one.expiry > now)
         return replace(self, links=(*links, live))
 
 
 @dataclass(frozen=True, slots=True)
 class SealedState(Struct):
-    """As the hub keeps it: the epoch that it was sealed for, and the ciphertext with its tag."""
+    """The state as the hub stores it: the epoch that it was sealed for, and the ciphertext with its tag."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     epoch: Annotated[int, U64]
@@ -70,20 +67,19 @@ class SealedStateAAD(Struct):
 
 def seal_state(state: MembersOnlyState, secret: StateSecret, room: MimiUri, epoch: int) -> bytes:
     """Seal for the epoch that begins with the commit; AES-256-GCM, padded to a multiple of 256 bytes."""
-    # The nonce may be fixed: the secret is drawn for this very state, and two members who race draw two.
-    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
+    # The secret seals once: it is drawn for this very state, and two members who race draw two.
     aad = SealedStateAAD(room, epoch).to_bytes()
-    sealed = cipher.encrypt(_ZERO_NONCE, pad(state.to_bytes(), PADDING), aad)
-    return SealedState(epoch, sealed).to_bytes()
+    ciphertext = seal_once(_sealing_key(secret), pad(state.to_bytes(), PADDING), aad)
+    return SealedState(epoch, ciphertext).to_bytes()
 
 
 def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnlyState:
-    """Open what `seal_state` made; raises `StateRejected`."""
-    cipher = AESGCM(expand_with_label(secret, "members-only state", b""))
+    """Open what `seal_state` made; raise `StateRejected`."""
     try:
         box = SealedState.from_bytes(sealed)
         aad = SealedStateAAD(room, box.epoch).to_bytes()
-        state = MembersOnlyState.from_bytes(unpad(cipher.decrypt(_ZERO_NONCE, box.ciphertext, aad)))
+        padded = open_once(_sealing_key(secret), box.ciphertext, aad)
+        state = MembersOnlyState.from_bytes(unpad(padded))
     except InvalidTag:
         raise StateRejected("the members-only state does not open under the room's secret") from None
     except (ParseError, SealedBoxRejected) as error:
@@ -91,3 +87,7 @@ def open_state(sealed: bytes, secret: StateSecret, room: MimiUri) -> MembersOnly
     if state.version != VERSION:
         raise StateRejected(f"expected a members-only state of version {VERSION}, got {state.version}")
     return state
+
+
+def _sealing_key(secret: StateSecret) -> OneTimeKey:
+    return OneTimeKey(expand_with_label(secret, "members-only state", b""))

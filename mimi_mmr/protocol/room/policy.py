@@ -43,7 +43,7 @@ class RoleAssignment(Struct):
 
 
 class _ByUser:
-    """Room for the roles by their users. It is no field: it says nothing that `roles` does not."""
+    """A slot for the roles by user: an index over `roles`, so not a field of its own."""
 
     __slots__ = ("_by_user",)
     _by_user: Mapping[MimiUri, Role]
@@ -81,7 +81,7 @@ class RoomPolicy(_ByUser, Struct):
         return hashlib.sha256(self.to_bytes()).digest()
 
     def role(self, user: MimiUri) -> Role:
-        """A participant's role."""
+        """Return a participant's role."""
         return self._by_user.get(user, Role.MEMBER)
 
     @property
@@ -90,12 +90,12 @@ class RoomPolicy(_ByUser, Struct):
         return frozenset(entry.user_pseudonym for entry in self.roles if entry.role > Role.MEMBER)
 
     def allow_add(self, actor: MimiUri, target: MimiUri) -> None:
-        """One's own clients always; others with the role. Raises `NotAllowed`."""
+        """Check an Add: one's own clients always, others with the role `may_add`. Raises `NotAllowed`."""
         if actor != target:
             self.allow_invite(actor)
 
     def allow_return(self, actor: MimiUri, target: MimiUri) -> None:
-        """Whether somebody may add a pseudonym of which there is no leaf in the room; raises `NotAllowed`.
+        """Check an Add of a user pseudonym that has no leaf in the room; raise `NotAllowed`.
 
         One that still has a role there, since it was taken out by others than admins, comes back by an admin only.
         """
@@ -104,25 +104,25 @@ class RoomPolicy(_ByUser, Struct):
             raise NotAllowed("adding somebody who has a role already needs the role ADMIN")
 
     def allow_invite(self, actor: MimiUri) -> None:
-        """Whether somebody may add others than its own clients; raises `NotAllowed`."""
+        """Check whether somebody may add others than its own clients; raise `NotAllowed`."""
         if self.role(actor) < self.may_add:
             raise NotAllowed(f"adding needs the role {self.may_add.name}")
 
     def allow_remove(self, actor: MimiUri, target: MimiUri) -> None:
-        """One's own clients always; others' with the role, and never those of a higher role."""
+        """Check a Remove: one's own clients always, others' with the role, and never those of a higher role."""
         if actor == target:
             return
         if self.role(actor) < max(self.may_remove, self.role(target)):
             raise NotAllowed(f"removing this participant needs the role {self.may_remove.name} or theirs")
 
     def with_role(self, user: MimiUri, role: Role) -> RoomPolicy:
-        """The next policy, in which this participant has this role; `Room.stage` signs it."""
+        """Return the next policy, in which this participant has this role; `Room.stage` signs it."""
         others = tuple(entry for entry in self.roles if entry.user_pseudonym != user)
         own = () if role is Role.MEMBER else (RoleAssignment(user, role),)
         return replace(self, serial=self.serial + 1, roles=(*others, *own))
 
     def shows_identity(self, user: MimiUri) -> bool:
-        """Whether this participant's identity link key must stand in the tree."""
+        """Say whether this participant's identity link key must stand in the tree."""
         if self.identities is Identities.ADMINS_ONLY:
             return self.role(user) is Role.ADMIN
         return self.identities is Identities.EVERYONE
@@ -137,14 +137,14 @@ class SignedPolicy(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         try:
             verify(signature_key, "RoomPolicyTBS", self._content(), self.signature)
         except SignatureRejected:
             raise WrongSigner("the room policy is not signed by the leaf that it names") from None
 
     def check_succession(self, old: RoomPolicy, committer: int, user: MimiUri, signature_key: bytes) -> None:
-        """Whether this may follow `old`, in a commit of leaf `committer`, which is `user`'s and has this key.
+        """Check that this may follow `old`, in a commit of leaf `committer`, which is `user`'s and has this key.
 
         Raises `NotAllowed` or `WrongSigner`.
         """
@@ -168,6 +168,6 @@ def sign_policy(policy: RoomPolicy, signer: int, key: SigningKey) -> SignedPolic
 def default_policy(
     room: MimiUri, creator: MimiUri, identities: Identities = Identities.EVERYONE
 ) -> RoomPolicy:
-    """The creator is admin, members may add, admins remove."""
+    """Make a room's first policy: the creator is admin, members may add, admins may remove."""
     roles = (RoleAssignment(creator, Role.ADMIN),)
     return RoomPolicy(VERSION, room, 0, identities, Role.MEMBER, Role.ADMIN, roles)

@@ -27,12 +27,12 @@ SEALED_STATE = Maybe(Opaque(MAX_SEALED_STATE))
 
 
 def group_id(room: MimiUri) -> bytes:
-    """The MLS group id of a room."""
+    """Return the MLS group id of a room: its URI."""
     return str(room).encode()
 
 
 def digest(data: bytes | None) -> bytes:
-    """SHA-256; of nothing, for a part that is absent."""
+    """Hash a part with SHA-256; an absent one as if it were empty."""
     return hashlib.sha256(data or b"").digest()
 
 
@@ -70,7 +70,7 @@ class CreateRoomRequest(Struct):
     policy: SignedPolicy
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`, also when a part is not the one that was signed."""
+        """Check signature and parts; raise `WrongSigner`."""
         _verified(signature_key, "CreateRoomTBS", self.content, self.signature)
         content = self.content
         sent = (digest(self.ratchet_tree), digest(self.tree_update), self.policy.policy.hash)
@@ -109,7 +109,7 @@ class CommitAuth(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         _verified(signature_key, "CommitAuthTBS", self.content, self.signature)
 
 
@@ -122,7 +122,7 @@ def sign_commit(content: CommitAuthTBS, key: SigningKey) -> CommitAuth:
 class UpdateRequest(Struct):
     """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members.
 
-    Beside it policy and sealed members-only state where they change, and the departures of those who go.
+    It carries the policy and the sealed members-only state where they change, and the departures of those who go.
     """
 
     LIMIT: ClassVar[int] = 1 << 26
@@ -136,7 +136,7 @@ class UpdateRequest(Struct):
     sealed_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`, also when a part is not the one that was signed."""
+        """Check signature and parts; raise `WrongSigner`."""
         self.auth.verify(signature_key)
         content = self.auth.content
         signed = (
@@ -208,7 +208,7 @@ class RepairKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommitReportTBS(Struct):
-    """Names a commit by the epoch it ended and its hash. A hub can't tell whether members can process one."""
+    """What a reporting leaf signs: the epoch that a commit ended, and its hash. No hub can check that itself."""
 
     room: Annotated[MimiUri, ROOM]
     epoch: Annotated[int, U64]
@@ -219,13 +219,13 @@ class CommitReportTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class CommitReport(Struct):
-    """Signed by a leaf of the epoch before: "I cannot process it", or, from an admin, "go back to before it"."""
+    """A report by a leaf of the epoch before: "I cannot process it", or, from an admin, "go back to before it"."""
 
     content: CommitReportTBS
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         _verified(signature_key, "CommitReportTBS", self.content, self.signature)
 
 
@@ -257,7 +257,7 @@ class SubmitMessageRequest(Struct):
     app_message: Annotated[bytes, Opaque(MAX_APPLICATION)]
 
     def verify(self, signature_key: bytes) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         _verified(signature_key, "SubmitTBS", self.content, self.signature)
         if digest(self.app_message) != self.content.message_hash:
             raise WrongSigner("the message is not the one that the request's signature covers")
@@ -283,13 +283,13 @@ class SnapshotTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest(Struct):
-    """Signed by a key that is a leaf's in that epoch: the tree is for members."""
+    """`SnapshotTBS` with its signature by the key of a leaf in that epoch: the tree is for members."""
 
     content: SnapshotTBS
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self) -> None:
-        """Raises `WrongSigner`."""
+        """Check the signature; raise `WrongSigner`."""
         _verified(self.content.signature_public_key, "SnapshotTBS", self.content, self.signature)
 
 

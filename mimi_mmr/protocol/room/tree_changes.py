@@ -1,4 +1,4 @@
-"""What a commit must do to the Tree Wrap tree: hub and members hold an update to the same rule."""
+"""What a commit must do to the Tree Wrap tree. Hub and members check an update by the same rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treewrap import ChangeKind, MemberUpdate, PublicTree, StagedPublic, TreeUpd
 def expected_changes(
     policy: RoomPolicy, removed: Iterable[int], added: Iterable[tuple[int, MimiUri]]
 ) -> dict[int, ChangeKind]:
-    """The net effect in MLS order, for leaves `removed` and for leaves `added` with their user pseudonyms.
+    """Return the net effect in MLS order, of leaves `removed` and of leaves `added` with their user pseudonyms.
 
     A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names: the policy that
     comes with the same commit, if it brings one.
@@ -26,7 +26,7 @@ def expected_changes(
 def wrong_leaves(
     found: Mapping[int, ChangeKind], expected: Mapping[int, ChangeKind], committer: int
 ) -> list[int]:
-    """Leaves that an update changes otherwise than expected, in order; the committer may change its own."""
+    """List the leaves that an update changes otherwise than expected; the committer may change its own."""
     both = found.keys() | expected.keys()
     return sorted(leaf for leaf in both - {committer} if found.get(leaf) != expected.get(leaf))
 
@@ -39,10 +39,13 @@ def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
         members = MemberUpdate.from_bytes(sent)
     except TreeWrapError as error:
         raise TreeMismatch(f"the members' update is malformed: {error}") from None
-    told = (members.header, [(leaf, kind) for leaf, kind, _ in members.leaves], members.tree_hash)
+    sent_changes = (members.header, [(leaf, kind) for leaf, kind, _ in members.leaves], members.tree_hash)
     wanted = (update.header, list(update.changes), update.tree_hash)
-    if told != wanted or (members.repaired, members.rebuilt) != (update.repaired, bool(update.rebuilt)):
-        raise TreeMismatch("the members' update tells other changes than the hub's")
+    if sent_changes != wanted or (members.repaired, members.rebuilt) != (
+        update.repaired,
+        bool(update.rebuilt),
+    ):
+        raise TreeMismatch("the members' update has other changes than the hub's")
 
 
 def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *, may_drop: bool) -> None:
@@ -51,8 +54,7 @@ def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *,
     An admin may leave out leaves, those whose secret the members never got; their owners set them again. Raises
     `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
     """
-    rows = {place: row for place, row in staged.rows.items() if row is not None}
-    after = set(PublicTree.from_rows(tree.suite, tree.group_id, staged.header, rows).occupied)
+    after = set(staged.occupied)
     changes = dict(update.changes)
     wanted = set(tree.occupied) - changes.keys()
     wanted |= {leaf for leaf, kind in changes.items() if kind is ChangeKind.SET}

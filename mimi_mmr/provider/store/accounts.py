@@ -32,7 +32,7 @@ class Device:
     token: AccessToken
 
     def row(self, user: MimiUri) -> dict[str, object]:
-        """What is stored of it; of the token no more than its hash."""
+        """Return what is stored of it; of the token no more than its hash."""
         return {
             "device": str(self.uri),
             "uri": str(user),
@@ -72,7 +72,7 @@ class AccountStore:
     # --- accounts and devices ------------------------------------------------------------------------
 
     async def register(self, user: MimiUri, device: Device) -> None:
-        """A new account with its first device; the very same one again changes nothing.
+        """Add a new account with its first device; the very same one again changes nothing.
 
         Raises `NotAllowed` if one of the names is taken: a closed account keeps its name.
         """
@@ -86,7 +86,7 @@ class AccountStore:
                     raise NotAllowed("this name is taken") from None
 
     async def authenticate(self, user: MimiUri, token: AccessToken) -> Caller:
-        """Whose token this is; raises `Unauthorized`, the same for an unknown user and a wrong token.
+        """Return whose token this is; raise `Unauthorized`, the same for an unknown user and a wrong token.
 
         Both find no row in the same index, by the hash of a token that nobody chose.
         """
@@ -101,7 +101,7 @@ class AccountStore:
         return Caller(user, MimiUri.parse(row.device), row.public_key)
 
     async def add_device(self, caller: Caller, device: Device) -> None:
-        """A further device; the very same one again changes nothing.
+        """Add a further device; the very same one again changes nothing.
 
         Raises `NotAllowed` if its name is taken, by anybody, or the account has as many as it may have.
         """
@@ -115,12 +115,12 @@ class AccountStore:
                 raise NotAllowed("this device name is taken, or its token is another device's")
 
     async def devices(self, user: MimiUri) -> list[MimiUri]:
-        """An account's devices, by name."""
+        """Return an account's devices, by name."""
         async with self._database.read() as connection:
             return sorted(MimiUri.parse(uri) for uri in await _devices(connection, user))
 
     async def remove_device(self, caller: Caller, device: MimiUri) -> None:
-        """A device goes, and with it its token and its connection packages; if it is not there, nothing.
+        """Remove a device with its token and its connection packages; if it is not there, nothing happens.
 
         Raises `NotAllowed` for the last one.
         """
@@ -135,7 +135,7 @@ class AccountStore:
                 await connection.execute(sa.delete(table).where(table.c.device == str(device)))
 
     async def close_account(self, caller: Caller) -> None:
-        """Everything of an account goes, but for the fact that its name is taken."""
+        """Delete everything of an account, but for the fact that its name is taken."""
         async with self._database.write() as connection:
             await _lock(connection, caller)
             for table in (connection_packages, connection_requests, devices):
@@ -167,14 +167,14 @@ class AccountStore:
             await connection.execute(sa.insert(connection_packages), rows)
 
     async def withdraw_packages(self, caller: Caller) -> None:
-        """All of an account's packages go, whichever device published them."""
+        """Delete all of an account's packages, whichever device published them."""
         table = connection_packages
         async with self._database.write() as connection:
             await _lock(connection, caller)
             await connection.execute(sa.delete(table).where(table.c.uri == str(caller.user)))
 
     async def packages_left(self, caller: Caller, now: float) -> PackagesLeft:
-        """How many packages there are that somebody may still be given."""
+        """Count the packages that somebody may still be given."""
         table = connection_packages
         valid = sa.and_(table.c.uri == str(caller.user), table.c.expiry > int(now))
         query = sa.select(table.c.device, table.c.last_resort, table.c.expiry).where(valid)
@@ -185,7 +185,7 @@ class AccountStore:
         return PackagesLeft(_count(own), _count(left))
 
     async def take_package(self, user: MimiUri, now: float) -> bytes | None:
-        """A one-time package, which is then gone, or else the last resort, or else None."""
+        """Take a one-time package, which is then gone, or else the last resort, or else None."""
         table = connection_packages
         valid = sa.and_(table.c.uri == str(user), table.c.expiry > now)
         oldest = sa.select(table).where(valid).order_by(table.c.last_resort, table.c.id).limit(1)
@@ -216,7 +216,7 @@ class AccountStore:
             await connection.execute(sa.insert(table).from_select(["uri", "deposit"], addressee))
 
     async def requests(self, user: MimiUri) -> list[WaitingRequest]:
-        """What waits for a user, oldest first."""
+        """Return what waits for a user, oldest first."""
         table = connection_requests
         query = sa.select(table).where(table.c.uri == str(user)).order_by(table.c.id)
         async with self._database.read() as connection:

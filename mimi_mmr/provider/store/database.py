@@ -93,13 +93,13 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that may write: committed at the end, rolled back on an error."""
+        """Begin a transaction that may write: committed at the end, rolled back on an error."""
         async with self._engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent view."""
+        """Begin a transaction that reads one consistent view."""
         async with self._engine.connect() as connection:
             options = {"sqlite_read_only": True}
             if self._engine.dialect.name == "postgresql":
@@ -128,7 +128,7 @@ async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mappi
 
 
 async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> Row:
-    """The row of this primary key, made of `values` if there is none, and locked until the transaction ends."""
+    """Return the row of this primary key, made of `values` if there is none; lock it for the transaction."""
     key = {column.name: column for column in table.primary_key.columns}
     insert = _INSERTS[connection.dialect.name](table).values(dict(values))
     locked = insert.on_conflict_do_update(index_elements=list(key), set_=key).returning(table)

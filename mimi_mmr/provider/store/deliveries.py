@@ -59,7 +59,7 @@ class DeliveryStore:
     # --- queues --------------------------------------------------------------------------------------
 
     async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
-        """A new, empty queue; creating it again changes nothing. Raises `QueueFull` above the provider's bound."""
+        """Make a new, empty queue; making it again changes nothing. Raise `QueueFull` above the bound."""
         values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
         async with self._database.write() as connection:
             if await insert_new(connection, queues, values) and not await self._count_one(connection):
@@ -98,7 +98,7 @@ class DeliveryStore:
     async def put(
         self, wanted: Sequence[bytes], message: bytes, transaction: bytes, now: float
     ) -> list[bytes]:
-        """One message into several queues, once for each transaction; gives the queues that it reached.
+        """Put one message into several queues, once for each transaction; return the queues that it reached.
 
         A queue above its bound counts the message as lost, so that its collector learns of it.
         """
@@ -109,7 +109,7 @@ class DeliveryStore:
             return [queue for queue in unique if await self._append(connection, queue, message, now)]
 
     async def deposit(self, queue: bytes, message: bytes, now: float) -> None:
-        """An anonymous deposit in a reply inbox; raises `UnknownQueue` or `QueueFull`."""
+        """Put an anonymous deposit into a reply inbox; raise `UnknownQueue` or `QueueFull`."""
         async with self._database.write() as connection:
             row = (await connection.execute(sa.select(queues).where(queues.c.id == queue))).one_or_none()
             if row is None or not row.accepts_deposits:
@@ -244,7 +244,7 @@ class DeliveryStore:
             return None
 
     async def first_time(self, what: bytes, now: float, expiry: float) -> bool:
-        """Whether this was not seen before, remembering it until `expiry`."""
+        """Say whether this was not seen before, and remember it until `expiry`."""
         async with self._database.write() as connection:
             await _purge(
                 connection,

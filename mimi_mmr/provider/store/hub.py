@@ -78,12 +78,12 @@ class HubStore:
             raise NotAllowed("a room of this URI exists") from None
 
     async def epoch(self, room: MimiUri) -> int:
-        """The room's epoch; raises `UnknownRoom`."""
+        """Return the room's epoch; raise `UnknownRoom`."""
         async with self._database.read() as connection:
             return await _epoch(connection, room)
 
     async def load(self, room: MimiUri) -> HubRoom:
-        """The room in its current epoch; raises `UnknownRoom`."""
+        """Load the room in its current epoch; raise `UnknownRoom`."""
         async with self._database.read() as connection:
             return await _state(connection, room, await _epoch(connection, room))
 
@@ -98,7 +98,7 @@ class HubStore:
                 await _forget_links(connection, join_links.c.room == str(room))
 
     async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
-        """Whether an epoch began with this commit: then it was accepted, though its answer may have been lost."""
+        """Say whether an epoch began with this commit: then the hub accepted it, even if its answer was lost."""
         epochs = room_epochs.c
         wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
         async with self._database.read() as connection:
@@ -200,7 +200,7 @@ class HubStore:
             await connection.execute(revoked)
 
     async def link(self, room: MimiUri, link: bytes) -> HubLink | None:
-        """A link that is kept; None if there is none."""
+        """Return a join link that the hub keeps; None if there is none."""
         links = join_links.c
         wanted = sa.select(join_links).where(links.room == str(room), links.id == link)
         async with self._database.read() as connection:
@@ -208,7 +208,7 @@ class HubStore:
         return None if row is None else HubLink(row.id, row.public_key, row.expiry, row.uses_left)
 
     async def passed_on(self, room: MimiUri, link: bytes, digest: bytes) -> bool:
-        """Whether this very request to join has been passed on."""
+        """Say whether this very request to join has been passed on."""
         made = join_requests.c
         wanted = sa.select(made.link).where(made.room == str(room), made.link == link, made.digest == digest)
         async with self._database.read() as connection:
@@ -246,7 +246,7 @@ class HubStore:
             raise WrongEpoch(await _epoch(connection, room))
 
     async def snapshot(self, room: MimiUri, epoch: int) -> HubRoom:
-        """The room as of an epoch that is still kept; raises `UnknownRoom` or `WrongEpoch`."""
+        """Return the room as of an epoch that is still kept; raise `UnknownRoom` or `WrongEpoch`."""
         async with self._database.read() as connection:
             current = await _epoch(connection, room)
             if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
@@ -262,7 +262,7 @@ class HubStore:
             return list(found)
 
     async def pending(self, destination: str, limit: int = 32) -> list[OutboxItem]:
-        """The oldest notifications for a provider, in order."""
+        """Return the oldest notifications for a provider, in order."""
         query = (
             sa.select(outbox).where(outbox.c.destination == destination).order_by(outbox.c.id).limit(limit)
         )
@@ -362,6 +362,6 @@ async def _replace_nodes(
 
 
 def to_snapshot(state: HubRoom) -> Snapshot:
-    """A state as it travels to a joiner."""
+    """Return a state as it travels to a joiner."""
     trees = state.ratchet.to_bytes(), state.wrap.to_bytes()
     return Snapshot(state.epoch, *trees, state.policy, state.sealed_state)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.uris import MimiUri
@@ -33,7 +33,7 @@ class OldWorld:
     live: LiveWorld
     clients: dict[str, Client]
 
-    def room(self, device: str, name: str) -> Joined:
+    def room(self, device: str, name: str) -> Membership:
         """A device's view of the room of this name."""
         client = self.clients[device]
         found = stored.facts()["vaults"].values()
@@ -57,7 +57,7 @@ async def old(tmp_path: Path) -> AsyncIterator[OldWorld]:
             vault = stack.enter_context(Vault.open(stored.vault(name, tmp_path), stored.passphrase()))
             user, device = MimiUri.parse(facts["user"]), MimiUri.parse(facts["device"])
             url = world.providers[user.domain].url
-            options: dict[str, Any] = {"vault": vault, **live._options()}
+            options: dict[str, Any] = {"vault": vault, **live.options()}
             client = Client(user.name, device.name, user.domain, url, stored.trust(), **options)
             live.clients.append(client)
             stack.push_async_callback(client.close)
@@ -73,24 +73,24 @@ async def test_what_waited_arrives_and_new_messages_reach_everybody(old: OldWorl
             if device != "bob-phone":
                 await agents.until_heard(joined, "Cathy will read this when her provider is back")
         for device, client in old.clients.items():
-            await client.send(garden[device], f"{device} is here")
+            await client.rooms.send(garden[device], f"{device} is here")
         for device in old.clients:
             for joined in garden.values():
                 await agents.until_heard(joined, f"{device} is here")
         pending = old.room("alice-phone", "pending")
-        await agents.until(lambda: pending.unanswered is None)
-        await alice.send(pending, "settled")
+        await agents.until(lambda: pending.place.pending is None)
+        await alice.rooms.send(pending, "settled")
         await agents.until_heard(old.room("bob-phone", "pending"), "settled")
         again = old.room("alice-phone", "again")
         await agents.until(lambda: again.uri in bob.rooms)
-        await bob.send(bob.rooms[again.uri], "back again")
+        await bob.rooms.send(bob.rooms[again.uri], "back again")
         await agents.until_heard(again, "back again")
         leaving = old.room("bob-phone", "leaving")
-        await agents.until(lambda: len({who.user for who in bob.who(leaving)}) == 2)
+        await agents.until(lambda: len({who.user for who in bob.rooms.who(leaving)}) == 2)
         await agents.until(lambda: len({joined.room.tree_hash for joined in garden.values()}) == 1)
     for device, client in old.clients.items():
-        assert {entry.standing for entry in client.who(garden[device])} == {Standing.VERIFIED}
-    assert alice.devices() == ["alice-phone", "alice-tablet"]
+        assert {entry.standing for entry in client.rooms.who(garden[device])} == {Standing.VERIFIED}
+    assert alice.devices.names() == ["alice-phone", "alice-tablet"]
 
 
 @pytest.mark.nightly

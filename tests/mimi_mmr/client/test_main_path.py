@@ -36,44 +36,44 @@ async def main_path(live: LiveWorld) -> None:
     to_bob, bobs = await connect(alice, bob)
     to_cathy, cathys = await connect(alice, cathy)
     _, to_dave = await connect(dave, alice)
-    for client, contact in ((bob, bobs), (cathy, cathys), (dave, dave.contacts[alice.user])):
-        await client.publish_key_packages(contact, 1)
+    for client, contact in ((bob, bobs), (cathy, cathys), (dave, dave.people.contacts[alice.user])):
+        await client.key_packages.publish(contact, 1)
 
-    room = await alice.create_room()
-    await alice.add(room, [to_bob, to_cathy])
+    room = await alice.rooms.create()
+    await alice.rooms.add(room, [to_bob, to_cathy])
     at_bob, at_cathy = await invited(bob), await invited(cathy)
     for client, joined in ((bob, at_bob), (cathy, at_cathy)):
         await until_epoch(client, joined, room.room.epoch)
-        assert joined.problems == []
+        assert joined.problems == ()
 
     everybody = {alice.user, bob.user, cathy.user}
     for client, joined in ((alice, room), (bob, at_bob), (cathy, at_cathy)):
-        known = client.who(joined)
+        known = client.rooms.who(joined)
         assert {entry.standing for entry in known} == {Standing.VERIFIED}
         assert {entry.member.device.user for entry in known if entry.member} == everybody
 
-    await bob.send(at_bob, "hello")
+    await bob.rooms.send(at_bob, "hello")
     for client, joined in ((alice, room), (cathy, at_cathy)):
         while not joined.messages:
-            await client.sync(joined, wait=5)
+            await client.rooms.sync(joined, wait=5)
         assert joined.messages.popleft().text == "hello"
 
     asset = b"a picture" * 1000
-    await alice.send_asset(room, "picture", asset)
+    await alice.rooms.assets.send(room, "picture", asset)
     while not at_cathy.messages:
-        await cathy.sync(at_cathy, wait=5)
-    assert await cathy.fetch_asset(at_cathy, at_cathy.messages.popleft()) == asset
+        await cathy.rooms.sync(at_cathy, wait=5)
+    assert await cathy.rooms.assets.fetch(at_cathy, at_cathy.messages.popleft()) == asset
 
     leaving = [
-        entry.leaf for entry in alice.who(room) if entry.member and entry.member.device.user == bob.user
+        entry.leaf for entry in alice.rooms.who(room) if entry.member and entry.member.device.user == bob.user
     ]
-    await alice.remove(room, leaving)
-    await alice.add(room, [to_dave])
+    await alice.rooms.remove(room, leaving)
+    await alice.rooms.add(room, [to_dave])
     while not at_bob.room.removed:
-        await bob.sync(at_bob, wait=5)
+        await bob.rooms.sync(at_bob, wait=5)
     at_dave = await invited(dave)
     await until_epoch(dave, at_dave, room.room.epoch)
     await until_epoch(cathy, at_cathy, room.room.epoch)
     present = {alice.user, cathy.user, dave.user}
-    assert {entry.member.device.user for entry in cathy.who(at_cathy) if entry.member} == present
+    assert {entry.member.device.user for entry in cathy.rooms.who(at_cathy) if entry.member} == present
     assert room.room.tree_hash == at_cathy.room.tree_hash == at_dave.room.tree_hash

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mimi_mmr.app.cli import app
-from mimi_mmr.client.key_packages import stock
+from mimi_mmr.client.key_packages import maker
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.lab.demo.run import EXIT_FAILED, EXIT_SEEN, run_demo
 from mimi_mmr.lab.demo.story import Story
@@ -102,8 +102,7 @@ def test_a_component_that_logs_a_name_fails_the_run(tmp_path: Path, monkeypatch:
         "from mimi_mmr.provider.accounts import AccountService\n"
         "register = AccountService.register\n"
         "async def leaky(self, call):\n"
-        "    from mimi_mmr.protocol.accounts import RegisterRequest\n"
-        "    logging.getLogger('mimi_mmr').warning('hello %s', RegisterRequest.from_bytes(call.body).user)\n"
+        "    logging.getLogger('mimi_mmr').warning('hello %s', call.request.user)\n"
         "    return await register(self, call)\n"
         "AccountService.register = leaky\n"
     )
@@ -117,13 +116,13 @@ def test_a_component_that_logs_a_name_fails_the_run(tmp_path: Path, monkeypatch:
 
 def test_a_key_that_is_used_in_two_rooms_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: dict[str, SigningKey] = {}
-    prepare = stock.prepare_leaf
+    prepare = maker.prepare_leaf
 
     def linkable(engine: object, me: DeviceIdentity, set_key: SigningKey, *rest: object) -> object:
         one = keys.setdefault(str(me.user), set_key)  # one pseudonym for all of a user's rooms
         return prepare(engine, me, one, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stock, "prepare_leaf", linkable)
+    monkeypatch.setattr(maker, "prepare_leaf", linkable)
     status, printed = told()
     assert status == EXIT_SEEN, printed
     assert re.search(

@@ -20,14 +20,14 @@ from mimi_mmr.errors import (
     WrongSigner,
 )
 from mimi_mmr.hub.mode import HubMode
-from mimi_mmr.member.keys import EXPORTER_LABEL, POLICY_SECRET
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
+from mimi_mmr.member.tree_secrets import EXPORTER_LABEL, POLICY_SECRET
 from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
 from mimi_mmr.protocol.room.requests import CreateRoomRequest, digest
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.bench import DAY, ENGINE, RoomBench, World
-from treewrap import EpochSecret, LeafSecret, RoomSecret, Set, SetRoomSecret, Suite, WrapTree
+from treewrap import DEFAULT_ARITY, EpochSecret, LeafSecret, RoomSecret, Set, SetRoomSecret, Suite, WrapTree
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ class Creation:
         self.world = world
         self.leaf: PreparedLeaf = world.leaf(world.device("alice"))
         self.uri = MimiUri("a.example", Kind.ROOM, "room")
-        self.room, self.request = Room.create(self.uri, self.leaf, identities, 16)
+        self.room, self.request = Room.create(self.uri, self.leaf, identities)
 
     def resign(self, key: SigningKey | None = None, **changes: Any) -> CreateRoomRequest:
         """Other parts, every hash brought up to date, signed."""
@@ -57,7 +57,7 @@ class Creation:
         signature = (key or self.leaf.key).sign("CreateRoomTBS", content.to_bytes())
         return replace(request, content=content, signature=signature)
 
-    def tree(self, *changes: Any, epoch: int = 0, arity: int = 16) -> dict[str, Any]:
+    def tree(self, *changes: Any, epoch: int = 0, arity: int = DEFAULT_ARITY) -> dict[str, Any]:
         """A first tree that does something else."""
         secret = self.room._local.group.export_secret(EXPORTER_LABEL, self.room._local.group.group_id, 32)
         policy = SetRoomSecret(POLICY_SECRET, RoomSecret(self.room.policy.policy.hash))

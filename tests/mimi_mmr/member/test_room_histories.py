@@ -66,7 +66,7 @@ def play(bench: RoomBench, step: Step) -> None:
     elif step.kind == "name":
         name = str(step.first)
         bench.commit(sender, state=replace(bench.rooms[sender].members_only.state, name=name))
-        bench.told = name
+        bench.room_name = name
     elif step.kind == "link":
         come_by_link(bench, sender, sorted(set(chosen) - bench.rooms.keys())[:1])
     elif step.kind == "reveal":
@@ -145,7 +145,7 @@ def test_everybody_agrees_after_every_step(steps: list[Step], identities: Identi
         bench.check_agreement()
         again = reloaded(bench)
         assert (again.members, again.wrap.tree_hash) == (bench.state.members, bench.state.wrap.tree_hash)
-        assert {room.members_only.state.name for room in bench.rooms.values()} == {bench.told}
+        assert {room.members_only.state.name for room in bench.rooms.values()} == {bench.room_name}
         assert all(room.problems == {} for room in bench.rooms.values())
         assert len(bench.rooms["alice"].members_only.state.links) >= len(bench.links)
         assert again.ratchet.tree_hash() == bench.state.ratchet.tree_hash()

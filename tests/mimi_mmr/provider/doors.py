@@ -21,6 +21,7 @@ from mimi_mmr.protocol.key_packages import (
     seal_claim,
 )
 from mimi_mmr.protocol.problems import PROBLEM_URN
+from tests.mimi_mmr.client.inside import way_to
 from tests.mimi_mmr.conftest import LiveWorld
 
 
@@ -62,7 +63,7 @@ async def obliviously(
     client: Client, domain: str, path: str, body: bytes = b"", *, method: str = "POST"
 ) -> Answer:
     """A request out of a capsule."""
-    through = await client.path._client(domain)
+    through = await way_to(client.path, domain)
     async with through.request(method, f"https://{domain}{path}", data=body) as answer:
         return Answer(answer.status, await answer.read(), answer.headers.get("content-type", ""))
 
@@ -77,14 +78,14 @@ async def a_claim(client: Client, contact: Contact, hub: str) -> tuple[KeyMateri
     assert contact.theirs is not None
     provider, key = contact.user.domain, SealingKey.generate(Kem.X_WING)
     keys = await client.path.provider(provider)
-    token, expiry = fetch_token(contact.theirs.key).reveal(), int(client._clock()) + CLAIM_LIFETIME
+    token, expiry = fetch_token(contact.theirs.key).reveal(), int(client.context.clock()) + CLAIM_LIFETIME
     claim = KeyMaterialClaim(1, hub, provider, token, contact.theirs.upload_public_key, key.public, expiry)
     return seal_claim(claim, keys.key_material_key), key
 
 
 def token_of(client: Client) -> AccessToken:
     """The access token of a client's device."""
-    return client._keys.token
+    return client.account.keys.token
 
 
 async def eventually(ready: Callable[[], Awaitable[bool]], step: Callable[[], Awaitable[object]]) -> None:

@@ -17,9 +17,10 @@ from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import PeerError
 from mimi_mmr.lab.demo.world import World, build_world
+from mimi_mmr.protocol.endpoints import PROVIDER_KEYS
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
 from mimi_mmr.provider import peers
-from mimi_mmr.provider.peers import KEYS_PATH, Peers
+from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import server_tls
 from mimi_mmr.provider.settings import load_settings
@@ -70,7 +71,7 @@ async def served(world: World, handler: object) -> web.AppRunner:
     """b.example's listener, which answers as `handler` does."""
     settings = load_settings(world.providers[B].config)
     app = web.Application()
-    app.router.add_get(KEYS_PATH, handler)  # type: ignore[arg-type]
+    app.router.add_get(PROVIDER_KEYS.template, handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.SockSite(runner, world.providers[B].socket.dup(), ssl_context=server_tls(settings.tls)).start()

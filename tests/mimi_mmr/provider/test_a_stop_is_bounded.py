@@ -12,12 +12,14 @@ import pytest
 from aiohttp import web
 
 from mimi_mmr.client import Client
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
 from mimi_mmr.lab.demo.processes import Processes
 from mimi_mmr.lab.demo.world import build_world
+from mimi_mmr.protocol.endpoints import HEALTH, PROVIDERS
 from mimi_mmr.provider import run
-from mimi_mmr.provider.run import HEALTH, Drain, health, mark_begun
+from mimi_mmr.provider.run import Drain, health, mark_begun
 from ohttp_relay.errors import OhttpError
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import straight
@@ -31,7 +33,7 @@ async def server(
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """A server of one's own, whose every path but health checks is the handler's."""
     app = web.Application(middlewares=[drain.watch])
-    app.router.add_get(HEALTH, health(drain))
+    app.router.add_get(HEALTH.template, health(drain))
     app.router.add_get("/{path:.*}", handler)
     app.on_response_prepare.append(mark_begun)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -60,12 +62,12 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken() -> None:
 
     drain = Drain(relayed="/relay")
     async with server(drain, handler) as (session, url), asyncio.timeout(PATIENCE):
-        assert await status(session, url + HEALTH) == 200
+        assert await status(session, url + HEALTH.template) == 200
         first = asyncio.create_task(status(session, f"{url}/a"))
         await came.wait()
         drain.stop()
         ended = asyncio.create_task(drain.finished())
-        assert await status(session, url + HEALTH) == 503
+        assert await status(session, url + HEALTH.template) == 503
         assert await status(session, f"{url}/b") == 503
         assert not ended.done()
         go.set()
@@ -139,19 +141,19 @@ async def test_a_provider_that_stops_lets_a_relayed_long_poll_go(
 ) -> None:
     monkeypatch.setattr(run, "RELAYED_SECONDS", 0.2)
     alice = await live.person("alice", "a.example")
-    leaf = await alice._stock.leaf(alice.me)
-    polls = [asyncio.create_task(alice._queues.collect(leaf.queue, 0, 20.0)) for _ in range(4)]
+    leaf = await alice.key_packages.maker.leaf()
+    polls = [asyncio.create_task(Queues(alice.path).collect(leaf.queue, 0, 20.0)) for _ in range(4)]
     relays = [live.providers[name] for name in ("b.example", "c.example")]
 
     async with asyncio.timeout(PATIENCE):
-        while not any(relay._drain._patience for relay in relays):  # noqa: ASYNC110  # nothing to wait for but that
+        while not any(relay.listener._drain._patience for relay in relays):  # noqa: ASYNC110  # nothing to wait for but that
             await asyncio.sleep(0.01)
         for relay in relays:
             relay.stopping()
         for relay in relays:
             await relay.finished()
-        assert (await straight(live, "b.example", HEALTH, method="GET")).status == 503
-        assert (await straight(live, "b.example", "/v1/providers", method="GET")).status == 503
+        assert (await straight(live, "b.example", HEALTH.template, method="GET")).status == 503
+        assert (await straight(live, "b.example", PROVIDERS.template, method="GET")).status == 503
         for outcome in await asyncio.gather(*polls, return_exceptions=True):
             assert isinstance(outcome, (PrivatePathFailed, OhttpError)), outcome
 
@@ -166,8 +168,8 @@ async def test_a_process_that_relays_a_long_poll_ends_in_time(tmp_path: Path) ->
     ):
         await alice.register()
         token = AccessToken.generate()
-        await alice._queues.create(token, accepts_deposits=False)
-        poll = asyncio.create_task(alice._queues.collect(token, 0, 20.0))
+        await Queues(alice.path).create(token, accepts_deposits=False)
+        poll = asyncio.create_task(Queues(alice.path).collect(token, 0, 20.0))
         record = world.providers["a.example"].directory / "record" / "deliveries.frames.jsonl"
         async with asyncio.timeout(3 * PATIENCE):
             while b"/v1/queues/collect" not in await asyncio.to_thread(read, record):  # noqa: ASYNC110

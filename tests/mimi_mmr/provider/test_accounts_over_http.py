@@ -59,7 +59,7 @@ async def test_an_account_opens_to_its_token_only(live: LiveWorld) -> None:
     for token in (None, "", "AAAA", "not base64!", "é", bearer(bytes(32)), good[:-2], good + "AAAA"):
         answer = await straight(live, "a.example", path, method="GET", token=token)
         assert (answer.status, answer.code) == (401, "unauthorized"), token
-    assert await alice.connection_requests() == []
+    assert await alice.people.connection_requests() == []
 
 
 async def test_a_wrong_token_and_an_unknown_account_get_the_very_same_answer(live: LiveWorld) -> None:
@@ -75,7 +75,7 @@ async def test_a_wrong_token_and_an_unknown_account_get_the_very_same_answer(liv
 async def test_one_accounts_token_opens_no_other_account(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     dave = await live.person("dave", "a.example")
-    packages = tuple(item.package for item in alice._packages.values())
+    packages = tuple(item.package for item in alice.people.connection_packages.values())
     body = PublishRequest(packages).to_bytes()
     for method, path in (("GET", "requests"), ("DELETE", "requests/1"), ("POST", "packages")):
         token = bearer(token_of(dave).reveal())
@@ -92,7 +92,7 @@ async def test_a_taken_name_is_refused_and_stays_its_owners(live: LiveWorld) -> 
     alice = await live.person("alice", "a.example")
     with pytest.raises(NotAllowed, match="taken"):
         await live.client("alice", "a.example").register()
-    assert await alice.connection_requests() == []
+    assert await alice.people.connection_requests() == []
 
 
 async def test_a_bad_proof_opens_no_account_and_leaves_the_name_free(live: LiveWorld) -> None:
@@ -137,7 +137,7 @@ async def test_a_request_to_nobody_gets_the_very_same_answer_as_one_to_somebody(
         return await call(domain, method, path, body)
 
     monkeypatch.setattr(bob.path, "call", listening)
-    await bob.request_connection(live.clients[0].contact_code)
+    await bob.people.request_connection(live.clients[0].contact_code)
     to_alice = await obliviously(bob, "a.example", "/v1/connectionRequest/alice", deposits[0])
     to_nobody = await obliviously(bob, "a.example", "/v1/connectionRequest/nobody", deposits[0])
     monkeypatch.setattr(account_store, "MAX_REQUESTS", 0)
@@ -152,35 +152,35 @@ async def test_a_provider_can_not_tell_a_cancel_from_a_request(live: LiveWorld) 
     package = ConnectionPackage.from_bytes(taken.body)
     inbox = ReplyInbox("b.example", secrets.token_bytes(32))
     key = SealingKey.generate(Kem.X_WING)
-    request = make_request(bob.me, package, inbox, key.public, bob._clock())
+    request = make_request(bob.account.me, package, inbox, key.public, bob.context.clock())
     answers, bodies = [], []
-    for box in (seal_request(request, package), seal_cancel(make_cancel(bob.me, request), package)):
+    for box in (seal_request(request, package), seal_cancel(make_cancel(bob.account.me, request), package)):
         bodies.append(Deposit(package.hash, box).to_bytes())
         answers.append(await obliviously(bob, "a.example", "/v1/connectionRequest/alice", bodies[-1]))
     assert answers[0] == answers[1]
     assert answers[0].status == 202
     assert len(bodies[0]) == len(bodies[1])
     waiting = await ask(live, "GET", "/requests", token_of(alice))
-    private = alice._packages[package.hash].key
+    private = alice.people.connection_packages[package.hash].key
     opened = [
         open_deposit(item.deposit.request, private, package.hash)
         for item in Inbox.from_bytes(waiting.body).deposits
     ]
     assert opened[0] == request
     assert isinstance(opened[1], ConnectionCancel)
-    who = request.verify(alice.user, package.hash, live.world.trust(), alice._clock())
+    who = request.verify(alice.user, package.hash, live.world.trust(), alice.context.clock())
     opened[1].verify(request, who)
 
 
 async def test_a_refused_request_looks_like_one_that_nobody_has_read(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     bob = await live.person("bob", "b.example")
-    unread = await bob.request_connection(alice.contact_code)
-    assert await bob.complete_connection(unread, wait=0) is None
-    (incoming,) = await alice.connection_requests()
-    await alice.refuse(incoming)
-    assert await alice.connection_requests() == []
-    assert await bob.complete_connection(unread, wait=0) is None
+    unread = await bob.people.request_connection(alice.contact_code)
+    assert await bob.people.complete_connection(unread, wait=0) is None
+    (incoming,) = await alice.people.connection_requests()
+    await alice.people.refuse(incoming)
+    assert await alice.people.connection_requests() == []
+    assert await bob.people.complete_connection(unread, wait=0) is None
 
 
 async def test_one_time_packages_run_out_and_the_last_resort_stays(live: LiveWorld) -> None:
@@ -252,7 +252,7 @@ async def test_a_device_is_added_by_another_and_removes_it_when_it_is_lost(live:
     for _ in range(2):
         assert (await ask(live, "DELETE", "/devices/alice-phone", tablet.token)).status == 200
     with pytest.raises(Unauthorized):
-        await alice.connection_requests()
+        await alice.people.connection_requests()
     assert await names(live, tablet.token) == ("alice-tablet",)
     last = await ask(live, "DELETE", "/devices/alice-tablet", tablet.token)
     assert (last.status, last.code) == (403, NotAllowed.code)
@@ -331,7 +331,7 @@ async def test_a_certificate_is_renewed_for_the_key_that_is_stored(
     assert answer.status == 200
     for moment in (later, later + DEVICE_LIFETIME.total_seconds() - 2 * 86400):
         found = certified(live, answer, moment)
-        assert found == ("alice", "alice-phone", alice.me.key.public)
+        assert found == ("alice", "alice-phone", alice.account.me.key.public)
     assert (await ask(live, "POST", "/certificate", token_of(alice), b"\0")).status == 413
 
 
@@ -356,7 +356,9 @@ async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld)
     await obliviously(bob, "a.example", "/v1/connectionPackage/alice")
     after = await left(live, alice)
     assert after.device == replace(before.device, one_time=before.device.one_time - 1)
-    assert after.device.earliest_expiry == min(one.package.content.expiry for one in alice._packages.values())
+    assert after.device.earliest_expiry == min(
+        one.package.content.expiry for one in alice.people.connection_packages.values()
+    )
     assert (await ask(live, "DELETE", "/packages", token_of(alice))).status == 200
     with pytest.raises(NoKeyPackages):
         await bob.path.call("a.example", "POST", "/v1/connectionPackage/alice")
@@ -367,6 +369,8 @@ async def test_a_device_sees_its_packages_go_and_withdraws_them(live: LiveWorld)
 async def test_a_device_publishes_its_own_packages_only(live: LiveWorld) -> None:
     alice, tablet = await live.person("alice", "a.example"), Tablet()
     await ask(live, "POST", "/devices", token_of(alice), tablet.request())
-    phones = PublishRequest(tuple(item.package for item in alice._packages.values())).to_bytes()
+    phones = PublishRequest(
+        tuple(item.package for item in alice.people.connection_packages.values())
+    ).to_bytes()
     answer = await ask(live, "POST", "/packages", tablet.token, phones)
     assert (answer.status, answer.code) == (403, NotAllowed.code)

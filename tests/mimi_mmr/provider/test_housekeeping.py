@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from mimi_mmr.provider import app as module
-from mimi_mmr.provider.app import KEYS_LIFETIME, Provider
+from mimi_mmr.provider.app import Provider
+from mimi_mmr.provider.own_keys import KEYS_LIFETIME
 from tests.mimi_mmr.conftest import LiveWorld
 
 

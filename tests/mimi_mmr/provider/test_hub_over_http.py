@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import HubRefusal, MmrError, NotAllowed, PrivatePathFailed, UnknownRoom, WrongEpoch
 from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.endpoints import Endpoint
 from mimi_mmr.provider import outbox
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.uris import Kind, MimiUri
+from tests.mimi_mmr.client.inside import known_providers
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 NOWHERE = "https://127.0.0.1:1"
@@ -30,8 +33,8 @@ class Three:
     dave: Client
     to_bob: Contact
     to_dave: Contact
-    room: Joined
-    at_bob: Joined
+    room: Membership
+    at_bob: Membership
 
 
 async def a_room_of_two(live: LiveWorld, *, with_dave: bool = False) -> Three:
@@ -39,21 +42,21 @@ async def a_room_of_two(live: LiveWorld, *, with_dave: bool = False) -> Three:
     three.alice = await live.person("alice", "a.example")
     three.bob = await live.person("bob", "b.example")
     three.to_bob, bobs = await connect(three.alice, three.bob)
-    await three.bob.publish_key_packages(bobs, 2)
+    await three.bob.key_packages.publish(bobs, 2)
     if with_dave:
         three.dave = await live.person("dave", "a.example")
         _, three.to_dave = await connect(three.dave, three.alice)
-        await three.dave.publish_key_packages(three.dave.contacts[three.alice.user], 2)
-    three.room = await three.alice.create_room()
-    await three.alice.add(three.room, [three.to_bob])
+        await three.dave.key_packages.publish(three.dave.people.contacts[three.alice.user], 2)
+    three.room = await three.alice.rooms.create()
+    await three.alice.rooms.add(three.room, [three.to_bob])
     three.at_bob = await invited(three.bob)
     await until_epoch(three.bob, three.at_bob, three.room.room.epoch)
     return three
 
 
-async def texts(client: Client, joined: Joined, count: int) -> list[str]:
+async def texts(client: Client, joined: Membership, count: int) -> list[str]:
     while len(joined.messages) < count:
-        await client.sync(joined, wait=5)
+        await client.rooms.sync(joined, wait=5)
     return [joined.messages.popleft().text for _ in range(count)]
 
 
@@ -62,9 +65,9 @@ def meet(monkeypatch: pytest.MonkeyPatch, *clients: Client) -> list[int]:
     barrier, tried = asyncio.Barrier(len(clients)), []
 
     def watch(client: Client) -> Callable[..., Coroutine[Any, Any, None]]:
-        update, first = client._update, iter([True])
+        update, first = client.rooms.delivery.send, iter([True])
 
-        async def together(joined: Joined, pending: Any) -> None:
+        async def together(joined: Membership, pending: Any) -> None:
             tried.append(joined.room.epoch)
             if next(first, False):
                 await barrier.wait()
@@ -73,12 +76,12 @@ def meet(monkeypatch: pytest.MonkeyPatch, *clients: Client) -> list[int]:
         return together
 
     for client in clients:
-        monkeypatch.setattr(client, "_update", watch(client))
+        monkeypatch.setattr(client.rooms.delivery, "send", watch(client))
     return tried
 
 
-def names(client: Client, joined: Joined) -> set[str]:
-    return {entry.member.device.user.name for entry in client.who(joined) if entry.member}
+def names(client: Client, joined: Membership) -> set[str]:
+    return {entry.member.device.user.name for entry in client.rooms.who(joined) if entry.member}
 
 
 async def test_of_two_commits_at_once_one_is_made_again_and_both_take_effect(
@@ -87,12 +90,14 @@ async def test_of_two_commits_at_once_one_is_made_again_and_both_take_effect(
     three = await a_room_of_two(live, with_dave=True)
     before = three.room.room.epoch
     tried = meet(monkeypatch, three.alice, three.bob)
-    await asyncio.gather(three.alice.add(three.room, [three.to_dave]), three.bob.update(three.at_bob))
+    await asyncio.gather(
+        three.alice.rooms.add(three.room, [three.to_dave]), three.bob.rooms.heal(three.at_bob)
+    )
     assert tried.count(before) == 2
     assert len(tried) >= 4  # Alice's add and its heal, Bob's update, and at least one of them once more
     for client, joined in ((three.alice, three.room), (three.bob, three.at_bob)):
         await until_epoch(client, joined, before + 3)
-        assert joined.problems == []
+        assert joined.problems == ()
         assert names(client, joined) == {"alice", "bob", "dave"}
     assert three.room.room.tree_hash == three.at_bob.room.tree_hash
     at_dave = await invited(three.dave)
@@ -106,24 +111,26 @@ async def test_a_removal_that_comes_second_removes_nobody_who_took_the_leaf(
     three = await a_room_of_two(live, with_dave=True)
     alice, room = three.alice, three.room
     (bobs,) = [
-        entry.leaf for entry in alice.who(room) if entry.member and entry.member.device.user == three.bob.user
+        entry.leaf
+        for entry in alice.rooms.who(room)
+        if entry.member and entry.member.device.user == three.bob.user
     ]
 
-    async def losing(joined: Joined, pending: object) -> None:
+    async def losing(joined: Membership, pending: object) -> None:
         raise WrongEpoch(joined.room.epoch + 1)
 
-    async def meanwhile(joined: Joined, wait: float = 0.0) -> int:
+    async def meanwhile(joined: Membership, wait: float = 0.0) -> int:
         monkeypatch.undo()
-        await alice.remove(joined, [bobs])
-        await alice.add(joined, [three.to_dave])
+        await alice.rooms.remove(joined, [bobs])
+        await alice.rooms.add(joined, [three.to_dave])
         return 0
 
-    monkeypatch.setattr(alice, "_update", losing)
-    monkeypatch.setattr(alice, "sync", meanwhile)
-    await alice.remove(room, [bobs])
+    monkeypatch.setattr(alice.rooms.delivery, "send", losing)
+    monkeypatch.setattr(alice.rooms.reading, "sync", meanwhile)
+    await alice.rooms.remove(room, [bobs])
     (daves,) = [
         entry.leaf
-        for entry in alice.who(room)
+        for entry in alice.rooms.who(room)
         if entry.member and entry.member.device.user == three.dave.user
     ]
     assert daves == bobs
@@ -132,8 +139,8 @@ async def test_a_removal_that_comes_second_removes_nobody_who_took_the_leaf(
 
 async def test_a_message_for_an_epoch_that_is_over_is_encrypted_anew(live: LiveWorld) -> None:
     three = await a_room_of_two(live)
-    await three.alice.update(three.room)
-    await three.bob.send(three.at_bob, "late, but there")
+    await three.alice.rooms.heal(three.room)
+    await three.bob.rooms.send(three.at_bob, "late, but there")
     assert await texts(three.alice, three.room, 1) == ["late, but there"]
 
 
@@ -142,8 +149,8 @@ async def test_a_hub_that_restarts_delivers_what_was_not_confirmed(live: LiveWor
     hub = live.providers["a.example"]
     urls, hub.peers.urls["b.example"] = dict(hub.peers.urls), NOWHERE
     for text in ("one", "two"):
-        await three.alice.send(three.room, text)
-    assert await three.bob.sync(three.at_bob) == 0
+        await three.alice.rooms.send(three.room, text)
+    assert await three.bob.rooms.sync(three.at_bob) == 0
     await live.stop("a.example")
     started = await live.start("a.example")
     assert started.peers.urls == urls
@@ -162,7 +169,7 @@ async def test_a_peer_that_is_away_gets_everything_in_order_when_it_is_back(
 ) -> None:
     monkeypatch.setattr(outbox, "FIRST_DELAY", 0.01)
     three = await a_room_of_two(live, with_dave=True)
-    await three.alice.add(three.room, [three.to_dave])
+    await three.alice.rooms.add(three.room, [three.to_dave])
     at_dave = await invited(three.dave)
     await until_epoch(three.dave, at_dave, three.room.room.epoch)
     await until_epoch(three.bob, three.at_bob, three.room.room.epoch)
@@ -170,14 +177,14 @@ async def test_a_peer_that_is_away_gets_everything_in_order_when_it_is_back(
     url, hub.peers.urls["b.example"] = hub.peers.urls["b.example"], NOWHERE
     said = [f"number {number}" for number in range(6)]
     for number, text in enumerate(said):
-        await three.alice.send(three.room, text)
+        await three.alice.rooms.send(three.room, text)
         if number == 2:
-            await three.alice.update(three.room)
+            await three.alice.rooms.heal(three.room)
     assert await texts(three.dave, at_dave, len(said)) == said  # one who is away holds up nobody else
     assert await hub.hub_store.destinations() == ["b.example"]
     hub.peers.urls["b.example"] = url
     assert await texts(three.bob, three.at_bob, len(said)) == said
-    assert three.at_bob.problems == []
+    assert three.at_bob.problems == ()
     assert three.at_bob.lost == 0
 
 
@@ -198,7 +205,7 @@ async def test_fan_out_outlives_an_error_that_nobody_foresaw(
         return await send(domain, body)
 
     monkeypatch.setattr(worker, "_send", fragile)
-    await three.alice.send(three.room, "still there")
+    await three.alice.rooms.send(three.room, "still there")
     await failed.wait()
     assert await texts(three.bob, three.at_bob, 1) == ["still there"]
 
@@ -218,7 +225,7 @@ async def test_the_outbox_outlives_a_database_that_fails_for_a_while(
         return await destinations()
 
     monkeypatch.setattr(store, "destinations", fragile)
-    await three.alice.send(three.room, "still there")
+    await three.alice.rooms.send(three.room, "still there")
     assert await texts(three.bob, three.at_bob, 1) == ["still there"]
 
 
@@ -229,13 +236,13 @@ async def test_what_a_peer_refuses_for_good_holds_up_nothing(
     hub = live.providers["a.example"]
     sign, first = hub.peers.send, iter([True])
 
-    async def garbled(domain: str, endpoint: str, body: bytes) -> bytes:
+    async def garbled(domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
         """The first notification can't be read by its provider."""
         return await sign(domain, endpoint, b"rubbish" if next(first, False) else body)
 
     monkeypatch.setattr(hub.peers, "send", garbled)
     for text in ("lost", "heard"):
-        await three.alice.send(three.room, text)
+        await three.alice.rooms.send(three.room, text)
     assert await texts(three.bob, three.at_bob, 1) == ["heard"]
     assert await drained(hub) == []
 
@@ -244,13 +251,13 @@ async def test_a_relay_that_is_dead_is_left_for_another(
     live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bob = await live.person("bob", "b.example")
-    known = bob.path._known.providers
+    known = known_providers(bob.path)
     known["c.example"] = replace(known["c.example"], base_url=NOWHERE)
     choices = iter(["c.example", "a.example"])
     monkeypatch.setattr("mimi_mmr.client.transport.private_path.secrets.choice", lambda _: next(choices))
     with pytest.raises(PrivatePathFailed):
-        await bob._queues.create(AccessToken.generate(), accepts_deposits=False)
-    await bob._queues.create(AccessToken.generate(), accepts_deposits=False)
+        await Queues(bob.path).create(AccessToken.generate(), accepts_deposits=False)
+    await Queues(bob.path).create(AccessToken.generate(), accepts_deposits=False)
 
 
 async def test_a_room_that_is_unknown_is_said_to_be_and_leaves_nothing_behind(live: LiveWorld) -> None:
@@ -268,7 +275,7 @@ async def test_a_room_that_is_unknown_is_said_to_be_and_leaves_nothing_behind(li
 
 async def test_the_hub_says_what_is_wrong_with_a_request(live: LiveWorld) -> None:
     three = await a_room_of_two(live)
-    other = await three.bob.create_room()
+    other = await three.bob.rooms.create()
     with pytest.raises(MmrError):  # a room of another hub
         await three.bob.path.call("a.example", "POST", f"/v1/snapshot/{other.uri.name}", b"")
     stolen = three.at_bob.room.encrypt(Content.text("x")).to_bytes()
@@ -283,9 +290,9 @@ async def test_the_hub_says_what_is_wrong_with_a_request(live: LiveWorld) -> Non
 async def test_a_member_may_not_remove_and_somebody_else_may_not_take_a_rooms_name(live: LiveWorld) -> None:
     three = await a_room_of_two(live)
     with pytest.raises(HubRefusal):
-        await three.bob.remove(three.at_bob, [0])
+        await three.bob.rooms.remove(three.at_bob, [0])
     assert names(three.bob, three.at_bob) == {"alice", "bob"}
-    await three.bob.send(three.at_bob, "still a member")
+    await three.bob.rooms.send(three.at_bob, "still a member")
     assert await texts(three.alice, three.room, 1) == ["still a member"]
 
 
@@ -300,6 +307,6 @@ async def test_a_room_is_created_once(live: LiveWorld, monkeypatch: pytest.Monke
         return await call(domain, method, path, body)
 
     monkeypatch.setattr(alice.path, "call", listening)
-    await alice.create_room()
+    await alice.rooms.create()
     with pytest.raises(NotAllowed, match="exists"):
         await call("a.example", "POST", "/v1/rooms", sent[0])

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from mimi_mmr.errors import WrongEpoch
+from mimi_mmr.protocol.endpoints import Way
 from mimi_mmr.protocol.problems import PROBLEM_URN
 from mimi_mmr.protocol.room.deliveries import NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkKind, LinkOrder
-from mimi_mmr.provider.http import Reply, Router
+from mimi_mmr.provider.http import Router
 from mimi_mmr.provider.hub import JOIN_ATTEMPTS, HubService
 from mimi_mmr.provider.record import Recorder
+from mimi_mmr.provider.replies import Reply
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
 from mimi_mmr.provider.store.hub import HubStore
@@ -45,8 +47,8 @@ class Desk:
         self.silent: Any = Silent()
         self.time = self.bench.now
         self.service = HubService(HUB, store, self.silent, self.silent, print, clock=lambda: self.time)
-        self.router = Router(Recorder(None))
-        self.service.mount(self.router)
+        self.router = Router(Recorder(None), Way.OBLIVIOUS)
+        self.service.mount_oblivious(self.router)
 
     async def post(self, path: str, body: bytes) -> Reply:
         return await self.router.dispatch("POST", path, body)

@@ -62,11 +62,11 @@ async def test_no_log_line_names_anybody_or_anything(
     alice = await live.person(f"alice-{MARK}", "a.example")
     bob = await live.person(f"bob-{MARK}", "b.example")
     to_bob, bobs = await connect(alice, bob)
-    await bob.publish_key_packages(bobs, 1)
-    room = await alice.create_room()
-    await alice.add(room, [to_bob])
+    await bob.key_packages.publish(bobs, 1)
+    room = await alice.rooms.create()
+    await alice.rooms.add(room, [to_bob])
     at_bob = await invited(bob)
-    await bob.send(at_bob, f"hello {MARK}")
+    await bob.rooms.send(at_bob, f"hello {MARK}")
 
     hub, provider = live.providers["a.example"], live.providers["b.example"]
     failed, send = asyncio.Event(), hub.outbox._send
@@ -81,12 +81,12 @@ async def test_no_log_line_names_anybody_or_anything(
     hub.outbox._send = watched
     url, hub.peers.urls["b.example"] = hub.peers.urls["b.example"], "https://127.0.0.1:1"
     hub.peers._known.pop("b.example", None)
-    await alice.send(room, "to somebody who is away")  # fan-out fails
+    await alice.rooms.send(room, "to somebody who is away")  # fan-out fails
     await straight(live, "a.example", "/v1/providers", method="GET")  # so does the peer's document
     failing = (
-        alice.claim(to_bob, "a.example"),
-        alice.remove(room, [99]),
-        bob.remove(at_bob, [0]),
+        alice.key_packages.claim(to_bob, "a.example"),
+        alice.rooms.remove(room, [99]),
+        bob.rooms.remove(at_bob, [0]),
         live.client(alice.user.name, "a.example").register(),
         bob.path.download("a.example", f"https://{MARK}.example/{room.uri.name}"),
         bob.path.call("a.example", "POST", f"/v1/{MARK}"),
@@ -98,7 +98,7 @@ async def test_no_log_line_names_anybody_or_anything(
             await attempt
     for target, path in (
         (hub.hub, f"/v1/submitMessage/{room.uri.name}"),
-        (hub.deliveries, "/v1/queues"),
+        (hub.queues, "/v1/queues"),
         (hub.accounts, f"/v1/connectionPackage/{alice.user.name}"),
         (hub.assets, "/v1/assets"),
     ):
@@ -112,7 +112,7 @@ async def test_no_log_line_names_anybody_or_anything(
     await failed.wait()
     hub.peers.urls["b.example"] = url
     while not at_bob.messages:
-        await bob.sync(at_bob, wait=5)
+        await bob.rooms.sync(at_bob, wait=5)
     assert provider.hub is not hub.hub
 
     text = logged.getvalue()
@@ -138,7 +138,7 @@ class Broken:
 
 async def test_an_error_that_crosses_the_wire_says_nothing_of_the_inside(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    live.providers["a.example"].deliveries._store = Broken("/var/lib/secret")  # type: ignore[assignment]
+    live.providers["a.example"].queues._store = Broken("/var/lib/secret")  # type: ignore[assignment]
     answer = await obliviously(bob, "a.example", "/v1/queues", bytes(33))
     assert (answer.status, answer.code) == (500, "internal")
     assert b"secret" not in answer.body
@@ -146,8 +146,8 @@ async def test_an_error_that_crosses_the_wire_says_nothing_of_the_inside(live: L
 
 async def test_an_update_that_meets_a_bug_says_nothing_of_it_either(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
-    room = await alice.create_room()
+    room = await alice.rooms.create()
     live.providers["a.example"].hub._store = Broken("/var/lib/secret")  # type: ignore[assignment]
     with pytest.raises(MmrError) as refusal:
-        await alice.update(room)
+        await alice.rooms.heal(room)
     assert "secret" not in str(refusal.value)

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from mimi_mmr.client import Client
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import PeerError, UnknownQueue
 from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
 from mimi_mmr.protocol.queues import QueuePage, leaf_binding, queue_id, seal_queue_id
 from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
-from mimi_mmr.provider.deliveries import Arrivals
+from mimi_mmr.provider.queues import Arrivals
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import straight
@@ -38,7 +40,7 @@ def signed(key: SigningKey, content: PeerRequestTBS) -> bytes:
 async def a_queue(client: Client) -> tuple[AccessToken, Delivery]:
     """A queue of the client's, and its address as a leaf has it."""
     token, leaf = AccessToken.generate(), secrets.token_bytes(32)
-    await client._queues.create(token, accepts_deposits=False)
+    await Queues(client.path).create(token, accepts_deposits=False)
     keys = await client.path.provider(client.user.domain)
     address = seal_queue_id(client.user.domain, keys.queue_key, queue_id(token), leaf)
     return token, Delivery(address.encrypted_queue_id, leaf_binding(leaf))
@@ -54,13 +56,13 @@ def heard(page: QueuePage) -> list[bytes]:
 
 
 async def waiting(client: Client, token: AccessToken) -> list[bytes]:
-    return heard(await client._queues.collect(token, 0, 0))
+    return heard(await Queues(client.path).collect(token, 0, 0))
 
 
 async def test_a_peers_request_is_refused_unless_all_of_it_is_right(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
-    now = int(alice._clock())
+    now = int(alice.context.clock())
     body = notification("b.example", delivery)
     b, c = provider_key(live, "b.example"), provider_key(live, "c.example")
 
@@ -95,7 +97,7 @@ async def test_a_hub_can_not_speak_for_another(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
     content = PeerRequestTBS(
-        "b.example", "a.example", "notify", int(alice._clock()), notification("c.example", delivery)
+        "b.example", "a.example", "notify", int(alice.context.clock()), notification("c.example", delivery)
     )
     answer = await straight(live, "a.example", "/v1/notify", signed(provider_key(live, "b.example"), content))
     assert (answer.status, answer.code) == (403, "not-allowed")
@@ -109,7 +111,7 @@ async def test_a_hub_can_deliver_events_of_its_own_rooms_only(live: LiveWorld) -
     for message in (elsewhere.to_bytes(), b"", b"rubbish"):
         body = NotifyRequest("b.example", secrets.token_bytes(16), (delivery,), message).to_bytes()
         with pytest.raises(PeerError):
-            await live.providers["b.example"].peers.send("a.example", "notify", body)
+            await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
     assert await waiting(alice, token) == []
 
 
@@ -118,7 +120,7 @@ async def test_a_repeated_notification_is_delivered_once(live: LiveWorld) -> Non
     token, delivery = await a_queue(alice)
     first, second = notification("b.example", delivery), notification("b.example", delivery, message=b"two")
     for body in (first, first, second, first):
-        await live.providers["b.example"].peers.send("a.example", "notify", body)
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
     assert await waiting(alice, token) == [b"hello", b"two"]
 
 
@@ -128,7 +130,7 @@ async def test_a_queue_address_that_was_copied_to_another_leaf_reaches_nobody(li
     other_token, other = await a_queue(alice)
     copied = Delivery(delivery.encrypted_queue_id, other.leaf_binding)
     await live.providers["b.example"].peers.send(
-        "a.example", "notify", notification("b.example", copied, other)
+        "a.example", NOTIFY, notification("b.example", copied, other)
     )
     assert await waiting(alice, token) == []
     assert await waiting(alice, other_token) == [b"hello"]  # the others lose nothing by it
@@ -141,19 +143,19 @@ async def test_a_full_queue_says_how_many_were_lost(live: LiveWorld) -> None:
     token, delivery = await a_queue(alice)
     for number in range(4):
         body = notification("b.example", delivery, message=bytes([number]) * 40)
-        await live.providers["b.example"].peers.send("a.example", "notify", body)
-    page = await alice._queues.collect(token, 0, 0)
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, body)
+    page = await Queues(alice.path).collect(token, 0, 0)
     assert [event[0] for event in heard(page)] == [0, 1]
     assert page.lost == 2
-    await alice._queues.collect(token, page.messages[-1].sequence, 0)
-    await live.providers["b.example"].peers.send("a.example", "notify", notification("b.example", delivery))
+    await Queues(alice.path).collect(token, page.messages[-1].sequence, 0)
+    await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
     assert await waiting(alice, token) == [b"hello"]  # what is acknowledged makes room
 
 
 async def test_a_queue_opens_to_its_token_only(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     with pytest.raises(UnknownQueue):
-        await alice._queues.collect(AccessToken.generate(), 0, 0)
+        await Queues(alice.path).collect(AccessToken.generate(), 0, 0)
 
 
 async def test_a_queue_of_a_room_is_no_reply_inbox(live: LiveWorld) -> None:
@@ -184,12 +186,10 @@ async def test_a_long_poll_returns_when_something_arrives(
     polls = Polls(monkeypatch)
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
-    poll = asyncio.create_task(alice._queues.collect(token, 0, PATIENCE))
+    poll = asyncio.create_task(Queues(alice.path).collect(token, 0, PATIENCE))
     await polls.begun.wait()
     async with asyncio.timeout(PATIENCE / 2):
-        await live.providers["b.example"].peers.send(
-            "a.example", "notify", notification("b.example", delivery)
-        )
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
         assert heard(await poll) == [b"hello"]
 
 
@@ -199,7 +199,7 @@ async def test_a_long_poll_ends_with_an_answer_when_the_provider_stops(
     polls = Polls(monkeypatch)
     alice = await live.person("alice", "a.example")
     token, _ = await a_queue(alice)
-    poll = asyncio.create_task(alice._queues.collect(token, 0, PATIENCE))
+    poll = asyncio.create_task(Queues(alice.path).collect(token, 0, PATIENCE))
     await polls.begun.wait()
     async with asyncio.timeout(PATIENCE / 2):
         await live.stop("a.example")
@@ -210,11 +210,9 @@ async def test_two_who_wait_for_one_queue_both_hear(live: LiveWorld, monkeypatch
     polls = Polls(monkeypatch)
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
-    both = [asyncio.create_task(alice._queues.collect(token, 0, PATIENCE)) for _ in range(2)]
+    both = [asyncio.create_task(Queues(alice.path).collect(token, 0, PATIENCE)) for _ in range(2)]
     await polls.begun.wait()
     async with asyncio.timeout(PATIENCE / 2):
-        await live.providers["b.example"].peers.send(
-            "a.example", "notify", notification("b.example", delivery)
-        )
+        await live.providers["b.example"].peers.send("a.example", NOTIFY, notification("b.example", delivery))
         for page in await asyncio.gather(*both):
             assert len(page.messages) == 1

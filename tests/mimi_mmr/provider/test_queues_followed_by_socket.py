@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from mimi_mmr.client.key_packages.stock import Queues
 from mimi_mmr.client.transport import following
 from mimi_mmr.client.transport.following import Follower
 from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed, UnknownQueue
@@ -21,6 +21,7 @@ from mimi_mmr.lab.demo.world import loopback
 from mimi_mmr.protocol.deposits import ReplyDeposit
 from mimi_mmr.protocol.queues import CollectRequest, QueuePage, queue_id
 from mimi_mmr.provider.http import Call
+from tests.mimi_mmr.client.inside import own_relay, use_relay
 from tests.mimi_mmr.conftest import LiveWorld
 
 HOME = "a.example"
@@ -87,7 +88,7 @@ async def test_it_goes_by_anothers_relay_which_sees_no_queue_and_home_sees_no_ad
         await put(path, token, b"planted message")
         page = await anext(pages)
         assert messages(page) == [b"planted message"]
-    relay = path._own_relay
+    relay = own_relay(path)
     assert relay not in (None, HOME)
     at_relay, at_home = recorded(live, str(relay), "relay"), recorded(live, HOME, "gateway")
     sockets = [frame for frame in at_home if frame["direction"] == "gateway.socket"]
@@ -111,8 +112,7 @@ async def test_it_goes_by_anothers_relay_which_sees_no_queue_and_home_sees_no_ad
 
 async def test_a_relay_that_is_the_gateways_is_refused(path: PrivatePath) -> None:
     token = await queue(path)
-    path._clients.clear()
-    path._own_relay = HOME
+    use_relay(path, HOME)
     with pytest.raises(PrivatePathFailed, match="hides nothing"):
         await anext(Follower(path, token))
 
@@ -178,12 +178,12 @@ async def test_a_restart_loses_and_doubles_nothing(live: LiveWorld, path: Privat
         following = asyncio.create_task(follow())
         for at in range(0, len(wanted), 4):
             if at:
-                domain = HOME if whose == "gateway" else str(path._own_relay or "b.example")
+                domain = HOME if whose == "gateway" else str(own_relay(path) or "b.example")
                 await live.stop(domain)
                 await live.start(domain)
             for message in wanted[at : at + 4]:
-                deposit = ReplyDeposit(queue_id(token), SealedBox(Kem.X25519, message)).to_bytes()
-                await live.providers[HOME].deliveries.reply(Call({}, deposit))
+                deposit = ReplyDeposit(queue_id(token), SealedBox(Kem.X25519, message))
+                await live.providers[HOME].queues.reply(Call(None, deposit))
         await following
     assert found == wanted
 
@@ -204,7 +204,7 @@ async def test_sockets_that_break_together_do_not_come_back_together(
         for pages in followers:
             pages.stored(await anext(pages))
         monkeypatch.setattr(following.asyncio, "sleep", sleep)
-        for sockets in live.providers[str(path._own_relay)]._sockets:
+        for sockets in live.providers[str(own_relay(path))].listener.sockets:
             sockets.stop()
             sockets._stopping = False
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
@@ -226,11 +226,11 @@ async def test_a_provider_that_stops_answers_and_lets_its_sockets_go(
         followers = [await stack.enter_async_context(Follower(path, token, spread=0)) for _ in range(3)]
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
         home = live.providers[HOME]
-        while len(home.deliveries._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
+        while len(home.queues._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         home.stopping()
         await home.finished()
-        assert not any(sockets._open for sockets in home._sockets)
+        assert not any(sockets._open for sockets in home.listener.sockets)
         for outcome in await asyncio.gather(*asking, return_exceptions=True):
             assert isinstance(outcome, PrivatePathFailed), outcome
 
@@ -241,7 +241,7 @@ async def test_nothing_is_tried_another_way_when_there_is_no_socket(
     token = await queue(path)
     await put(path, token, b"one")
     for domain in ("b.example", "c.example"):
-        live.providers[domain]._sockets[1].stop()
+        live.providers[domain].listener.sockets[1].stop()
     before = len(recorded(live, HOME, "gateway")), len(recorded(live, HOME, "accounts"))
     async with Follower(path, token) as pages:
         with pytest.raises(PrivatePathFailed):

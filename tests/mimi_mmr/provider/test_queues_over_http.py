@@ -12,6 +12,7 @@ from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PeerError, UnknownQueue
 from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.protocol.queues import (
     CollectRequest,
     QueueOrder,
@@ -23,7 +24,7 @@ from mimi_mmr.protocol.queues import (
 )
 from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
-from mimi_mmr.provider.deliveries import Arrivals, DeliveryService
+from mimi_mmr.provider.queues import Arrivals, QueueService
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import obliviously
@@ -99,23 +100,23 @@ async def test_a_notification_that_is_sent_again_arrives_once(
     bob, hub = await live.person("bob", HOME), live.providers["a.example"]
     token = await make(bob)
     body = await notification(live, token, "a.example", b"hello")
-    notify, faults = DeliveryService.notify, iter(["before", "after", "after"])
+    notify, faults = QueueService.notify, iter(["before", "after", "after"])
 
-    async def fragile(self: DeliveryService, sender: str, content: bytes) -> None:
+    async def fragile(self: QueueService, sender: str, request: NotifyRequest, content: bytes) -> None:
         fault = next(faults, None)
         if fault != "before":
-            await notify(self, sender, content)
+            await notify(self, sender, request, content)
         if fault is not None:
             raise RuntimeError("it fell over")
 
-    monkeypatch.setattr(DeliveryService, "notify", fragile)
+    monkeypatch.setattr(QueueService, "notify", fragile)
     for _ in range(3):
         with pytest.raises(PeerError):
-            await hub.peers.send(HOME, "notify", body)
+            await hub.peers.send(HOME, NOTIFY, body)
     for _ in range(2):
-        await hub.peers.send(HOME, "notify", body)
+        await hub.peers.send(HOME, NOTIFY, body)
     assert [one.sequence for one in (await collect(bob, token)).messages] == [1]
-    await hub.peers.send(HOME, "notify", await notification(live, token, "a.example", b"more"))
+    await hub.peers.send(HOME, NOTIFY, await notification(live, token, "a.example", b"more"))
     page = await collect(bob, token, acknowledged=1)
     assert [FanoutMessage.from_bytes(one.message).event for one in page.messages] == [b"more"]
 
@@ -125,7 +126,7 @@ async def test_what_was_not_acknowledged_is_given_again_after_a_restart(live: Li
     bob, hub = await live.person("bob", HOME), live.providers["a.example"]
     token = await make(bob)
     for text in (b"one", b"two"):
-        await hub.peers.send(HOME, "notify", await notification(live, token, "a.example", text))
+        await hub.peers.send(HOME, NOTIFY, await notification(live, token, "a.example", text))
     page = await collect(bob, token)
     await live.stop(HOME)
     await live.start(HOME)

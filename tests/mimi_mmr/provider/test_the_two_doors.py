@@ -3,58 +3,86 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import pytest
 
 from mimi_mmr.errors import BodyTooLarge, MmrError, PeerError
+from mimi_mmr.protocol.endpoints import (
+    DIRECTORY,
+    DOWNLOAD_ASSET,
+    ENDPOINTS,
+    HEALTH,
+    RELAY_PATH,
+    Endpoint,
+    Way,
+)
+from mimi_mmr.protocol.problems import PROBLEM
 from mimi_mmr.protocol.queues import QueueOrder
+from mimi_mmr.provider.listener import DOWNLOAD_PREFIX
+from ohttp_relay.download import PREFIX as DOWNLOADS
+from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
+from tests.mimi_mmr.client.inside import exchange, way_to
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import frames, obliviously, straight
 
-ANONYMOUS = {
-    "/v1/rooms",
-    "/v1/update/{room}",
-    "/v1/submitMessage/{room}",
-    "/v1/snapshot/{room}",
-    "/v1/report/{room}",
-    "/v1/links/{room}",
-    "/v1/joinRequests/{room}",
-    "/v1/keyMaterial/{provider}",
-    "/v1/queues",
-    "/v1/queues/collect",
-    "/v1/queues/delete",
-    "/v1/replyInbox",
-    "/v1/keyPackages",
-    "/v1/keyPackages/order",
-    "/v1/connectionPackage/{user}",
-    "/v1/connectionRequest/{user}",
-    "/v1/assets",
+NAMES = {
+    "room": "some-room",
+    "provider": "b.example",
+    "user": "bob",
+    "device": "bob-phone",
+    "number": "1",
+    "url": "https://elsewhere.example/x",
 }
 
 
-async def test_every_anonymous_endpoint_answers_out_of_the_gateway_and_to_nobody_else(
+def rows(*ways: Way) -> list[tuple[Endpoint[Any, Any], str]]:
+    """The endpoints that are reached by these ways, each with a path that there may be."""
+    found = [row for row in ENDPOINTS if row.way in ways]
+    return [(row, row.path({name: NAMES[name] for name in row.names})) for row in found]
+
+
+async def test_every_endpoint_of_the_table_is_mounted_once_and_no_other(live: LiveWorld) -> None:
+    provider = live.providers["a.example"]
+    listener = provider.listener
+    mounted = [*listener.direct.endpoints, *listener.oblivious.endpoints]
+    beside = {HEALTH, DIRECTORY, DOWNLOAD_ASSET}  # no bodies of this package: they have handlers of their own
+    assert sorted(map(str, mounted)) == sorted(str(row) for row in ENDPOINTS if row not in beside)
+    assert all(row.way is Way.OBLIVIOUS for row in listener.oblivious.endpoints)
+    assert DOWNLOAD_PREFIX == DOWNLOADS
+
+    app = listener.application(provider.documents.routes())
+    served = [(route.method, getattr(route.resource, "canonical", "")) for route in app.router.routes()]
+    over_tls = [(row.method, row.template) for row in ENDPOINTS if row.way is not Way.OBLIVIOUS]
+    over_tls += [("HEAD", path) for method, path in over_tls if method == "GET"]  # by aiohttp
+    relayed = RELAY_PATH + "/{name}"
+    over_tls += [(method, path) for path in (GATEWAY_PATH, relayed) for method in ("GET", "POST")]
+    assert sorted(served) == sorted(over_tls)
+
+
+async def test_every_oblivious_endpoint_answers_out_of_the_gateway_and_to_nobody_else(
     live: LiveWorld,
 ) -> None:
     bob = await live.person("bob", "b.example")
-    routes = live.providers["a.example"].oblivious_router().routes
-    assert {route.template for route in routes} == ANONYMOUS
-    for route in routes:
-        path = route.template
-        for name, value in (("room", "some-room"), ("provider", "b.example"), ("user", "alice")):
-            path = path.replace(f"{{{name}}}", value)
-        refused = await straight(live, "a.example", path, b"\x00", method=route.method)
+    assert len(rows(Way.OBLIVIOUS)) == 18
+    for row, path in rows(Way.OBLIVIOUS):
+        refused = await straight(live, "a.example", path, b"\x00", method=row.method)
         assert refused.status == 404, path
-        answered = await obliviously(bob, "a.example", path, b"\x00", method=route.method)
+        answered = await obliviously(bob, "a.example", path, b"\x00", method=row.method)
         assert answered.status != 500, path
-        if answered.status >= 400:
+        if answered.kind == PROBLEM:
             assert answered.code != "not-found", path
+        else:
+            assert answered.status != 404, path
 
 
-async def test_endpoints_of_accounts_and_peers_do_not_answer_out_of_the_gateway(live: LiveWorld) -> None:
+async def test_every_other_endpoint_answers_straight_and_not_out_of_the_gateway(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    for path in ("/v1/account", "/v1/account/bob/packages", "/v1/notify", "/v1/claim", "/health"):
-        answer = await obliviously(bob, "a.example", path, b"")
+    for row, path in rows(Way.DIRECT, Way.ACCOUNT, Way.PEER):
+        answer = await obliviously(bob, "a.example", path, b"", method=row.method)
         assert (answer.status, answer.code) == (404, "not-found"), path
+        there = await straight(live, "a.example", path, b"", method=row.method)
+        assert there.status in {Way.ACCOUNT: (401,), Way.PEER: (400,)}.get(row.way, (200, 400)), path
 
 
 async def test_an_unknown_endpoint_is_said_to_be_unknown(live: LiveWorld) -> None:
@@ -109,18 +137,18 @@ async def test_a_target_that_is_not_listed_is_refused_inside_the_capsule(live: L
         ("c.example", f"{host}/{secrets.token_hex(16)}"),
     ]
     for gateway, url in targets:
-        through = await bob.path._client(gateway)
+        through = await way_to(bob.path, gateway)
         async with through.get(url) as answer:
             assert answer.status == 403, url
         with pytest.raises(PeerError, match="not on the allow-list"):
-            await bob.path._exchange(gateway, "GET", url, b"")
+            await exchange(bob.path, gateway, "GET", url)
         with pytest.raises(MmrError):
             await bob.path.download(gateway, url)
 
 
 async def test_a_listed_target_is_fetched(live: LiveWorld) -> None:
     bob = await live.person("bob", "b.example")
-    through = await bob.path._client("a.example")
+    through = await way_to(bob.path, "a.example")
     async with through.get(f"{live.world.asset_host.url}/{secrets.token_hex(16)}") as answer:
         assert answer.status == 404  # the host's own answer: no such asset
 

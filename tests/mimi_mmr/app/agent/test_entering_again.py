@@ -11,18 +11,17 @@ from typing import Any, cast
 import pytest
 
 from mimi_mmr.app.agent.agent import Agent
-from mimi_mmr.app.agent.errors import AgentError
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.operations.devices import join
-from mimi_mmr.app.agent.server import Say
-from mimi_mmr.app.agent.wire import Given
+from mimi_mmr.app.commands.context import Say
+from mimi_mmr.app.commands.device import JoinAccount
+from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.client import Client
-from mimi_mmr.client.devices.enrolling import DeviceInvitation
+from mimi_mmr.client.devices.inviting import DeviceInvitation
 from mimi_mmr.client.storage.vault import Vault
 from tests.mimi_mmr.app.cli.people import PASSPHRASE
 from tests.mimi_mmr.conftest import LiveWorld
 
-NOBODY = cast(Say, None)  # this operation says nothing before its result
+NOBODY = cast(Say, None)  # this command says nothing before its result
 
 
 class Tablet:
@@ -53,12 +52,12 @@ class Tablet:
     async def join(
         self, agent: Agent, invitation: DeviceInvitation, device: str = "tablet"
     ) -> dict[str, Any]:
-        given = Given({**self.where, "device": device, "code": invitation.code})
-        return await join(agent, given, NOBODY)
+        command = JoinAccount.from_request({**self.where, "device": device, "code": invitation.code})
+        return (await command.run(agent, NOBODY)).model_dump()
 
 
 async def let_in(alice: Client, invitation: DeviceInvitation) -> None:
-    while not await alice.tend_invitation(invitation, wait=5):
+    while not await alice.devices.tend_invitation(invitation, wait=5):
         pass
 
 
@@ -68,26 +67,26 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
 ) -> None:
     alice = await live.person("alice", "a.example")
     tablet = Tablet(live, tmp_path / "tablet")
-    invitation = await alice.invite_device()
+    invitation = await alice.devices.invite()
     async with asyncio.timeout(60):
         async with tablet.agent() as agent:
-            agent.abandon = nothing  # type: ignore[method-assign]  # what is killed tidies nothing up
+            agent.delete_state = nothing  # type: ignore[method-assign]  # what is killed tidies nothing up
             joining = asyncio.create_task(tablet.join(agent, invitation))
             letting = asyncio.create_task(let_in(alice, invitation))
-            while agent.entering is None or agent.has_account is not registered:  # noqa: ASYNC110
+            while agent.account.entering is None or agent.account.registered is not registered:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             for task in (joining, letting):
                 task.cancel()
             await asyncio.wait({joining, letting})
         async with tablet.agent() as agent:
-            assert agent.has_account is registered
+            assert agent.account.registered is registered
             with pytest.raises(AgentError, match="this was to become a device of"):
                 await tablet.join(agent, invitation, "watch")
-            invitation = await alice.invite_device()
+            invitation = await alice.devices.invite()
             view, _ = await asyncio.gather(tablet.join(agent, invitation), let_in(alice, invitation))
             assert view["device"] == "tablet"
-            while agent.client.devices() != alice.devices():
-                await agent.happened.wait(1)
+            while agent.client.devices.names() != alice.devices.names():
+                await agent.changed.wait(1)
             with pytest.raises(AgentError, match="an account in this home already"):
                 await tablet.join(agent, invitation)
 

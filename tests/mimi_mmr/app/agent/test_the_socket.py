@@ -16,13 +16,17 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.app.agent import wire
-from mimi_mmr.app.agent.errors import AgentError, NotFound
+from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.link import Link, NotRunning, Refused
-from mimi_mmr.app.agent.server import STOP_SECONDS, Say, Server
-from mimi_mmr.app.agent.wire import Given, Request
+from mimi_mmr.app.agent.server import STOP_SECONDS, AnswerLines, Server
+from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest
+from mimi_mmr.app.commands.errors import AgentError, NotFound, hint_for
+from mimi_mmr.app.commands.result import Result
 from mimi_mmr.errors import StateError
+
+
+class Number(Result):
+    number: int
 
 
 @pytest.fixture
@@ -32,16 +36,16 @@ def home(tmp_path: Path) -> Home:
     return found
 
 
-async def echo(request: Request, say: Say) -> dict[str, Any]:
-    if request.do == "fail":
+async def echo(request: CommandRequest, say: AnswerLines) -> dict[str, Any]:
+    if request.command == "fail":
         raise NotFound("no room of this name")
-    if request.do == "break":
+    if request.command == "break":
         raise KeyError("mimi://a.example/u/alice")
-    if request.do == "count":
+    if request.command == "count":
         for number in range(3):
             say.progress(number + 1, 3)
-            await say.item(number)
-    return {"result": dict(request.given.values)}
+            await say.item(Number(number=number))
+    return {"result": request.arguments}
 
 
 @asynccontextmanager
@@ -54,38 +58,42 @@ async def serving(home: Home, handle: Any = echo, *, uid: int | None = None) -> 
         await server.stop()
 
 
-async def in_thread(work: Callable[[Link], Any], home: Home) -> Any:
+async def in_thread(work: Callable[[Connection], Any], home: Home) -> Any:
     def run() -> Any:
-        with Link(home, timeout=30) as link:
-            return work(link)
+        with Connection(home, timeout=30) as connection:
+            return work(connection)
 
     return await asyncio.to_thread(run)
 
 
 async def test_a_request_and_its_answer(home: Home) -> None:
     async with serving(home):
-        assert await in_thread(lambda link: link.ask("echo", room="friends\x1b"), home) == {
+        assert await in_thread(lambda connection: connection.ask("echo", {"room": "friends\x1b"}), home) == {
             "room": "friends\x1b"
         }
         progress: list[tuple[int, int]] = []
 
-        def count(link: Link) -> list[tuple[str, Any]]:
-            link.ask("count", on_progress=lambda *step: progress.append(step))
-            return list(link.stream("count"))
+        def count(connection: Connection) -> list[tuple[str, Any]]:
+            connection.ask("count", on_progress=lambda *step: progress.append(step))
+            return list(connection.stream("count"))
 
         said = await in_thread(count, home)
         assert progress == [(1, 3), (2, 3), (3, 3)]
-        assert [value for kind, value in said if kind == "item"] == [0, 1, 2]
+        assert [value for kind, value in said if kind == "item"] == [
+            {"number": 0},
+            {"number": 1},
+            {"number": 2},
+        ]
         assert said[-1] == ("result", {})
 
 
 async def test_errors_carry_code_message_and_hint(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(home):
         with pytest.raises(Refused, match="no room of this name") as caught:
-            await in_thread(lambda link: link.ask("fail"), home)
+            await in_thread(lambda connection: connection.ask("fail"), home)
         assert caught.value.answered == "not-found"
         with pytest.raises(Refused, match="KeyError") as caught:
-            await in_thread(lambda link: link.ask("break"), home)
+            await in_thread(lambda connection: connection.ask("break"), home)
         assert "alice" not in str(caught.value)
     assert "alice" not in caplog.text
 
@@ -99,13 +107,13 @@ async def test_directory_and_socket_are_their_owners_alone(home: Home, tmp_path:
     with pytest.raises(AgentError, match="expected mode 700, found 750"):
         home.make()
     with pytest.raises(AgentError, match="open to others"):
-        Link(home)
+        Connection(home)
 
 
 async def test_another_users_connection_is_refused(home: Home) -> None:
     async with serving(home, uid=os.geteuid() + 1):
         with pytest.raises(AgentError, match=r"ended|broke"):
-            await in_thread(lambda link: link.ask("echo"), home)
+            await in_thread(lambda connection: connection.ask("echo"), home)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
@@ -136,18 +144,18 @@ async def test_a_socket_that_a_dead_agent_left_is_replaced(home: Home) -> None:
     left.bind(str(home.socket))
     left.close()
     with pytest.raises(NotRunning):
-        Link(home)
+        Connection(home)
     async with serving(home):
-        assert await in_thread(lambda link: link.ask("echo"), home) == {}
+        assert await in_thread(lambda connection: connection.ask("echo"), home) == {}
 
 
 async def test_a_home_whose_path_is_longer_than_an_address(tmp_path: Path) -> None:
     home = Home(tmp_path / ("x" * 100) / ("y" * 100))
     home.make()
     with pytest.raises(NotRunning):
-        Link(home)
+        Connection(home)
     async with serving(home):
-        assert await in_thread(lambda link: link.ask("echo"), home) == {}
+        assert await in_thread(lambda connection: connection.ask("echo"), home) == {}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +168,7 @@ async def test_a_home_whose_path_is_longer_than_an_address(tmp_path: Path) -> No
         b'{"do":"echo","given":5}\n',
         b"\xff\xfe\n",
         b"[" * 100_000 + b"\n",
-        b'{"do":"' + b"x" * (wire.MAX_REQUEST + 10) + b'"}\n',
+        b'{"do":"' + b"x" * (MAX_REQUEST + 10) + b'"}\n',
     ],
 )
 async def test_what_is_no_request_is_said_to_be_none(home: Home, sent: bytes) -> None:
@@ -170,13 +178,13 @@ async def test_what_is_no_request_is_said_to_be_none(home: Home, sent: bytes) ->
         answer = json.loads(await reader.readline())
         assert answer["error"]["code"] == "bad-request"
         writer.close()
-        assert await in_thread(lambda link: link.ask("echo"), home) == {}
+        assert await in_thread(lambda connection: connection.ask("echo"), home) == {}
 
 
 async def test_a_request_that_is_too_long_is_not_even_sent(home: Home) -> None:
     async with serving(home):
         with pytest.raises(AgentError, match="at most"):
-            await in_thread(lambda link: link.ask("echo", text="x" * wire.MAX_REQUEST), home)
+            await in_thread(lambda connection: connection.ask("echo", {"text": "x" * MAX_REQUEST}), home)
 
 
 @pytest.mark.parametrize("says_more", [False, True])
@@ -225,28 +233,28 @@ async def test_who_connects_when_no_descriptor_is_left_is_served_when_one_is(
                 for one in taken:
                     os.close(one)
             loop = asyncio.get_running_loop()
-            await loop.sock_sendall(caller, Request("echo", Given({})).to_line())
+            await loop.sock_sendall(caller, CommandRequest("echo", {}).to_line())
             assert json.loads(await loop.sock_recv(caller, 1000)) == {"result": {}}
 
 
 async def test_who_hangs_up_ends_what_waits_but_not_what_changes_something(home: Home) -> None:
     begun, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Queue[str]()
 
-    async def handle(request: Request, _: Say) -> dict[str, Any]:
+    async def handle(request: CommandRequest, _: AnswerLines) -> dict[str, Any]:
         begun.set()
         try:
             await go.wait()
         except asyncio.CancelledError:
-            ended.put_nowait(f"{request.do} given up")
+            ended.put_nowait(f"{request.command} given up")
             raise
-        ended.put_nowait(f"{request.do} done")
+        ended.put_nowait(f"{request.command} done")
         return {"result": None}
 
     async with serving(home, handle), asyncio.timeout(30):
         for do, said in (("wait", "wait given up"), ("change", "change done")):
             begun.clear()
             _, writer = await asyncio.open_unix_connection(str(home.socket))
-            writer.write(Request(do, Given({})).to_line())
+            writer.write(CommandRequest(do, {}).to_line())
             await begun.wait()
             writer.close()
             await writer.wait_closed()
@@ -258,7 +266,7 @@ async def test_who_hangs_up_ends_what_waits_but_not_what_changes_something(home:
 async def test_an_agent_that_stops_finishes_what_changes_something(home: Home) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def handle(request: Request, _: Say) -> dict[str, Any]:
+    async def handle(request: CommandRequest, _: AnswerLines) -> dict[str, Any]:
         begun.set()
         await go.wait()
         return {"result": "done"}
@@ -266,7 +274,8 @@ async def test_an_agent_that_stops_finishes_what_changes_something(home: Home) -
     server = Server(home, handle, lambda do: do == "wait", os.geteuid())
     await server.start()
     answers = [
-        asyncio.create_task(in_thread(lambda link, do=do: link.ask(do), home)) for do in ("change", "wait")
+        asyncio.create_task(in_thread(lambda connection, do=do: connection.ask(do), home))
+        for do in ("change", "wait")
     ]
     await begun.wait()
     while sum(waits for waits in server._work.values()) + len(server._work) < 3:  # noqa: ASYNC110
@@ -281,32 +290,5 @@ async def test_an_agent_that_stops_finishes_what_changes_something(home: Home) -
             await answers[1]
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda given: given.text("number"),
-        lambda given: given.text("missing"),
-        lambda given: given.number("text"),
-        lambda given: given.number("flag"),
-        lambda given: given.flag("text"),
-        lambda given: given.texts("text"),
-        lambda given: given.texts("mixed"),
-        lambda given: given.text_or_none("number"),
-    ],
-)
-def test_what_is_given_has_its_type(read: Callable[[Given], object]) -> None:
-    given = Given({"text": "x", "number": 5, "flag": True, "mixed": ["x", 5]})
-    with pytest.raises(wire.BadRequest, match="expected"):
-        read(given)
-    assert (given.text("text"), given.number("number"), given.flag("flag"), given.flag("no")) == (
-        "x",
-        5,
-        True,
-        False,
-    )
-
-
 def test_a_state_error_has_a_hint() -> None:
-    from mimi_mmr.app.agent.errors import hint_for
-
     assert "home" in hint_for(StateError("wrong passphrase"))

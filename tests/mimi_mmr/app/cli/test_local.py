@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mimi_mmr.app.cli.trial import set_up
+from mimi_mmr.app.cli.local_providers import set_up
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.settings import load_settings

@@ -91,7 +91,7 @@ def test_the_progress_of_many_members_is_shown_and_of_few_is_not(monkeypatch: py
     shown: list[Progress] = []
     start = Progress.start
     monkeypatch.setattr(Progress, "start", lambda self: (shown.append(self), start(self))[1])
-    with room._progress_of_many() as on_progress:
+    with room.progress_of_many() as on_progress:
         (task,) = shown[0].tasks
         on_progress(1, 3)
         assert not task.visible

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimi_mmr.app.agent.operations.assets import safe_name
 from mimi_mmr.app.cli import terminal
+from mimi_mmr.app.cli.room import show_message
+from mimi_mmr.app.commands.asset import safe_name
+from mimi_mmr.app.commands.message import MessageResult
 from tests.mimi_mmr.app.cli.people import befriend, people
 from tests.mimi_mmr.conftest import LiveWorld
 
@@ -81,14 +83,19 @@ def test_people_are_called_as_people_write_them() -> None:
 
 
 def test_a_message_cannot_look_like_two(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.show_message(
-        {
-            "number": 1,
-            "received": 0,
-            "own": False,
-            "from": {"user": None, "pseudonym": "mimi://a.example/p/0123456789", "standing": "hidden"},
-            "text": "hello\n1970-01-01 00:00  alice@a.example: send money",
-        }
+    sender = {"user": None, "pseudonym": "mimi://a.example/p/0123456789", "standing": "hidden"}
+    show_message(
+        MessageResult.model_validate(
+            {
+                "room": "mimi://a.example/r/0123456789",
+                "number": 1,
+                "received": 0,
+                "own": False,
+                "from": sender,
+                "kind": "text",
+                "text": "hello\n1970-01-01 00:00  alice@a.example: send money",
+            }
+        )
     )
     first, second = capsys.readouterr().out.splitlines()
     assert "hidden 01234567: hello" in first

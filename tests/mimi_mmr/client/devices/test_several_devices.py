@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, Joined
-from mimi_mmr.client.devices.enrolment import DeviceCode
+from mimi_mmr.client import Client, Membership
+from mimi_mmr.client.devices.device_code import DeviceCode
 from mimi_mmr.errors import InvalidUri, MmrError, NoKeyPackages, RoomError, Unauthorized, UnknownQueue
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.protocol.room.policy import Identities
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
@@ -24,10 +26,10 @@ class Rounds:
 
     async def _follow(self, client: Client) -> None:
         while True:
-            await client.check_invitations()
+            await client.rooms.check_invitations()
             for joined in list(client.rooms.values()):
                 if not joined.room.removed:
-                    await client.sync(joined)
+                    await client.rooms.sync(joined)
             await client.tend()
             async with self._done:
                 self._done.notify_all()
@@ -41,12 +43,12 @@ class Rounds:
                         task.result()
                 await self._done.wait()
 
-    async def until_in(self, client: Client, room: Joined) -> Joined:
+    async def until_in(self, client: Client, room: Membership) -> Membership:
         """Until a client is in a room that others have."""
         await self.until(lambda: room.uri in client.rooms)
         return client.rooms[room.uri]
 
-    async def until_heard(self, joined: Joined, text: str) -> None:
+    async def until_heard(self, joined: Membership, text: str) -> None:
         await self.until(lambda: text in heard(joined))
 
     async def close(self) -> None:
@@ -64,21 +66,21 @@ async def running(*clients: Client) -> AsyncIterator[Rounds]:
         await rounds.close()
 
 
-async def second_device(live: LiveWorld, first: Client, name: str = "tablet") -> Client:
+async def second_device(live: LiveWorld, first: Client, name: str = "tablet", **options: Any) -> Client:
     """A further device of the user of `first`, by a code."""
-    invitation = await first.invite_device()
-    second = live.client(first.user.name, first.user.domain, device=name)
+    invitation = await first.devices.invite()
+    second = live.client(first.user.name, first.user.domain, device=name, **options)
 
     async def existing() -> None:
-        while not await first.tend_invitation(invitation, wait=5):
+        while not await first.devices.tend_invitation(invitation, wait=5):
             pass
 
-    await asyncio.gather(existing(), second.join_account(invitation.code, wait=30))
+    await asyncio.gather(existing(), second.devices.join_account(invitation.code, wait=30))
     assert invitation.device == second.device.name
     return second
 
 
-def heard(joined: Joined) -> list[str]:
+def heard(joined: Membership) -> list[str]:
     return [message.text for message in joined.messages.since(0)]
 
 
@@ -87,33 +89,33 @@ async def test_a_device_is_enrolled_with_a_code_and_knows_what_the_first_knows(l
     to_bob, _ = await connect(alice, bob)
     tablet = await second_device(live, alice)
     assert tablet.contact_code == alice.contact_code
-    assert await alice.registered_devices() == ["alice-phone", "alice-tablet"]
-    room = tablet.devices_room
+    assert await alice.account.registered_devices() == ["alice-phone", "alice-tablet"]
+    room = tablet.devices.room
     assert room is not None
-    while bob.user not in tablet.contacts:
-        await tablet.sync(room, wait=5)
-    same = tablet.contacts[bob.user]
+    while bob.user not in tablet.people.contacts:
+        await tablet.rooms.sync(room, wait=5)
+    same = tablet.people.contacts[bob.user]
     assert (same.own_key, same.theirs) == (to_bob.own_key, to_bob.theirs)
-    assert alice.devices() == tablet.devices() == ["alice-phone", "alice-tablet"]
+    assert alice.devices.names() == tablet.devices.names() == ["alice-phone", "alice-tablet"]
 
 
 async def test_all_devices_are_in_a_room_under_one_pseudonym(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     to_bob, to_alice = await connect(alice, bob)
-    before = await alice.create_room(name="before")
+    before = await alice.rooms.create(name="before")
     tablet = await second_device(live, alice)
     async with running(alice, tablet) as agents:
         at_tablet = await agents.until_in(tablet, before)  # a room that was there before the device
         connection = await agents.until_in(tablet, alice.rooms[to_bob.room])  # type: ignore[index]
         assert connection.uri == to_alice.room
-        made = await tablet.create_room()
+        made = await tablet.rooms.create()
         await agents.until_in(alice, made)
         await agents.until(
-            lambda: not (len(alice.who(before)) < 2 or before.room.epoch != at_tablet.room.epoch)
+            lambda: not (len(alice.rooms.who(before)) < 2 or before.room.epoch != at_tablet.room.epoch)
         )
     assert at_tablet.room.members_only.state.name == "before"
-    users = {entry.user for entry in alice.who(before)}
-    people = {entry.member.device.device.name for entry in alice.who(before) if entry.member}
+    users = {entry.user for entry in alice.rooms.who(before)}
+    people = {entry.member.device.device.name for entry in alice.rooms.who(before) if entry.member}
     assert (len(users), people) == (1, {"alice-phone", "alice-tablet"})
 
 
@@ -122,24 +124,24 @@ async def test_a_set_is_completed_device_by_device_and_its_claimer_adds_them_all
     _, to_alice = await connect(alice, bob)
     tablet = await second_device(live, alice)
     async with running(alice, tablet) as agents:
-        await agents.until(lambda: len(alice.contacts) == len(tablet.contacts))
-        await alice.publish_key_packages(alice.contacts[bob.user])
-        room = await bob.create_room()
+        await agents.until(lambda: len(alice.people.contacts) == len(tablet.people.contacts))
+        await alice.key_packages.publish(alice.people.contacts[bob.user])
+        room = await bob.rooms.create()
         while True:
-            packages = await bob.claim(to_alice, "b.example")
+            packages = await bob.key_packages.claim(to_alice, "b.example")
             if len(packages) == 2:  # an earlier set may be of one device only
                 break
-        await bob._commit(room, add=packages)
+        await bob.rooms.commits.commit(room, CommitIntent(adds=tuple(packages)))
         at_phone, at_tablet = await agents.until_in(alice, room), await agents.until_in(tablet, room)
-        await bob.send(room, "to both")
+        await bob.rooms.send(room, "to both")
         await agents.until_heard(at_phone, "to both")
         await agents.until_heard(at_tablet, "to both")
-        await tablet.send(at_tablet, "from one")
+        await tablet.rooms.send(at_tablet, "from one")
         await agents.until_heard(at_phone, "from one")
     while "from one" not in heard(room):
-        await bob.sync(room, wait=5)
-    assert len({entry.user for entry in bob.who(room)}) == 2
-    assert len(bob.who(room)) == 3
+        await bob.rooms.sync(room, wait=5)
+    assert len({entry.user for entry in bob.rooms.who(room)}) == 2
+    assert len(bob.rooms.who(room)) == 3
 
 
 @pytest.mark.parametrize("identities", [Identities.EVERYONE, Identities.NOBODY])
@@ -147,56 +149,58 @@ async def test_a_lost_device_is_shut_out_everywhere(live: LiveWorld, identities:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     to_bob, to_alice = await connect(alice, bob)
     tablet = await second_device(live, alice)
-    room = await alice.create_room(identities)
+    room = await alice.rooms.create(identities)
     async with running(alice, tablet) as agents:
         at_tablet = await agents.until_in(tablet, room)
-        await agents.until(lambda: not (len(alice.who(room)) < 2))
+        await agents.until(lambda: not (len(alice.rooms.who(room)) < 2))
         await agents.until_in(tablet, alice.rooms[to_bob.room])  # type: ignore[index]
-    known = tablet.contacts[bob.user].own_key
+    known = tablet.people.contacts[bob.user].own_key
     old = to_alice.theirs
     assert old is not None
-    await alice.remove_device("alice-tablet")
+    await alice.devices.remove("alice-tablet")
 
-    assert alice.devices() == ["alice-phone"]
+    assert alice.devices.names() == ["alice-phone"]
     with pytest.raises(Unauthorized):
-        await tablet.registered_devices()
+        await tablet.account.registered_devices()
     for joined in list(tablet.rooms.values()):
         while not joined.room.removed:
-            await tablet.sync(joined, wait=5)
+            await tablet.rooms.sync(joined, wait=5)
     assert at_tablet.room.removed
-    assert [entry.client for entry in alice.who(room)] == [room.leaf.identity.credential.client_pseudonym]
+    assert [entry.client for entry in alice.rooms.who(room)] == [
+        room.leaf.identity.credential.client_pseudonym
+    ]
     assert to_bob.own_key != known
     connection = bob.rooms[to_alice.room]  # type: ignore[index]
     while to_alice.theirs == old:
-        await bob.sync(connection, wait=5)
+        await bob.rooms.sync(connection, wait=5)
     to_alice.theirs, new = old, to_alice.theirs
     with pytest.raises(NoKeyPackages):  # the shelf that the lost device could fill or read
-        await bob.claim(to_alice, "b.example")
+        await bob.key_packages.claim(to_alice, "b.example")
     to_alice.theirs = new
-    joined = await bob.create_room()
-    await bob.add(joined, [to_alice])
+    joined = await bob.rooms.create()
+    await bob.rooms.add(joined, [to_alice])
     assert (await invited(alice)).uri == joined.uri
 
 
 async def test_a_device_code_is_good_for_one_device(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
-    invitation = await alice.invite_device()
+    invitation = await alice.devices.invite()
     with pytest.raises(InvalidUri):
         DeviceCode.parse(invitation.code[:-1] + ("A" if invitation.code[-1] != "A" else "B"))
     with pytest.raises(InvalidUri):
         DeviceCode.parse("not a code")
     stranger = live.client("alice", "a.example", device="other")
     with pytest.raises(UnknownQueue):
-        await stranger.join_account(DeviceCode.generate().reveal(), wait=1)
+        await stranger.devices.join_account(DeviceCode.generate().reveal(), wait=1)
     mistyped = invitation.code.lower().replace("-", " ")
     assert DeviceCode.parse(mistyped).bits == DeviceCode.parse(invitation.code).bits
     tablet = live.client("alice", "a.example", device="tablet")
-    joining = asyncio.create_task(tablet.join_account(mistyped, wait=30))
-    while not await alice.tend_invitation(invitation, wait=5):
+    joining = asyncio.create_task(tablet.devices.join_account(mistyped, wait=30))
+    while not await alice.devices.tend_invitation(invitation, wait=5):
         pass
     await joining
     with pytest.raises(MmrError):
-        await live.client("alice", "a.example", device="third").join_account(invitation.code, wait=1)
+        await live.client("alice", "a.example", device="third").devices.join_account(invitation.code, wait=1)
 
 
 async def test_a_device_that_restarts_goes_on(live: LiveWorld) -> None:
@@ -205,33 +209,35 @@ async def test_a_device_that_restarts_goes_on(live: LiveWorld) -> None:
     tablet = await second_device(live, alice)
     tablet, alice = live.restarted(tablet), live.restarted(alice)
     async with running(alice, tablet) as agents:
-        room = await alice.create_room()
+        room = await alice.rooms.create()
         at_tablet = await agents.until_in(tablet, room)
-        await tablet.send(at_tablet, "still here")
+        await tablet.rooms.send(at_tablet, "still here")
         await agents.until_heard(room, "still here")
     with pytest.raises(RoomError):
-        await alice.remove_device("alice-phone")
+        await alice.devices.remove("alice-phone")
     with pytest.raises(RoomError):
-        await alice.remove_device("alice-watch")
+        await alice.devices.remove("alice-watch")
 
 
 async def test_contacts_made_on_one_device_are_known_on_the_other(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     tablet = await second_device(live, alice)
     async with running(alice, tablet, bob) as agents:
-        outgoing = await bob.request_connection(alice.contact_code)
-        while not (requests := await tablet.connection_requests()):
+        outgoing = await bob.people.request_connection(alice.contact_code)
+        while not (requests := await tablet.people.connection_requests()):
             pass
-        contact = await tablet.accept(requests[0])
-        await agents.until(lambda: not (bob.user not in alice.contacts or alice.user not in bob.contacts))
+        contact = await tablet.people.accept(requests[0])
         await agents.until(
-            lambda: not (alice.contacts[bob.user].theirs is None or contact.room not in alice.rooms)
+            lambda: not (bob.user not in alice.people.contacts or alice.user not in bob.people.contacts)
+        )
+        await agents.until(
+            lambda: not (alice.people.contacts[bob.user].theirs is None or contact.room not in alice.rooms)
         )
     assert outgoing.recipient.user == alice.user
-    alice.only_contacts = True
-    await alice.share()
-    room = tablet.devices_room
+    alice.people.only_contacts = True
+    await alice.devices.share()
+    room = tablet.devices.room
     assert room is not None
-    while not tablet.only_contacts:
-        await tablet.sync(room, wait=5)
-    await until_epoch(tablet, room, alice.devices_room.room.epoch)  # type: ignore[union-attr]
+    while not tablet.people.only_contacts:
+        await tablet.rooms.sync(room, wait=5)
+    await until_epoch(tablet, room, alice.devices.room.room.epoch)  # type: ignore[union-attr]

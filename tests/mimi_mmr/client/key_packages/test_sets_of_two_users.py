@@ -2,7 +2,7 @@
 
 Two users of one provider, as different as users can be whose identity links are of one length: a short name and a
 long one, a chain of one certificate and of two, registered today and long ago. Their devices make KeyPackages by
-the stock's own code and the real MLS library, in the same slots; sets are uploaded by the client's own code, each
+the client's own code and the real MLS library, in the same slots; sets are uploaded by the client's own code, each
 for another contact. A classifier is trained on half of the sets, on every public field of them, and has to say
 whose the other half are. When a user makes sets (in which slot), and which sets lie on one shelf, is not hidden.
 """
@@ -23,16 +23,24 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mimi_mmr.client.key_packages import stock
+from mimi_mmr.client.account import Account
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.key_packages import maker
+from mimi_mmr.client.key_packages.maker import KeyPackageMaker
 from mimi_mmr.client.key_packages.shelves import Shelf, Shelves
-from mimi_mmr.client.key_packages.stock import KeyPackageStock, Queues
+from mimi_mmr.client.storage.changes import Changes
+from mimi_mmr.client.storage.history import Notices
+from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.client.transport.private_path import PrivatePath
+from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import ConnectionKey
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf, prepare_key_package
 from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.mls.wire.limits import Extension
 from mimi_mmr.protocol.credentials import DeviceIdentity, LeafIdentity, bind_device
+from mimi_mmr.protocol.endpoints import Endpoint, to_body
 from mimi_mmr.protocol.key_packages import SetUpload, fetch_token, shelf_id
 from mimi_mmr.protocol.queues import QueueOrder
 from mimi_mmr.uris import Kind, MimiUri
@@ -60,9 +68,8 @@ class FakePath:
     async def provider(self, domain: str) -> SimpleNamespace:
         return SimpleNamespace(queue_key=self.queue_key)
 
-    async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
-        self.heard.append((path, body))
-        return b""
+    async def ask(self, endpoint: Endpoint[Any, Any], domain: str, request: Any, /, **names: str) -> None:
+        self.heard.append((endpoint.path(names), to_body(request)))
 
 
 @dataclass(frozen=True)
@@ -96,24 +103,45 @@ async def make_sets(world: World) -> list[list[Seen]]:
         two_devices(world),
         [FakePath(world.providers[DOMAIN].queue_key.public) for _ in range(2)],
     )
-    private = [cast(PrivatePath, path) for path in paths]
-    stocks = [KeyPackageStock(ENGINE, path, Queues(path), SLOT, time.time) for path in private]
+    contexts = [context_of(me, path) for me, path in zip(devices, paths, strict=True)]
+    makers = [maker_of(context, me) for context, me in zip(contexts, devices, strict=True)]
     for count in range(EACH, EACH * SLOTS + 1, EACH):
-        await asyncio.gather(*(one.prepare(me, count) for one, me in zip(stocks, devices, strict=True)))
-    taken = [await one.take(me, EACH * SLOTS) for one, me in zip(stocks, devices, strict=True)]
-    return [[await see(path, one) for one in made] for path, made in zip(paths, taken, strict=True)]
+        await asyncio.gather(*(one.prepare(count) for one in makers))
+    taken = [await one.take(EACH * SLOTS) for one in makers]
+    return [
+        [await see(context, path, one) for one in made]
+        for context, path, made in zip(contexts, paths, taken, strict=True)
+    ]
 
 
-async def see(path: FakePath, package: PreparedKeyPackage) -> Seen:
+def context_of(me: DeviceIdentity, path: FakePath) -> Context:
+    """What the parts of this device's client share."""
+    vault, private = Vault.in_memory(), cast(PrivatePath, path)
+    return Context(
+        me.user,
+        me.device,
+        TrustAnchors(),
+        time.time,
+        vault,
+        Changes(vault),
+        private,
+        ENGINE,
+        Notices(vault),
+    )
+
+
+def maker_of(context: Context, me: DeviceIdentity) -> KeyPackageMaker:
+    return KeyPackageMaker(context, cast(Account, SimpleNamespace(me=me)), Queues(context.path), SLOT)
+
+
+async def see(context: Context, path: FakePath, package: PreparedKeyPackage) -> Seen:
     """Upload a set of this package for a contact of its own."""
     own_key, upload_key = ConnectionKey.generate(), SigningKey.generate()
     shelf = shelf_id(fetch_token(own_key), upload_key.public)
     contact = SimpleNamespace(own_key=own_key, upload_key=upload_key, shelf=shelf)
-    client = SimpleNamespace(
-        user=SimpleNamespace(domain=DOMAIN), path=path, _clock=time.time, contacts={contact.shelf: contact}
-    )
     serial = secrets.token_bytes(16)
-    await Shelves._upload(client, Shelf(contact), serial, [package.open], last_resort=False)  # type: ignore[arg-type]
+    shelves = Shelves(context, *cast(Any, [None] * 5))  # an upload needs none of the other parts
+    await shelves.upload(Shelf(cast(Any, contact)), serial, [package.open], last_resort=False)
     _, body = path.heard.pop()
     token = package.leaf.queue.reveal()
     orders = [QueueOrder.from_bytes(body) for where, body in path.heard if where == "/v1/queues"]
@@ -346,11 +374,11 @@ async def test_a_slow_device_says_the_same_second_as_a_fast_one(monkeypatch: pyt
         time.sleep(0.6)
         return prepare_key_package(leaf)
 
-    monkeypatch.setattr(stock, "prepare_key_package", slowly)
+    monkeypatch.setattr(maker, "prepare_key_package", slowly)
     world = World()
-    path = cast(PrivatePath, FakePath(world.providers[DOMAIN].queue_key.public))
-    made = KeyPackageStock(ENGINE, path, Queues(path), SLOT, time.time)
-    packages = await made.take(two_devices(world)[0], 3)
+    me = two_devices(world)[0]
+    context = context_of(me, FakePath(world.providers[DOMAIN].queue_key.public))
+    packages = await maker_of(context, me).take(3)
     lifetimes = [KeyPackage.from_bytes(one.key_package).leaf_node.lifetime for one in packages]
     assert [lifetime and lifetime[0] % SLOT for lifetime in lifetimes] == [0, 0, 0]
 

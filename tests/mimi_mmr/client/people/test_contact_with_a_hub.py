@@ -17,6 +17,7 @@ from mimi_mmr.crypto.signing import expand_with_label
 from mimi_mmr.errors import LinkRejected, NoKeyPackages
 from mimi_mmr.protocol.credentials import PseudonymousCredential, open_link
 from mimi_mmr.protocol.key_packages import fetch_token
+from tests.mimi_mmr.client.inside import epoch_secret_of, tree_of
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
 
 
@@ -27,10 +28,10 @@ def known_to(client: Client, about: Contact) -> Iterator[bytes]:
         yield about.theirs.connection_key
         yield fetch_token(about.theirs.key).reveal()
     connection = client.rooms[about.room]  # type: ignore[index]
-    tree = connection.room._local.tree
+    tree = tree_of(connection)
     yield from (tree.secret(leaf).reveal() for leaf in tree.leaves())
     yield from (tree.room_secret(name).reveal() for name in tree.room_secrets())
-    yield connection.room._local.group.export_secret(b"TreeWrap", connection.room._local.group.group_id, 32)
+    yield epoch_secret_of(connection)
 
 
 def opens(credential: PseudonymousCredential, references: set[bytes], secrets: list[bytes]) -> bool:
@@ -56,16 +57,18 @@ async def test_what_a_contact_holds_opens_no_link_in_a_room_it_is_not_in(live: L
     cathy, mallory = await live.person("cathy", "c.example"), await live.person("mallory", "a.example")
     _, cathys = await connect(cathy, bob)
     mallorys, bobs = await connect(mallory, bob)
-    to_bob = cathy.contacts[bob.user]
-    await bob.publish_key_packages(cathys)
-    await bob.publish_key_packages(bobs)
-    references = set(bob._waiting)  # KeyPackageRefs, which stand in Welcomes
+    to_bob = cathy.people.contacts[bob.user]
+    await bob.key_packages.publish(cathys)
+    await bob.key_packages.publish(bobs)
+    references = {
+        one.package.ref for one in bob.key_packages.outstanding
+    }  # KeyPackageRefs, which stand in Welcomes
 
-    room = await mallory.create_room()  # a room with Mallory in it: what opens there is no test of anything
-    await mallory.add(room, [mallorys])
+    room = await mallory.rooms.create()  # a room with Mallory in it: what opens there is no test of anything
+    await mallory.rooms.add(room, [mallorys])
     beside = await invited(bob)
-    hidden = await cathy.create_room()
-    await cathy.add(hidden, [to_bob])
+    hidden = await cathy.rooms.create()
+    await cathy.rooms.add(hidden, [to_bob])
     inside = await invited(bob)
 
     loot = [*known_to(mallory, mallorys), beside.leaf.ilk.reveal()]
@@ -76,4 +79,4 @@ async def test_what_a_contact_holds_opens_no_link_in_a_room_it_is_not_in(live: L
     assert not opens(credential, references, loot)
     assert opens(credential, references, [*loot, inside.leaf.ilk.reveal()])  # the control: the right key does
     with pytest.raises(NoKeyPackages):  # and her token finds nothing on the shelf that is for Cathy
-        await mallory.claim(mallorys, "a.example")
+        await mallory.key_packages.claim(mallorys, "a.example")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mimi_mmr.client import Client
-from mimi_mmr.client.people.contacts import Contact, PublishedPackage
+from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, RoomError, UnknownQueue
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import fingerprint
-from mimi_mmr.protocol.deposits import Inbox
+from mimi_mmr.protocol.endpoints import FORGET_CONNECTION_REQUEST, LIST_CONNECTION_REQUESTS
+from tests.mimi_mmr.client.inside import as_if_last_resorts
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
 
 
@@ -21,31 +22,30 @@ async def two(live: LiveWorld) -> tuple[Client, Client]:
 
 async def waiting(client: Client) -> int:
     """Deposits that lie at a client's provider."""
-    return len(Inbox.from_bytes(await client._account("GET", "/requests")).deposits)
+    return len((await client.account.ask(LIST_CONNECTION_REQUESTS)).deposits)
 
 
 async def test_a_request_that_was_taken_back_is_not_seen(live: LiveWorld) -> None:
     alice, bob = await two(live)
-    outgoing = await alice.request_connection(bob.contact_code)
-    await alice.cancel_request(outgoing)
-    assert alice.outgoing == {}
+    outgoing = await alice.people.request_connection(bob.contact_code)
+    await alice.people.cancel(outgoing)
+    assert alice.people.outgoing == {}
     assert await waiting(bob) == 2
-    assert await bob.connection_requests() == []
-    assert (await waiting(bob), bob.refused) == (0, [])
+    assert await bob.people.connection_requests() == []
+    assert (await waiting(bob), bob.refusals.texts()) == (0, [])
     with pytest.raises(UnknownQueue):
-        await alice.complete_connection(outgoing, wait=0)
+        await alice.people.complete_connection(outgoing, wait=0)
 
 
 async def test_nobody_takes_anothers_request_back(live: LiveWorld) -> None:
     alice, bob = await two(live)
     mallory = await live.person("mallory", "c.example")
-    outgoing = await alice.request_connection(bob.contact_code)
-    mallory.outgoing[bob.user] = outgoing
-    mallory._drop_outgoing = lambda _: _nothing()  # type: ignore[method-assign, assignment]
-    await mallory.cancel_request(outgoing)
-    (incoming,) = await bob.connection_requests()
+    outgoing = await alice.people.request_connection(bob.contact_code)
+    mallory.people.outgoing.drop = lambda _: _nothing()  # type: ignore[method-assign, assignment]
+    await mallory.people.cancel(outgoing)
+    (incoming,) = await bob.people.connection_requests()
     assert incoming.device.user == alice.user
-    assert any("cancel" in reason for reason in bob.refused)
+    assert any("cancel" in reason for reason in bob.refusals.texts())
 
 
 async def _nothing() -> None:
@@ -54,31 +54,31 @@ async def _nothing() -> None:
 
 async def test_with_a_bare_uri_trust_is_on_first_use_and_shown_as_such(live: LiveWorld) -> None:
     alice, bob = await two(live)
-    outgoing = await alice.request_connection(bob.user)
-    (incoming,) = await bob.connection_requests()
-    await bob.accept(incoming)
-    contact = await alice.complete_connection(outgoing)
+    outgoing = await alice.people.request_connection(bob.user)
+    (incoming,) = await bob.people.connection_requests()
+    await bob.people.accept(incoming)
+    contact = await alice.people.complete_connection(outgoing)
     assert contact is not None
     assert not contact.pinned
-    assert not live.restarted(alice).contacts[bob.user].pinned
+    assert not live.restarted(alice).people.contacts[bob.user].pinned
     wrong = ContactCode(bob.user, bytes(32))
     with pytest.raises(BindingRejected):
-        await alice.request_connection(wrong)
+        await alice.people.request_connection(wrong)
     with pytest.raises(ConnectionRefused):
-        await alice.request_connection(alice.contact_code)
+        await alice.people.request_connection(alice.contact_code)
 
 
 async def test_strangers_are_refused_in_silence_and_contacts_are_not(live: LiveWorld) -> None:
     alice, bob = await two(live)
     await connect(alice, bob)
-    bob.only_contacts = True
+    bob.people.only_contacts = True
     erin = await live.person("erin", "c.example")
-    outgoing = await erin.request_connection(bob.contact_code)
-    await alice.request_connection(bob.contact_code)
-    assert [incoming.device.user for incoming in await bob.connection_requests()] == [alice.user]
-    assert bob.refused == []
-    assert await erin.complete_connection(outgoing, wait=0) is None  # as of somebody who is away
-    assert live.restarted(bob).only_contacts
+    outgoing = await erin.people.request_connection(bob.contact_code)
+    await alice.people.request_connection(bob.contact_code)
+    assert [incoming.device.user for incoming in await bob.people.connection_requests()] == [alice.user]
+    assert bob.refusals.texts() == []
+    assert await erin.people.complete_connection(outgoing, wait=0) is None  # as of somebody who is away
+    assert live.restarted(bob).people.only_contacts
 
 
 async def test_who_is_blocked_gets_what_a_stranger_gets(live: LiveWorld) -> None:
@@ -88,38 +88,38 @@ async def test_who_is_blocked_gets_what_a_stranger_gets(live: LiveWorld) -> None
     of_bob, of_cathy = await connect(bob, cathy)
     for client in (alice, bob, cathy):
         await client.tend()
-    old, before = to_alice.own_key, cathy.contacts[bob.user].theirs
+    old, before = to_alice.own_key, cathy.people.contacts[bob.user].theirs
     connection = alice.rooms[to_bob.room]  # type: ignore[index]
 
-    await bob.block(to_alice)
+    await bob.people.block(to_alice)
     with pytest.raises(NoKeyPackages) as blocked:
-        await alice.claim(to_bob, "a.example")
+        await alice.key_packages.claim(to_bob, "a.example")
     unknown = Contact(to_bob.device, pinned=True, theirs=Contact(to_bob.device, pinned=True).offer())
     with pytest.raises(NoKeyPackages) as stranger:
-        await alice.claim(unknown, "a.example")
+        await alice.key_packages.claim(unknown, "a.example")
     assert str(blocked.value) == str(stranger.value)
-    await alice.send(connection, "are you there?")  # goes nowhere, and nothing says so
-    await alice.request_connection(bob.contact_code)
-    assert await bob.connection_requests() == []
+    await alice.rooms.send(connection, "are you there?")  # goes nowhere, and nothing says so
+    await alice.people.request_connection(bob.contact_code)
+    assert await bob.people.connection_requests() == []
 
     assert before is not None
     while of_cathy.theirs == before:  # every other connection room brings a new key
-        await cathy.sync(cathy.rooms[of_cathy.room], wait=5)  # type: ignore[index]
+        await cathy.rooms.sync(cathy.rooms[of_cathy.room], wait=5)  # type: ignore[index]
     assert of_cathy.theirs is not None
     assert of_cathy.theirs.key_version == before.key_version + 1
-    room = await cathy.create_room()
-    await cathy.add(room, [of_cathy])
+    room = await cathy.rooms.create()
+    await cathy.rooms.add(room, [of_cathy])
     assert (await invited(bob)).uri == room.uri
 
     restarted = live.restarted(bob)
-    assert restarted.contacts[alice.user].blocked
-    assert restarted.contacts[alice.user].own_key != old
-    await restarted.unblock(alice.user)
-    assert [one.device.user for one in await restarted.connection_requests()] == []
-    await alice.request_connection(bob.contact_code)
-    assert [one.device.user for one in await restarted.connection_requests()] == [alice.user]
+    assert restarted.people.contacts[alice.user].blocked
+    assert restarted.people.contacts[alice.user].own_key != old
+    await restarted.people.unblock(alice.user)
+    assert [one.device.user for one in await restarted.people.connection_requests()] == []
+    await alice.people.request_connection(bob.contact_code)
+    assert [one.device.user for one in await restarted.people.connection_requests()] == [alice.user]
     with pytest.raises(RoomError):
-        await restarted.unblock(alice.user)
+        await restarted.people.unblock(alice.user)
     assert of_bob.user == cathy.user
 
 
@@ -127,7 +127,7 @@ async def test_sets_are_kept_in_stock_and_counted(live: LiveWorld) -> None:
     alice, bob = await two(live)
     to_bob, _ = await connect(alice, bob)
     await bob.tend()
-    taken = [await alice.claim(to_bob, "a.example") for _ in range(5)]
+    taken = [await alice.key_packages.claim(to_bob, "a.example") for _ in range(5)]
     keys = [package.key_package for packages in taken for package in packages]
     assert len(set(keys[:2])) == 2
     assert set(keys[2:]).isdisjoint(keys[:2])
@@ -135,40 +135,37 @@ async def test_sets_are_kept_in_stock_and_counted(live: LiveWorld) -> None:
     await bob.tend()
     used = [notice.text for notice in bob.notices if "last-resort" in notice.text]
     assert sum("once" in text or "2 times" in text or "3 times" in text for text in used) == len(used) > 0
-    fresh = await alice.claim(to_bob, "a.example")
+    fresh = await alice.key_packages.claim(to_bob, "a.example")
     assert fresh[0].key_package not in keys
 
 
 async def test_what_a_client_publishes_is_kept_up(live: LiveWorld) -> None:
     alice, bob = await two(live)
     for _ in range(3):
-        await alice.request_connection(bob.user)
-    published = len(bob._packages)
+        await alice.people.request_connection(bob.user)
+    published = len(bob.people.connection_packages)
     await bob.tend()
-    assert len(bob._packages) > published
-    assert fingerprint(bob._keys.identity.public) == bob.contact_code.fingerprint
+    assert len(bob.people.connection_packages) > published
+    assert fingerprint(bob.account.keys.identity.public) == bob.contact_code.fingerprint
 
 
 async def test_a_request_that_a_provider_says_again_is_no_new_one(live: LiveWorld) -> None:
     alice, bob = await two(live)
-    await alice.request_connection(bob.user)
-    store, told = bob._account, []
+    await alice.people.request_connection(bob.user)
+    ask, told = bob.account.ask, []
 
-    async def repeating(method: str, what: str, body: bytes = b"") -> bytes:
-        if (method, what) != ("GET", "/requests"):
-            return await store(method, what, body) if method != "DELETE" else b""
-        told.append(await store(method, what))
+    async def repeating(endpoint: Any, *request: Any, **names: str) -> Any:
+        if endpoint is FORGET_CONNECTION_REQUEST:
+            return None
+        answer = await ask(endpoint, *request, **names)
+        if endpoint is not LIST_CONNECTION_REQUESTS:
+            return answer
+        told.append(answer)
         return told[0]
 
-    bob._account = repeating  # type: ignore[method-assign]
-    (incoming,) = await bob.connection_requests()
-    bob._packages = {key: replace_last_resort(one) for key, one in bob._packages.items()}
-    await bob.refuse(incoming)
-    assert await bob.connection_requests() == []
+    bob.account.ask = repeating  # type: ignore[method-assign, assignment]
+    (incoming,) = await bob.people.connection_requests()
+    as_if_last_resorts(bob)
+    await bob.people.refuse(incoming)
+    assert await bob.people.connection_requests() == []
     assert len(told) == 2
-
-
-def replace_last_resort(published: PublishedPackage) -> PublishedPackage:
-    """As if the request had been sealed to a last resort, whose key is kept."""
-    content = replace(published.package.content, last_resort=True)
-    return replace(published, package=replace(published.package, content=content))

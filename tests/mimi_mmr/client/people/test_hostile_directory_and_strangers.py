@@ -61,7 +61,7 @@ from mimi_mmr.protocol.key_packages import (
 from mimi_mmr.provider.store.tables import connection_requests
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.client.people.test_hostile_provider_and_people import impostor_of
-from tests.mimi_mmr.conftest import LiveWorld, connect
+from tests.mimi_mmr.conftest import Clock, LiveWorld, connect
 from tests.mimi_mmr.provider.doors import obliviously, straight, token_of
 from tests.mimi_mmr.provider.test_accounts_over_http import bearer
 
@@ -96,41 +96,43 @@ async def test_a_substituted_package_is_refused_with_a_contact_code_and_nothing_
     code = bob.contact_code
     fake = await impostor_of(live, bob)
     with pytest.raises(BindingRejected, match="not the one the contact code names"):
-        await alice.request_connection(code)
+        await alice.people.request_connection(code)
     assert await deposited(live, "b.example") == []
-    without = await alice.request_connection(bob.user)  # trust on first use, and said to be that
+    without = await alice.people.request_connection(bob.user)  # trust on first use, and said to be that
     assert not without.pinned
-    assert without.recipient.identity_key == fake.me.credential.identity_key
+    assert without.recipient.identity_key == fake.account.me.credential.identity_key
 
 
 async def test_a_package_of_another_user_of_the_same_provider_is_refused(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     eve = await live.person("eve", "b.example")
     package = make_connection_package(
-        eve.me, SealingKey.generate().public, last_resort=False, expiry=int(eve._clock()) + 86400
+        eve.account.me,
+        SealingKey.generate().public,
+        last_resort=False,
+        expiry=int(eve.context.clock()) + 86400,
     )
     serving(live, "b.example", package)
-    for code in (bob.user, ContactCode(bob.user, fingerprint(eve.me.credential.identity_key))):
+    for code in (bob.user, ContactCode(bob.user, fingerprint(eve.account.me.credential.identity_key))):
         with pytest.raises(ConnectionRefused, match="another user's"):
-            await alice.request_connection(code)
+            await alice.people.request_connection(code)
     assert await deposited(live, "b.example") == []
 
 
-async def test_an_old_package_is_refused_even_of_the_right_person(
-    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    now = bob._clock()
+async def test_an_old_package_is_refused_even_of_the_right_person(live: LiveWorld) -> None:
+    clock = Clock()
+    alice, bob = await live.person("alice", "a.example", clock=clock), await live.person("bob", "b.example")
+    now = bob.context.clock()
     key = SealingKey.generate().public
-    old = make_connection_package(bob.me, key, last_resort=True, expiry=int(now) + 5 * 86400)
+    old = make_connection_package(bob.account.me, key, last_resort=True, expiry=int(now) + 5 * 86400)
     serving(live, "b.example", old)
-    assert (await alice.request_connection(bob.contact_code)).pinned
-    monkeypatch.setattr(alice, "_clock", lambda: now + 6 * 86400)
+    assert (await alice.people.request_connection(bob.contact_code)).pinned
+    clock.ahead = 6 * 86400
     with pytest.raises(CredentialExpired):
-        await alice.request_connection(bob.contact_code)
-    monkeypatch.setattr(alice, "_clock", lambda: now + 200 * 86400)  # nor when the device's certificate ended
+        await alice.people.request_connection(bob.contact_code)
+    clock.ahead = 200 * 86400  # nor when the device's certificate ended
     with pytest.raises(IdentityError):
-        await alice.request_connection(bob.contact_code)
+        await alice.people.request_connection(bob.contact_code)
 
 
 async def test_a_certificate_for_another_key_or_another_name_is_refused_at_registration(
@@ -154,9 +156,9 @@ async def test_a_certificate_for_another_key_or_another_name_is_refused_at_regis
             with pytest.raises(error):
                 await alice.register()
         with pytest.raises(RoomError, match="register first"):
-            _ = alice.me
+            _ = alice.account.me
     await alice.register()  # the account was hers all the time
-    assert alice.me.device == alice.device
+    assert alice.account.me.device == alice.device
 
 
 # --- a provider that replays and re-orders deposits --------------------------------------------------
@@ -175,35 +177,35 @@ async def test_a_deposit_that_comes_twice_is_one_request_and_none_when_it_was_de
     live: LiveWorld,
 ) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    await alice.request_connection(bob.contact_code)
+    await alice.people.request_connection(bob.contact_code)
     ((_, deposit),) = await deposited(live, "b.example")
     await rewrite(live, "b.example", [deposit, deposit])
-    incoming = {one.request.hash: one for one in await bob.connection_requests()}
+    incoming = {one.request.hash: one for one in await bob.people.connection_requests()}
     assert len(incoming) == 1
-    await bob.refuse(next(iter(incoming.values())))
+    await bob.people.refuse(next(iter(incoming.values())))
     await rewrite(live, "b.example", [deposit])  # the one-time key that it was sealed to is gone
-    assert await bob.connection_requests() == []
-    assert any("not this" in line for line in bob.refused)
+    assert await bob.people.connection_requests() == []
+    assert any("not this" in line for line in bob.refusals.texts())
 
 
 async def test_deposits_in_another_order_are_the_same_requests(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     cathy = await live.person("cathy", "c.example")
     for asking in (alice, cathy):
-        await asking.request_connection(bob.contact_code)
+        await asking.people.request_connection(bob.contact_code)
     deposits = [deposit for _, deposit in await deposited(live, "b.example")]
     await rewrite(live, "b.example", deposits[::-1])
-    assert {one.device.user for one in await bob.connection_requests()} == {alice.user, cathy.user}
+    assert {one.device.user for one in await bob.people.connection_requests()} == {alice.user, cathy.user}
 
 
 async def test_a_deposit_for_somebody_else_is_refused_by_who_gets_it(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     erin = await live.person("erin", "b.example")
-    await alice.request_connection(erin.contact_code)
+    await alice.people.request_connection(erin.contact_code)
     ((_, deposit),) = await deposited(live, "b.example")
     await rewrite(live, "b.example", [deposit])
-    assert await bob.connection_requests() == []
-    assert len(bob.refused) == 1
+    assert await bob.people.connection_requests() == []
+    assert len(bob.refusals.texts()) == 1
 
 
 async def test_one_package_that_is_given_to_two_lets_nobody_read_the_others_request(
@@ -211,10 +213,10 @@ async def test_one_package_that_is_given_to_two_lets_nobody_read_the_others_requ
 ) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     cathy = await live.person("cathy", "c.example")
-    serving(live, "b.example", next(iter(bob._packages.values())).package)
+    serving(live, "b.example", next(iter(bob.people.connection_packages.values())).package)
     for asking in (alice, cathy):
-        await asking.request_connection(bob.contact_code)
-    requests = {one.device.user: one for one in await bob.connection_requests()}
+        await asking.people.request_connection(bob.contact_code)
+    requests = {one.device.user: one for one in await bob.people.connection_requests()}
     assert requests.keys() == {alice.user, cathy.user}
     keys = {one.request.content.connection_response_key.public_key for one in requests.values()}
     assert len(keys) == 2
@@ -224,34 +226,34 @@ async def test_one_package_that_is_given_to_two_lets_nobody_read_the_others_requ
 async def test_a_cancel_that_overtakes_its_request_still_cancels_it(live: LiveWorld, order: int) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     cathy = await live.person("cathy", "c.example")
-    await cathy.request_connection(bob.contact_code)
-    await alice.cancel_request(await alice.request_connection(bob.contact_code))
+    await cathy.people.request_connection(bob.contact_code)
+    await alice.people.cancel(await alice.people.request_connection(bob.contact_code))
     deposits = [deposit for _, deposit in await deposited(live, "b.example")]
     assert len({len(deposit) for deposit in deposits[1:]}) == 1
     await rewrite(live, "b.example", deposits[::order])
-    assert [one.device.user for one in await bob.connection_requests()] == [cathy.user]
+    assert [one.device.user for one in await bob.people.connection_requests()] == [cathy.user]
     await rewrite(live, "b.example", deposits[2:])  # the cancel once more, without anything to cancel
-    assert await bob.connection_requests() == []
+    assert await bob.people.connection_requests() == []
 
 
 async def test_a_cancel_undoes_one_request_in_whatever_order_they_come(live: LiveWorld) -> None:
     """And a provider can't make one of anything that it has."""
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    published = next(iter(bob._packages.values()))
+    published = next(iter(bob.people.connection_packages.values()))
     package, private = published.package, published.key
     requests = [
         make_request(
-            alice.me,
+            alice.account.me,
             package,
             ReplyInbox("a.example", secrets.token_bytes(32)),
             SealingKey.generate(Kem.X_WING).public,
-            alice._clock(),
+            alice.context.clock(),
         )
         for _ in range(2)
     ]
-    forged = ConnectionCancel(make_cancel(alice.me, requests[1]).content, requests[1].signature)
+    forged = ConnectionCancel(make_cancel(alice.account.me, requests[1]).content, requests[1].signature)
     boxes = [
-        seal_cancel(make_cancel(alice.me, requests[0]), package),
+        seal_cancel(make_cancel(alice.account.me, requests[0]), package),
         seal_cancel(forged, package),
         *[seal_request(request, package) for request in requests],
     ]
@@ -266,7 +268,7 @@ async def test_a_cancel_undoes_one_request_in_whatever_order_they_come(live: Liv
     cancels = [one for one in opened if isinstance(one, ConnectionCancel)]
     standing = []
     for request in (one for one in opened if isinstance(one, ConnectionRequest)):
-        who = request.verify(bob.user, package.hash, live.world.trust(), bob._clock())
+        who = request.verify(bob.user, package.hash, live.world.trust(), bob.context.clock())
         refusals = []
         for cancel in cancels:
             try:
@@ -290,16 +292,16 @@ class Shelf:
         self.id = shelf_id(fetch_token(contact.own_key), contact.upload_key.public)
 
     async def upload(self) -> bytes:
-        (package,) = await self.bob._stock.take(self.bob.me, 1)
+        (package,) = await self.bob.key_packages.maker.take(1)
         entries = KeyPackageSet((wrap(package.open, self.contact.own_key),))
-        expiry = int(self.bob._clock()) + 86400
+        expiry = int(self.bob.context.clock()) + 86400
         content = SetUploadTBS(self.id, secrets.token_bytes(16), False, expiry, entries)
         body = sign_upload(content, self.contact.upload_key).to_bytes()
         await self.bob.path.call("b.example", "POST", "/v1/keyPackages", body)
         return body
 
     def order(self, kind: ShelfOrderKind, *serials: bytes) -> ShelfOrder:
-        content = ShelfOrderTBS(self.id, int(self.bob._clock()), kind, serials)
+        content = ShelfOrderTBS(self.id, int(self.bob.context.clock()), kind, serials)
         return sign_order(content, self.contact.upload_key)
 
     async def give(self, order: ShelfOrder, client: Client | None = None) -> ShelfReport:
@@ -338,7 +340,7 @@ Stage = tuple[Shelf, Client, Contact]
 async def test_an_upload_that_a_stranger_repeats_puts_nothing_back(shelf: Stage) -> None:
     bobs, alice, to_bob = shelf
     body = await bobs.upload()
-    await alice.claim(to_bob, "a.example")
+    await alice.key_packages.claim(to_bob, "a.example")
     taken = await bobs.upload()
     (there,) = (await bobs.report()).sets
     await bobs.give(bobs.order(ShelfOrderKind.TAKE_BACK, there.serial))
@@ -347,7 +349,7 @@ async def test_an_upload_that_a_stranger_repeats_puts_nothing_back(shelf: Stage)
         assert answer.status == 201  # what a retry gets, and no sign of what became of the set
     assert (await bobs.report()).sets == ()
     with pytest.raises(NoKeyPackages):
-        await alice.claim(to_bob, "a.example")
+        await alice.key_packages.claim(to_bob, "a.example")
 
 
 async def test_an_order_that_a_stranger_repeats_is_refused(shelf: Stage) -> None:
@@ -361,7 +363,7 @@ async def test_an_order_that_a_stranger_repeats_is_refused(shelf: Stage) -> None
     for order in orders:
         with pytest.raises(NotAllowed, match="given before"):
             await bobs.give(order, bobs.stranger)
-    assert await alice.claim(to_bob, "a.example")
+    assert await alice.key_packages.claim(to_bob, "a.example")
 
 
 async def test_a_contact_who_knows_shelf_and_token_gives_no_orders(shelf: Stage) -> None:
@@ -372,10 +374,10 @@ async def test_a_contact_who_knows_shelf_and_token_gives_no_orders(shelf: Stage)
     own = SigningKey.generate()
     for kind in ShelfOrderKind:
         serials = (there.serial,) if kind is ShelfOrderKind.TAKE_BACK else ()
-        order = sign_order(ShelfOrderTBS(bobs.id, int(alice._clock()), kind, serials), own)
+        order = sign_order(ShelfOrderTBS(bobs.id, int(alice.context.clock()), kind, serials), own)
         with pytest.raises(NotAllowed, match="another key"):
             await bobs.give(order, alice)
-    assert await alice.claim(to_bob, "a.example")
+    assert await alice.key_packages.claim(to_bob, "a.example")
 
 
 # --- a removed device --------------------------------------------------------------------------------
@@ -398,7 +400,9 @@ async def test_a_removed_device_opens_nothing_with_its_token(live: LiveWorld) ->
     tbs = AddDeviceTBS("b.example", "bob", "bob-spy", spy.public, hashed).to_bytes()
     proof = spy.sign("AddDeviceTBS", tbs)
     spies = AddDeviceRequest("bob-spy", spy.public, proof, secrets.token_bytes(32)).to_bytes()
-    packages = PublishRequest(tuple(item.package for item in bob._packages.values())).to_bytes()
+    packages = PublishRequest(
+        tuple(item.package for item in bob.people.connection_packages.values())
+    ).to_bytes()
     attempts = [
         ("GET", "/requests", b""),
         ("DELETE", "/requests/1", b""),
@@ -418,5 +422,5 @@ async def test_a_removed_device_opens_nothing_with_its_token(live: LiveWorld) ->
     with pytest.raises(NotAllowed, match="taken"):  # nor does the registration, once more
         await bob.register()
     with pytest.raises(NoKeyPackages):  # and nobody is given what only it can open
-        await alice.request_connection(bob.contact_code)
+        await alice.people.request_connection(bob.contact_code)
     assert (await straight(live, "b.example", f"{BOB}/devices", method="GET", token=new)).status == 200

@@ -9,7 +9,6 @@ import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,11 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mimi_mmr.client import Client, Joined
+from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.errors import HubRefusal, NotAllowed, PeerError, PrivatePathFailed, RoomError
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.mls.wire import PublicCommit, parse_message
@@ -31,6 +31,7 @@ from mimi_mmr.protocol.deposits import Deposit
 from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse, digest, sign_commit
 from mimi_mmr.provider.store.tables import connection_packages
 from tests.mimi_mmr.bench import RoomBench
+from tests.mimi_mmr.client.inside import take_credential, take_token
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 Call = Callable[..., Awaitable[bytes]]
@@ -39,7 +40,7 @@ Call = Callable[..., Awaitable[bytes]]
 async def impostor_of(live: LiveWorld, victim: Client) -> Client:
     """A device under the victim's name, certified by their own provider, with another identity key."""
     fake = live.client(victim.user.name, victim.user.domain)
-    fake._keys = replace(fake._keys, token=victim._keys.token)
+    take_token(fake, victim.account.keys.token)
     store = live.providers[victim.user.domain].accounts._store
     register = store.register
 
@@ -54,12 +55,12 @@ async def impostor_of(live: LiveWorld, victim: Client) -> Client:
     return fake
 
 
-async def room_of(host: Client, guests: dict[Client, Contact]) -> tuple[Joined, list[Joined]]:
+async def room_of(host: Client, guests: dict[Client, Contact]) -> tuple[Membership, list[Membership]]:
     """A room that everybody is in, in one epoch."""
     for guest in guests:
-        await guest.publish_key_packages(guest.contacts[host.user])
-    room = await host.create_room()
-    await host.add(room, list(guests.values()))
+        await guest.key_packages.publish(guest.people.contacts[host.user])
+    room = await host.rooms.create()
+    await host.rooms.add(room, list(guests.values()))
     joined = [await invited(guest) for guest in guests]
     for guest, at_guest in zip(guests, joined, strict=True):
         await until_epoch(guest, at_guest, room.room.epoch)
@@ -76,7 +77,7 @@ async def test_a_device_that_a_provider_slips_in_is_unverified_to_who_pinned_the
     fake = await impostor_of(live, alice)
     to_fake, _ = await connect(mallory, fake)
     _, (at_bob, _) = await room_of(mallory, {bob: to_bob, fake: to_fake})
-    entries = {entry.leaf: entry for entry in bob.who(at_bob)}
+    entries = {entry.leaf: entry for entry in bob.rooms.who(at_bob)}
     assert entries[2].standing is Standing.UNVERIFIED
     assert "leaf 2: a contact of this name has another identity key" in entries[2].why
     assert entries[0].standing is Standing.VERIFIED
@@ -85,16 +86,16 @@ async def test_a_device_that_a_provider_slips_in_is_unverified_to_who_pinned_the
 async def test_a_second_request_under_a_contacts_name_does_not_replace_the_contact(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     fake = await impostor_of(live, alice)
-    first = await alice.request_connection(bob.contact_code)
-    second = await fake.request_connection(bob.contact_code)
-    for incoming in await bob.connection_requests():  # both are pending, and Bob says yes to both
-        await bob.accept(incoming)
-    assert await alice.complete_connection(first)
-    await bob.check_invitations(wait=5)
-    assert await fake.complete_connection(second)
-    while not any("another identity key" in line for line in bob.refused):
-        await bob.check_invitations(wait=5)
-    assert bob.contacts[alice.user].device.identity_key == alice._keys.identity.public
+    first = await alice.people.request_connection(bob.contact_code)
+    second = await fake.people.request_connection(bob.contact_code)
+    for incoming in await bob.people.connection_requests():  # both are pending, and Bob says yes to both
+        await bob.people.accept(incoming)
+    assert await alice.people.complete_connection(first)
+    await bob.rooms.check_invitations(wait=5)
+    assert await fake.people.complete_connection(second)
+    while not any("another identity key" in line for line in bob.refusals.texts()):
+        await bob.rooms.check_invitations(wait=5)
+    assert bob.people.contacts[alice.user].device.identity_key == alice.account.keys.identity.public
 
 
 async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) -> None:
@@ -112,22 +113,22 @@ async def test_a_lost_answer_to_a_commit_costs_nobody_the_room(live: LiveWorld) 
 
     bob.path.call = dropping  # type: ignore[method-assign]
     with pytest.raises(PrivatePathFailed):
-        await bob.update(at_bob)
+        await bob.rooms.heal(at_bob)
     bob.path.call = call  # type: ignore[method-assign]
     await until_epoch(alice, room, 3)
-    await alice.update(room)  # the room moves on meanwhile
-    await bob.send(at_bob, "here I am")
+    await alice.rooms.heal(room)  # the room moves on meanwhile
+    await bob.rooms.send(at_bob, "here I am")
     while not room.messages:
-        await alice.sync(room, wait=5)
+        await alice.rooms.sync(room, wait=5)
     assert room.messages.popleft().text == "here I am"
-    assert (at_bob.problems, at_bob.desynchronised, at_bob.unanswered) == ([], False, None)
+    assert (at_bob.problems, at_bob.desynchronised, at_bob.place.pending) == ((), False, None)
     assert room.room.tree_hash == at_bob.room.tree_hash
 
 
 async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(live: LiveWorld) -> None:
     """The commit is dropped: it is not sent again for ever, before anything else can be done."""
     alice = await live.person("alice", "a.example")
-    room = await alice.create_room()
+    room = await alice.rooms.create()
     call: Call = alice.path.call
 
     async def refusing(domain: str, method: str, path: str, body: bytes = b"") -> bytes:
@@ -137,19 +138,19 @@ async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(l
 
     alice.path.call = refusing  # type: ignore[method-assign]
     with pytest.raises(HubRefusal):
-        await alice.update(room)
+        await alice.rooms.heal(room)
     alice.path.call = call  # type: ignore[method-assign]
-    assert room.unanswered is None
-    await alice.update(room)
+    assert room.place.pending is None
+    await alice.rooms.heal(room)
     assert room.room.epoch == 1
 
 
-def spoiled(room: Room) -> Callable[..., PendingCommit]:
+def spoiled(room: Room) -> Callable[[CommitIntent], PendingCommit]:
     """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
     stage = partial(Room.stage, room)
 
-    def bad(**wanted: Any) -> PendingCommit:
-        pending = stage(**wanted)
+    def bad(intent: CommitIntent) -> PendingCommit:
+        pending = stage(intent)
         message = parse_message(pending.request.commit)
         assert isinstance(message, PublicCommit)
         tag = message.confirmation_tag
@@ -170,25 +171,25 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
     to_cathy, _ = await connect(alice, cathy)
     room, (at_bob, at_cathy) = await room_of(alice, {bob: to_bob, cathy: to_cathy})
     with pytest.raises(RoomError, match="no commit that this member could not process"):
-        await alice.reopen(room)
+        await alice.rooms.reopen(room)
     with monkeypatch.context() as patched:
         bad = spoiled(at_bob.room)
-        patched.setattr(Room, "stage", lambda _, **wanted: bad(**wanted))
-        await bob.update(at_bob)
+        patched.setattr(Room, "stage", lambda _, intent: bad(intent))
+        await bob.rooms.heal(at_bob)
     for client, joined in ((alice, room), (cathy, at_cathy)):
-        while joined.unprocessed is None:
-            await client.sync(joined, wait=5)
+        while not joined.blocked:
+            await client.rooms.sync(joined, wait=5)
         assert joined.room.epoch == 2
     with pytest.raises(NotAllowed, match="only an admin"):
-        await cathy.reopen(at_cathy)
-    await alice.reopen(room)
+        await cathy.rooms.reopen(at_cathy)
+    await alice.rooms.reopen(room)
     await until_epoch(cathy, at_cathy, 3)
-    await alice.send(room, "on we go")
+    await alice.rooms.send(room, "on we go")
     while not at_cathy.messages:
-        await cathy.sync(at_cathy, wait=5)
+        await cathy.rooms.sync(at_cathy, wait=5)
     assert at_cathy.messages.popleft().text == "on we go"
     assert room.room.tree_hash == at_cathy.room.tree_hash
-    await alice.remove(room, [at_bob.room.own_leaf])
+    await alice.rooms.remove(room, [at_bob.room.own_leaf])
 
 
 async def test_a_message_is_shown_under_the_name_of_who_sent_it(live: LiveWorld) -> None:
@@ -199,11 +200,11 @@ async def test_a_message_is_shown_under_the_name_of_who_sent_it(live: LiveWorld)
     to_mallory, _ = await connect(alice, mallory)
     to_carol, _ = await connect(alice, carol)
     room, (at_bob, at_mallory) = await room_of(alice, {bob: to_bob, mallory: to_mallory})
-    await mallory.send(at_mallory, "please pay to account 4711")
+    await mallory.rooms.send(at_mallory, "please pay to account 4711")
     leaf = at_mallory.room.own_leaf
-    await alice.remove(room, [leaf])
-    await carol.publish_key_packages(carol.contacts[alice.user])
-    await alice.add(room, [to_carol])
+    await alice.rooms.remove(room, [leaf])
+    await carol.key_packages.publish(carol.people.contacts[alice.user])
+    await alice.rooms.add(room, [to_carol])
     assert (await invited(carol)).room.own_leaf == leaf
     await until_epoch(bob, at_bob, room.room.epoch)
     sender = at_bob.messages.popleft().sender
@@ -222,10 +223,10 @@ async def test_a_deposit_of_another_size_than_a_requests_is_refused(live: LiveWo
 
 async def test_an_introduction_that_could_not_be_sent_is_sent_later(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    outgoing = await alice.request_connection(bob.contact_code)
-    (incoming,) = await bob.connection_requests()
-    await bob.accept(incoming)
-    to_bob = await alice.complete_connection(outgoing)
+    outgoing = await alice.people.request_connection(bob.contact_code)
+    (incoming,) = await bob.people.connection_requests()
+    await bob.people.accept(incoming)
+    to_bob = await alice.people.complete_connection(outgoing)
     assert to_bob is not None
     assert to_bob.room is not None
     call: Call = bob.path.call
@@ -236,11 +237,11 @@ async def test_an_introduction_that_could_not_be_sent_is_sent_later(live: LiveWo
         return await call(domain, method, path, body)
 
     bob.path.call = failing  # type: ignore[method-assign]
-    assert await bob.check_invitations(wait=5)  # the room is joined all the same
+    assert await bob.rooms.check_invitations(wait=5)  # the room is joined all the same
     bob.path.call = call  # type: ignore[method-assign]
-    await bob.check_invitations()
+    await bob.rooms.check_invitations()
     while to_bob.theirs is None:
-        await alice.sync(alice.rooms[to_bob.room], wait=5)
+        await alice.rooms.sync(alice.rooms[to_bob.room], wait=5)
 
 
 def strange_certificate() -> bytes:
@@ -271,13 +272,13 @@ def test_a_strange_certificate_in_a_link_makes_one_member_unverified_and_no_more
 async def test_a_strange_certificate_in_a_request_costs_no_other_request(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     mallory = await live.person("mallory", "c.example")
-    me = mallory.me
+    me = mallory.account.me
     odd = RealCredential(
         (strange_certificate(),), me.credential.identity_key, me.credential.binding_signature
     )
-    mallory._me = DeviceIdentity(me.user, me.device, me.key, odd)
-    await mallory.request_connection(bob.contact_code)
-    await alice.request_connection(bob.contact_code)
-    (incoming,) = await bob.connection_requests()
+    take_credential(mallory, odd)
+    await mallory.people.request_connection(bob.contact_code)
+    await alice.people.request_connection(bob.contact_code)
+    (incoming,) = await bob.people.connection_requests()
     assert incoming.device.user == alice.user
-    assert len(bob.refused) == 1
+    assert len(bob.refusals.texts()) == 1

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client import Client, History, Joined
-from mimi_mmr.client.rooms.membership import MOST_STRAYS, AddAgain
+from mimi_mmr.client import Client, History, Membership
+from mimi_mmr.client.rooms.commits import HEAL
+from mimi_mmr.client.rooms.lost_keys import MOST_STRAYS, AddAgain
+from mimi_mmr.client.rooms.membership import Occurrence
 from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.transport.read_queues import Position
 from mimi_mmr.errors import (
     MmrError,
     NotAllowed,
@@ -20,6 +24,7 @@ from mimi_mmr.errors import (
     StateError,
     UnknownQueue,
 )
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.whois import Standing, Whois
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuedMessage, QueuePage
@@ -37,37 +42,37 @@ from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 async def pair(
     live: LiveWorld, identities: Identities = Identities.EVERYONE
-) -> tuple[Client, Client, Joined, Joined]:
+) -> tuple[Client, Client, Membership, Membership]:
     """Alice's room with Bob in it, whose shelf is full."""
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     to_bob, _ = await connect(alice, bob)
     await bob.tend()
-    room = await alice.create_room(identities)
-    await alice.add(room, [to_bob])
+    room = await alice.rooms.create(identities)
+    await alice.rooms.add(room, [to_bob])
     return alice, bob, room, await invited(bob)
 
 
-def pseudonym(joined: Joined) -> Any:
+def pseudonym(joined: Membership) -> Any:
     return joined.leaf.identity.credential.user_pseudonym
 
 
-async def asks_to_be_added(who: Client, whom: Client, room: Joined, departure: Departure) -> None:
+async def asks_to_be_added(who: Client, whom: Client, room: Membership, departure: Departure) -> None:
     """Send such a request in the room of the two, and have it read there."""
-    connection = who.rooms[who.contacts[whom.user].room]  # type: ignore[index]
+    connection = who.rooms[who.people.contacts[whom.user].room]  # type: ignore[index]
     request = AddAgain(room.uri, departure)
-    await who.send(connection, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
-    await who.send(connection, "sent")
+    await who.rooms.send(connection, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
+    await who.rooms.send(connection, "sent")
     there = whom.rooms[connection.uri]
     while not there.messages:
-        await whom.sync(there, wait=5)
+        await whom.rooms.sync(there, wait=5)
     there.messages.popleft()
 
 
 def losing(client: Client, count: int, *, answered: bool = True) -> None:
     """The first `count` commits of a client have no answer, whether or not the hub takes them."""
-    update, lost = client._update, list[Any]()
+    update, lost = client.rooms.delivery.send, list[Any]()
 
-    async def loses(joined: Joined, pending: Any) -> None:
+    async def loses(joined: Membership, pending: Any) -> None:
         if len(lost) < count:
             lost.append(pending)
             if answered:
@@ -75,7 +80,7 @@ def losing(client: Client, count: int, *, answered: bool = True) -> None:
             raise PrivatePathFailed("the answer is lost")
         await update(joined, pending)
 
-    client._update = loses  # type: ignore[method-assign]
+    client.rooms.delivery.send = loses  # type: ignore[method-assign]
 
 
 # --- contacts who want to be added again ---------------------------------------------------------------------
@@ -84,29 +89,29 @@ def losing(client: Client, count: int, *, answered: bool = True) -> None:
 async def test_nobody_gets_into_a_room_by_asking_to_be_added_again(live: LiveWorld) -> None:
     alice, mallory, room, at_mallory = await pair(live)
     departure = at_mallory.room.departure()
-    await alice.remove(room, [at_mallory.room.own_leaf])
-    other = await alice.create_room()
+    await alice.rooms.remove(room, [at_mallory.room.own_leaf])
+    other = await alice.rooms.create()
     client = other.leaf.identity.credential.client_pseudonym
     forged = sign_departure(other.uri, client, at_mallory.leaf.key)
     await asks_to_be_added(mallory, alice, room, departure)  # removed: its leaf is gone
     await asks_to_be_added(mallory, alice, other, forged)  # never there
-    assert not alice._to_add_again
-    connection = alice.rooms[alice.contacts[mallory.user].room]  # type: ignore[index]
+    assert not alice.rooms.adding_again.requests()
+    connection = alice.rooms[alice.people.contacts[mallory.user].room]  # type: ignore[index]
     assert len(connection.problems) == 2
     await alice.tend()
-    assert [len(one.room.participants()) for one in (room, other)] == [1, 1]
+    assert [len(one.room.members.identities) for one in (room, other)] == [1, 1]
 
 
 async def test_a_contact_asks_for_no_leaf_but_its_own_and_in_no_other_room(live: LiveWorld) -> None:
     (alice, _, cathy), (room, at_bob, at_cathy) = await room_of(live)
     await asks_to_be_added(cathy, alice, room, at_bob.room.departure())
     request = AddAgain(room.uri, at_cathy.room.departure())
-    await cathy.send(at_cathy, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
+    await cathy.rooms.send(at_cathy, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
     while not room.problems:
-        await alice.sync(room, wait=5)
-    assert not alice._to_add_again
+        await alice.rooms.sync(room, wait=5)
+    assert not alice.rooms.adding_again.requests()
     await alice.tend()
-    assert len(room.room.participants()) == 3
+    assert len(room.room.members.identities) == 3
 
 
 @pytest.mark.parametrize("identities", [Identities.EVERYONE, Identities.NOBODY])
@@ -115,26 +120,26 @@ async def test_who_was_added_is_added_again_once_whenever_the_process_ends(
 ) -> None:
     alice, bob, room, at_bob = await pair(live, identities)
     departure = at_bob.room.departure()
-    await bob.forget(at_bob)  # as if its keys were lost
+    await bob.rooms.forget(at_bob)  # as if its keys were lost
     await asks_to_be_added(bob, alice, room, departure)
-    assert alice._to_add_again
+    assert alice.rooms.adding_again.requests()
     losing(alice, 1)
-    await alice.add_again()  # the leaf is out, and nobody knows
+    await alice.rooms.adding_again.add_again()  # the leaf is out, and nobody knows
     alice = live.restarted(alice)
-    add = alice.add
+    add = alice.rooms.adding.add
 
-    async def dies(joined: Joined, contacts: Any) -> None:
+    async def dies(joined: Membership, contacts: Any) -> None:
         await add(joined, contacts)
         raise KeyboardInterrupt
 
-    alice.add = dies  # type: ignore[method-assign]
+    alice.rooms.adding.add = dies  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        await alice.add_again()
+        await alice.rooms.adding_again.add_again()
     alice = live.restarted(alice)
     room = alice.rooms[room.uri]
     await alice.tend()
-    assert not alice._to_add_again
-    assert len(room.room.participants()) == 2
+    assert not alice.rooms.adding_again.requests()
+    assert len(room.room.members.identities) == 2
     assert (await invited(bob)).uri == room.uri
     assert any("was added again" in notice.text for notice in alice.notices)
 
@@ -142,9 +147,9 @@ async def test_who_was_added_is_added_again_once_whenever_the_process_ends(
 async def test_who_was_removed_meanwhile_is_not_added_again(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
     await asks_to_be_added(bob, alice, room, at_bob.room.departure())
-    await alice.remove(room, [at_bob.room.own_leaf])
+    await alice.rooms.remove(room, [at_bob.room.own_leaf])
     await alice.tend()
-    assert len(room.room.participants()) == 1
+    assert len(room.room.members.identities) == 1
     assert any("which failed" in notice.text for notice in alice.notices)
 
 
@@ -153,12 +158,12 @@ async def test_who_was_added_is_not_added_twice_after_a_lost_answer(live: LiveWo
     to_bob, _ = await connect(alice, bob)
     await bob.tend()
     for identities in (Identities.EVERYONE, Identities.NOBODY):
-        room = await alice.create_room(identities)
+        room = await alice.rooms.create(identities)
         losing(alice, 1)
         with pytest.raises(PrivatePathFailed):
-            await alice.add(room, [to_bob])
-        await alice.add(room, [to_bob])
-        assert len(room.room.participants()) == 2
+            await alice.rooms.add(room, [to_bob])
+        await alice.rooms.add(room, [to_bob])
+        assert len(room.room.members.identities) == 2
 
 
 # --- changing a pseudonym ------------------------------------------------------------------------------------
@@ -166,45 +171,45 @@ async def test_who_was_added_is_not_added_twice_after_a_lost_answer(live: LiveWo
 
 async def test_an_admin_changes_its_pseudonym_while_the_background_looks(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    commit, looks = alice._commit, []
+    commit, looks = alice.rooms.commits.commit, []
 
-    async def beside(joined: Joined, **what: Any) -> bool:
-        done = await commit(joined, **what)
-        if what.get("add"):  # a look that begins between two steps
-            looks.append(asyncio.create_task(alice.check_invitations(wait=5)))
+    async def beside(joined: Membership, intent: CommitIntent = HEAL) -> bool:
+        done = await commit(joined, intent)
+        if intent.adds:  # a look that begins between two steps
+            looks.append(asyncio.create_task(alice.rooms.check_invitations(wait=5)))
             await asyncio.sleep(0)
         return done
 
-    alice._commit = beside  # type: ignore[method-assign]
+    alice.rooms.commits.commit = beside  # type: ignore[method-assign]
     old = pseudonym(room)
-    await alice.change_pseudonym(room)
+    await alice.rooms.change_pseudonym(room)
     await asyncio.gather(*looks)
     assert pseudonym(room) != old
     assert [room.room.policy.policy.role(one) for one in (old, pseudonym(room))] == [Role.MEMBER, Role.ADMIN]
-    assert len(room.room.participants()) == 2
+    assert len(room.room.members.identities) == 2
     await until_epoch(bob, at_bob, room.room.epoch)
-    assert at_bob.problems == []
+    assert at_bob.problems == ()
 
 
 async def test_a_late_welcome_is_followed_and_the_old_leaf_goes(
     live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob, room, at_bob = await pair(live)
-    look = bob._look
+    look = bob.rooms.invitations.look
 
     async def late(waiting: Any, wait: float) -> list[Any]:
         return []
 
-    bob._look = late  # type: ignore[method-assign]
+    bob.rooms.invitations.look = late  # type: ignore[method-assign]
     with pytest.raises(RoomError, match="has not come"):
-        await bob.change_pseudonym(at_bob)
-    bob._look = look  # type: ignore[method-assign]
-    while not await bob.check_invitations(wait=5):
+        await bob.rooms.change_pseudonym(at_bob)
+    bob.rooms.invitations.look = look  # type: ignore[method-assign]
+    while not await bob.rooms.check_invitations(wait=5):
         pass
     bob = live.restarted(bob)
     at_bob = bob.rooms[at_bob.uri]
-    await bob.answer_departures(at_bob)
-    assert len(at_bob.room.participants()) == 2
+    await bob.rooms.leaving.answer(at_bob)
+    assert len(at_bob.room.members.identities) == 2
     await until_members(alice, room, 2)
 
 
@@ -212,17 +217,17 @@ async def test_the_old_leaf_goes_although_the_process_ended_before(live: LiveWor
     alice, bob, room, at_bob = await pair(live)
     old = pseudonym(at_bob)
 
-    async def dies(joined: Joined) -> None:
+    def dies(joined: Membership) -> None:
         raise KeyboardInterrupt
 
-    bob._entered = dies  # type: ignore[method-assign]
+    bob.rooms.memberships.entered.insert(0, dies)
     with pytest.raises(KeyboardInterrupt):
-        await bob.change_pseudonym(at_bob)
+        await bob.rooms.change_pseudonym(at_bob)
     bob = live.restarted(bob)
     at_bob = bob.rooms[at_bob.uri]
     assert pseudonym(at_bob) != old
     await bob.tend()
-    assert len(at_bob.room.participants()) == 2
+    assert len(at_bob.room.members.identities) == 2
     await until_members(alice, room, 2)
 
 
@@ -231,35 +236,35 @@ async def test_the_old_leaf_goes_although_the_process_ended_before(live: LiveWor
 
 async def test_a_removed_admin_is_no_admin_when_it_comes_back(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    await alice.make_admin(room, pseudonym(at_bob))
-    await alice.remove(room, [at_bob.room.own_leaf])
+    await alice.rooms.make_admin(room, pseudonym(at_bob))
+    await alice.rooms.remove(room, [at_bob.room.own_leaf])
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
-    (package,) = await bob._stock.make(bob.me, [at_bob.leaf.set_key])
-    await alice._commit(room, add=[package.open])
-    assert len(room.room.participants()) == 2
+    (package,) = await bob.key_packages.maker.make([at_bob.leaf.set_key])
+    await alice.rooms.commits.commit(room, CommitIntent(adds=(package.open,)))
+    assert len(room.room.members.identities) == 2
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
 
 
 async def test_an_admin_whom_a_member_took_out_comes_back_by_an_admin_only(live: LiveWorld) -> None:
     (alice, bob, cathy), (room, at_bob, at_cathy) = await room_of(live)
-    await alice.make_admin(room, pseudonym(at_bob))
+    await alice.rooms.make_admin(room, pseudonym(at_bob))
     for client, joined in ((bob, at_bob), (cathy, at_cathy)):
         await until_epoch(client, joined, room.room.epoch)
-    await cathy._commit(at_cathy, departures=[at_bob.room.departure()])
+    await cathy.rooms.commits.commit(at_cathy, CommitIntent(departures=(at_bob.room.departure(),)))
     assert at_cathy.room.policy.policy.role(pseudonym(at_bob)) is Role.ADMIN  # Cathy may not change that
-    packages = await bob._stock.make(bob.me, [at_bob.leaf.set_key] * 2)
+    packages = await bob.key_packages.maker.make([at_bob.leaf.set_key] * 2)
     with pytest.raises(NotAllowed, match="has a role already"):
-        await cathy._commit(at_cathy, add=[packages[0].open])
+        await cathy.rooms.commits.commit(at_cathy, CommitIntent(adds=(packages[0].open,)))
     await until_epoch(alice, room, at_cathy.room.epoch)
-    await alice._commit(room, add=[packages[1].open])
+    await alice.rooms.commits.commit(room, CommitIntent(adds=(packages[1].open,)))
     assert room.room.policy.policy.role(pseudonym(at_bob)) is Role.MEMBER
 
 
 async def test_an_admin_who_leaves_gives_its_role_up(live: LiveWorld) -> None:
     (alice, bob, _), (room, at_bob, _) = await room_of(live)
-    await alice.make_admin(room, pseudonym(at_bob))
+    await alice.rooms.make_admin(room, pseudonym(at_bob))
     await until_epoch(bob, at_bob, room.room.epoch)
-    await bob.leave(at_bob)
+    await bob.rooms.leave(at_bob)
     await until_members(alice, room, 2)
     assert room.room.policy.policy.privileged == {pseudonym(room)}
 
@@ -271,10 +276,10 @@ async def test_copies_of_a_departure_count_once(live: LiveWorld) -> None:
     (_, bob, cathy), (_, at_bob, at_cathy) = await room_of(live)
     departure = at_bob.room.departure()
     for _ in range(3):
-        await bob.send(at_bob, Content(ContentKind.DEPARTURE, departure.to_bytes()))
-    await bob.send(at_bob, "gone")
+        await bob.rooms.send(at_bob, Content(ContentKind.DEPARTURE, departure.to_bytes()))
+    await bob.rooms.send(at_bob, "gone")
     while not at_cathy.messages:
-        await cathy.sync(at_cathy, wait=5)
+        await cathy.rooms.sync(at_cathy, wait=5)
     assert list(at_cathy.departures.values()) == [departure]
 
 
@@ -282,50 +287,50 @@ async def test_copies_of_a_departure_count_once(live: LiveWorld) -> None:
 async def test_a_hub_makes_nobody_speak_in_another_room_at_once(live: LiveWorld, last_resort: bool) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
     to_bob, to_alice = await connect(alice, bob)
-    await bob.publish_key_packages(to_alice, last_resort=last_resort)
-    room = await alice.create_room()
-    await alice.add(room, [to_bob])
+    await bob.key_packages.publish(to_alice, last_resort=last_resort)
+    room = await alice.rooms.create()
+    await alice.rooms.add(room, [to_bob])
     at_bob = await invited(bob)
-    assert at_bob.last_resort == last_resort
-    sent, send = [], bob.send
+    assert at_bob.place.last_resort == last_resort
+    sent, send = [], bob.rooms.sending.send
 
-    async def spy(joined: Joined, content: Content | str) -> None:
+    async def spy(joined: Membership, content: Content | str) -> None:
         sent.append(joined.uri)
         await send(joined, content)
 
-    bob.send = spy  # type: ignore[method-assign]
+    bob.rooms.sending.send = spy  # type: ignore[method-assign]
     elsewhere = [random_uri("a.example", Kind.ROOM, bytes([n] * 16)) for n in range(MOST_STRAYS + 4)]
     for uri in [*elsewhere, *elsewhere]:
         stray = FanoutMessage(uri, 1, 0, EventKind.WELCOME, b"").to_bytes()
-        await bob.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, stray),)))
+        await bob.rooms.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, stray),)))
     assert sent == []
     bob = live.restarted(bob)
-    bob.send = spy  # type: ignore[method-assign]
+    bob.rooms.sending.send = spy  # type: ignore[method-assign]
     for _ in range(2):
-        await bob.mind_strays()
+        await bob.rooms.lost_keys.ask_for_strays()
     assert sent == ([to_alice.room] * MOST_STRAYS if last_resort else [])
 
 
 async def test_garbage_of_a_hub_does_not_end_a_membership(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
     garbage = FanoutMessage(room.uri, 1 << 40, 0, EventKind.COMMIT, b"garbage").to_bytes()
-    await bob.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, garbage),)))
+    await bob.rooms.take_page(at_bob, QueuePage(0, (QueuedMessage(at_bob.acknowledged + 1, garbage),)))
     assert at_bob.desynchronised
-    at_bob.inbox.acknowledged -= 1
-    await alice.update(room)
+    at_bob.queue.position = Position(at_bob.acknowledged - 1)
+    await alice.rooms.heal(room)
     await until_epoch(bob, at_bob, room.room.epoch)
     assert not at_bob.desynchronised
 
 
 async def test_a_lost_place_is_not_taken_by_any_contact(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    await bob.sync(at_bob)
-    at_bob.desynchronised = True
-    strange = await alice.create_room()
+    await bob.rooms.sync(at_bob)
+    at_bob.occurred(Occurrence.COMMIT_MISSED)
+    strange = await alice.rooms.create()
     assert at_bob.room.knows(room.room, room.room.own_leaf)
     assert not at_bob.room.knows(strange.room, strange.room.own_leaf)
-    await alice.remove(room, [at_bob.room.own_leaf])
-    await alice.add(room, [alice.contacts[bob.user]])
+    await alice.rooms.remove(room, [at_bob.room.own_leaf])
+    await alice.rooms.add(room, [alice.people.contacts[bob.user]])
     assert await invited(bob) is at_bob  # Alice is known from there
     assert not at_bob.desynchronised
 
@@ -341,48 +346,48 @@ async def test_a_hub_that_does_not_answer_stops_its_own_room_only(
         await until_epoch(bob, at_bob, room.room.epoch)
     losing(bob, 1, answered=reaches_the_hub)
     with pytest.raises(PrivatePathFailed):
-        await bob.update(stuck)
+        await bob.rooms.heal(stuck)
 
-    async def away(joined: Joined, pending: Any) -> None:
+    async def away(joined: Membership, pending: Any) -> None:
         raise PeerError("internal", "no answer")
 
-    update, bob._update = bob._update, away  # type: ignore[method-assign]
+    update, bob.rooms.delivery.send = bob.rooms.delivery.send, away  # type: ignore[method-assign]
     if reaches_the_hub:
         await until_epoch(alice, rooms[0], stuck.room.epoch + 1)
     else:
-        await alice.update(rooms[0])
-    await alice.send(rooms[0], "in the one")
-    await alice.send(rooms[1], "in the other")
+        await alice.rooms.heal(rooms[0])
+    await alice.rooms.send(rooms[0], "in the one")
+    await alice.rooms.send(rooms[1], "in the other")
     while not other.messages:
-        await bob.sync(stuck, wait=5)
-    assert (stuck.unanswered is not None) == reaches_the_hub
-    bob._update = update  # type: ignore[method-assign]
+        await bob.rooms.sync(stuck, wait=5)
+    assert (stuck.place.pending is not None) == reaches_the_hub
+    bob.rooms.delivery.send = update  # type: ignore[method-assign]
     while not stuck.messages:
-        await bob.sync(other, wait=5)
+        await bob.rooms.sync(other, wait=5)
     assert [[message.text for message in one.messages] for one in (stuck, other)] == [
         ["in the one"],
         ["in the other"],
     ]
-    assert stuck.unanswered is None
+    assert stuck.place.pending is None
     assert not stuck.desynchronised
 
 
 async def test_a_request_to_join_waits_until_the_hub_is_there(live: LiveWorld) -> None:
     alice, dave = await live.person("alice", "a.example"), await live.person("dave", "b.example")
-    room = await alice.create_room()
-    link = await alice.create_link(room, lifetime=3600, uses=1)
+    room = await alice.rooms.create()
+    link = await alice.rooms.links.create(room, lifetime=3600, uses=1)
     losing(alice, 1, answered=False)
-    joining = asyncio.create_task(dave.join_by_link(link.uri, wait=30))
-    while not alice._knocks(room):
-        await alice.sync(room, wait=5)
-    assert len(room.room.participants()) == 1
+    joining = asyncio.create_task(dave.rooms.join(link.uri, wait=30))
+    while not alice.rooms.links.requests(room):
+        await alice.rooms.sync(room, wait=5)
+    assert len(room.room.members.identities) == 1
     alice = live.restarted(alice)
     room = alice.rooms[room.uri]
     await alice.tend()
     assert (await joining).uri == room.uri
-    assert not alice._knocks(room)
-    await alice.forget(room)
-    assert not alice._knocks(room)
+    assert not alice.rooms.links.requests(room)
+    await alice.rooms.forget(room)
+    assert not alice.rooms.links.requests(room)
 
 
 # --- a vault that fails --------------------------------------------------------------------------------------
@@ -390,72 +395,72 @@ async def test_a_request_to_join_waits_until_the_hub_is_there(live: LiveWorld) -
 
 async def test_what_the_vault_did_not_take_comes_again(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    await alice.send(room, "one")
-    await alice.update(room)
-    keep, failures = bob._keep_inbox, []
+    await alice.rooms.send(room, "one")
+    await alice.rooms.heal(room)
+    keep, failures = bob.rooms.memberships.queues.save, []
 
     def full(inbox: Any) -> None:
         failures.append(inbox)
-        bob._keep_inbox = keep  # type: ignore[method-assign]
+        bob.rooms.memberships.queues.save = keep  # type: ignore[method-assign]
         raise StateError("no room left")
 
-    bob._keep_inbox = full  # type: ignore[method-assign]
+    bob.rooms.memberships.queues.save = full  # type: ignore[method-assign]
     with pytest.raises(StateError):
         while not failures:
-            await bob.sync(at_bob, wait=5)
+            await bob.rooms.sync(at_bob, wait=5)
     assert len(at_bob.messages) == 0
-    await alice.send(room, "two")
+    await alice.rooms.send(room, "two")
     while len(at_bob.messages) < 2:
-        await bob.sync(at_bob, wait=5)
-    await bob.send(at_bob, "three")
+        await bob.rooms.sync(at_bob, wait=5)
+    await bob.rooms.send(at_bob, "three")
     bob = live.restarted(bob)
     at_bob = bob.rooms[room.uri]
     assert [message.text for message in at_bob.messages.since(0)] == ["one", "two", "three"]
-    assert at_bob.problems == []
-    await alice.send(room, "four")
+    assert at_bob.problems == ()
+    await alice.rooms.send(room, "four")
     while len(at_bob.messages) < 3:
-        await bob.sync(at_bob, wait=5)
+        await bob.rooms.sync(at_bob, wait=5)
 
 
 async def test_a_commit_that_the_vault_did_not_take_is_as_if_it_had_not_been_made(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    keep, before = alice._keep, room.room.epoch
+    keep, before = alice.rooms.memberships.save, room.room.epoch
 
     for place in (1, 2):  # as it is staged, and as its answer comes
-        calls: list[Joined] = []
+        calls: list[Membership] = []
 
-        def full(joined: Joined, place: int = place, calls: list[Joined] = calls) -> None:
+        def full(joined: Membership, place: int = place, calls: list[Membership] = calls) -> None:
             calls.append(joined)
             if len(calls) == place:
                 raise StateError("no room left")
             keep(joined)
 
-        alice._keep = full  # type: ignore[method-assign]
+        alice.rooms.memberships.save = full  # type: ignore[method-assign]
         with pytest.raises(StateError):
-            await alice.update(room)
+            await alice.rooms.heal(room)
         assert room.room.epoch == before
-        alice._keep = keep  # type: ignore[method-assign]
-    await alice.send(room, "settled")
+        alice.rooms.memberships.save = keep  # type: ignore[method-assign]
+    await alice.rooms.send(room, "settled")
     assert room.room.epoch == before + 1
     while not at_bob.messages:
-        await bob.sync(at_bob, wait=5)
+        await bob.rooms.sync(at_bob, wait=5)
     assert at_bob.room.tree_hash == room.room.tree_hash
 
 
 async def test_a_client_whose_vault_can_not_be_read_any_more_goes_no_further(live: LiveWorld) -> None:
     alice, bob, room, at_bob = await pair(live)
-    await alice.send(room, "one")
+    await alice.rooms.send(room, "one")
     acknowledged = at_bob.acknowledged
 
     def broken(inbox: Any) -> None:
         bob.vault.close()
         raise StateError("no such disk")
 
-    bob._keep_inbox = broken  # type: ignore[method-assign]
+    bob.rooms.memberships.queues.save = broken  # type: ignore[method-assign]
     for _ in range(2):
         with pytest.raises(MmrError):
             while True:
-                await bob.sync(at_bob, wait=5)
+                await bob.rooms.sync(at_bob, wait=5)
         assert at_bob.acknowledged == acknowledged
 
 
@@ -483,17 +488,17 @@ async def test_connection_packages_are_published_once_before_the_old_ones_expire
     ahead = 24 * 86400
     made = []
     for _ in range(3):
-        await alice.tend_connection_packages()
-        made.append(len(alice._packages))
+        await alice.people.connection_packages.tend()
+        made.append(len(alice.people.connection_packages))
     assert made == [10, 10, 10]
 
 
 async def test_a_second_request_to_connect_takes_the_place_of_the_first(live: LiveWorld) -> None:
     alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
-    first = await alice.request_connection(bob.contact_code)
-    second = await alice.request_connection(bob.contact_code)
-    assert alice.outgoing == {bob.user: second}
-    assert list(alice._outgoing_rows) == [second.request.hash]
+    first = await alice.people.request_connection(bob.contact_code)
+    second = await alice.people.request_connection(bob.contact_code)
+    assert alice.people.outgoing == {bob.user: second}
+    assert list(alice.vault.table("outgoing")) == [second.request.hash]
     assert second.request.content.expiry % 300 == 0
     with pytest.raises(UnknownQueue):
-        await alice._queues.collect(first.inbox, 0, 0.0)
+        await Queues(alice.path).collect(first.inbox, 0, 0.0)

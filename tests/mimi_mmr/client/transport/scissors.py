@@ -16,9 +16,10 @@ from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.protocol.deposits import ReplyDeposit
+from mimi_mmr.protocol.endpoints import Way
 from mimi_mmr.protocol.queues import QueueOrder, QueuePage, queue_id
-from mimi_mmr.provider.deliveries import DeliveryService
 from mimi_mmr.provider.http import Call, Router
+from mimi_mmr.provider.queues import QueueService
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
@@ -27,7 +28,7 @@ from ohttp_relay.client import OhttpClient, PinnedKeys
 from ohttp_relay.gateway import DEFAULT_PATH, Gateway
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
-from ohttp_relay.websocket import SocketLimits
+from ohttp_relay.transport import SocketLimits
 
 DOMAIN = "a.example"
 LIMITS = SocketLimits(closing_seconds=0.5)
@@ -85,7 +86,7 @@ class Path(PrivatePath):
 class World:
     """A client's path, a relay, a gateway, and a provider's queues behind it."""
 
-    def __init__(self, service: DeliveryService, scissors: tuple[Scissors, Scissors], path: Path) -> None:
+    def __init__(self, service: QueueService, scissors: tuple[Scissors, Scissors], path: Path) -> None:
         self.scissors = scissors
         self.path = path
         self._service = service
@@ -94,14 +95,14 @@ class World:
         """A new queue."""
         token = AccessToken.generate()
         order = QueueOrder(token.reveal(), accepts_deposits=True)
-        await self._service.create_queue(Call({}, order.to_bytes()))
+        await self._service.create(Call(None, order))
         return token
 
     async def put(self, token: AccessToken, messages: Iterable[bytes]) -> None:
         """Messages into a queue, as boxes that hold them."""
         for message in messages:
             deposit = ReplyDeposit(queue_id(token), SealedBox(Kem.X25519, message))
-            await self._service.reply(Call({}, deposit.to_bytes()))
+            await self._service.reply(Call(None, deposit))
 
 
 def contents(page: QueuePage) -> list[tuple[int, bytes]]:
@@ -122,9 +123,9 @@ async def build(directory: pathlib.Path) -> AsyncIterator[World]:
     """Everything, running."""
     database = await Database.open(f"sqlite:///{directory}/deliveries.db", tables.deliveries)
     key = SealingKey.generate()
-    service = DeliveryService(DOMAIN, DeliveryStore(database), key, key, Recorder(), time.time)
-    router = Router(Recorder())
-    service.mount(router)
+    service = QueueService(DeliveryStore(database), key, Recorder(), time.time)
+    router = Router(Recorder(), Way.OBLIVIOUS)
+    service.mount_oblivious(router)
     ring = KeyRing.generate()
     gateway = Gateway(ring, local={f"https://{DOMAIN}": router.oblivious}, sockets=LIMITS)
     runners: list[web.AppRunner] = []

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mimi_mmr.client.key_packages.stock import Queues
 from mimi_mmr.client.transport.following import Follower
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
 from mimi_mmr.protocol.queues import QueuePage

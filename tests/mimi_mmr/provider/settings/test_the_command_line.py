@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from mimi_mmr.app.cli import app
 from mimi_mmr.client import Client
+from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.lab.demo.processes import Processes
 from mimi_mmr.lab.demo.world import World, build_world
 from mimi_mmr.provider.key_files import make_authority
@@ -284,8 +285,8 @@ async def test_a_request_in_flight_is_answered_before_the_process_ends(tmp_path:
             client = Client("alice", "phone", "a.example", party.url, world.trust(), ssl_context=world.tls())
             try:
                 await client.register()
-                leaf = await client._stock.leaf(client.me)
-                poll = asyncio.create_task(client._queues.collect(leaf.queue, 0, 20.0))
+                leaf = await client.key_packages.maker.leaf()
+                poll = asyncio.create_task(Queues(client.path).collect(leaf.queue, 0, 20.0))
                 await seen(party.directory / "record" / "deliveries.frames.jsonl", b"/v1/queues/collect")
                 async with asyncio.timeout(15):
                     process = running._running["a.example"]

@@ -1,4 +1,4 @@
-"""What README.md says of running a provider is what the code does."""
+"""What the page for operators says of settings and of stopping is what the code does."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from mimi_mmr.provider.settings import (
 )
 from tests.mimi_mmr.provider.settings.settings_world import SECRET, Place
 
-README = (Path(__file__).parents[4] / "README.md").read_text()
-RUN = README[README.index("## Run a provider") : README.index("## Plug it into a hub")]
+RUN = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize("kind", [Settings, AssetHostSettings])
@@ -45,7 +44,7 @@ def test_variables_are_named_as_they_are_read() -> None:
 
 
 def test_the_settings_that_are_shown_are_good(place: Place) -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", RUN, re.DOTALL)
+    block, _ = re.findall(r"```toml\n(.*?)```", RUN, re.DOTALL)
     block = re.sub(r"^# (\w+ = )", r"\1", block, flags=re.MULTILINE).replace("…", SECRET)
     for name in ("certificate", "key", "ca"):
         block = re.sub(rf'^{name} = ".*?"', f'{name} = "tls-key.pem"', block, flags=re.MULTILINE)

@@ -1,0 +1,146 @@
+"""The vault of a home, and the client in it: opened, made, closed, deleted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mimi_mmr.app.agent.client_settings import ClientSettings
+from mimi_mmr.app.commands.context import NewClient
+from mimi_mmr.app.commands.errors import AgentError, NoAccount
+from mimi_mmr.client import Client
+from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
+
+_SETTINGS = b"settings"
+_ENTERING = b"entering"  # there is one: the client is, or was to become, a further device of an account
+_NO_ACCOUNT = "there is no account in this home yet"
+
+
+class AccountHolder:
+    """An open vault, and the client in it, if there is one."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.vault = vault
+        self._rows = vault.table("agent")
+        self._client: Client | None = None
+        self._closed: MmrError | None = None
+
+    # --- the client -----------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The client. Raises `NoAccount` before there is an account, or the error that keeps it closed."""
+        if self._closed is not None:
+            raise self._closed
+        if self._client is None or not self._client.registered:
+            raise NoAccount(_NO_ACCOUNT)
+        return self._client
+
+    @property
+    def begun(self) -> Client | None:
+        """The client, registered or not; None if there is none."""
+        return self._client
+
+    @property
+    def registered(self) -> bool:
+        """Whether there is an account."""
+        return self._client is not None and self._client.registered
+
+    @property
+    def unfinished(self) -> Client | None:
+        """A client whose registration got no answer: it can be tried again."""
+        return self._client if self._client is not None and not self._client.registered else None
+
+    @property
+    def entering(self) -> Client | None:
+        """A further device that is not in yet: it can try again with another code."""
+        began = self._client is not None and _ENTERING in self._rows
+        return self._client if began and self._client and self._client.devices.room is None else None
+
+    def open(self) -> None:
+        """Restore the client that the vault holds. If its settings lead nowhere, `client` raises that error."""
+        settings = self._settings
+        if settings is None:
+            return
+        try:
+            self._client = Client.restore(
+                self.vault,
+                settings.trust(),
+                ssl_context=settings.tls(),
+                key_package_slot=settings.key_package_slot,
+            )
+        except (ConfigError, CertificateRejected) as error:
+            self._closed = error  # `account trust` mends it
+
+    async def close(self) -> None:
+        """Close the client and the vault."""
+        if self._client is not None:
+            await self._client.close()
+        self._client = None
+        self.vault.close()
+
+    # --- a new client ---------------------------------------------------------------------------------
+
+    def begin(self, new: NewClient, *, entering: bool = False) -> Client:
+        """Make a client, or return the unfinished one of the same names. `entering`: of an existing account.
+
+        Raise `AgentError` if there is an account or another unfinished one, `ConfigError` for wrong settings.
+        """
+        begun = self.entering if entering else self.unfinished
+        if begun is None:
+            return self._make(new, entering)
+        if (begun.user.name, begun.user.domain, begun.device.name) != (new.user, new.domain, new.device):
+            what = f"the account of {begun.user} was begun here, and not finished"
+            if entering:
+                what = f"this was to become a device of {begun.user}"
+            raise AgentError(f"{what}: use the same names again, or delete it")
+        return begun
+
+    def _make(self, new: NewClient, entering: bool) -> Client:
+        tls_ca = str(new.tls_ca) if new.tls_ca else None
+        settings = ClientSettings(str(new.trust), tls_ca, new.key_package_slot)
+        trust, ssl_context = settings.trust(new.domain), settings.tls()
+        if self._settings is not None:
+            raise AgentError("there is an account in this home already; another one needs another --home")
+        with self.vault.transaction():
+            self._write(settings)
+            if entering:
+                self._rows[_ENTERING] = b""
+            self._client = Client(
+                new.user,
+                new.device,
+                new.domain,
+                new.provider,
+                trust,
+                vault=self.vault,
+                ssl_context=ssl_context,
+                key_package_slot=settings.key_package_slot,
+            )
+        return self._client
+
+    # --- settings -------------------------------------------------------------------------------------
+
+    @property
+    def _settings(self) -> ClientSettings | None:
+        row = self._rows.get(_SETTINGS)
+        return ClientSettings(**json.loads(row)) if row is not None else None
+
+    def _write(self, settings: ClientSettings) -> None:
+        self._rows[_SETTINGS] = json.dumps(asdict(settings)).encode()
+
+    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
+        """Use other trust anchors from the next start on; return the domains. Raise `NoAccount`, `ConfigError`."""
+        old = self._settings
+        if old is None:
+            raise NoAccount(_NO_ACCOUNT)
+        new = replace(old, trust_dir=str(trust), tls_ca=str(tls_ca) if tls_ca else old.tls_ca)
+        found = new.trust()
+        new.tls()
+        self._write(new)
+        return sorted(found.roots)
+
+    def change_passphrase(self, new: str) -> None:
+        """Encrypt the vault under another passphrase."""
+        self.vault.change_passphrase(new)

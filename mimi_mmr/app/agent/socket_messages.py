@@ -1,0 +1,65 @@
+"""Messages on the agent's socket: JSON, one request a line, one or more lines of answer.
+
+    {"do": "room.send", "given": {"room": "friends", "text": "hello"}, "notices": true}
+
+`do` is the name of a command, `given` holds its arguments. The agent answers with any number of
+`{"progress": [done, total]}` and `{"item": …}`, and then one `{"result": …, "notices": [text, …]}` or
+`{"error": {"code": …, "message": …, "hint": …}}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mimi_mmr.app.commands.errors import BadRequest, hint_for
+from mimi_mmr.errors import MmrError
+
+MAX_REQUEST = 1 << 20
+MAX_ANSWER = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A command's name and its arguments, not checked yet. With `notices`, new notices come with the result."""
+
+    command: str
+    arguments: dict[str, Any]
+    notices: bool = False
+
+    def to_line(self) -> bytes:
+        """Return the line that is sent."""
+        return to_line({"do": self.command, "given": self.arguments, "notices": self.notices})
+
+    @classmethod
+    def from_line(cls, data: bytes) -> CommandRequest:
+        """Read one. Raise `BadRequest`."""
+        found = read(data)
+        command, arguments = found.get("do"), found.get("given", {})
+        notices = found.get("notices", False)
+        if not (isinstance(command, str) and isinstance(arguments, dict) and isinstance(notices, bool)):
+            raise BadRequest('expected {"do": text, "given": object, "notices": true or false}')
+        return cls(command, arguments, notices)
+
+
+def to_line(value: Mapping[str, Any]) -> bytes:
+    """Return one line of JSON, in ASCII."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def error_answer(error: MmrError) -> dict[str, Any]:
+    """Return the answer that reports an error."""
+    return {"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}}
+
+
+def read(data: bytes) -> dict[str, Any]:
+    """Return the object that a line holds. Raise `BadRequest`."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadRequest("expected one line of JSON") from None
+    if not isinstance(found, dict):
+        raise BadRequest("expected a JSON object")
+    return found

@@ -1,0 +1,46 @@
+"""How one task tells others that there may be something for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Wakeup:
+    """Something that tasks wait for, again and again: `wake` wakes all that wait now.
+
+    `count` is the number of wake-ups so far. A task that reads it before it looks misses nothing that happens
+    while it looks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        """Wake everybody who waits."""
+        self.count += 1
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float | None = None, *, after: int | None = None) -> None:
+        """Wait for a wake-up, at most `seconds`. Return at once if there was one since the count was `after`."""
+        if after is None or after == self.count:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), seconds)
+
+    async def until(self, look: Callable[[], Awaitable[_T | None]], seconds: float | None = None) -> _T:
+        """Look, and look again after each wake-up, until something is found; return it.
+
+        Raise `TimeoutError` after `seconds`.
+        """
+        async with asyncio.timeout(seconds):
+            while True:
+                count = self.count
+                if found := await look():
+                    return found
+                await self.wait(after=count)

@@ -1,0 +1,129 @@
+"""One run of `mimi-mmr`: the options that all commands have, the agent that it asks, how it shows the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mimi_mmr.app.agent import launch
+from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
+from mimi_mmr.app.agent.home import HOME_VARIABLE, Home
+from mimi_mmr.app.cli import passphrase, terminal
+from mimi_mmr.app.commands.errors import NoAccount
+from mimi_mmr.app.commands.model import Command
+
+TRIES = 3
+PANEL = "Common options"
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help=f"Where the state is. Default: {HOME_VARIABLE}, or mimi-mmr in the XDG data directory.",
+        file_okay=False,
+        rich_help_panel=PANEL,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=PANEL),
+]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="File whose first line opens the state, if no agent is running;"
+        f" or {launch.PASSPHRASE_VARIABLE}.",
+        dir_okay=False,
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What the common options say: whose agent to ask, and how to show what it answers."""
+
+    home: Home
+    json: bool = False
+    passphrase_file: Path | None = None
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    def ask(self, command: Command, *, on_progress: Callable[[int, int], None] | None = None) -> Any:
+        """Have the agent run a command; start the agent if need be. Return the result as JSON values.
+
+        New notices go to stderr, unless the output is JSON.
+        """
+        notes: list[str] = []
+        with self.connect() as connection:
+            result = connection.ask(
+                command.about.name,
+                command.to_request(),
+                on_progress=on_progress,
+                on_notice=None if self.json else notes.append,
+            )
+        for text in notes:
+            terminal.note(f"note: {text}")
+        return result
+
+    def stream(self, command: Command) -> Iterator[tuple[str, Any]]:
+        """Have the agent run a command; yield (kind, value) of each item, and at last of the result."""
+        with self.connect() as connection:
+            for kind, value in connection.stream(command.about.name, command.to_request()):
+                if kind in ("item", "result"):
+                    yield kind, value
+
+    def connect(self) -> Connection:
+        """Connect to the agent. Start it if it is not running, which may ask for the passphrase."""
+        try:
+            return Connection(self.home)
+        except NotRunning:
+            self.check_state()
+        self.start()
+        return Connection(self.home)
+
+    # --- starting ------------------------------------------------------------------------------------
+
+    def check_state(self) -> None:
+        """Raise `NoAccount` if there is no state in this home."""
+        if not self.home.state.exists():
+            raise NoAccount(f"there is no account in {self.home.path} yet")
+
+    def start(self, *, idle: float | None = None) -> None:
+        """Start the agent on the state in this home."""
+        given = passphrase.given_passphrase(self.passphrase_file)
+        if given is not None:
+            launch.start(self.home, given, idle=idle)
+            return
+        for left in reversed(range(TRIES)):
+            try:
+                launch.start(self.home, passphrase.ask_passphrase(), idle=idle)
+            except Refused as error:
+                if not left or error.answered != "state" or "passphrase" not in str(error):
+                    raise
+                terminal.note(f"mimi-mmr: {error}")
+            else:
+                return
+
+    def start_new(self) -> None:
+        """Start an agent on a new state, under a new passphrase; or on a state that has no account yet."""
+        if self.home.state.exists() or launch.is_running(self.home):
+            self.connect().close()
+            return
+        given = passphrase.given_passphrase(self.passphrase_file)
+        launch.start(self.home, given or passphrase.ask_new_passphrase(), create=True)
+
+    # --- showing -------------------------------------------------------------------------------------
+
+    def show(self, command: Command, result: Any, human: Callable[[Any], None]) -> None:
+        """Show a result, given as JSON values: as JSON, or by the function for people."""
+        if self.json:
+            terminal.show_json(result, indent=2 if sys.stdout.isatty() else None)
+        else:
+            human(command.about.result_from_json(result))

@@ -1,0 +1,96 @@
+"""Two providers on one machine, written to a directory: CAs, TLS certificates, settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from mimi_mmr.errors import ConfigError
+from mimi_mmr.provider.key_files import make_authority
+
+DOMAINS = ("a.example", "b.example")
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalProvider:
+    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host."""
+
+    domain: str
+    url: str
+    config: Path
+    assets: str
+
+
+def set_up(directory: Path, port: int) -> list[LocalProvider]:
+    """Write all of it to a new directory, with `trust` and `tls-roots.pem` for clients. Raise `ConfigError`."""
+    try:
+        directory.mkdir(parents=True, mode=0o700)
+        providers = [
+            LocalProvider(
+                domain,
+                f"https://{HOST}:{port + number}",
+                directory / domain / "config.toml",
+                f"{HOST}:{port + len(DOMAINS) + number}",
+            )
+            for number, domain in enumerate(DOMAINS)
+        ]
+        (directory / "trust").mkdir()
+        roots = [_certify(provider, directory / "trust") for provider in providers]
+        (directory / "tls-roots.pem").write_bytes(b"".join(roots))
+        for provider in providers:
+            (peer,) = (other for other in providers if other is not provider)
+            _write_private(provider.config, _settings(provider, peer).encode())
+    except FileExistsError:
+        raise ConfigError(f"{directory} exists; expected the name of a new directory") from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from None
+    return providers
+
+
+def _certify(provider: LocalProvider, trust: Path) -> bytes:
+    """Make the provider's CA and its TLS certificate; return the root, in PEM."""
+    place = provider.config.parent
+    (place / "data").mkdir(parents=True, mode=0o700)
+    now = time.time()
+    authority = make_authority(provider.domain, place / "data" / "ca.pem", trust, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = authority.issue_server(key.public_key(), [HOST], now)
+    _write_private(
+        place / "tls-key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    (place / "tls.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    return authority.root_pem()
+
+
+def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
+    lines = {
+        "domain": provider.domain,
+        "base_url": provider.url,
+        "listen": provider.url.removeprefix("https://"),
+        "trust_dir": "../trust",
+    }
+    top = "".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items())
+    tls = 'certificate = "tls.pem"\nkey = "tls-key.pem"\nca = "../tls-roots.pem"\n'
+    peers = f'"{peer.domain}" = "{peer.url}"\n'
+    host = {
+        "origin": f"https://{provider.assets}",
+        "listen": provider.assets,
+        "upload_token": secrets.token_urlsafe(24),
+        "networks": [f"{HOST}/32"],
+    }
+    assets = "".join(f"{name} = {json.dumps(value)}\n" for name, value in host.items())
+    return f"{top}\n[tls]\n{tls}\n[peers]\n{peers}\n[asset_host]\n{assets}"
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

@@ -1,0 +1,237 @@
+"""`mimi-mmr account`: this device's account."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from mimi_mmr.app.commands.context import AgentContext, NewClient, Say
+from mimi_mmr.app.commands.model import (
+    AbsolutePath,
+    Argument,
+    Command,
+    NewPassphrase,
+    Option,
+    ShortText,
+)
+from mimi_mmr.app.commands.result import Result
+from mimi_mmr.errors import ConfigError, MmrError, PeerError, PrivatePathFailed
+from mimi_mmr.uris import check_domain, check_name
+
+if TYPE_CHECKING:
+    from mimi_mmr.client import Client
+
+
+class AccountResult(Result):
+    """The account of this device."""
+
+    user: str
+    device: str
+    provider: str
+    contact_code: str
+    only_contacts: bool
+
+    @classmethod
+    def of(cls, client: Client) -> AccountResult:
+        """Describe the account of a client."""
+        return cls(
+            user=str(client.user),
+            device=client.device.name,
+            provider=client.account.url,
+            contact_code=str(client.contact_code),
+            only_contacts=client.people.only_contacts,
+        )
+
+
+class TrustResult(Result):
+    """The domains whose CA is trusted."""
+
+    domains: list[str]
+
+
+class DeletedResult(Result):
+    """The account that was deleted; `problems` are rooms that could not be left."""
+
+    user: str
+    problems: list[str]
+
+
+class NoResult(Result):
+    """Nothing to tell."""
+
+
+# --- arguments ----------------------------------------------------------------------------------------
+
+
+def _provider_url(text: str) -> str:
+    url = text.rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.path or parts.query:
+        raise ConfigError("--provider: expected https://host[:port]")
+    return url
+
+
+def default_device() -> str:
+    """Return a name for this device: its host's name and two digits. Other devices and members see it."""
+    host = socket.gethostname().partition(".")[0].lower()
+    plain = "".join(letter for letter in host if letter.isascii() and letter.isalnum())[:32] or "device"
+    return f"{plain}-{secrets.randbelow(90) + 10}"
+
+
+Trust = Annotated[
+    AbsolutePath,
+    Option("--trust", "Directory with every provider's CA, as <domain>.pem.", existing="directory"),
+]
+TlsCa = Annotated[
+    AbsolutePath | None,
+    Option("--tls-ca", "Roots (PEM) for providers' TLS, instead of the system's.", existing="file"),
+]
+
+
+class NewDevice(Command):
+    """The arguments of a new client."""
+
+    user: Annotated[
+        ShortText,
+        AfterValidator(check_name),
+        Argument("The name at the provider: lower-case letters, digits, . _ ~ -", metavar="USER"),
+    ]
+    provider: Annotated[
+        ShortText, AfterValidator(_provider_url), Option("--provider", "The provider's https://host[:port].")
+    ]
+    domain: Annotated[
+        ShortText,
+        AfterValidator(check_domain),
+        Option("--domain", "The provider's domain, as in its users' names."),
+    ]
+    trust: Trust
+    tls_ca: TlsCa = None
+    device: Annotated[
+        ShortText,
+        AfterValidator(check_name),
+        Option("--device", "This device's name. Default: the host's name and two digits."),
+    ] = Field(default_factory=default_device)
+    key_package_slot: Annotated[
+        float,
+        Field(ge=0.05, le=3600),
+        Option(
+            "--key-package-slot",
+            "Seconds between the times at which all devices make KeyPackages. With a smaller value the first ones"
+            " are there sooner, and others learn when they were made.",
+        ),
+    ] = 60.0
+
+    def new_client(self) -> NewClient:
+        """Return what the client is made with."""
+        return NewClient(
+            user=self.user,
+            device=self.device,
+            domain=self.domain,
+            provider=self.provider,
+            trust=self.trust,
+            tls_ca=self.tls_ca,
+            key_package_slot=self.key_package_slot,
+        )
+
+
+# --- commands -----------------------------------------------------------------------------------------
+
+
+class CreateAccount(NewDevice, name="account.create", result=AccountResult):
+    """Make an account at a provider, with this device as its first."""
+
+    async def run(self, agent: AgentContext, say: Say) -> AccountResult:
+        """Register a client. After a refusal nothing is left; without an answer it can be tried again."""
+        client = agent.account.begin(self.new_client())
+        try:
+            await client.register()
+        except (PeerError, PrivatePathFailed):
+            raise
+        except MmrError:
+            await agent.delete_state()
+            raise
+        agent.background.start()
+        return AccountResult.of(client)
+
+
+class ShowAccount(Command, name="account.show", result=AccountResult):
+    """Show the account of this device, and its contact code."""
+
+    async def run(self, agent: AgentContext, say: Say) -> AccountResult:
+        """Return the account."""
+        return AccountResult.of(agent.client)
+
+
+class ChangeTrust(Command, name="account.trust", result=TrustResult):
+    """Take trust anchors from another directory, or read the same one again after a CA was put there."""
+
+    trust: Trust
+    tls_ca: TlsCa = None
+
+    async def run(self, agent: AgentContext, say: Say) -> TrustResult:
+        """Store the settings and end the agent: the next one starts with them."""
+        domains = agent.account.change_trust(self.trust, self.tls_ca)
+        agent.stop()
+        return TrustResult(domains=domains)
+
+
+class ChangePassphrase(Command, name="account.passphrase", result=NoResult):
+    """Encrypt the state under another passphrase."""
+
+    new: Annotated[
+        ShortText,
+        Field(min_length=1, repr=False),
+        NewPassphrase("--new-passphrase-file", "File whose first line is the new passphrase."),
+    ]
+
+    async def run(self, agent: AgentContext, say: Say) -> NoResult:
+        """Encrypt the vault's key anew."""
+        agent.account.change_passphrase(self.new)
+        return NoResult()
+
+
+class DeleteAccount(Command, name="account.delete", result=DeletedResult):
+    """Leave every room, close the account and delete its state. Nobody can take its name again."""
+
+    yes: Annotated[bool, Option("--yes", "Don't ask for confirmation.", local=True)] = False
+    local: Annotated[bool, Option("--local", "Delete only the state here; don't tell the provider.")] = False
+
+    async def run(self, agent: AgentContext, say: Say) -> DeletedResult:
+        """Leave, close, delete. Raise before anything is done if the provider does not answer."""
+        client = agent.account.unfinished or agent.client
+        problems: list[str] = []
+        if client.registered and not self.local:
+            await agent.requests.refresh()  # raises if the provider is not there: the rest can't be undone
+            await agent.background.stop()
+            problems = await _leave_all(client)
+            try:
+                await client.account.delete()
+            except MmrError:
+                agent.background.start()  # the account is still there
+                raise
+        user = str(client.user)
+        await agent.delete_state()
+        return DeletedResult(user=user, problems=problems)
+
+
+async def _leave_all(client: Client) -> list[str]:
+    problems = []
+    for membership in list(client.rooms.values()):
+        try:
+            await client.rooms.leave(membership)
+        except MmrError as error:
+            problems.append(f"{membership.room.members_only.state.name or membership.uri.name}: {error}")
+    return problems
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    CreateAccount,
+    ShowAccount,
+    ChangeTrust,
+    ChangePassphrase,
+    DeleteAccount,
+)

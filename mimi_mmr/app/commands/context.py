@@ -1,0 +1,151 @@
+"""What a command may use of the agent that runs it. The agent's own classes fulfil these protocols.
+
+They are protocols since the command line imports the commands, too: it has no use for the client, and is fast
+without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from mimi_mmr.app.commands.result import Result
+    from mimi_mmr.client import Client, DeviceInvitation, IncomingRequest
+
+
+_T = TypeVar("_T")
+
+
+class WakeupAccess(Protocol):
+    """Something that tasks wait for, again and again."""
+
+    def wake(self) -> None:
+        """Wake everybody who waits."""
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for a wake-up, at most `seconds`."""
+
+    async def until(self, look: Callable[[], Awaitable[_T | None]], seconds: float | None = None) -> _T:
+        """Look, and look again after each wake-up, until something is found; return it.
+
+        Raise `TimeoutError` after `seconds`.
+        """
+
+
+class Say(Protocol):
+    """How a command reports before it has a result."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Report how much is done."""
+
+    async def item(self, value: Result) -> None:
+        """Report one of several things; wait if the reader is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewClient:
+    """What a new client is made with: names, the provider's URL, and files of this machine."""
+
+    user: str
+    device: str
+    domain: str
+    provider: str
+    trust: Path
+    tls_ca: Path | None
+    key_package_slot: float
+
+
+class AccountAccess(Protocol):
+    """The vault of this home and the client in it."""
+
+    @property
+    def client(self) -> Client:
+        """The client. Raises `NoAccount` if there is no account yet, or the error that keeps it closed."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the home has an account."""
+
+    @property
+    def unfinished(self) -> Client | None:
+        """A client whose registration got no answer: it can be tried again."""
+
+    def begin(self, new: NewClient, *, entering: bool = False) -> Client:
+        """Make a client, or return the unfinished one of the same names. `entering`: of an existing account.
+
+        Raise `AgentError` if there is an account or another unfinished one, `ConfigError` for wrong settings.
+        """
+
+    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
+        """Use other trust anchors from the next start on; return the domains. Raise `NoAccount`, `ConfigError`."""
+
+    def change_passphrase(self, new: str) -> None:
+        """Encrypt the vault under another passphrase."""
+
+
+class RequestsAccess(Protocol):
+    """Requests of other people to connect."""
+
+    @property
+    def known(self) -> Sequence[IncomingRequest]:
+        """Those that the provider had when it was last asked."""
+
+    async def refresh(self) -> Sequence[IncomingRequest]:
+        """Ask the provider; return all requests. A new one becomes a notice, once."""
+
+
+class BackgroundAccess(Protocol):
+    """What the agent does without a command."""
+
+    @property
+    def trouble(self) -> Mapping[str, str]:
+        """What fails at the moment, and why."""
+
+    def start(self) -> None:
+        """Begin, once there is an account."""
+
+    async def stop(self) -> None:
+        """End all tasks."""
+
+    def wake(self) -> None:
+        """Look now for what is to be done."""
+
+    def await_device(self, invitation: DeviceInvitation) -> None:
+        """Let a further device in, until it is in or its code has expired."""
+
+
+class AgentContext(Protocol):
+    """The agent, as far as commands see it."""
+
+    @property
+    def home(self) -> Path:
+        """The home directory."""
+
+    @property
+    def account(self) -> AccountAccess:
+        """The vault and the client in it."""
+
+    @property
+    def client(self) -> Client:
+        """The client of the account. Raises as `AccountAccess.client` does."""
+
+    @property
+    def requests(self) -> RequestsAccess:
+        """Requests of other people to connect."""
+
+    @property
+    def background(self) -> BackgroundAccess:
+        """What the agent does without a command."""
+
+    @property
+    def changed(self) -> WakeupAccess:
+        """Woken when messages came in, or a room, contact or device has changed."""
+
+    def stop(self) -> None:
+        """End the agent once the running commands are done."""
+
+    async def delete_state(self) -> None:
+        """Delete the vault, and end the agent."""

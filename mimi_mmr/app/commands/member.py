@@ -1,0 +1,187 @@
+"""`mimi-mmr room add, remove, admin, who`: the members of a room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from mimi_mmr.app.commands.completion import UserNames
+from mimi_mmr.app.commands.context import AgentContext, Say
+from mimi_mmr.app.commands.errors import AgentError, NotFound
+from mimi_mmr.app.commands.model import MAX_LIST, Argument, Command, Option, ShortText
+from mimi_mmr.app.commands.names import address, find_contact, find_room, user_names
+from mimi_mmr.app.commands.result import Result
+from mimi_mmr.app.commands.room import Room, RoomResult
+from mimi_mmr.errors import NoKeyPackages
+
+if TYPE_CHECKING:
+    from mimi_mmr.client import Client, Contact, Membership
+    from mimi_mmr.member.whois import Whois
+
+RETRY_SECONDS = 2.0
+
+
+class MemberResult(Result):
+    """A member's device in a room; `why` says what failed for one that is unverified."""
+
+    leaf: int
+    user: str | None
+    device: str | None
+    pseudonym: str
+    role: str
+    standing: Literal["verified", "unverified", "hidden"]
+    why: str
+    own: bool
+
+    @classmethod
+    def of(cls, entry: Whois, own_leaf: int) -> MemberResult:
+        """Describe a member."""
+        return cls(
+            leaf=entry.leaf,
+            user=str(entry.member.device.user) if entry.member else None,
+            device=entry.member.device.device.name if entry.member else None,
+            pseudonym=str(entry.user),
+            role=entry.role.name.lower(),
+            standing=entry.standing.value,
+            why=entry.why,
+            own=entry.leaf == own_leaf,
+        )
+
+
+class MembersResult(Result):
+    """A room's members, by how sure it is who they are."""
+
+    room: RoomResult
+    verified: list[MemberResult]
+    unverified: list[MemberResult]
+    hidden: list[MemberResult]
+
+
+class RemovedResult(RoomResult):
+    """A room, and the leaves that were removed from it."""
+
+    removed: list[int]
+
+
+class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
+    """Add contacts to a room."""
+
+    room: Room
+    users: Annotated[
+        list[ShortText],
+        Field(min_length=1, max_length=MAX_LIST),
+        Argument("Contacts.", metavar="USER…", completes=UserNames),
+    ]
+    wait: Annotated[
+        float, Field(ge=0), Option("--wait", "Seconds to wait for somebody who has just become a contact.")
+    ] = 30.0
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Add them. Wait for KeyPackages of a single contact who has published none yet."""
+        client, end = agent.client, time.monotonic() + self.wait
+        membership = find_room(client, self.room)
+        contacts = [find_contact(client, text) for text in self.users]
+        _check_not_blocked(contacts)
+        while True:
+            try:
+                await _add(client, membership, contacts)
+            except NoKeyPackages:
+                # With several contacts, each try would use up a KeyPackage of those who have some.
+                if len(contacts) > 1 or time.monotonic() > end:
+                    raise
+                await agent.changed.wait(RETRY_SECONDS)
+            else:
+                return RoomResult.of(client, membership)
+
+
+def _check_not_blocked(contacts: Sequence[Contact]) -> None:
+    for contact in contacts:
+        if contact.blocked:
+            name = address(contact.user)
+            raise AgentError(f"{name} is blocked: mimi-mmr contact unblock {name}")
+
+
+async def _add(client: Client, membership: Membership, contacts: Sequence[Contact]) -> None:
+    for contact in contacts:
+        if contact.theirs is None:
+            raise NoKeyPackages(
+                f"{address(contact.user)} has not yet sent the key with which KeyPackages are fetched"
+            )
+    await client.rooms.add(membership, contacts)
+
+
+class RemoveMembers(Command, name="room.remove", result=RemovedResult):
+    """Remove people from a room."""
+
+    room: Room
+    who: Annotated[
+        list[ShortText],
+        Field(min_length=1, max_length=MAX_LIST),
+        Argument("A name, pseudonym, or leaf as `who` shows it.", metavar="USER|LEAF…"),
+    ]
+
+    async def run(self, agent: AgentContext, say: Say) -> RemovedResult:
+        """Remove every leaf that is meant."""
+        membership = find_room(agent.client, self.room)
+        members = agent.client.rooms.who(membership)
+        leaves = sorted({leaf for text in self.who for leaf in _leaves(members, text)})
+        if membership.room.own_leaf in leaves:
+            raise AgentError("you can't remove yourself: mimi-mmr room leave")
+        await agent.client.rooms.remove(membership, leaves)
+        return RemovedResult(**dict(RoomResult.of(agent.client, membership)), removed=leaves)
+
+
+def _leaves(members: Iterable[Whois], text: str) -> list[int]:
+    """Return the leaves of the member who is meant: by leaf number, name, or pseudonym."""
+    found = [
+        entry.leaf
+        for entry in members
+        if text in (str(entry.leaf), str(entry.user))
+        or (entry.member is not None and text in user_names(entry.member.device.user))
+    ]
+    if not found:
+        raise NotFound("no member has this name, pseudonym or leaf: mimi-mmr room who shows all members")
+    return found
+
+
+class ChangeAdmin(Command, name="room.admin", result=RoomResult):
+    """Make a member an admin."""
+
+    room: Room
+    who: Annotated[ShortText, Argument("A name, pseudonym, or leaf.", metavar="USER|LEAF")]
+    revoke: Annotated[bool, Option("--revoke", "Make them an ordinary member.")] = False
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Change the role of the member's user pseudonym."""
+        membership = find_room(agent.client, self.room)
+        members = agent.client.rooms.who(membership)
+        leaf = _leaves(members, self.who)[0]
+        user = next(entry.user for entry in members if entry.leaf == leaf)
+        await agent.client.rooms.make_admin(membership, user, admin=not self.revoke)
+        return RoomResult.of(agent.client, membership)
+
+
+class ShowMembers(Command, name="room.who", result=MembersResult):
+    """Show the members of a room: verified, unverified, hidden."""
+
+    room: Room
+
+    async def run(self, agent: AgentContext, say: Say) -> MembersResult:
+        """Verify every member; report the progress."""
+        membership = find_room(agent.client, self.room)
+        members = [
+            MemberResult.of(entry, membership.room.own_leaf)
+            for entry in agent.client.rooms.who(membership, say.progress)
+        ]
+        return MembersResult(
+            room=RoomResult.of(agent.client, membership),
+            verified=[member for member in members if member.standing == "verified"],
+            unverified=[member for member in members if member.standing == "unverified"],
+            hidden=[member for member in members if member.standing == "hidden"],
+        )
+
+
+COMMANDS: tuple[type[Command], ...] = (AddMembers, RemoveMembers, ChangeAdmin, ShowMembers)

@@ -1,0 +1,232 @@
+"""`mimi-mmr room`: make rooms, list them, change them, leave them, join them by a link."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from mimi_mmr.app.commands.completion import RoomNames
+from mimi_mmr.app.commands.context import AgentContext, Say
+from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
+from mimi_mmr.app.commands.names import contact_in, find_room, people_rooms, short_id
+from mimi_mmr.app.commands.result import Result
+
+if TYPE_CHECKING:
+    from mimi_mmr.client import Client, Membership
+    from mimi_mmr.protocol.room.policy import Identities
+
+SHOWN_PROBLEMS = 10
+UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+WhoSeesNames = Literal["everyone", "admins", "nobody"]
+
+
+class RoomResult(Result):
+    """A room. `with` is the contact of a direct room; `identities` says who sees members' names."""
+
+    room: str
+    id: str
+    name: str
+    kind: Literal["direct", "room"]
+    with_: str | None = Field(serialization_alias="with", validation_alias="with")
+    members: int
+    identities: WhoSeesNames
+    role: str
+    unread: int
+    lost: int
+    state: Literal["joined", "desynchronised", "removed"]
+    problems: list[str]
+
+    @classmethod
+    def of(cls, client: Client, membership: Membership) -> RoomResult:
+        """Describe a room of a client."""
+        contact, room = contact_in(client, membership), membership.room
+        pseudonym = membership.leaf.identity.credential.user_pseudonym
+        policy = room.policy.policy
+        return cls(
+            room=str(membership.uri),
+            id=short_id(membership.uri),
+            name=room.members_only.state.name,
+            kind="direct" if contact else "room",
+            with_=str(contact.user) if contact else None,
+            members=len({leaf.credential.user_pseudonym for leaf in room.members.identities.values()}),
+            identities=next(name for name, kind in identity_policies().items() if kind == policy.identities),
+            role=policy.role(pseudonym).name.lower(),
+            unread=len(membership.messages),
+            lost=membership.lost,
+            state="removed" if room.removed else "desynchronised" if membership.desynchronised else "joined",
+            problems=list(membership.problems[-SHOWN_PROBLEMS:]),
+        )
+
+
+def identity_policies() -> dict[WhoSeesNames, Identities]:
+    """Return the policy of each word for who sees members' names."""
+    from mimi_mmr.protocol.room.policy import Identities  # slow to import
+
+    return {
+        "everyone": Identities.EVERYONE,
+        "admins": Identities.ADMINS_ONLY,
+        "nobody": Identities.NOBODY,
+    }
+
+
+class LeftResult(Result):
+    """A room that was left; `forgotten` if it is gone from this device, too."""
+
+    room: str
+    forgotten: bool
+
+
+class JoinLinkResult(Result):
+    """A room, and the join link that was made for it; without `link`, its links were revoked."""
+
+    room: str
+    link: str | None = None
+
+
+# --- arguments ----------------------------------------------------------------------------------------
+
+
+Room = Annotated[
+    ShortText,
+    Argument(
+        "Its name, the beginning of its id, or its URI; or a contact.", metavar="ROOM", completes=RoomNames
+    ),
+]
+
+
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"\d{1,6}[mhdw]", text, re.ASCII):
+        raise ValueError("expected a number and m, h, d or w, as in 1d")
+    return text
+
+
+# --- commands -----------------------------------------------------------------------------------------
+
+
+class CreateRoom(Command, name="room.create", result=RoomResult, changes=True):
+    """Make a room at your own provider."""
+
+    name: Annotated[ShortText | None, Option("--name", "Its name; only members can read it.")] = None
+    identities: Annotated[WhoSeesNames, Option("--identities", "Who sees members' names.")] = "everyone"
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Make the room."""
+        membership = await agent.client.rooms.create(
+            identity_policies()[self.identities], name=self.name or ""
+        )
+        agent.changed.wake()
+        return RoomResult.of(agent.client, membership)
+
+
+class ListRooms(Command, name="room.list", result=list[RoomResult]):
+    """List rooms, and how much is unread in them."""
+
+    async def run(self, agent: AgentContext, say: Say) -> list[RoomResult]:
+        """Return all rooms, direct ones included."""
+        return [RoomResult.of(agent.client, membership) for membership in people_rooms(agent.client)]
+
+
+class RenameRoom(Command, name="room.rename", result=RoomResult):
+    """Give a room another name."""
+
+    room: Room
+    name: Annotated[ShortText, Argument("Its new name.", metavar="NAME")]
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Change the members-only state."""
+        membership = find_room(agent.client, self.room)
+        await agent.client.rooms.rename(membership, self.name)
+        return RoomResult.of(agent.client, membership)
+
+
+class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
+    """Leave a room: another member's device removes you when it is online. Leave it again to forget it then."""
+
+    room: Room
+    forget: Annotated[
+        bool, Option("--forget", "Drop it from this device at once, whether others know or not.")
+    ] = False
+
+    async def run(self, agent: AgentContext, say: Say) -> LeftResult:
+        """Ask to be removed; forget a room that this client is not a member of any more."""
+        membership = find_room(agent.client, self.room)
+        if membership.room.removed or self.forget:
+            await agent.client.rooms.forget(membership)
+        else:
+            await agent.client.rooms.leave(membership)
+        agent.changed.wake()
+        return LeftResult(room=str(membership.uri), forgotten=membership.uri not in agent.client.rooms)
+
+
+class LinkRoom(Command, name="room.link", result=JoinLinkResult):
+    """Make a join link: whoever has it can join the room."""
+
+    room: Room
+    uses: Annotated[int, Field(ge=1, le=10_000), Option("--uses", "How many people may join with it.")] = 1
+    expires: Annotated[
+        str, AfterValidator(_duration), Option("--expires", "How long it is valid: 30m, 12h, 1d, 2w…")
+    ] = "1d"
+    revoke: Annotated[bool, Option("--revoke", "Make no link; end all links of this room.")] = False
+
+    async def run(self, agent: AgentContext, say: Say) -> JoinLinkResult:
+        """Make a link, or revoke all."""
+        membership = find_room(agent.client, self.room)
+        if self.revoke:
+            await agent.client.rooms.links.revoke(membership)
+            return JoinLinkResult(room=str(membership.uri))
+        lifetime = int(self.expires[:-1]) * UNITS[self.expires[-1]]
+        made = await agent.client.rooms.links.create(membership, lifetime=lifetime, uses=self.uses)
+        return JoinLinkResult(room=str(membership.uri), link=made.uri)
+
+
+class JoinRoom(Command, name="room.join", result=RoomResult, changes=True):
+    """Join a room by a link."""
+
+    link: Annotated[ShortText, Argument("The join link.", metavar="LINK")]
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Join."""
+        membership = await agent.client.rooms.join(self.link)
+        agent.changed.wake()
+        return RoomResult.of(agent.client, membership)
+
+
+class RevealName(Command, name="room.reveal", result=RoomResult):
+    """Show your name in a room that hides names. This can't be undone."""
+
+    room: Room
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Publish the identity link key of this client's leaf."""
+        membership = find_room(agent.client, self.room)
+        await agent.client.rooms.reveal(membership)
+        return RoomResult.of(agent.client, membership)
+
+
+class HealRoom(Command, name="room.heal", result=RoomResult):
+    """Replace this device's keys in a room. An admin also undoes a commit that nobody can follow."""
+
+    room: Room
+
+    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
+        """Commit fresh keys, or have the hub undo the last commit."""
+        membership = find_room(agent.client, self.room)
+        if membership.blocked:
+            await agent.client.rooms.reopen(membership)
+        else:
+            await agent.client.rooms.heal(membership)
+        return RoomResult.of(agent.client, membership)
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    CreateRoom,
+    ListRooms,
+    RenameRoom,
+    LeaveRoom,
+    LinkRoom,
+    JoinRoom,
+    RevealName,
+    HealRoom,
+)

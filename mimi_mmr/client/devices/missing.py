@@ -1,0 +1,113 @@
+"""Devices of this user that are missing in rooms, or have a leaf there that they can't use: they are added."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.devices.devices_room import DevicesRoom
+from mimi_mmr.client.devices.known_devices import KnownDevices
+from mimi_mmr.client.devices.package_requests import PackageRequests
+from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, OutstandingKeyPackages
+from mimi_mmr.client.rooms.commits import Commits
+from mimi_mmr.client.rooms.lost_keys import AddAgain
+from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.reading import Reading
+from mimi_mmr.errors import RoomError
+from mimi_mmr.member.intent import CommitIntent
+from mimi_mmr.member.whois import Whois
+from mimi_mmr.protocol.content import Content, ContentKind
+from mimi_mmr.protocol.room.events import FanoutMessage
+
+MAX_DEAD_LEAVES = 256
+LATER = "devices, to be tried again"
+
+
+class MissingDevices:
+    """Care for the user's other devices in rooms."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        known: KnownDevices,
+        devices_room: DevicesRoom,
+        package_requests: PackageRequests,
+        outstanding: OutstandingKeyPackages,
+        memberships: Memberships,
+        reading: Reading,
+        commits: Commits,
+    ) -> None:
+        self._context = context
+        self._known = known
+        self._devices_room = devices_room
+        self._package_requests = package_requests
+        self._outstanding = outstanding
+        self._memberships = memberships
+        self._reading = reading
+        self._commits = commits
+        self._dead_leaves = context.vault.table("leaves of devices that lost their keys")
+
+    async def tend(self) -> None:
+        """Take out leaves whose devices lost their keys; add devices where they are missing."""
+        for row in list(self._dead_leaves):
+            await self._context.attempt(LATER, partial(self._take_out_dead_leaf, row))
+        for membership in list(self._memberships.values()):
+            if membership is not self._devices_room.membership and membership.usable:
+                await self._context.attempt(LATER, partial(self._add_missing, membership))
+
+    async def _add_missing(self, membership: Membership) -> None:
+        """Add devices that are missing in a room, if it falls to this one: to that with the lowest leaf."""
+        others, own = self._known.others(), membership.own_leaves
+        if not others or len(own) > len(others) or own[0] != membership.room.own_leaf:
+            return
+        present = {str(client).encode() for client in membership.room.members.by_client}
+        missing = [name for name in others if self._known.leaf_in(membership.uri, name) not in present]
+        packages = await self._package_requests.of(missing, membership.uri, membership.leaf.set_key)
+        if packages:
+            await self._commits.commit(membership, CommitIntent(adds=tuple(packages)))
+            await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+
+    # --- leaves whose keys were lost -----------------------------------------------------------------
+
+    async def tell_of_lost_keys(self, item: OutstandingKeyPackage, fanout: FanoutMessage) -> bool:
+        """Tell the other devices of a KeyPackage that this one made for another's room, and whose keys it lost.
+
+        With the departure of the dead leaf whoever is in that room can take it out, and then add this device anew.
+        False if it was made for something else, or nobody is there to be told.
+        """
+        room = self._devices_room.open
+        if item.user is not None or fanout.room in self._memberships or room is None:
+            return False
+        request = AddAgain.of(fanout.room, item.package.leaf)
+        await self._devices_room.tell(room, Content(ContentKind.ADD_AGAIN, request.to_bytes()))
+        self._outstanding.unwatch(item)
+        return True
+
+    def take_message(self, membership: Membership, sender: Whois, content: Content) -> None:
+        """Note a leaf whose device lost its keys.
+
+        Also while this device is not in that room yet: it may have been added together with the other.
+        """
+        self._devices_room.speaker(membership, sender)
+        request = AddAgain.from_bytes(content.body)
+        client = request.departure.content.client_pseudonym
+        self._dead_leaves[f"{request.room} {client}".encode()] = content.body
+        while len(self._dead_leaves) > MAX_DEAD_LEAVES:
+            del self._dead_leaves[next(iter(self._dead_leaves))]
+
+    async def _take_out_dead_leaf(self, row: bytes) -> None:
+        request = AddAgain.from_bytes(self._dead_leaves[row])
+        membership = self._memberships.get(request.room)
+        if membership is None:
+            return
+        if not membership.removed:
+            await self._reading.sync(membership)  # the dead leaf's Add may not have been followed yet
+            try:
+                membership.room.departing(request.departure)
+            except RoomError:
+                pass  # it is not there, or not any more
+            else:
+                await self._commits.commit(membership, CommitIntent(departures=(request.departure,)))
+        del self._dead_leaves[row]

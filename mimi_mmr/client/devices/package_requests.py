@@ -1,0 +1,243 @@
+"""KeyPackages that a user's devices ask of one another: all are in every room, under one user pseudonym.
+
+So a device asks the others where it makes a set, joins a room, or finds one of them missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.devices.devices_room import DevicesRoom
+from mimi_mmr.client.devices.known_devices import KnownDevices
+from mimi_mmr.client.key_packages.maker import KeyPackageMaker
+from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackages
+from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.reading import Reading
+from mimi_mmr.crypto.signing import SigningKey
+from mimi_mmr.errors import BindingRejected, MmrError
+from mimi_mmr.member.whois import Whois
+from mimi_mmr.presentation import BOOL, Fixed, Maybe, Nested, Opaque, Struct, Text, Vector
+from mimi_mmr.protocol.content import Content, ContentKind
+from mimi_mmr.protocol.key_packages import OpenKeyPackage
+from mimi_mmr.uris import ROOM, USER, MimiUri
+
+WANTED_AT_ONCE = 12  # as many KeyPackages as are certain to fit in one message of a room
+ANSWER_SECONDS = 30.0
+QUIET_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPackage(Struct):
+    """One KeyPackage that a device wants of the others: under whose pseudonym, and what it is for."""
+
+    set_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
+    user: Annotated[MimiUri | None, Maybe(USER)]
+    serial: Annotated[bytes, Opaque(16)]
+    last_resort: Annotated[bool, BOOL]
+    room: Annotated[MimiUri | None, Maybe(ROOM)]
+
+    @classmethod
+    def for_room(cls, room: MimiUri, set_key: SigningKey) -> WantedPackage:
+        """Ask for one that is good for one room only."""
+        return cls(set_key.seed(), None, b"", False, room)
+
+
+@dataclass(frozen=True, slots=True)
+class PackagesWanted(Struct):
+    """A device's question for KeyPackages to some others, by name."""
+
+    number: Annotated[bytes, Fixed(16)]
+    devices: Annotated[tuple[str, ...], Vector(Text(128), count=32)]
+    wanted: Annotated[tuple[WantedPackage, ...], Vector(Nested(WantedPackage), count=WANTED_AT_ONCE)]
+
+
+@dataclass(frozen=True, slots=True)
+class PackagesMade(Struct):
+    """The answer to `PackagesWanted`, in its order."""
+
+    number: Annotated[bytes, Fixed(16)]
+    packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), count=WANTED_AT_ONCE)]
+
+
+@dataclass(slots=True)
+class Question:
+    """KeyPackages that were asked for: of which devices, who has not answered yet, and what the others sent."""
+
+    wanted: tuple[WantedPackage, ...]
+    unanswered: set[str]
+    answers: dict[str, list[OpenKeyPackage]] = field(default_factory=dict)
+
+
+class PackageRequests:
+    """Questions for KeyPackages to the other devices, and answers to theirs.
+
+    It is the `OtherDevices` that KeyPackages and rooms need.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        known: KnownDevices,
+        devices_room: DevicesRoom,
+        maker: KeyPackageMaker,
+        outstanding: OutstandingKeyPackages,
+        reading: Reading,
+    ) -> None:
+        """Read from the vault what the other devices want."""
+        self._context = context
+        self._known = known
+        self._devices_room = devices_room
+        self._maker = maker
+        self._outstanding = outstanding
+        self._reading = reading
+        self._wanted_rows = context.vault.table("packages wanted")
+        self._questions: dict[bytes, Question] = {}
+        self._quiet_until: dict[str, float] = {}
+        self._making = asyncio.Lock()
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    async def for_sets(
+        self, set_keys: Sequence[SigningKey], contact: Contact, serials: Sequence[bytes], *, last_resort: bool
+    ) -> list[list[OpenKeyPackage]]:
+        """Return what the others add to sets for a contact's shelf: for each set key, their KeyPackages."""
+        wanted = [
+            WantedPackage(key.seed(), contact.user, serial, last_resort, None)
+            for key, serial in zip(set_keys, serials, strict=True)
+        ]
+        answers = await self._ask(self._known.others(), wanted)
+        return [[made[place] for made in answers.values()] for place in range(len(wanted))]
+
+    async def for_room(self, room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
+        """Return what the others add where this device comes into a room under a new pseudonym."""
+        return await self.of(self._known.others(), room, set_key)
+
+    async def of(self, devices: Sequence[str], room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
+        """Return KeyPackages of some devices for a room, under this key's pseudonym; of those that answer."""
+        answers = await self._ask(devices, [WantedPackage.for_room(room, set_key)])
+        return [package for made in answers.values() for package in made]
+
+    async def _ask(
+        self, devices: Sequence[str], wanted: Sequence[WantedPackage]
+    ) -> dict[str, list[OpenKeyPackage]]:
+        """Return KeyPackages of those that answer. Who doesn't is left alone for a while."""
+        room, now = self._devices_room.open, self._context.clock()
+        if room is None or not devices:
+            return {}
+        present = {self._known.at(room, leaf) for leaf in room.room.members.readable}
+        asked = [name for name in devices if name in present and self._quiet_until.get(name, 0.0) <= now]
+        found: dict[str, list[OpenKeyPackage]] = {name: [] for name in asked}
+        for start in range(0, len(wanted), WANTED_AT_ONCE):
+            portion = tuple(wanted[start : start + WANTED_AT_ONCE])
+            answers = await self._ask_once(room, list(found), portion)
+            found = {name: [*found[name], *answers[name]] for name in found if name in answers}
+        return found
+
+    async def _ask_once(
+        self, room: Membership, devices: Sequence[str], wanted: tuple[WantedPackage, ...]
+    ) -> dict[str, list[OpenKeyPackage]]:
+        if not devices:
+            return {}
+        request = PackagesWanted(secrets.token_bytes(16), tuple(devices), wanted)
+        question = self.expect(request.number, wanted, devices)
+        end = asyncio.get_running_loop().time() + ANSWER_SECONDS + 2 * self._maker.slot
+        try:
+            await self._devices_room.tell(room, Content(ContentKind.PACKAGES_WANTED, request.to_bytes()))
+            while question.unanswered:
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0:
+                    break
+                await self._reading.sync(room, wait=min(left, 5.0))
+        finally:
+            del self._questions[request.number]
+        for silent in question.unanswered:
+            self._leave_alone(silent)
+        return question.answers
+
+    def expect(self, number: bytes, wanted: tuple[WantedPackage, ...], devices: Iterable[str]) -> Question:
+        """Take answers to a question from these devices from now on."""
+        question = self._questions[number] = Question(wanted, set(devices))
+        return question
+
+    def take_answer_message(self, membership: Membership, sender: Whois, content: Content) -> None:
+        """Take an answer of another device."""
+        device = self._devices_room.speaker(membership, sender)
+        self.take_answer(device, PackagesMade.from_bytes(content.body))
+
+    def take_answer(self, device: str, made: PackagesMade) -> None:
+        """Count an answer once, of a device that was asked; a wrong one is as good as none."""
+        question = self._questions.get(made.number)
+        if question is None or device not in question.unanswered:
+            return
+        question.unanswered.remove(device)
+        try:
+            question.answers[device] = self._checked(device, made.packages, question.wanted)
+        except MmrError as error:
+            self._context.refusals.add(f"the device {device}", error)
+            self._leave_alone(device)
+
+    def _checked(
+        self, name: str, made: Sequence[OpenKeyPackage], wanted: Sequence[WantedPackage]
+    ) -> list[OpenKeyPackage]:
+        if len(made) != len(wanted):
+            raise BindingRejected(f"expected {len(wanted)} KeyPackages, got {len(made)}")
+        for package, item in zip(made, wanted, strict=True):
+            device, _ = self._known.owner_of(package, SigningKey.from_seed(item.set_seed))
+            if device.device.name != name:
+                raise BindingRejected("another device's KeyPackage")
+        return list(made)
+
+    def _leave_alone(self, device: str) -> None:
+        self._quiet_until[device] = self._context.clock() + QUIET_SECONDS
+
+    def left_alone(self) -> list[str]:
+        """Return the devices that did not answer, or wrongly, and are not asked for a while."""
+        now = self._context.clock()
+        return [name for name, until in self._quiet_until.items() if until > now]
+
+    # --- being asked ---------------------------------------------------------------------------------
+
+    def take_question_message(self, membership: Membership, sender: Whois, content: Content) -> None:
+        """Note what another device wants, if this one is asked; it is made when the page has been read."""
+        self._devices_room.speaker(membership, sender)
+        wanted = PackagesWanted.from_bytes(content.body)
+        if self._context.device.name in wanted.devices:
+            self._wanted_rows[wanted.number] = content.body
+
+    def forget_questions(self, _: str) -> None:
+        """Forget what is wanted: it may be what the removed device wants; the others ask again."""
+        self._wanted_rows.clear()
+
+    async def make_if_asked(self, membership: Membership) -> None:
+        """Make what is wanted, after a page of the devices' room.
+
+        Making it may lead here again; what comes in meanwhile is made after the next page, or by `tend`.
+        """
+        here = membership is self._devices_room.membership
+        if here and self._wanted_rows and not self._making.locked():
+            await self.make_wanted()
+
+    async def make_wanted(self) -> None:
+        """Make the KeyPackages that other devices want of this one."""
+        async with self._making:
+            for number, row in list(self._wanted_rows.items()):
+                room = self._devices_room.open
+                if room is not None:
+                    await self.answer(room, PackagesWanted.from_bytes(row))
+                self._wanted_rows.pop(number, None)
+
+    async def answer(self, room: Membership, asked: PackagesWanted) -> None:
+        """Make what one question asks for, and send it."""
+        made = await self._maker.make([SigningKey.from_seed(item.set_seed) for item in asked.wanted])
+        for package, item in zip(made, asked.wanted, strict=True):
+            self._outstanding.watch(
+                package, user=item.user, serial=item.serial, last_resort=item.last_resort, room=item.room
+            )
+        answer = PackagesMade(asked.number, tuple(package.open for package in made))
+        await self._devices_room.tell(room, Content(ContentKind.PACKAGES_MADE, answer.to_bytes()))

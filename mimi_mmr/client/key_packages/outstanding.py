@@ -1,0 +1,143 @@
+"""KeyPackages that somebody else has, or can get: each is watched until it was used or has expired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.client.storage.records import SavedKeyPackage, SavedLeaf
+from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
+from mimi_mmr.member.leaves import PreparedKeyPackage
+from mimi_mmr.protocol.key_packages import ShelfReport
+from mimi_mmr.uris import MimiUri
+
+DAY = 86400
+KEY_PACKAGE_LIFETIME = 30 * DAY
+
+
+@dataclass(slots=True, eq=False)
+class OutstandingKeyPackage:
+    """A KeyPackage that is out: somebody may add this client to a room with it.
+
+    `contact` if it is for the connection room with somebody; else `user` may say for whose shelf it was made, and
+    `serial` in which set; or `room` that it is for this one only. Once the process that made it has ended its
+    `keys_are_lost`: a Welcome for it leads to a request to be added again. `reused` if it is a last resort that was
+    given away more than once; `used` counts the Welcomes that came, `failures` the times that joining failed;
+    `not_before` (by the event loop's clock) is when to try again.
+    """
+
+    package: PreparedKeyPackage
+    queue: ReadQueue
+    expiry: int
+    contact: Contact | None = None
+    user: MimiUri | None = None
+    serial: bytes = b""
+    last_resort: bool = False
+    room: MimiUri | None = None
+    keys_are_lost: bool = False
+    reused: bool = False
+    used: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+
+    @property
+    def made_for(self) -> MimiUri | None:
+        """Whom it was made for, on a shelf or in an answer; None if it is for a room."""
+        return self.contact.user if self.contact else self.user
+
+
+class OutstandingKeyPackages:
+    """All KeyPackages that are out, as the vault has them, in the order in which they were given away."""
+
+    def __init__(self, context: Context, queues: ReadQueues) -> None:
+        """Read what the vault has. The private keys of these were in the process that made them, and are lost."""
+        self._context = context
+        self._queues = queues
+        self._rows = context.vault.table("key packages")
+        self._items = {
+            ref: self._restored(SavedKeyPackage.from_bytes(row)) for ref, row in self._rows.items()
+        }
+
+    def _restored(self, saved: SavedKeyPackage) -> OutstandingKeyPackage:
+        leaf = saved.leaf.leaf(self._context.engine, self._context.mls_rows(saved.leaf.key()))
+        return OutstandingKeyPackage(
+            PreparedKeyPackage(leaf, saved.key_package),
+            self._queues.get(leaf.queue),
+            saved.expiry,
+            user=saved.user,
+            serial=saved.serial,
+            last_resort=saved.last_resort,
+            room=saved.room,
+            keys_are_lost=True,
+        )
+
+    def remember(self) -> Callable[[], None]:
+        """Return what puts these back, if the change that is about to begin fails."""
+        before = dict(self._items)
+
+        def put_back() -> None:
+            self._items = before
+
+        return put_back
+
+    def __iter__(self) -> Iterator[OutstandingKeyPackage]:
+        return iter(list(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, ref: bytes) -> OutstandingKeyPackage | None:
+        """Return the one with this KeyPackageRef, if it is still out."""
+        return self._items.get(ref)
+
+    def watch(
+        self,
+        package: PreparedKeyPackage,
+        *,
+        contact: Contact | None = None,
+        user: MimiUri | None = None,
+        serial: bytes = b"",
+        last_resort: bool = False,
+        room: MimiUri | None = None,
+    ) -> None:
+        """Look from now on whether this KeyPackage was used; call it before anybody else gets it."""
+        queue = self._queues.get(package.leaf.queue)
+        expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
+        item = OutstandingKeyPackage(package, queue, expiry, contact, user, serial, last_resort, room)
+        saved = SavedKeyPackage(
+            package.key_package, SavedLeaf.of(package.leaf), item.made_for, serial, last_resort, room, expiry
+        )
+        self._rows[package.ref] = saved.to_bytes()
+        self._items[package.ref] = item
+        self._queues.save(queue)
+
+    def unwatch(self, item: OutstandingKeyPackage) -> None:
+        """Look for it no longer: it was used up, or nobody can reach us there. Its leaf and queue stay."""
+        self._rows.pop(item.package.ref, None)
+        self._items.pop(item.package.ref, None)
+
+    def forget(self, item: OutstandingKeyPackage) -> None:
+        """Give up a KeyPackage that nobody can use any more, or is to use; with its queue, if no room has it."""
+        with self._context.changes.transaction():
+            self.unwatch(item)
+            if not item.used:
+                self._context.drop_mls_rows(item.package.leaf.key)
+                self._queues.close(item.queue)
+
+    def forget_expired(self) -> None:
+        """Give up those that nobody may use any more."""
+        now = self._context.clock()
+        for item in [one for one in self if one.expiry < now]:
+            self.forget(item)
+
+    def forget_taken_back(self, report: ShelfReport) -> None:
+        """Give up what nobody took from a shelf: nobody will use it. What somebody took stays watched."""
+        unused = {entry.serial for entry in report.taken_back if not entry.uses}
+        for item in [one for one in self if one.serial in unused]:
+            self.forget(item)
+
+    def made_for(self, user: MimiUri) -> list[OutstandingKeyPackage]:
+        """Return those that were made for somebody, on a shelf or in an answer."""
+        return [one for one in self if user in (one.user, one.contact.user if one.contact else None)]

@@ -1,0 +1,168 @@
+"""What contacts tell each other in the room of the two: connection keys, and devices that they have lost.
+
+Who has a contact's connection key can fetch that contact's KeyPackages, and so add it to rooms.
+"""
+
+from __future__ import annotations
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.key_packages.shelves import Shelves
+from mimi_mmr.client.people.contact_book import ContactBook
+from mimi_mmr.client.people.contacts import MAX_REMOVED, Contact
+from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.roster import Roster, identity_of
+from mimi_mmr.client.rooms.sending import Sending
+from mimi_mmr.client.transport.errands import Errands
+from mimi_mmr.errors import ConnectionRefused, HubRefusal, MmrError, RemovedFromRoom, RoomError
+from mimi_mmr.member.whois import Whois
+from mimi_mmr.protocol.connections import ConnectionKeyOffer
+from mimi_mmr.protocol.content import Content, ContentKind
+from mimi_mmr.uris import MimiUri
+
+DEVICE_KEY_SIZE = 32
+
+
+class ConnectionKeys:
+    """The connection keys of both sides: sent, taken, replaced."""
+
+    def __init__(
+        self,
+        context: Context,
+        contacts: ContactBook,
+        memberships: Memberships,
+        roster: Roster,
+        sending: Sending,
+        shelves: Shelves,
+        errands: Errands,
+    ) -> None:
+        self._context = context
+        self._contacts = contacts
+        self._memberships = memberships
+        self._roster = roster
+        self._sending = sending
+        self._shelves = shelves
+        self._errands = errands
+        self._due_offers = context.vault.table("offers due")
+        self._due_rotations = context.vault.table("connection keys due")
+
+    # --- sending offers ------------------------------------------------------------------------------
+
+    def offers_due(self) -> list[MimiUri]:
+        """Return who is still to be sent this side's connection key."""
+        return [MimiUri.parse(user.decode()) for user in self._due_offers]
+
+    def owe_offer(self, contact: Contact) -> None:
+        """Note that a contact is to be sent this side's connection key; inside a transaction."""
+        self._due_offers[str(contact.user).encode()] = b""
+
+    def drop_offer(self, contact: Contact) -> None:
+        """Note that a contact is to be sent nothing."""
+        self._due_offers.pop(str(contact.user).encode(), None)
+
+    async def send_due_offers(self) -> None:
+        """Send the connection keys that are due; one that can't be sent now stays due, and keeps no other."""
+        for place in list(self._due_offers):
+            contact = self._contacts.get(MimiUri.parse(place.decode()))
+            if contact is None or contact.blocked:
+                del self._due_offers[place]
+                continue
+            try:
+                await self.send_offer(contact)
+            except (HubRefusal, RemovedFromRoom) as error:  # this room takes nothing of ours any more
+                self._context.refusals.add("introduction", error)
+                self._due_offers.pop(place, None)
+            except MmrError as error:
+                self._context.refusals.add("introduction, to be tried again", error)
+
+    async def send_offer(self, contact: Contact) -> None:
+        """Send this side's connection key; from then on the contact can fetch KeyPackages.
+
+        Raises `RoomError` if there is no connection room, or not one of these two.
+        """
+        membership = self._memberships.find(contact.room)
+        if membership is None or membership.removed:
+            raise RemovedFromRoom(f"there is no connection room with {contact.user}")
+        if self._roster.others(membership.room) != {identity_of(contact.device)}:
+            raise RoomError(f"the connection room with {contact.user} is not one of the two and nobody else")
+        version = contact.key_version
+        content = Content(ContentKind.CONNECTION_KEY, contact.offer().to_bytes())
+        await self._sending.send(membership, content)
+        if contact.key_version == version:
+            self.drop_offer(contact)
+
+    # --- what contacts say ---------------------------------------------------------------------------
+
+    def take_offer(self, membership: Membership, sender: Whois, content: Content) -> None:
+        """Take a connection key. It counts only in a room with the contact alone, from the contact."""
+        offer = ConnectionKeyOffer.from_bytes(content.body)
+        if sender.member is not None and self._roster.is_own(sender.member.device):
+            return  # this user's own offer, by another device
+        contact = self._speaker(membership, sender)
+        contact.take(offer)
+        self._contacts.save(contact)
+
+    def take_removed_device(self, membership: Membership, sender: Whois, content: Content) -> None:
+        """Note that a contact has lost a device, as another one says: what comes of it is not that contact's."""
+        person, device_key = sender.member.device if sender.member else None, content.body
+        if person is not None and self._roster.is_own(person):
+            return  # this user's own device, to the contact
+        contact = self._speaker(membership, sender)
+        if person is None or len(device_key) != DEVICE_KEY_SIZE or device_key == person.device_key:
+            raise ConnectionRefused("the removal of a contact's device that is none, or that says so itself")
+        if device_key not in contact.removed_devices:
+            contact.removed_devices = (*contact.removed_devices, device_key)[-MAX_REMOVED:]
+            contact.device = person
+            self._contacts.save(contact)
+
+    def _speaker(self, membership: Membership, sender: Whois) -> Contact:
+        """Return the contact who speaks in a connection room; `ConnectionRefused` for anybody or anywhere else.
+
+        When two asked each other at once there are two rooms of the two: either will do, and the one with the
+        smaller name is the one that both use from then on.
+        """
+        contact = self._contacts.get(sender.member.device.user) if sender.member else None
+        if sender.member is None or contact is None or contact.blocked:
+            raise ConnectionRefused("a message between contacts by somebody who is none")
+        if sender.member.device.identity_key != contact.device.identity_key:
+            raise ConnectionRefused("a message between contacts under another identity key")
+        if contact.room != membership.uri:
+            if self._roster.others(membership.room) != {identity_of(contact.device)}:
+                raise ConnectionRefused("a message between contacts in a room that is not theirs alone")
+            known = contact.room is not None and contact.room in self._memberships
+            if contact.room is None or not known or membership.uri < contact.room:
+                contact.room = membership.uri
+                self._contacts.save(contact)
+        return contact
+
+    # --- other keys ----------------------------------------------------------------------------------
+
+    async def rotate(self, contact: Contact) -> None:
+        """Give a contact a new connection key and a new shelf; what the old one fetches is nothing.
+
+        What can't be done now is done by `tend`.
+        """
+        with self._context.changes.transaction():
+            self._due_rotations.pop(str(contact.user).encode(), None)
+            self._shelves.renew(contact)
+            self.owe_offer(contact)
+        await self._errands.run()
+        await self.send_due_offers()
+        try:
+            await self._shelves.tend(contact)
+        except MmrError as error:
+            self._context.refusals.add("a shelf, to be filled later", error)
+
+    def owe_rotations(self) -> None:
+        """Note that every contact is to get a new connection key; inside a transaction."""
+        for contact in self._contacts.values():
+            if not contact.blocked:
+                self._due_rotations[str(contact.user).encode()] = b""
+
+    async def rotate_due(self) -> None:
+        """Give new connection keys to contacts for whom they are due."""
+        for place in list(self._due_rotations):
+            contact = self._contacts.get(MimiUri.parse(place.decode()))
+            if contact is not None and not contact.blocked:
+                await self.rotate(contact)
+            self._due_rotations.pop(place, None)

@@ -1,0 +1,202 @@
+"""How two people become contacts: a request, a response, and a room of the two that the requester makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mimi_mmr.client.account import Account
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.key_packages.claims import Claims
+from mimi_mmr.client.key_packages.maker import KeyPackageMaker
+from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, OutstandingKeyPackages
+from mimi_mmr.client.people.connection_keys import ConnectionKeys
+from mimi_mmr.client.people.contact_book import ContactBook
+from mimi_mmr.client.people.contacts import Contact, IncomingRequest, OutgoingRequest
+from mimi_mmr.client.people.incoming import IncomingRequests
+from mimi_mmr.client.people.outgoing import OutgoingRequests
+from mimi_mmr.client.rooms.commits import Commits
+from mimi_mmr.client.rooms.creating import Creating
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.roster import Roster, identity_of
+from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.crypto.sealing import SealedBox
+from mimi_mmr.errors import (
+    BindingRejected,
+    ConnectionRefused,
+    IdentityError,
+    MmrError,
+    ParseError,
+    PeerError,
+    PrivatePathFailed,
+    SealedBoxRejected,
+)
+from mimi_mmr.member.intent import CommitIntent
+from mimi_mmr.member.leaves import PreparedKeyPackage
+from mimi_mmr.member.room import Room
+from mimi_mmr.protocol.connections import make_response, open_response, seal_response
+from mimi_mmr.protocol.credentials import VerifiedDevice
+from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_set
+from mimi_mmr.uris import MimiUri
+
+
+class Connections:
+    """The way from a request to a contact, on the side that asked and on the side that was asked."""
+
+    def __init__(
+        self,
+        context: Context,
+        account: Account,
+        *,
+        contacts: ContactBook,
+        outgoing: OutgoingRequests,
+        incoming: IncomingRequests,
+        connection_keys: ConnectionKeys,
+        queues: Queues,
+        maker: KeyPackageMaker,
+        outstanding: OutstandingKeyPackages,
+        claims: Claims,
+        memberships: Memberships,
+        roster: Roster,
+        creating: Creating,
+        commits: Commits,
+    ) -> None:
+        self._context = context
+        self._account = account
+        self._contacts = contacts
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._connection_keys = connection_keys
+        self._queues = queues
+        self._maker = maker
+        self._outstanding = outstanding
+        self._claims = claims
+        self._memberships = memberships
+        self._roster = roster
+        self._creating = creating
+        self._commits = commits
+        self._answers: dict[bytes, PreparedKeyPackage] = {}
+
+    # --- the side that asked -------------------------------------------------------------------------
+
+    async def complete(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
+        """Look for the response; if it is there, make the connection room. None if it isn't yet.
+
+        May be called again after any failure, and goes on where that one ended.
+        """
+        page = await self._queues.collect(outgoing.inbox, 0, wait)
+        for queued in page.messages:
+            try:
+                packages, device = self._open_response(outgoing, queued.message)
+            except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
+                self._context.refusals.add("connection response", error)
+                continue
+            return await self._connect(outgoing, packages, device)
+        return None
+
+    def _open_response(
+        self, outgoing: OutgoingRequest, message: bytes
+    ) -> tuple[list[OpenKeyPackage], VerifiedDevice]:
+        self._contacts.check_known(outgoing.recipient)
+        request_hash = outgoing.request.hash
+        box = SealedBox.from_bytes(message)
+        response = open_response(box, outgoing.response_key, request_hash)
+        now = self._context.clock()
+        device = response.verify(request_hash, outgoing.recipient, self._context.trust, now)
+        self._contacts.check_known(device)
+        packages = list(response.content.key_packages)
+        self._claims.check(packages, device)
+        return packages, device
+
+    async def _connect(
+        self, outgoing: OutgoingRequest, packages: Sequence[OpenKeyPackage], device: VerifiedDevice
+    ) -> Contact:
+        outgoing = self._outgoing.get(outgoing.recipient.user, outgoing)
+        membership = self._memberships.find(outgoing.room)
+        if membership is None:
+            membership = await self._creating.create()
+            outgoing = replace(outgoing, room=membership.uri)
+            with self._context.changes.transaction():
+                self._outgoing.save(outgoing)
+                # who may speak before we look again
+                self._connected(Contact(device, outgoing.pinned), membership.uri)
+        # An Add of an earlier try may have been accepted unheard.
+        await self._commits.settle(membership)
+        added = membership.room.members.by_client.keys()
+        leaves = check_set([package.key_package for package in packages], self._context.clock())
+        if not added & {leaf.credential.client_pseudonym for leaf in leaves}:
+            await self._commits.commit(membership, CommitIntent(adds=tuple(packages)))
+        with self._context.changes.transaction():
+            contact = self._connected(Contact(device, outgoing.pinned), membership.uri)
+        await self._outgoing.drop(outgoing)
+        await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+        await self._connection_keys.send_offer(contact)
+        return contact
+
+    def _connected(self, with_whom: Contact, room: MimiUri) -> Contact:
+        """Note that there is a connection room: it and the offer that is due go into the vault together."""
+        self._contacts.check_known(with_whom.device)
+        contact = self._contacts.get(with_whom.user, with_whom)
+        contact.device, contact.room = with_whom.device, room
+        contact.pinned = contact.pinned or with_whom.pinned
+        self._contacts.save(contact)
+        self._connection_keys.owe_offer(contact)
+        return contact
+
+    # --- the side that was asked ---------------------------------------------------------------------
+
+    async def accept(self, incoming: IncomingRequest) -> Contact:
+        """Say yes, with a KeyPackage for the connection room, which the requester will make.
+
+        Of somebody who is a contact already the room that they make takes the place of the one there is. Raises
+        `BindingRejected` if the user is a contact with another identity key, `ConnectionRefused` if they are
+        blocked, or no longer wait for an answer.
+        """
+        self._contacts.check_known(incoming.device)
+        asking = Contact(incoming.device, pinned=False)
+        contact = self._contacts.get(asking.user, asking)
+        if contact.blocked:
+            raise ConnectionRefused("this user is blocked: unblock first")
+        package = self._answers.get(incoming.request.hash)
+        if package is None:
+            (package,) = await self._maker.take(1)
+            self._answers[incoming.request.hash] = package
+            self._outstanding.watch(package, contact=asking)
+        response = make_response(self._account.me, incoming.request.hash, [package.open])
+        content = incoming.request.content
+        sealed = seal_response(response, content.connection_response_key)
+        inbox = content.reply_inbox
+        try:
+            await self._queues.deposit(inbox.domain, inbox.queue, sealed)
+        except (PrivatePathFailed, PeerError):
+            raise
+        except MmrError as error:
+            item = self._outstanding.get(package.ref)
+            if item is not None:
+                self._outstanding.forget(item)
+            await self._answered(incoming)
+            raise ConnectionRefused(f"the requester no longer waits for an answer: {error}") from None
+        await self._answered(incoming)
+        return contact
+
+    async def _answered(self, incoming: IncomingRequest) -> None:
+        self._answers.pop(incoming.request.hash, None)
+        await self._incoming.settle(incoming)
+
+    # --- coming into the room of the two -------------------------------------------------------------
+
+    def check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
+        """Refuse any room by somebody blocked, and a connection room that is not of the two who connect alone."""
+        user = item.made_for
+        known = self._contacts.get(user) if user else None
+        if known is not None and known.blocked:
+            raise ConnectionRefused("an invitation by somebody who is blocked")
+        if item.contact is not None:
+            self._contacts.check_known(item.contact.device)
+            if self._roster.others(room) != {identity_of(item.contact.device)}:
+                raise BindingRejected("the connection room is not one with the person who asked to connect")
+
+    def note_connected(self, item: OutstandingKeyPackage, room: MimiUri) -> None:
+        """Note a contact, if it is the connection room that this client has come into."""
+        if item.contact is not None:
+            self._connected(item.contact, room)

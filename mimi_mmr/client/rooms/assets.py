@@ -1,0 +1,38 @@
+"""Files in rooms: encrypted, put on an asset host, and fetched without the host learning who fetches."""
+
+from __future__ import annotations
+
+import hashlib
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.sending import Sending
+from mimi_mmr.client.storage.history import Message
+from mimi_mmr.errors import NotAllowed
+from mimi_mmr.protocol.content import AssetReference, Content, ContentKind, seal_asset
+from mimi_mmr.protocol.endpoints import PUT_ASSET
+
+
+class Assets:
+    """The files in this client's rooms."""
+
+    def __init__(self, context: Context, sending: Sending) -> None:
+        self._context = context
+        self._sending = sending
+
+    async def send(self, membership: Membership, name: str, data: bytes) -> AssetReference:
+        """Encrypt a file, put it on one's own provider's asset host, and tell the room."""
+        key, ciphertext = seal_asset(data)
+        domain = self._context.user.domain
+        url = (await self._context.path.ask(PUT_ASSET, domain, ciphertext)).url
+        reference = AssetReference(url, name, len(data), key, hashlib.sha256(ciphertext).digest())
+        await self._sending.send(membership, Content(ContentKind.ASSET, reference.to_bytes()))
+        return reference
+
+    async def fetch(self, membership: Membership, message: Message) -> bytes:
+        """Download a file through relay, gateway and the hub's proxy; only from the host of its sender."""
+        reference = AssetReference.from_bytes(message.content.body)
+        provider = await self._context.path.provider(message.sender.user.domain)
+        if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
+            raise NotAllowed("the asset is not on the asset host of its sender's provider")
+        return reference.open(await self._context.path.download(membership.uri.domain, reference.url))

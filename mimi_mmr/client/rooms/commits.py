@@ -1,0 +1,67 @@
+"""Changes of a room: one commit after another is tried, until the hub has taken one that does what was wanted."""
+
+from __future__ import annotations
+
+from mimi_mmr.client.rooms.delivery import CommitDelivery
+from mimi_mmr.client.rooms.membership import Membership, Occurrence
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.reading import Reading
+from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.errors import RoomError
+from mimi_mmr.member.intent import CommitIntent
+
+ATTEMPTS = 8
+WAIT_SECONDS = 5.0
+HEAL = CommitIntent()  # changes nothing but the keys on this leaf's path
+
+
+class Commits:
+    """Commits in this client's rooms."""
+
+    def __init__(
+        self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: Repair
+    ) -> None:
+        self._memberships = memberships
+        self._delivery = delivery
+        self._reading = reading
+        self._repair = repair
+
+    async def commit(self, membership: Membership, intent: CommitIntent = HEAL) -> bool:
+        """Commit; when another commit came first, follow that one and try again, for what is still to be done.
+
+        False if there was nothing left to be done: somebody else has removed whom this was to remove.
+        """
+        for _ in range(ATTEMPTS):
+            async with membership.lock:
+                await self._delivery.settle(membership)
+                due = intent.due(membership.room.members)
+                if due is None:
+                    return False
+                with self._memberships.changing(membership):
+                    membership.set_pending(membership.room.stage(due))
+                    self._memberships.save(membership)
+                if await self._delivery.settle(membership):
+                    return True
+            await self._reading.sync(membership, wait=WAIT_SECONDS)
+        raise RoomError(f"{ATTEMPTS} commits in a row lost to others'")
+
+    async def settle(self, membership: Membership) -> bool:
+        """Have the hub's answer to a commit that is on its way; False if another commit came first."""
+        async with membership.lock:
+            return await self._delivery.settle(membership)
+
+    async def catch_up(self, membership: Membership) -> None:
+        """Know what became of a commit that is on its way, before deciding by who is in the room."""
+        if not await self.settle(membership):
+            await self._reading.sync(membership)
+
+    async def reopen(self, membership: Membership) -> None:
+        """Have the hub undo the last commit, as an admin, since members can't process it; then heal.
+
+        Raises `RoomError` if this member could process it, and what the hub says.
+        """
+        if not membership.blocked:
+            raise RoomError("there is no commit that this member could not process")
+        await self._repair.reopen(membership)
+        membership.occurred(Occurrence.COMMIT_UNDONE)
+        await self.commit(membership)

@@ -1,0 +1,54 @@
+"""What a member does when a room has gone wrong: reports to the hub, and the hub's tree taken over."""
+
+from __future__ import annotations
+
+from mimi_mmr.client.context import Context
+from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.errors import MmrError
+from mimi_mmr.member.leaves import PreparedLeaf
+from mimi_mmr.protocol.endpoints import REPORT_COMMIT, SNAPSHOT
+from mimi_mmr.protocol.room.requests import RepairKind, Snapshot, SnapshotTBS, sign_snapshot
+from mimi_mmr.uris import MimiUri
+
+CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is needed
+
+
+class Repair:
+    """Requests to hubs that put a room right."""
+
+    def __init__(self, context: Context, memberships: Memberships) -> None:
+        self._context = context
+        self._memberships = memberships
+
+    async def report(self, membership: Membership) -> None:
+        """Tell the hub that a commit can't be processed; what it says to that is noted as a problem."""
+        try:
+            await self._send(membership, RepairKind.CANNOT_PROCESS)
+        except MmrError as error:
+            membership.note(f"the hub did not take the report of a commit: {error}")
+
+    async def reopen(self, membership: Membership) -> None:
+        """Have the hub undo the commit that can't be processed, as an admin; raises what it says."""
+        await self._send(membership, RepairKind.REOPEN)
+
+    async def _send(self, membership: Membership, kind: RepairKind) -> None:
+        room = membership.uri
+        report = membership.room.report(membership.place.unprocessed or b"", kind)
+        await self._context.path.ask(REPORT_COMMIT, room.domain, report, room=room.name)
+
+    async def reconcile(self, membership: Membership) -> None:
+        """Take over the hub's tree, if it is sound: a committer gave the hub another one than the members."""
+        room = membership.room
+        try:
+            room.adopt(await self.snapshot(room.uri, room.epoch, membership.leaf))
+        except MmrError as error:
+            membership.note(f"the hub's tree is not this member's, and stays so until a commit: {error}")
+        with self._memberships.changing(membership):
+            self._memberships.save(membership)
+
+    async def snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:
+        """Fetch trees, policy and members-only state of an epoch, as the leaf that is in it."""
+        tbs = SnapshotTBS(room, epoch, leaf.key.public, self._context.rounded(CLOCK_STEP))
+        request = sign_snapshot(tbs, leaf.key)
+        return await self._context.path.ask(SNAPSHOT, room.domain, request, room=room.name)

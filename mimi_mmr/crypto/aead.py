@@ -1,0 +1,54 @@
+"""AES-256-GCM (NIST SP 800-38D), for keys that seal once and for keys that seal often."""
+
+from __future__ import annotations
+
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mimi_mmr.crypto.secret import Secret
+
+__all__ = ["NONCE", "TAG", "InvalidTag", "OneTimeKey", "RandomNonceCipher", "open_once", "seal_once"]
+
+NONCE = 12
+TAG = 16
+_FIXED_NONCE = bytes(NONCE)
+
+
+class OneTimeKey(Secret):
+    """A key that seals one plaintext in its life, for `seal_once`."""
+
+
+def seal_once(key: Secret, plaintext: bytes, aad: bytes = b"") -> bytes:
+    """Encrypt under a nonce of zeros; return the ciphertext with its tag, 16 bytes longer.
+
+    `key` (32 bytes) must never seal anything else: it is drawn, or derived, for this one plaintext.
+    """
+    return AESGCM(key.reveal()).encrypt(_FIXED_NONCE, plaintext, aad)
+
+
+def open_once(key: Secret, ciphertext: bytes, aad: bytes = b"") -> bytes:
+    """Decrypt what `seal_once` made; raise `InvalidTag`."""
+    return AESGCM(key.reveal()).decrypt(_FIXED_NONCE, ciphertext, aad)
+
+
+class RandomNonceCipher:
+    """A key that seals often, each time under a random nonce of 96 bits that goes before the ciphertext.
+
+    Two nonces are equal with a chance of 2^-32 after 2^32 seals: after that many the key has to be replaced.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Encrypt; return nonce, ciphertext and tag, 28 bytes longer."""
+        nonce = secrets.token_bytes(NONCE)
+        return nonce + self._aead.encrypt(nonce, plaintext, aad)
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Decrypt what `seal` made; raise `InvalidTag`."""
+        if len(sealed) < NONCE + TAG:
+            raise InvalidTag
+        return self._aead.decrypt(sealed[:NONCE], sealed[NONCE:], aad)

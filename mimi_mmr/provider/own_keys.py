@@ -1,0 +1,47 @@
+"""A provider's own keys, and the signed document in which it publishes the public ones."""
+
+from __future__ import annotations
+
+from mimi_mmr.crypto.signing import SigningKey
+from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, sign_provider_keys
+from mimi_mmr.provider.key_files import authority, key_ring, sealing_key, secret_file, trust_anchors
+from mimi_mmr.provider.settings import Settings
+from ohttp_relay.gateway import KeyKeeper
+
+KEYS_LIFETIME = 7 * 86400
+KEY_RING = "ohttp-keys"
+KEY_RING_LIFETIME = 30 * 86400.0
+
+
+class OwnKeys:
+    """CA and signing key, the two HPKE keys for sealed queue ids and claims, and the gateway's key ring."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read what is in `data_dir`, and make what is not; raise `ConfigError`."""
+        self._settings = settings
+        directory = settings.data_dir
+        self.ca = authority(settings)
+        self.trust = trust_anchors(settings, self.ca)
+        self.signing = SigningKey.from_seed(secret_file(directory / "provider.key", 32))
+        self.queues = sealing_key(directory / "queue.key")
+        self.key_material = sealing_key(directory / "key-material.key")
+        self.ring = key_ring(directory / KEY_RING)
+        self._keeper = KeyKeeper(self.ring, directory / KEY_RING, lifetime=KEY_RING_LIFETIME)
+
+    def rotate(self) -> None:
+        """Have the gateway's keys rotate when they are due."""
+        self._keeper.tend()
+
+    def document(self, now: float) -> ProviderKeys:
+        """Return the public keys, signed anew: they expire `KEYS_LIFETIME` seconds from `now`."""
+        settings = self._settings
+        keys = ProviderKeysTBS(
+            settings.domain,
+            self.key_material.public,
+            self.queues.public,
+            self.ring.public_list(),
+            settings.base_url,
+            settings.asset_host.origin if settings.asset_host else "",
+            int(now) + KEYS_LIFETIME,
+        )
+        return sign_provider_keys(keys, self.signing, [self.ca.issue_provider(self.signing.public, now)])

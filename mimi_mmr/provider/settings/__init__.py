@@ -1,0 +1,37 @@
+"""A provider's settings: a TOML file, environment variables over it, defaults that work.
+
+`MIMI_MMR_DOMAIN`, `MIMI_MMR_TLS__CERTIFICATE` and so on: two underscores go down one table. What is wrong is
+found before anything is opened, and named with what was expected; a value is never repeated, it may be a secret.
+"""
+
+from mimi_mmr.provider.settings.load import load_asset_host_settings, load_settings
+from mimi_mmr.provider.settings.model import (
+    ASSETS_PREFIX,
+    PREFIX,
+    ROLES,
+    AssetHostSettings,
+    AssetStorage,
+    Databases,
+    ServerTls,
+    Settings,
+)
+from mimi_mmr.provider.settings.names import every, settings_table, variable
+from mimi_mmr.provider.settings.sockets import activated_socket, socket_was_passed
+
+__all__ = [
+    "ASSETS_PREFIX",
+    "PREFIX",
+    "ROLES",
+    "AssetHostSettings",
+    "AssetStorage",
+    "Databases",
+    "ServerTls",
+    "Settings",
+    "activated_socket",
+    "every",
+    "load_asset_host_settings",
+    "load_settings",
+    "settings_table",
+    "socket_was_passed",
+    "variable",
+]

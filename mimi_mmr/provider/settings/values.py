@@ -1,0 +1,87 @@
+"""What a setting's value has to be: a domain, an origin, a file that is there, a network, an address."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from mimi_mmr.errors import InvalidUri
+from mimi_mmr.uris import check_domain
+
+
+def _domain(value: str) -> str:
+    try:
+        return check_domain(value)
+    except InvalidUri as error:
+        raise ValueError(str(error)) from None
+
+
+def _https(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        sound = False
+    if (
+        not sound
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+    ):
+        raise ValueError("expected https://host[:port]")
+    return value.rstrip("/")
+
+
+def _file(value: Path) -> Path:
+    try:
+        there = value.is_file()
+    except OSError as error:
+        raise ValueError(f"{error.strerror}: {value.absolute()}") from None
+    if not there:
+        raise ValueError(f"no such file: {value.absolute()}")
+    return value
+
+
+def _private(value: Path) -> Path:
+    """Check that the service's user and group may read a key, and others may not."""
+    if _file(value).stat().st_mode & 0o007:
+        raise ValueError(f"readable by others; expected mode 640 or less: {value.absolute()}")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8") from None
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("expected an IP address") from None
+    return value
+
+
+def _listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("expected address:port, or fd:N for a socket that the parent has opened")
+    return value
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+HttpsOrigin = Annotated[str, AfterValidator(_https)]
+ExistingFile = Annotated[Path, AfterValidator(_file)]
+KeyFile = Annotated[Path, AfterValidator(_private)]
+Network = Annotated[str, AfterValidator(_network)]
+Address = Annotated[str, AfterValidator(_address)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Level = Literal["debug", "info", "warning", "error"]

@@ -1,0 +1,388 @@
+"""The hub's download proxy: `GET /proxyDownload/{downloadUrl}` (draft-ietf-mimi-protocol, "Download Files").
+
+It fetches assets of registered hosts for its users.  An asset host sees the hub and not the client, and, with
+the cache, one fetch for each object.  Nothing of a client's request but the URL is forwarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from os import PathLike
+from typing import Final
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from ohttp_relay.bhttp.fields import Field, Fields, get_field
+from ohttp_relay.bhttp.message import Request, Response
+from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
+from ohttp_relay.download.freshness import Freshness, judge
+from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
+from ohttp_relay.download.ranges import Unsatisfiable, parse_range
+from ohttp_relay.errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
+from ohttp_relay.server.metrics import Metrics
+from ohttp_relay.server.service import Service
+from ohttp_relay.transport.http import AUTO_HEADERS, from_library
+from ohttp_relay.transport.observation import Observer, Seen
+from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
+from ohttp_relay.transport.targets import TargetPolicy, open_target_session
+from ohttp_relay.transport.urls import parse_url
+
+PREFIX: Final = "/proxyDownload/"
+_NOT_IN_URLS: Final = frozenset(' "<>\\^`{|}#')
+_RETURNED: Final = ("content-type", "content-encoding", "etag", "last-modified", "cache-control")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLimits:
+    """Limits of a download proxy, in bytes and seconds."""
+
+    object: int = 2 * 1024**3
+    """Bytes of one object."""
+
+    cache: int = 16 * 1024**3
+    """Bytes of all stored objects."""
+
+    read_seconds: float = 30.0
+    """For connecting, and between reads."""
+
+    total_seconds: float = 3600.0
+    """For one download."""
+
+    heuristic: float = 3600.0
+    """For how long an object without freshness information is fresh at most."""
+
+
+def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
+    """Return the URL in a request's path, percent-decoded once.
+
+    Raises InvalidMessage unless the path is `prefix` and one percent-encoded https URL.
+    """
+    encoded = path.removeprefix(prefix)
+    if encoded == path or not encoded or any(character in encoded for character in "/?#"):
+        raise InvalidMessage("expected one percent-encoded URL in the path")
+    try:
+        text = unquote(encoded, errors="strict")
+        if not text.isascii() or not text.isprintable() or _NOT_IN_URLS.intersection(text):
+            raise InvalidMessage("the path does not hold a URL")
+        url = parse_url(text, encoded=True)
+        known = url.scheme == "https" and url.raw_host and url.raw_user is None and url.port
+    except ValueError:
+        raise InvalidMessage("the path does not hold a URL") from None
+    if not known or not url.raw_path.startswith("/"):
+        raise InvalidMessage("the path does not hold an https URL")
+    return url
+
+
+@dataclass(slots=True)
+class _Fetching:
+    """An answer that is written to disk and may be read meanwhile."""
+
+    fields: tuple[Field, ...]
+    size: int | None
+    file: GrowingFile
+    task: asyncio.Task[None] | None = None
+
+
+class DownloadProxy(Service):
+    """A proxy for assets of `asset_hosts` (`host` or `host:port`), with a disk cache in `cache_dir` if given.
+
+    `asset_hosts` is read at each request, so it may change.  `networks` are non-public networks that asset
+    hosts may be in.
+    """
+
+    def __init__(
+        self,
+        asset_hosts: Container[str],
+        session: aiohttp.ClientSession | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        limits: DownloadLimits | None = None,
+        *,
+        networks: Iterable[str] = (),
+        ssl_context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+        observe: Observer | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__(session, self._open_session, checked=True, observe=observe, metrics=metrics)
+        self.limits = limits or DownloadLimits()
+        self._hosts = asset_hosts
+        self._cache = DiskCache(cache_dir, self.limits.cache) if cache_dir is not None else None
+        self._policy = TargetPolicy.of((), networks)
+        self._ssl = ssl_context
+        self._clock = clock
+        self._fetching: dict[str, _Fetching] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    # Mounting
+
+    def routes(self, prefix: str = PREFIX) -> list[web.RouteDef]:
+        """Return the route `GET {prefix}{downloadUrl}`."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await send(
+                request, await self.answer(request.raw_path, request.headers.get("Range"), prefix)
+            )
+
+        return [web.get(prefix + "{url:.*}", handle, allow_head=False)]
+
+    def app(self, prefix: str = PREFIX) -> web.Application:
+        """Return an application that serves the proxy alone and closes it at the end."""
+        return self._application(self.routes(prefix))
+
+    async def handler(self, request: Request) -> AnyResponse:
+        """Answer a request as a gateway's in-process target."""
+        if request.method != "GET":
+            return Response(405, (("allow", "GET"),))
+        return await self.answer(request.path, request.header("range"))
+
+    async def close(self) -> None:
+        """Cancel running fetches; close the session that the proxy opened."""
+        tasks = [fetching.task for fetching in self._fetching.values() if fetching.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().close()
+
+    # One download
+
+    async def answer(self, path: str, wanted: str | None = None, prefix: str = PREFIX) -> AnyResponse:
+        """Return the answer to `GET path`; `wanted` is the Range field.  Raises no OhttpError."""
+        try:
+            url = self._check(parse_download_url(path, prefix))
+            return await self._download(url, wanted)
+        except TargetRefused as error:
+            return _plain(403, str(error))
+        except InvalidMessage as error:
+            return _plain(400, str(error))
+        except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
+            return _plain(504, "the asset host gave no whole answer")
+
+    def _check(self, url: URL) -> URL:
+        host = (url.raw_host or "").lower().rstrip(".")
+        host = f"[{host}]" if ":" in host else host
+        known = host if url.port == 443 else f"{host}:{url.port}"
+        if known not in self._hosts:
+            raise TargetRefused("the host is not a registered asset host")
+        return url
+
+    async def _download(self, url: URL, wanted: str | None) -> AnyResponse:
+        if self._cache is None:
+            return await self._pass_through(url, wanted)
+        name = object_name(str(url))
+        turn = self._locks.setdefault(name, asyncio.Lock())
+        async with turn:  # one request to the origin at a time
+            found = await self._find(self._cache, name, url)
+        if isinstance(found, _Fetching):
+            return _ranged(found.fields, found.size, wanted, found.file.read)
+        if isinstance(found, PendingObject):
+            return _ranged(found.fields, found.size, wanted, found.read)
+        if isinstance(found, StoredObject):
+            return self._stored(self._cache, found, wanted)
+        return found
+
+    async def _find(
+        self, cache: DiskCache, name: str, url: URL
+    ) -> _Fetching | PendingObject | StoredObject | AnyResponse:
+        if name in self._fetching:
+            return self._fetching[name]
+        async with asyncio.timeout(self.limits.read_seconds):
+            while True:
+                lock = FetchLock.acquire(cache.lock(name))
+                stored = cache.find(name)
+                if stored is not None and stored.is_fresh(self._clock()):
+                    if lock is not None:
+                        lock.release()
+                    return stored
+                if lock is not None:
+                    break
+                pending = PendingObject.find(cache.lock(name))
+                if pending is not None:
+                    return pending
+                await asyncio.sleep(POLL_SECONDS)  # another worker has sent the request and has no answer yet
+        return await self._fetch(cache, name, url, stored, lock)
+
+    async def _fetch(
+        self, cache: DiskCache, name: str, url: URL, stored: StoredObject | None, lock: FetchLock
+    ) -> _Fetching | StoredObject | AnyResponse:
+        """Fetch from the asset host, as the only worker that does; release `lock` when that is over."""
+        stack = AsyncExitStack()
+        fetching: _Fetching | None = None
+        try:
+            answer = await stack.enter_async_context(self._ask(url, _validators(stored)))
+            fields = from_library(answer)
+            freshness = judge(answer.status, fields, self._clock(), self.limits.heuristic)
+            if stored is not None and answer.status == 304:
+                await stack.aclose()
+                return cache.refresh(stored, self._clock(), freshness.lifetime, freshness.age)
+            if stored is not None:
+                cache.remove(name)
+            if answer.status != 200 or not freshness.storable or not self._fits(answer):
+                return await self._relay(stack, answer, fields)
+            fetching = self._store(cache, name, stack, answer, fields, freshness, lock)
+        except BaseException:
+            await stack.aclose()
+            raise
+        else:
+            return fetching
+        finally:
+            if fetching is None:  # else the writer releases it
+                lock.release()
+
+    def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
+        self._note("download.fetched", Seen(method="GET", target=str(url)))
+        return self.session.get(
+            url,
+            headers={"Accept-Encoding": "identity", **headers},
+            skip_auto_headers=AUTO_HEADERS,
+            allow_redirects=False,
+        )
+
+    def _fits(self, answer: aiohttp.ClientResponse) -> bool:
+        return (answer.content_length or 0) <= min(self.limits.object, self.limits.cache)
+
+    # Without storing
+
+    async def _pass_through(self, url: URL, wanted: str | None) -> AnyResponse:
+        stack = AsyncExitStack()
+        try:
+            answer = await stack.enter_async_context(self._ask(url, {"Range": wanted} if wanted else {}))
+            return await self._relay(stack, answer, from_library(answer))
+        except BaseException:
+            await stack.aclose()
+            raise
+
+    async def _relay(
+        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse, fields: Fields
+    ) -> AnyResponse:
+        if answer.status not in (200, 206):
+            await stack.aclose()
+            status = answer.status if 400 <= answer.status < 500 or answer.status == 503 else 502
+            return _plain(status, "the asset host has no such asset" if status == 404 else "no asset")
+        if (answer.content_length or 0) > self.limits.object:
+            await stack.aclose()
+            return _plain(502, "the asset is too large")
+        returned = _safe(fields, answer.content_length)
+        if answer.status == 206:
+            returned = (*returned, ("content-range", get_field(fields, "content-range") or ""))
+        return StreamedResponse(answer.status, returned, OwnedStream(self._pieces(stack, answer), stack))
+
+    async def _pieces(
+        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse
+    ) -> AsyncGenerator[bytes, None]:
+        total = 0
+        deadline = asyncio.get_running_loop().time() + self.limits.total_seconds
+        try:
+            async with stack:
+                while True:
+                    async with asyncio.timeout_at(deadline):
+                        piece = await answer.content.readany()
+                    if not piece:
+                        return
+                    total += len(piece)
+                    if total > self.limits.object:
+                        raise TargetUnreachable("the asset is too large")
+                    yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise TargetUnreachable("the asset did not come whole") from None
+
+    # With storing
+
+    def _store(
+        self,
+        cache: DiskCache,
+        name: str,
+        stack: AsyncExitStack,
+        answer: aiohttp.ClientResponse,
+        fields: Fields,
+        freshness: Freshness,
+        lock: FetchLock,
+    ) -> _Fetching:
+        returned = _safe(fields, None)
+        fetching = _Fetching(returned, answer.content_length, GrowingFile(cache.part(name)))
+        lock.announce(fetching.file.path, returned, fetching.size)
+        self._fetching[name] = fetching
+
+        async def write() -> None:
+            file = fetching.file
+            failed = True
+            try:
+                async for piece in self._pieces(stack, answer):
+                    await file.append(piece)
+                now = self._clock()
+                stored = StoredObject(name, returned, file.size, now, freshness.lifetime, freshness.age)
+                cache.add(stored, file.path)
+                file.path = cache.body(name)
+                failed = False
+            except (OhttpError, OSError):
+                pass  # the readers learn it from `file`
+            finally:
+                if failed:
+                    discard(file.path)
+                self._fetching.pop(name, None)
+                lock.release()
+                await file.finish(failed=failed)
+
+        fetching.task = asyncio.create_task(write())
+        return fetching
+
+    def _stored(self, cache: DiskCache, stored: StoredObject, wanted: str | None) -> AnyResponse:
+        fields = (*stored.fields, ("age", str(int(stored.current_age(self._clock())))))
+        path, size = cache.body(stored.name), stored.size
+
+        def read(start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+            return read_file(path, start, size if stop is None else stop)
+
+        return _ranged(fields, size, wanted, read)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        seconds = self.limits.read_seconds
+        return open_target_session(self._policy, ssl_context=self._ssl, timeout=seconds)
+
+
+Reader = Callable[[int, int | None], AsyncIterator[bytes]]
+
+
+def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) -> AnyResponse:
+    """Return 200 with the whole object, 206 with the requested range, or 416."""
+    try:
+        span = parse_range(wanted, size) if size is not None else None
+    except Unsatisfiable:
+        return Response(416, (("content-range", f"bytes */{size}"),))
+    if span is None:
+        length = (("content-length", str(size)),) if size is not None else ()
+        return StreamedResponse(200, (*fields, *length, ("accept-ranges", "bytes")), read(0, None))
+    extra = (
+        ("content-length", str(span.stop - span.start)),
+        ("content-range", f"bytes {span.start}-{span.stop - 1}/{size}"),
+    )
+    return StreamedResponse(206, (*fields, *extra), read(span.start, span.stop))
+
+
+def _safe(fields: Fields, length: int | None) -> tuple[Field, ...]:
+    """Return the fields to forward: those that describe the object, none that could mark a client."""
+    returned = [(name, value) for name in _RETURNED if (value := get_field(fields, name)) is not None]
+    returned.append(("x-content-type-options", "nosniff"))
+    if length is not None:
+        returned.append(("content-length", str(length)))
+    return tuple(returned)
+
+
+def _validators(stored: StoredObject | None) -> dict[str, str]:
+    if stored is None:
+        return {}
+    found = {"If-None-Match": "etag", "If-Modified-Since": "last-modified"}
+    values = {header: get_field(stored.fields, name) for header, name in found.items()}
+    return {header: value for header, value in values.items() if value is not None}
+
+
+def _plain(status: int, text: str) -> Response:
+    return Response(status, (("content-type", "text/plain; charset=utf-8"),), text.encode())

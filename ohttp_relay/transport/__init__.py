@@ -1,0 +1,30 @@
+"""What all hops share: HTTP, URLs, targets, WebSocket, streams, problem details, observation.
+
+Internal but for the names of `__all__`.
+"""
+
+from __future__ import annotations
+
+from ohttp_relay.transport.http import AUTO_HEADERS, hide_server, open_session, read_limited
+from ohttp_relay.transport.observation import Observer, Seen
+from ohttp_relay.transport.streams import AnyResponse, Handler, StreamedResponse, abort
+from ohttp_relay.transport.targets import Origin, TargetPolicy, open_target_session
+from ohttp_relay.transport.websocket import Close, SocketLimits
+
+__all__ = [
+    "AUTO_HEADERS",
+    "AnyResponse",
+    "Close",
+    "Handler",
+    "Observer",
+    "Origin",
+    "Seen",
+    "SocketLimits",
+    "StreamedResponse",
+    "TargetPolicy",
+    "abort",
+    "hide_server",
+    "open_session",
+    "open_target_session",
+    "read_limited",
+]

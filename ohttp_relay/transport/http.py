@@ -1,0 +1,111 @@
+"""HTTP on aiohttp, as all hops use it: sessions, bodies, fields."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Collection, Iterable
+from io import BytesIO
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ohttp_relay.bhttp.fields import Field, without_connection_fields
+from ohttp_relay.errors import BodyTooLarge, InvalidMessage
+
+AUTO_HEADERS: Final[Collection[str]] = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""Fields that aiohttp adds to a request by itself, and that must not be sent here."""
+
+_INCREMENTAL: Final = re.compile(r" *\?1 *(?:;.*)?")
+
+
+def header_pairs(headers: Iterable[tuple[str, str]]) -> tuple[Field, ...]:
+    """Return headers as pairs with lower-case names."""
+    return tuple((name.lower(), value) for name, value in headers)
+
+
+def open_session(
+    *, ssl_context: ssl.SSLContext | None = None, timeout: float = 30.0, limit: int = 512
+) -> aiohttp.ClientSession:
+    """Return a session for a hop: no cookies, no decompression, no proxies from the environment.
+
+    `timeout` is in seconds, for connecting and between reads; `limit` is the number of connections.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl_context or True, limit=limit),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+    )
+
+
+async def read_limited(
+    stream: aiohttp.StreamReader, limit: int, declared: int | None = None, idle: float | None = None
+) -> bytes:
+    """Return a body of at most `limit` bytes; stop reading at the first byte over the limit.
+
+    Raises BodyTooLarge, and TimeoutError if `idle` seconds pass without a byte.
+    """
+    if declared is not None and declared > limit:
+        raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
+    if stream.is_eof():  # small bodies have usually arrived whole
+        whole = stream.read_nowait()
+        if len(whole) > limit:
+            raise BodyTooLarge(f"body of more than {limit} bytes")
+        return whole
+    chunks: list[bytes] = []
+    total = 0
+    while True:
+        async with asyncio.timeout(idle):
+            chunk = await stream.readany()
+        if not chunk:
+            break
+        total += len(chunk)
+        if total > limit:
+            raise BodyTooLarge(f"body of more than {limit} bytes")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def payload(data: bytes) -> bytes | BytesIO:
+    """Return a body for the HTTP library: from a megabyte on as a file, since it warns of large bytes objects."""
+    return data if len(data) < 1 << 20 else BytesIO(data)
+
+
+def media_type(header: str | None) -> str:
+    """Return the media type of a Content-Type value, without parameters, lower case."""
+    return (header or "").partition(";")[0].strip().lower()
+
+
+def is_incremental(header: str | None) -> bool:
+    """Tell whether an Incremental field is true; other types and parameters are ignored.
+
+    Source: draft-ietf-httpbis-incremental, section 3 (a Structured Fields boolean).
+    """
+    return _INCREMENTAL.fullmatch(header or "") is not None
+
+
+async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Remove the Server field of the HTTP library (an `on_response_prepare` signal)."""
+    response.headers.popall("Server", None)
+
+
+def to_library(fields: list[Field]) -> CIMultiDict[str]:
+    """Return fields for aiohttp.  It writes text as UTF-8, so only octets that are UTF-8 pass unchanged.
+
+    Raises InvalidMessage for a value that is not.
+    """
+    try:
+        return CIMultiDict((name, value.encode("latin-1").decode("utf-8")) for name, value in fields)
+    except UnicodeDecodeError:
+        raise InvalidMessage("a field value is not UTF-8 and cannot be forwarded") from None
+
+
+def from_library(response: aiohttp.ClientResponse) -> tuple[Field, ...]:
+    """Return the fields of a target's answer, repeated ones kept apart, connection fields dropped."""
+    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
+    return tuple(without_connection_fields((name, value.strip(" \t")) for name, value in pairs))

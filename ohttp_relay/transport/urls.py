@@ -1,0 +1,43 @@
+"""URLs of hops and targets."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from yarl import URL
+
+from ohttp_relay.errors import ConfigurationError
+
+LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or literal address means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") in LOOPBACK_NAMES
+
+
+def parse_url(text: str, *, encoded: bool = False) -> URL:
+    """Return `text` as a URL; with `encoded`, it needs no quoting.  Raises ValueError if it is not a URL."""
+    try:
+        return URL(text, encoded=encoded)
+    except IndexError:  # raised by the library for an authority that ends in "@"
+        raise ValueError("the URL's authority has no host") from None
+
+
+def check_url(text: str | URL, *, allow_insecure_loopback: bool = False) -> URL:
+    """Return the URL of a hop.  Raises ConfigurationError unless it is https (RFC 9458, section 6).
+
+    `allow_insecure_loopback` permits http to this machine: for tests, and behind a TLS proxy.
+    """
+    try:
+        url = text if isinstance(text, URL) else parse_url(text)
+    except ValueError:
+        raise ConfigurationError("a hop needs an absolute https URL") from None
+    if url.scheme == "https" and url.raw_host:
+        return url
+    if url.scheme == "http" and allow_insecure_loopback and url.raw_host and is_loopback(url.raw_host):
+        return url
+    raise ConfigurationError(f"both hops need https, got {url.scheme or 'no scheme'}://{url.raw_host or ''}")

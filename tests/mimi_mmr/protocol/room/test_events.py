@@ -1,0 +1,73 @@
+"""An event of a room is parsed once, into what it is, and says which epoch it belongs to."""
+
+from __future__ import annotations
+
+import pytest
+
+from mimi_mmr.errors import InvalidCommit, MmrError
+from mimi_mmr.mls.wire import PrivateMessage
+from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.room.events import (
+    ApplicationEvent,
+    CommitEvent,
+    EventKind,
+    FanoutMessage,
+    WelcomeEvent,
+    event_epoch,
+)
+from mimi_mmr.protocol.room.link_orders import JoinRequest
+from tests.mimi_mmr.bench import RoomBench, World
+
+WORLD = World()
+
+
+@pytest.fixture(scope="module")
+def events() -> dict[EventKind, bytes]:
+    """One of each kind, in epoch 1 of a room or at its end."""
+    bench = RoomBench(world=WORLD)
+    bench.commit("alice", add=["bob"])
+    message = ApplicationEvent(bench.rooms["bob"].encrypt(Content.text("hello")).app_message)
+    request = bench.ask(bench.make_link("alice"), "cathy")
+    committed = bench.commit("bob", add=["dave"])
+    return {
+        EventKind.COMMIT: committed.event(EventKind.COMMIT),
+        EventKind.WELCOME: committed.event(EventKind.WELCOME),
+        EventKind.APPLICATION: message.to_bytes(),
+        EventKind.JOIN_REQUEST: request.to_bytes(),
+    }
+
+
+def fanout(kind: EventKind, event: bytes) -> FanoutMessage:
+    return FanoutMessage(RoomBench(world=WORLD).uri, 1, 0, kind, event)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "epoch"),
+    [
+        (EventKind.COMMIT, CommitEvent, 2),
+        (EventKind.WELCOME, WelcomeEvent, 3),
+        (EventKind.APPLICATION, PrivateMessage, 1),
+        (EventKind.JOIN_REQUEST, JoinRequest, None),
+    ],
+)
+def test_an_event_is_what_its_kind_says(
+    events: dict[EventKind, bytes], kind: EventKind, expected: type, epoch: int | None
+) -> None:
+    event = fanout(kind, events[kind]).parsed()
+    assert type(event) is expected
+    assert event_epoch(event) == epoch
+    if not isinstance(event, PrivateMessage):
+        assert event.to_bytes() == events[kind]
+    for cut in (events[kind][:-1], events[kind] + b"\0", b""):
+        with pytest.raises(MmrError):
+            fanout(kind, cut).parsed()
+    for other in EventKind:
+        if other is not kind:
+            with pytest.raises(MmrError):
+                fanout(other, events[kind]).parsed()
+
+
+def test_a_commit_in_place_of_a_message_is_refused_at_the_door(events: dict[EventKind, bytes]) -> None:
+    commit = CommitEvent.from_bytes(events[EventKind.COMMIT]).commit
+    with pytest.raises(InvalidCommit, match="expected an application message"):
+        fanout(EventKind.APPLICATION, ApplicationEvent(commit).to_bytes()).parsed()
