@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 ARGS ?=
 
-.PHONY: demo test nightly check house format bench docs clean
+.PHONY: demo test nightly check house format bench docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
@@ -37,6 +37,9 @@ bench: $(VENV)/.bench
 docs: $(VENV)/.docs
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m pdoc -o build/docs treewrap ohttp_relay mimi_mmr
+
+dist: $(VENV)/.test
+	$(BIN)/python -m build --no-isolation --outdir dist $(ARGS) .
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
