@@ -21,10 +21,6 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *(ROOT / name for name in BESIDE),
 ]
-# Pages that the others link to and that are written next; each goes from here when it comes.
-TO_COME = {
-    "docs/migrations.md",
-}
 _BLOCK = re.compile(r"^(?:<!-- (run|parsed): ([^>]*) -->\n)?```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
