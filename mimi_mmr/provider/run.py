@@ -22,7 +22,7 @@ from ohttp_relay.transport import abort
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll
 SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that: so long once more after it has cancelled what is left
-STOP_SECONDS = 10.0  # no stop takes longer; the README says so
+STOP_SECONDS = 10.0  # no stop takes longer; docs/operations.md says so
 BEGUN = web.RequestKey("mimi_mmr.begun", bool)
 
 _T = TypeVar("_T")
