@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -195,8 +195,7 @@ def test_what_was_wrong_with_a_member_is_not_said_of_one_who_came_with_the_same_
     bench.package("erin")
     erin = bench.leaves["erin"]
     newcomer = erin.identity.to_bytes(), erin.key.public
-    group: Any = Reseated(local.group, 2, newcomer)
-    local.group = group
+    local.group = cast("MlsGroup", Reseated(local.group, 2, newcomer))
     bench.commit("alice", remove=["cathy"])
     assert bench.rooms["bob"].members.identities[2] == erin.identity
     assert bench.rooms["bob"].problems == {}
@@ -217,8 +216,7 @@ class Group:
 
 
 def group(epoch: int, members: dict[int, tuple[bytes, bytes]]) -> MlsGroup:
-    made: Any = Group(epoch, members)
-    return made
+    return cast("MlsGroup", Group(epoch, members))
 
 
 def test_a_credential_that_does_not_parse_is_a_problem_and_no_member(bench: RoomBench) -> None:

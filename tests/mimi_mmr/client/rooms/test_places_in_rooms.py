@@ -81,7 +81,7 @@ async def test_a_room_full_of_members_who_cannot_be_read_is_joined_all_the_same(
     await bob.key_packages.publish(to_alice)
     room = await alice.rooms.create()
     await alice.rooms.add(room, [to_bob])
-    malformed = {leaf: "the credential is malformed" for leaf in range(2, 1500)}
+    malformed = dict.fromkeys(range(2, 1500), "the credential is malformed")
     monkeypatch.setattr(Room, "problems", property(lambda _: malformed))
     at_bob = await invited(bob)
     assert len(at_bob.problems) == MAX_PROBLEMS
