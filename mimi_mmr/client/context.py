@@ -21,7 +21,10 @@ MAX_REFUSALS = 500
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something that came and was no good, or that could not be done: what it was, and the error."""
+    """Something that came and was no good, or that could not be done: what it was, and the error.
+
+    The error is a copy, without the traceback, whose frames would hold in memory what was being worked on.
+    """
 
     subject: str
     error: Exception
@@ -39,7 +42,9 @@ class Refusals:
 
     def add(self, subject: str, error: Exception) -> None:
         """Log one more; the oldest goes when there are more than `MAX_REFUSALS`."""
-        self._newest.append(Refusal(subject, error))
+        bare = Exception.__new__(type(error), *error.args)
+        bare.__dict__.update(error.__dict__)
+        self._newest.append(Refusal(subject, bare))
 
     def texts(self) -> list[str]:
         """Return them as a person reads them."""

@@ -238,6 +238,11 @@ class Room:
         """What is wrong with members, by leaf."""
         return {**self._local.members.problems, **self._local.reported}
 
+    @property
+    def reported(self) -> Mapping[int, str]:
+        """What is wrong with members beyond credentials that do not parse; it takes no reading of all members."""
+        return dict(self._local.reported)
+
     # --- who is in it ---------------------------------------------------------------------------------------
 
     @property

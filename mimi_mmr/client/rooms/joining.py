@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, OutstandingKeyPackages
-from mimi_mmr.client.rooms.membership import Membership, Place
+from mimi_mmr.client.rooms.membership import MAX_PROBLEMS, Membership, Place
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
 from mimi_mmr.client.rooms.repair import Repair
@@ -146,13 +146,14 @@ class Joining:
             self._outstanding.unwatch(item)
             for listener in self.placed:
                 listener(item, room.uri)
+            problems = [f"leaf {leaf}: {problem}" for leaf, problem in room.problems.items()]
             place = Place(
                 room,
                 item.package.leaf,
                 item.queue,
                 History(self._context.vault, room.uri),
                 last_sequence=invitation.fanout.sequence,
-                problems=tuple(f"leaf {leaf}: {problem}" for leaf, problem in room.problems.items()),
+                problems=tuple(problems[-MAX_PROBLEMS:]),
                 invited_by=item.user,
                 last_resort=item.last_resort,
                 # One leaf in two rooms links them for whoever sees both: see `Pseudonyms`.

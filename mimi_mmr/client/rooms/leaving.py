@@ -77,7 +77,7 @@ class Leaving:
 
     async def answer_if_first(self, membership: Membership) -> None:
         """Answer departures at once, if it falls to this member."""
-        if not membership.removed and falls_to_this_member(membership):
+        if membership.departures and not membership.removed and falls_to_this_member(membership):
             await self.answer(membership)
 
     async def answer(self, membership: Membership) -> None:

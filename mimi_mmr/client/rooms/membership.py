@@ -123,9 +123,12 @@ class Place:
     stored: object = None
 
     def version(self) -> object:
-        """Return what changes with whatever `SavedRoom` holds."""
+        """Return what changes with whatever `SavedRoom` holds.
+
+        Who is in the room changes with the epoch only, and is not read for this: a large room is restored sooner.
+        """
         room = self.room
-        return room.epoch, room.tree_hash, room.diverged, room.removed, dict(room.problems)
+        return room.epoch, room.tree_hash, room.diverged, room.removed, room.reported
 
     def saved(self) -> SavedMembership:
         """Return all but the room, as the vault has it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from mimi_mmr.client.transport.errands import Errand
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import RoomError, UnknownQueue
+from mimi_mmr.errors import ParseError, PrivatePathFailed, RoomError, UnknownQueue
 from mimi_mmr.protocol.content import ContentKind
 from mimi_mmr.uris import Kind, random_uri
 from tests.mimi_mmr.conftest import LiveWorld, connect
@@ -117,3 +118,33 @@ def test_refusals_are_as_many_as_may_be_and_the_newest() -> None:
     assert len(refusals) == MAX_REFUSALS
     assert refusals.texts()[0] == f"the room {uri}: 7"
     assert [type(one.error) for one in refusals][-1] is RoomError
+
+
+class Snapshot:
+    """Something large that was being read when it failed."""
+
+
+def test_a_refusal_holds_nothing_of_what_was_being_worked_on() -> None:
+    refusals, read = Refusals(), []
+
+    def parse() -> None:
+        snapshot = Snapshot()
+        read.append(weakref.ref(snapshot))
+        raise ParseError("a snapshot", 3)
+
+    def fetch() -> None:
+        try:
+            parse()
+        except ParseError as error:
+            raise PrivatePathFailed("no answer") from error
+
+    for work in (parse, fetch):
+        try:
+            work()
+        except (ParseError, PrivatePathFailed) as error:
+            refusals.add("an invitation", error)
+    assert [one() for one in read] == [None, None]
+    assert refusals.texts() == ["an invitation: a snapshot, at byte 3", "an invitation: no answer"]
+    malformed = next(iter(refusals)).error
+    assert isinstance(malformed, ParseError)
+    assert (malformed.what, malformed.offset) == ("a snapshot", 3)

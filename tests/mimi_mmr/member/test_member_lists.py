@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +12,8 @@ from mimi_mmr.errors import RoomError
 from mimi_mmr.member import member_list
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.room import Room
-from mimi_mmr.mls.engine import MlsGroup
+from mimi_mmr.mls.engine import Applied, MlsGroup
+from mimi_mmr.mls.wire import PublicCommit
 from mimi_mmr.protocol.credentials import LeafIdentity
 from mimi_mmr.protocol.room.policy import Role
 from tests.mimi_mmr.bench import RoomBench, World, next_policy
@@ -165,6 +167,40 @@ def test_what_was_wrong_with_a_member_is_not_said_of_who_gets_its_leaf(bench: Ro
         assert room.problems == {}
 
 
+class Reseated:
+    """An MLS group whose next commit also adds somebody: this engine's own commits add or remove, never both."""
+
+    def __init__(self, group: MlsGroup, leaf: int, member: tuple[bytes, bytes]) -> None:
+        self._group = group
+        self._before = group.epoch
+        self._leaf = leaf
+        self._member = member
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._group, name)
+
+    def process_commit(self, commit: PublicCommit) -> Applied:
+        return replace(self._group.process_commit(commit), added=(self._leaf,))
+
+    def credentials(self) -> dict[int, tuple[bytes, bytes]]:
+        there = dict(self._group.credentials())
+        return there if self._group.epoch == self._before else there | {self._leaf: self._member}
+
+
+def test_what_was_wrong_with_a_member_is_not_said_of_one_who_came_with_the_same_commit(
+    bench: RoomBench,
+) -> None:
+    local = bench.rooms["bob"]._local
+    local.reported[2] = "whoever added this client set a wrong identity link key"
+    bench.package("erin")
+    erin = bench.leaves["erin"]
+    newcomer = erin.identity.to_bytes(), erin.key.public
+    local.group = cast("MlsGroup", Reseated(local.group, 2, newcomer))
+    bench.commit("alice", remove=["cathy"])
+    assert bench.rooms["bob"].members.identities[2] == erin.identity
+    assert bench.rooms["bob"].problems == {}
+
+
 # --- credentials that do not parse ---------------------------------------------------------------------
 
 
@@ -180,8 +216,7 @@ class Group:
 
 
 def group(epoch: int, members: dict[int, tuple[bytes, bytes]]) -> MlsGroup:
-    made: Any = Group(epoch, members)
-    return made
+    return cast("MlsGroup", Group(epoch, members))
 
 
 def test_a_credential_that_does_not_parse_is_a_problem_and_no_member(bench: RoomBench) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any, cast
 
 import pytest
 
-from mimi_mmr.client.rooms.membership import TRANSITIONS, MembershipState, Occurrence, restored_state
+from mimi_mmr.client.rooms.membership import TRANSITIONS, MembershipState, Occurrence, Place, restored_state
+from mimi_mmr.member.member_list import MemberList
+from tests.mimi_mmr.bench import RoomBench
 
 BLOCKED = {MembershipState.BLOCKED, MembershipState.BLOCKED_AND_DESYNCHRONISED}
 DESYNCHRONISED = {MembershipState.DESYNCHRONISED, MembershipState.BLOCKED_AND_DESYNCHRONISED}
@@ -46,3 +49,19 @@ def test_a_vaults_marks_are_one_state(desynchronised: bool, blocked: bool) -> No
     state = restored_state(removed=False, desynchronised=desynchronised, blocked=blocked)
     assert (state in DESYNCHRONISED, state in BLOCKED) == (desynchronised, blocked)
     assert restored_state(removed=True, desynchronised=desynchronised, blocked=blocked) is REMOVED
+
+
+def test_what_is_new_of_a_room_is_known_without_reading_who_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = RoomBench()
+    bench.commit("alice", add=["bob"])
+    bench.restart("bob")
+    room, unused = bench.rooms["bob"], cast("Any", None)
+    place = Place(room, bench.leaves["bob"], unused, unused)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemberList, "read", lambda *_: pytest.fail("all members are read"))
+        before = place.version()
+    room._local.reported[1] = "something"
+    reported = place.version()
+    assert reported != before
+    bench.commit("alice")
+    assert place.version() not in (before, reported)

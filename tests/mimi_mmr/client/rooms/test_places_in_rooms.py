@@ -8,7 +8,9 @@ import pytest
 
 from mimi_mmr.client import Client, Membership, account
 from mimi_mmr.client.rooms import pseudonyms
+from mimi_mmr.client.rooms.membership import MAX_PROBLEMS
 from mimi_mmr.errors import InvalidUri, JoinRefused, NotAllowed, RoomError
+from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.protocol.room.policy import Identities, Role
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
@@ -69,6 +71,23 @@ async def test_a_departure_is_answered_by_whoever_comes_first(live: LiveWorld) -
     assert len(at_cathy.room.members.identities) == 2
     await until_members(alice, room, 2)
     assert (room.departures, room.problems) == ({}, ())
+
+
+async def test_a_room_full_of_members_who_cannot_be_read_is_joined_all_the_same(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    to_bob, to_alice = await connect(alice, bob)
+    await bob.key_packages.publish(to_alice)
+    room = await alice.rooms.create()
+    await alice.rooms.add(room, [to_bob])
+    malformed = dict.fromkeys(range(2, 1500), "the credential is malformed")
+    monkeypatch.setattr(Room, "problems", property(lambda _: malformed))
+    at_bob = await invited(bob)
+    assert len(at_bob.problems) == MAX_PROBLEMS
+    assert at_bob.problems[-1] == "leaf 1499: the credential is malformed"
+    again = live.restarted(bob).rooms[room.uri]
+    assert again.problems == at_bob.problems
 
 
 async def test_a_name_is_for_members_only(live: LiveWorld) -> None:
