@@ -36,12 +36,13 @@ class PendingCommit:
 
     def accept(self) -> None:
         """Move the room to the next epoch."""
+        before = self._local.members
         self._mls.accept()
         if self._tree is not None:
             self._tree.commit()
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
-        self._local.drop_reports_of_gone()
+        self._local.drop_reports_of_gone(before)
         self._members_only.take(self.request.sealed_state)
 
     def reject(self) -> None:

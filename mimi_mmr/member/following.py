@@ -58,6 +58,7 @@ class Follower:
         if applied.removed_self:
             local.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
+        local.drop_reports_of_gone(before)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
         local.hub_tree_hash = auth.tree_hash
         state_problem = self._members_only.follow(event.sealed_state, secret, removes=bool(applied.removed))
@@ -66,7 +67,6 @@ class Follower:
         if applied.sender != auth.sender:
             problems.append("the commit was signed for the hub by another leaf than committed")
         local.policy = policy
-        local.drop_reports_of_gone()
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
 
     def adopt(self, snapshot: Snapshot) -> None:
