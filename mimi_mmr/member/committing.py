@@ -36,12 +36,13 @@ class PendingCommit:
 
     def accept(self) -> None:
         """Move the room to the next epoch."""
+        before = self._local.members
         self._mls.accept()
         if self._tree is not None:
             self._tree.commit()
         self._local.hub_tree_hash = self.request.auth.content.tree_hash
         self._local.policy = self._policy
-        self._local.drop_reports_of_gone()
+        self._local.drop_reports_of_gone(before)
         self._members_only.take(self.request.room_state)
 
     def reject(self) -> None:
@@ -160,7 +161,9 @@ class Committer:
 
     def _stage_tree(self, mls: StagedCommit, changes: Sequence[Change]) -> StagedTree:
         secret = staged_secret(mls, self._local.group)
-        return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret)
+        # A room has no join links in the tree. A time before all expiries lets the commit pass even if a malicious
+        # member has put one there: without a time, the tree would refuse to stage anything as long as it lives.
+        return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret, now=0)
 
     def _request(self, mls: StagedCommit, tree: StagedTree | None, documents: Documents) -> UpdateRequest:
         local = self._local

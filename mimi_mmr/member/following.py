@@ -58,8 +58,7 @@ class Follower:
         if applied.removed_self:
             local.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
-        for leaf in applied.removed:  # the same commit may have added somebody else there
-            local.reported.pop(leaf, None)
+        local.drop_reports_of_gone(before)
         problems = [*self._follow_tree(event, applied, policy), *self._check_added(applied, now)]
         local.hub_tree_hash = auth.tree_hash
         state_problem = self._members_only.follow(event.room_state, secret, removes=bool(applied.removed))

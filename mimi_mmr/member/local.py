@@ -63,10 +63,12 @@ class LocalRoom:
         """Whether the hub has another Tree Wrap tree than this member computed."""
         return self.tree.tree_hash != self.hub_tree_hash
 
-    def drop_reports_of_gone(self) -> None:
-        """Forget what was reported of members who are gone: somebody else may get their leaf."""
+    def drop_reports_of_gone(self, before: MemberList) -> None:
+        """Forget what was reported of members of `before` who are gone: somebody else may have their leaf."""
         present = self.members
-        self.reported = {leaf: text for leaf, text in self.reported.items() if present.get(leaf)}
+        self.reported = {
+            leaf: text for leaf, text in self.reported.items() if present.get(leaf) == before.get(leaf)
+        }
 
     def link_secret(self, leaf: int) -> LeafSecret | None:
         """Return what the Tree Wrap tree holds for a leaf; None if it is blank there."""

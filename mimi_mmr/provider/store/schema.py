@@ -59,16 +59,17 @@ def latest(role: str) -> Schema:
 def current(connection: sa.Connection, role: str) -> Schema | None:
     """Return a database's recorded schema, or None if nothing is recorded, as in an empty database.
 
-    Raises `ConfigError` for a database that this program can't use: a newer one, or another role's.
+    Raises `ConfigError` for a database that this program can't use: a newer one, another role's, or one whose
+    schema is none of this program's revisions.
     """
-    heads = MigrationContext.configure(connection).get_current_heads()
+    heads = [str(head) for head in MigrationContext.configure(connection).get_current_heads()]
     if not heads:
         _check_owner(connection, role)
         return None
     known = latest(role)
     found = Schema.parse(heads[0]) if len(heads) == 1 else None
     if found is None:
-        raise ConfigError(f"its schema is {', '.join(heads)}, which is unknown; expected one of {role}")
+        raise _unknown(role, heads)
     if found.role != role:
         raise ConfigError(f"this is a database of {found.role}; expected one of {role}")
     if found.number > known.number:
@@ -76,7 +77,13 @@ def current(connection: sa.Connection, role: str) -> Schema | None:
             f"this database is at schema {found.number} of {role}, made by a newer version; this program knows "
             f"up to {known.number}: install {PROGRAM} {found.program} or later"
         )
+    if heads[0] not in {script.revision for script in _revisions(role).walk_revisions()}:
+        raise _unknown(role, heads)
     return found
+
+
+def _unknown(role: str, heads: Sequence[str]) -> ConfigError:
+    return ConfigError(f"its schema is {', '.join(heads)}, which is unknown; expected one of {role}")
 
 
 def is_latest(connection: sa.Connection, role: str) -> bool:

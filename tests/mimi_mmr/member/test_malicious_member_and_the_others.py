@@ -15,7 +15,7 @@ from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.requests import UpdateRequest
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
-from treewrap import Blank, EpochSecret, LeafSecret, MemberUpdate, Set
+from treewrap import AddLink, Blank, EpochSecret, LeafSecret, Link, LinkKey, MemberUpdate, Set
 
 EVIL = LeafSecret(b"\x66" * 32)
 
@@ -82,6 +82,35 @@ def test_the_group_goes_on_after_a_bad_update(bench: RoomBench) -> None:
     sent = bench.rooms["dave"].encrypt(Content.text("hello")).app_message
     for name in ("alice", "bob", "cathy"):
         assert bench.read(name, sent) == (3, Content.text("hello"))
+
+
+def test_a_link_that_a_member_plants_in_the_tree_stops_nobodys_commits(bench: RoomBench) -> None:
+    """Rooms have no links there, and so no time for them; the hub, the newcomer and who adopts have this one."""
+    key = LinkKey.generate()
+    link = Link(bytes(16), key.kem, key.public_key, 1, int(bench.now) + 3600, 1)
+    pending = bench.stage("bob", add=["dave"])
+    dave = Set(3, LeafSecret(bench.leaves["dave"].ilk.reveal()))
+    forged = bench.rooms["bob"]._local.tree.stage(
+        [dave, AddLink(link)],
+        epoch=bench.rooms["bob"].epoch + 1,
+        epoch_secret=bench.epoch_secret("bob", pending),
+        verify=lambda *_: True,
+        now=int(bench.now),
+    )
+    request = bench.resign(
+        pending.request,
+        "bob",
+        tree_update=forged.update.to_bytes(),
+        member_update=forged.member_update.to_bytes(),
+        tree_hash=forged.tree_hash,
+    )
+    problems = spread(bench, pending, request)
+    for name in ("alice", "cathy"):
+        assert any("link" in problem for problem in problems[name])
+        bench.rooms[name].adopt(bench.snapshots[-1])
+    for name in ("alice", "dave"):
+        done = bench.settle(name, bench.stage(name, add=[f"{name}-friend"]), [f"{name}-friend"])
+        assert all(followed.problems == () for who, followed in done.followed.items() if who != "bob")
 
 
 def test_a_member_update_under_a_wrong_tag_is_told_and_changes_no_names(bench: RoomBench) -> None:

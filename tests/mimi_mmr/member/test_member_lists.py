@@ -246,3 +246,18 @@ def test_another_identity_under_the_same_key_is_read_anew(bench: RoomBench) -> N
     found = MemberList.read(group(5, swapped), before)
     assert found.identities[2] == before.identities[3]
     assert found.by_client[before.readable[3].client] == 2  # the lowest leaf
+
+
+# --- commits of other implementations --------------------------------------------------------------------
+
+
+def test_nor_is_it_said_of_who_gets_its_leaf_in_the_same_commit(bench: RoomBench) -> None:
+    """Our engine removes or adds in one commit; another one may do both."""
+    local = bench.rooms["alice"]._local
+    before = local.members
+    local.reported |= {1: "not as it should be", 2: "nor is this one"}
+    members = dict(local.group.credentials())
+    members[1] = members.pop(3)
+    local.group = group(before.epoch + 1, members)
+    local.drop_reports_of_gone(before)
+    assert local.reported == {2: "nor is this one"}

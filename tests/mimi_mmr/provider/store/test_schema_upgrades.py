@@ -334,6 +334,14 @@ async def test_a_schema_of_another_program_is_refused(database_url: str) -> None
     await refused(database_url, "hub", "its schema is 1975ea83b712, which is unknown; expected one of hub")
 
 
+@pytest.mark.parametrize("revision", ["hub_0000_0.0.1", "hub_0001_0.0.9"])
+async def test_a_schema_that_no_version_made_is_refused(database_url: str, revision: str) -> None:
+    """Its name has the right form, and its number is none that a newer version would have."""
+    await open_and_close(database_url, "hub")
+    await given(database_url, f"update alembic_version set version_num = '{revision}'")  # noqa: S608
+    await refused(database_url, "hub", f"its schema is {revision}, which is unknown; expected one of hub")
+
+
 @pytest.mark.parametrize("old", [False, True])
 async def test_another_roles_database_is_refused(database_url: str, old: bool, tmp_path: Path) -> None:
     """Two URLs that were mixed up would put queues beside accounts."""
