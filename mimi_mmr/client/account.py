@@ -34,7 +34,7 @@ _ROW = b"account"
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class AccountKeys:
     """A device's own keys: its account's token, the user's identity key, and the device's key."""
 
     token: AccessToken
@@ -58,18 +58,18 @@ class Account:
         self._me: DeviceIdentity | None = None
         saved = saved_account(context.vault)
         if saved is None:
-            self._keys = Keys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())
+            self._keys = AccountKeys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())
             self._save(self._keys, None)
         else:
             identity, device = (
                 SigningKey.from_seed(saved.identity_seed),
                 SigningKey.from_seed(saved.device_seed),
             )
-            self._keys = Keys(AccessToken(saved.token), identity, device)
+            self._keys = AccountKeys(AccessToken(saved.token), identity, device)
             if saved.credential is not None:
                 self._me = DeviceIdentity(context.user, context.device, device, saved.credential)
 
-    def _save(self, keys: Keys, credential: RealCredential | None) -> None:
+    def _save(self, keys: AccountKeys, credential: RealCredential | None) -> None:
         context = self._context
         seeds = keys.token.reveal(), keys.identity.seed(), keys.device.seed()
         saved = SavedAccount(1, context.user, context.device, self.url, *seeds, credential)
@@ -78,7 +78,7 @@ class Account:
     # --- who this is ---------------------------------------------------------------------------------
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> AccountKeys:
         """The device's keys. Until a further device was let in, its identity key is one that nobody knows."""
         return self._keys
 

@@ -39,14 +39,14 @@ from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.creating import Creating
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.invitations import Invitations
-from mimi_mmr.client.rooms.join_links import JoinLinks
+from mimi_mmr.client.rooms.join_links import RoomLinks
 from mimi_mmr.client.rooms.joining import Joining
 from mimi_mmr.client.rooms.leaving import Leaving
 from mimi_mmr.client.rooms.lost_keys import LostKeys
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.pseudonyms import Pseudonyms
 from mimi_mmr.client.rooms.reading import Reading
-from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.rooms.rooms import Rooms
 from mimi_mmr.client.rooms.roster import Roster
 from mimi_mmr.client.rooms.sending import Sending
@@ -119,7 +119,7 @@ class _InRooms:
         self.memberships = Memberships(context, basics.read_queues)
         self.roster = Roster(context, basics.account, basics.contacts)
         self.delivery = CommitDelivery(context, self.memberships)
-        self.repair = Repair(context, self.memberships)
+        self.repair = RoomRepair(context, self.memberships)
         self.reading = Reading(
             context,
             self.memberships,
@@ -176,7 +176,7 @@ class _WaysIn:
             in_rooms.leaving,
             self.invitations,
         )
-        self.links = JoinLinks(
+        self.links = RoomLinks(
             context,
             in_rooms.memberships,
             basics.maker,

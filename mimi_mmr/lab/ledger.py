@@ -25,7 +25,7 @@ _SEPARATOR = b"\n\0\n"
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 
 
-class Kind(enum.StrEnum):
+class FactKind(enum.StrEnum):
     """What a planted fact is."""
 
     NAME = "name"
@@ -41,7 +41,7 @@ class Kind(enum.StrEnum):
     CONTENT = "content"
 
 
-class Role(enum.StrEnum):
+class PartyRole(enum.StrEnum):
     """In which of its roles a party saw something; each role has its own database."""
 
     ACCOUNTS = "accounts"
@@ -56,7 +56,7 @@ class Role(enum.StrEnum):
 class Fact:
     """Something planted: what kind, about whom (and at which provider they are), and the value to look for."""
 
-    kind: Kind
+    kind: FactKind
     about: str
     provider: str
     value: bytes = field(repr=False)
@@ -67,7 +67,7 @@ class View:
     """All that one party saw in one role."""
 
     party: str
-    role: Role
+    role: PartyRole
     content: bytes = field(repr=False)
 
 
@@ -99,19 +99,19 @@ def by_design(view: View, fact: Fact) -> bool:
     """Say whether the role has to learn the fact for its work: the README's table as code."""
     own = view.party == fact.provider
     match view.role:
-        case Role.ACCOUNTS:
-            return own and fact.kind in (Kind.NAME, Kind.DEVICE, Kind.ADDRESS, Kind.REAL_KEY)
-        case Role.RELAY:
-            return fact.kind is Kind.ADDRESS
-        case Role.HUB:
-            return fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
-        case Role.DELIVERIES:
-            mine = own and fact.kind in (Kind.QUEUE, Kind.FETCH_TOKEN)
-            return mine or fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
-        case Role.GATEWAY:
-            mine = own and fact.kind in (Kind.NAME, Kind.QUEUE)
-            return mine or fact.kind in (Kind.PSEUDONYM, Kind.ROOM)
-        case Role.ASSETS:
+        case PartyRole.ACCOUNTS:
+            return own and fact.kind in (FactKind.NAME, FactKind.DEVICE, FactKind.ADDRESS, FactKind.REAL_KEY)
+        case PartyRole.RELAY:
+            return fact.kind is FactKind.ADDRESS
+        case PartyRole.HUB:
+            return fact.kind in (FactKind.PSEUDONYM, FactKind.ROOM)
+        case PartyRole.DELIVERIES:
+            mine = own and fact.kind in (FactKind.QUEUE, FactKind.FETCH_TOKEN)
+            return mine or fact.kind in (FactKind.PSEUDONYM, FactKind.ROOM)
+        case PartyRole.GATEWAY:
+            mine = own and fact.kind in (FactKind.NAME, FactKind.QUEUE)
+            return mine or fact.kind in (FactKind.PSEUDONYM, FactKind.ROOM)
+        case PartyRole.ASSETS:
             return False
 
 
@@ -167,7 +167,7 @@ def search(
 class Matrix:
     """Party and role by kind of fact."""
 
-    cells: dict[tuple[str, Role], dict[Kind, Verdict]]
+    cells: dict[tuple[str, PartyRole], dict[FactKind, Verdict]]
     violations: tuple[Sighting, ...]
 
 
@@ -197,7 +197,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SharedValue:
     """Two traces of one person, in different places, that share a value which nobody else's have."""
 
     person: str
@@ -217,7 +217,7 @@ def _runs(data: bytes, size: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(len(data) - size + 1))
 
 
-def links(traces: Sequence[Trace]) -> list[Link]:
+def links(traces: Sequence[Trace]) -> list[SharedValue]:
     """Traces of one person in two places that an equal value of at least 16 bytes ties together.
 
     What traces of different persons share as well (domains, capabilities, lifetimes of one slot) ties nobody; nor
@@ -226,13 +226,13 @@ def links(traces: Sequence[Trace]) -> list[Link]:
     """
     common = _common(traces, WINDOW // 2)
     places: dict[tuple[str, bytes], str] = {}
-    found: dict[tuple[str, str, str], Link] = {}
+    found: dict[tuple[str, str, str], SharedValue] = {}
     for trace in traces:
         for run in _runs(trace.data, WINDOW):
             first = places.setdefault((trace.person, run), trace.place)
             if first != trace.place and windows(run, WINDOW // 2).isdisjoint(common):
                 found.setdefault(
-                    (trace.person, first, trace.place), Link(trace.person, (first, trace.place), run)
+                    (trace.person, first, trace.place), SharedValue(trace.person, (first, trace.place), run)
                 )
     return list(found.values())
 
@@ -284,7 +284,7 @@ def provider_views(party: str, data_dir: Path, record_dir: Path, logs: Iterable[
     """Return a provider's views, one for each role; its logs count for every role."""
     logged = _SEPARATOR.join(path.read_bytes() for path in logs)
     views = []
-    for role in Role:
+    for role in PartyRole:
         parts = [logged]
         database = data_dir / f"{role}.sqlite"
         if database.exists():
@@ -302,4 +302,4 @@ def asset_host_view(party: str, data_dir: Path, record_dir: Path, logs: Iterable
     frames = record_dir / "assets.frames.jsonl"
     if frames.exists():
         parts.append(frames_content(frames))
-    return View(party, Role.ASSETS, _SEPARATOR.join(parts))
+    return View(party, PartyRole.ASSETS, _SEPARATOR.join(parts))

@@ -6,7 +6,7 @@ from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.membership import Membership, Occurrence
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
-from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.errors import RoomError
 from mimi_mmr.member.intent import CommitIntent
 
@@ -19,7 +19,7 @@ class Commits:
     """Commits in this client's rooms."""
 
     def __init__(
-        self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: Repair
+        self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: RoomRepair
     ) -> None:
         self._memberships = memberships
         self._delivery = delivery

@@ -37,7 +37,7 @@ MAX_REQUESTS = 256
 WAIT_SECONDS = 5.0
 
 
-class JoinLinks:
+class RoomLinks:
     """Join links, from both sides: a member's, and that of somebody who wants to join."""
 
     def __init__(

@@ -10,7 +10,7 @@ from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, Outs
 from mimi_mmr.client.rooms.membership import MAX_PROBLEMS, Membership, Place
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
-from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.storage.history import History
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.errors import RoomError
@@ -43,7 +43,7 @@ class Joining:
         read_queues: ReadQueues,
         outstanding: OutstandingKeyPackages,
         reading: Reading,
-        repair: Repair,
+        repair: RoomRepair,
     ) -> None:
         self._context = context
         self._memberships = memberships

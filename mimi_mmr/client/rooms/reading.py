@@ -10,9 +10,9 @@ from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.events import IncomingEvent
 from mimi_mmr.client.rooms.membership import Membership, Occurrence
 from mimi_mmr.client.rooms.memberships import Memberships
-from mimi_mmr.client.rooms.repair import Repair
+from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.rooms.roster import Roster
-from mimi_mmr.client.transport.following import Follower
+from mimi_mmr.client.transport.following import QueueFollower
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.errors import EngineError, MmrError, ParseError, RoomError, StateError
@@ -46,7 +46,7 @@ class Reading:
         queues: Queues,
         read_queues: ReadQueues,
         delivery: CommitDelivery,
-        repair: Repair,
+        repair: RoomRepair,
         roster: Roster,
     ) -> None:
         self._context = context
@@ -77,7 +77,7 @@ class Reading:
         """
         while not membership.removed:
             queue = membership.queue
-            async with Follower(self._context.path, queue.token, queue.acknowledged) as pages:
+            async with QueueFollower(self._context.path, queue.token, queue.acknowledged) as pages:
                 async for page in pages:
                     count = await self.take_page(membership, page)
                     if all(queued.sequence <= queue.acknowledged for queued in page.messages):

@@ -14,7 +14,7 @@ from mimi_mmr.uris import MimiUri
 CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is needed
 
 
-class Repair:
+class RoomRepair:
     """Requests to hubs that put a room right."""
 
     def __init__(self, context: Context, memberships: Memberships) -> None:

@@ -13,7 +13,7 @@ from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.creating import Creating
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.invitations import Invitations
-from mimi_mmr.client.rooms.join_links import JoinLinks
+from mimi_mmr.client.rooms.join_links import RoomLinks
 from mimi_mmr.client.rooms.joining import Joining
 from mimi_mmr.client.rooms.leaving import Leaving
 from mimi_mmr.client.rooms.lost_keys import LostKeys
@@ -53,7 +53,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         invitations: Invitations,
         leaving: Leaving,
         pseudonyms: Pseudonyms,
-        links: JoinLinks,
+        links: RoomLinks,
         lost_keys: LostKeys,
         adding_again: AddingAgain,
     ) -> None:
@@ -99,7 +99,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         return await self.invitations.check(wait)
 
     async def join(self, link: JoinLink | str, wait: float = 60.0) -> Membership:
-        """Come in by a join link; see `JoinLinks.join`."""
+        """Come in by a join link; see `RoomLinks.join`."""
         return await self.links.join(link, wait)
 
     # --- reading and writing -------------------------------------------------------------------------

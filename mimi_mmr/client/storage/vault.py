@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from mimi_mmr.client.storage.vault_keys import DataKey, Derivation, Keys
+from mimi_mmr.client.storage.vault_keys import DataKey, Derivation, VaultKeys
 from mimi_mmr.client.storage.vault_migrations import check_header, header, latest, missing
 from mimi_mmr.crypto.aead import NONCE, TAG, InvalidTag
 from mimi_mmr.errors import ParseError, StateError
@@ -58,7 +58,7 @@ class Vault:
         """Not for callers, who `create`, `open`, or have one `in_memory`."""
         self._db = db
         self._path = path
-        self._keys = Keys(key)
+        self._keys = VaultKeys(key)
         self._clear()
 
     def _clear(self) -> None:
@@ -154,7 +154,7 @@ class Vault:
             key, tables = DataKey.generate(), self._tables
             self._execute("DELETE FROM rows")
             self._clear()
-            self._keys = Keys(key)
+            self._keys = VaultKeys(key)
             for name, table in tables.items():
                 for row_key, value in table.items():
                     self._put(name, row_key, value)

@@ -71,7 +71,7 @@ class DataKey(Secret):
             raise StateError("wrong passphrase") from None
 
 
-class Keys:
+class VaultKeys:
     """The data key's three uses."""
 
     def __init__(self, key: DataKey) -> None:

@@ -19,10 +19,10 @@ WAIT_MS = 25_000
 SPREAD = 3.0
 
 
-class Follower:
+class QueueFollower:
     """What comes into one queue at one's own provider, page by page, at least once and in order.
 
-    `async with Follower(path, token, acknowledged) as pages: async for page in pages: ...; pages.stored(page)`.
+    `async with QueueFollower(path, token, position) as pages: async for page in pages: …; pages.stored(page)`.
     Until `stored` is called, the same page comes again, and whoever begins anew with the same number gets it again:
     the provider forgets what has been acknowledged and nothing else. Each follower has a socket of its own, since
     two queues on one would be one client's to the provider; and those that are first opened in the same moment

@@ -10,7 +10,7 @@ from typing import Any
 from mimi_mmr.lab.demo.people import Person
 from mimi_mmr.lab.demo.processes import log_file
 from mimi_mmr.lab.demo.world import ASSET_HOST, Party, World
-from mimi_mmr.lab.ledger import Fact, Kind, Trace, View, asset_host_view, provider_views
+from mimi_mmr.lab.ledger import Fact, FactKind, Trace, View, asset_host_view, provider_views
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.wire import LeafNode
 from mimi_mmr.protocol.credentials import LeafIdentity
@@ -23,25 +23,25 @@ def facts_of(person: Person) -> Iterator[Fact]:
     client = person.client
     credential = client.account.me.credential
 
-    def fact(kind: Kind, value: bytes) -> Fact:
+    def fact(kind: FactKind, value: bytes) -> Fact:
         return Fact(kind, person.name, person.provider, value)
 
-    yield fact(Kind.NAME, client.user.name.encode())
-    yield fact(Kind.DEVICE, client.device.name.encode())
+    yield fact(FactKind.NAME, client.user.name.encode())
+    yield fact(FactKind.DEVICE, client.device.name.encode())
     if person.address:
-        yield fact(Kind.ADDRESS, person.address.encode())
-    yield fact(Kind.REAL_KEY, credential.identity_key)
-    yield fact(Kind.REAL_KEY, client.account.me.key.public)
+        yield fact(FactKind.ADDRESS, person.address.encode())
+    yield fact(FactKind.REAL_KEY, credential.identity_key)
+    yield fact(FactKind.REAL_KEY, client.account.me.key.public)
     for contact in client.people.contacts.values():
-        yield fact(Kind.CONNECTION_KEY, contact.own_key.reveal())
-        yield fact(Kind.FETCH_TOKEN, fetch_token(contact.own_key).reveal())
+        yield fact(FactKind.CONNECTION_KEY, contact.own_key.reveal())
+        yield fact(FactKind.FETCH_TOKEN, fetch_token(contact.own_key).reveal())
     for membership in client.rooms.values():
         own = membership.leaf.identity.credential
-        yield fact(Kind.LINK_KEY, membership.leaf.ilk.reveal())
-        yield fact(Kind.QUEUE, membership.leaf.queue.reveal())
-        yield fact(Kind.PSEUDONYM, own.user_pseudonym.name.encode())
-        yield fact(Kind.PSEUDONYM, own.client_pseudonym.name.encode())
-        yield fact(Kind.ROOM, membership.uri.name.encode())
+        yield fact(FactKind.LINK_KEY, membership.leaf.ilk.reveal())
+        yield fact(FactKind.QUEUE, membership.leaf.queue.reveal())
+        yield fact(FactKind.PSEUDONYM, own.user_pseudonym.name.encode())
+        yield fact(FactKind.PSEUDONYM, own.client_pseudonym.name.encode())
+        yield fact(FactKind.ROOM, membership.uri.name.encode())
 
 
 def all_views(world: World) -> list[View]:

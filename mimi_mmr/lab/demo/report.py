@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mimi_mmr.lab.demo.costs import Cost
-from mimi_mmr.lab.ledger import Kind, Link, Matrix, Verdict
+from mimi_mmr.lab.ledger import FactKind, Matrix, SharedValue, Verdict
 
 PARTY_WIDTH = 29
 CELL_WIDTH = 12
@@ -17,9 +17,9 @@ WHO_SAW_WHAT = "Who saw what (read from databases, logs and received frames)"
 _STYLE = {Verdict.ABSENT: "dim", Verdict.BY_DESIGN: "yellow", Verdict.SEEN: "bold red"}
 
 
-def who_saw_what(console: Console, matrix: Matrix, links: Sequence[Link]) -> None:
+def who_saw_what(console: Console, matrix: Matrix, links: Sequence[SharedValue]) -> None:
     """Party and role by kind of fact, then every violation by itself."""
-    kinds = list(Kind)
+    kinds = list(FactKind)
     fit = max(1, (console.width - PARTY_WIDTH) // CELL_WIDTH)
     rounds = -(-len(kinds) // fit)
     share = -(-len(kinds) // rounds)  # as wide as the terminal allows, and all tables alike
@@ -41,7 +41,7 @@ def _listed(console: Console, what: str, findings: Sequence[object]) -> None:
         console.print(f"[bold red]{what}:[/] and {len(findings) - SHOWN} more")
 
 
-def _table(title: str, matrix: Matrix, kinds: Sequence[Kind]) -> Table:
+def _table(title: str, matrix: Matrix, kinds: Sequence[FactKind]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("party, role", no_wrap=True)
     for kind in kinds:

@@ -16,7 +16,7 @@ from mimi_mmr.lab.demo.attack import Attempt, HoardingEngine, attack
 from mimi_mmr.lab.demo.costs import Costs
 from mimi_mmr.lab.demo.people import Person, caught_up, connect, invited, person, together, until, until_keyed
 from mimi_mmr.lab.demo.world import PROVIDERS, World, loopback
-from mimi_mmr.lab.ledger import Fact, Kind
+from mimi_mmr.lab.ledger import Fact, FactKind
 from mimi_mmr.member.whois import Standing
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
@@ -117,7 +117,7 @@ class Story:
     async def talk(self, sender: str, sent_from: Membership, listeners: dict[str, Membership]) -> None:
         """Have one say something, and the others read it."""
         text = f"the password of the day is {self.rng.getrandbits(96):024x}"
-        self._plant(Kind.CONTENT, sender, text.encode())
+        self._plant(FactKind.CONTENT, sender, text.encode())
         with self.costs.of("send a message"):
             await self.people[sender].client.rooms.send(sent_from, text)
         for name, membership in listeners.items():
@@ -135,10 +135,10 @@ class Story:
         """Alice puts an encrypted asset on her provider's host, Cathy fetches it through relay and gateway."""
         alice, cathy = self.people["Alice"].client, self.people["Cathy"].client
         asset = self.rng.randbytes(200_000)
-        self._plant(Kind.CONTENT, "Alice", asset[:48])
+        self._plant(FactKind.CONTENT, "Alice", asset[:48])
         with self.costs.of("put an asset (200 kB)"):
             reference = await alice.rooms.assets.send(room, "holiday.jpg", asset)
-        self._plant(Kind.CONTENT, "Alice", reference.key)
+        self._plant(FactKind.CONTENT, "Alice", reference.key)
         await until(lambda: bool(at_cathy.messages), lambda: cathy.rooms.sync(at_cathy, 10.0))
         with self.costs.of("get an asset (200 kB)"):
             received = await cathy.rooms.assets.fetch(at_cathy, at_cathy.messages.popleft())
@@ -175,9 +175,11 @@ class Story:
         """Add more members: each registers, connects to Alice and joins for real."""
         mark = f"{self.rng.getrandbits(48):012x}"
         for domain, network in FILLER_NETWORKS.items():
-            self.planted.append(Fact(Kind.NAME, "a member", domain, f"filler-{mark}-{domain[0]}".encode()))
+            self.planted.append(
+                Fact(FactKind.NAME, "a member", domain, f"filler-{mark}-{domain[0]}".encode())
+            )
             if loopback(network, 1):
-                self.planted.append(Fact(Kind.ADDRESS, "a member", domain, f"127.{network}.0.".encode()))
+                self.planted.append(Fact(FactKind.ADDRESS, "a member", domain, f"127.{network}.0.".encode()))
         for start in range(0, members, FILL_AT_ONCE):
             batch = [
                 self._filler(mark, number) for number in range(start, min(start + FILL_AT_ONCE, members))
@@ -250,7 +252,7 @@ class Story:
         finally:
             await store.close()
 
-    def _plant(self, kind: Kind, name: str, value: bytes) -> None:
+    def _plant(self, kind: FactKind, name: str, value: bytes) -> None:
         self.planted.append(Fact(kind, name, self.people[name].provider, value))
 
 

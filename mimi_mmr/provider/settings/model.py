@@ -23,11 +23,11 @@ ASSETS_PREFIX = "MIMI_MMR_ASSETS_"
 ROLES = ("hub", "accounts", "deliveries")
 
 
-class _Table(BaseModel):
+class _SettingsTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ServerTls(_Table):
+class ServerTls(_SettingsTable):
     """A server's certificate chain and key (PEM)."""
 
     certificate: ExistingFile = Field(description="PEM: the server's certificate and those it leads to")
@@ -42,7 +42,7 @@ class Tls(ServerTls):
     )
 
 
-class Databases(_Table):
+class Databases(_SettingsTable):
     """A URL for each role (`sqlite:///…`, `postgresql://…`); they must differ. Default: files in `data_dir`."""
 
     hub: str | None = Field(default=None, description="URL; without one, `hub.sqlite` in `data_dir`")
@@ -54,7 +54,7 @@ class Databases(_Table):
     )
 
 
-class AssetStorage(_Table):
+class AssetStorage(_SettingsTable):
     """Where this provider's users put assets, and the token that lets the provider write there."""
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")

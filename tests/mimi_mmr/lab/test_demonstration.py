@@ -21,7 +21,7 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.lab.demo.run import EXIT_FAILED, EXIT_SEEN, run_demo
 from mimi_mmr.lab.demo.story import Story
 from mimi_mmr.lab.demo.world import PROVIDERS
-from mimi_mmr.lab.ledger import Fact, Kind, Role, View, database_content, search
+from mimi_mmr.lab.ledger import Fact, FactKind, PartyRole, View, database_content, search
 from mimi_mmr.protocol.connections import ConnectionPackage
 from mimi_mmr.protocol.credentials import DeviceIdentity
 
@@ -50,20 +50,20 @@ def identities(root: Path) -> Iterator[Fact]:
     for domain in PROVIDERS:
         with sqlite3.connect(root / domain / "data" / "accounts.sqlite") as database:
             for (uri,) in database.execute("SELECT uri FROM users"):
-                yield Fact(Kind.NAME, uri, domain, uri.rpartition("/")[2].encode())
+                yield Fact(FactKind.NAME, uri, domain, uri.rpartition("/")[2].encode())
             for (package,) in database.execute("SELECT package FROM connection_packages"):
                 credential = ConnectionPackage.from_bytes(package).credential
-                yield Fact(Kind.REAL_KEY, "somebody", domain, credential.identity_key)
+                yield Fact(FactKind.REAL_KEY, "somebody", domain, credential.identity_key)
         database.close()
 
 
 def assert_no_hub_knows_anybody(root: Path, people: int) -> None:
     facts = list(identities(root))
-    assert len({fact.value for fact in facts if fact.kind is Kind.NAME}) == people
+    assert len({fact.value for fact in facts if fact.kind is FactKind.NAME}) == people
     for domain in PROVIDERS:
         path = root / domain / "data" / "hub.sqlite"
-        assert search([View(domain, Role.HUB, database_content(path))], facts) == []
-    accounts = View("all", Role.HUB, database_content(root / "a.example" / "data" / "accounts.sqlite"))
+        assert search([View(domain, PartyRole.HUB, database_content(path))], facts) == []
+    accounts = View("all", PartyRole.HUB, database_content(root / "a.example" / "data" / "accounts.sqlite"))
     assert search([accounts], facts)  # they can be found where they are
 
 

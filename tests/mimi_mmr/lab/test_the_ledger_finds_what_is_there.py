@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from mimi_mmr.lab.ledger import (
     Fact,
-    Kind,
-    Role,
+    FactKind,
+    PartyRole,
     Verdict,
     View,
     asset_host_view,
@@ -52,12 +52,12 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def fact(value: bytes = VALUE, kind: Kind = Kind.NAME) -> Fact:
+def fact(value: bytes = VALUE, kind: FactKind = FactKind.NAME) -> Fact:
     return Fact(kind, "Alice", "a.example", value)
 
 
 def found_in(content: bytes, value: bytes = VALUE) -> bool:
-    return bool(search([View("h.example", Role.HUB, content)], [fact(value)]))
+    return bool(search([View("h.example", PartyRole.HUB, content)], [fact(value)]))
 
 
 def database(path: Path, *values: object, wal: bool = False, page: int = 512) -> sqlite3.Connection:
@@ -95,11 +95,13 @@ def test_a_leak_of_each_kind_is_found_in_each_encoding(tmp_path: Path, kind: str
     else:
         recorder.write("hub", "in", peer=text)
     views = provider_views("h.example", data, records, [log])
-    (view,) = [view for view in views if view.role is Role.HUB]
+    (view,) = [view for view in views if view.role is PartyRole.HUB]
     (sighting,) = search([view], [fact()])
     assert not sighting.by_design
     assert "h.example as hub saw Alice's name" in str(sighting)
-    assert matrix([view], [fact()], [sighting]).cells["h.example", Role.HUB][Kind.NAME] is Verdict.SEEN
+    assert (
+        matrix([view], [fact()], [sighting]).cells["h.example", PartyRole.HUB][FactKind.NAME] is Verdict.SEEN
+    )
 
 
 @settings(deadline=None, max_examples=150)
@@ -138,14 +140,14 @@ def test_each_of_many_facts_is_found_once(values: list[bytes], data: st.DataObje
     there = data.draw(st.lists(st.sampled_from(values), unique=True))
     facts = [fact(value) for value in values]
     content = b"\0".join(encode(value) for value in there for encode in ENCODINGS.values())
-    seen = [sighting.fact.value for sighting in search([View("h", Role.HUB, content)], facts)]
+    seen = [sighting.fact.value for sighting in search([View("h", PartyRole.HUB, content)], facts)]
     assert sorted(set(seen)) == sorted(seen)
     assert set(there) <= set(seen)
 
 
 def test_one_value_that_is_two_facts_is_found_as_both() -> None:
-    facts = [fact(VALUE), Fact(Kind.DEVICE, "Bob", "b.example", VALUE)]
-    assert len(search([View("h", Role.HUB, VALUE)], facts)) == 2
+    facts = [fact(VALUE), Fact(FactKind.DEVICE, "Bob", "b.example", VALUE)]
+    assert len(search([View("h", PartyRole.HUB, VALUE)], facts)) == 2
 
 
 def test_a_value_that_lies_across_overflow_pages_is_found(tmp_path: Path) -> None:
@@ -205,8 +207,8 @@ def test_a_log_counts_for_every_role(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(VALUE)
     views = provider_views("b.example", tmp_path, tmp_path, [log])
-    assert {view.role for view in views} == set(Role)
-    assert {sighting.view.role for sighting in search(views, [fact()])} == set(Role)
+    assert {view.role for view in views} == set(PartyRole)
+    assert {sighting.view.role for sighting in search(views, [fact()])} == set(PartyRole)
 
 
 @pytest.mark.parametrize("place", ["asset", "log", "frame"])
@@ -217,7 +219,7 @@ def test_an_asset_host_is_looked_at_too(tmp_path: Path, place: str) -> None:
     (assets / ("0" * 32)).write_bytes(b"..." + VALUE if place == "asset" else b"")
     Recorder(records).write("assets", "in", body=VALUE if place == "frame" else b"")
     view = asset_host_view("storage.a.example", assets, records, [log])
-    assert [sighting.by_design for sighting in search([view], [fact(kind=Kind.CONTENT)])] == [False]
+    assert [sighting.by_design for sighting in search([view], [fact(kind=FactKind.CONTENT)])] == [False]
 
 
 def test_without_records_or_databases_there_is_nothing_to_see(tmp_path: Path) -> None:
@@ -250,41 +252,41 @@ def test_what_logging_writes_is_what_the_ledger_reads(tmp_path: Path) -> None:
 # --- what is by design -------------------------------------------------------------------------------
 
 OWN, OTHERS = "own", "others'"
-ALLOWED: dict[Role, dict[Kind, set[str]]] = {
+ALLOWED: dict[PartyRole, dict[FactKind, set[str]]] = {
     # README, "hub": roster of P with roles, provider domains; R is where it is. Nothing else.
-    Role.HUB: {Kind.PSEUDONYM: {OWN, OTHERS}, Kind.ROOM: {OWN, OTHERS}},
+    PartyRole.HUB: {FactKind.PSEUDONYM: {OWN, OTHERS}, FactKind.ROOM: {OWN, OTHERS}},
     # "local provider": that an account exists, IP of its own; not the account behind a P, Q or set.
-    Role.ACCOUNTS: {
-        Kind.NAME: {OWN},
-        Kind.DEVICE: {OWN},
-        Kind.REAL_KEY: {OWN},
-        Kind.ADDRESS: {OWN},
+    PartyRole.ACCOUNTS: {
+        FactKind.NAME: {OWN},
+        FactKind.DEVICE: {OWN},
+        FactKind.REAL_KEY: {OWN},
+        FactKind.ADDRESS: {OWN},
     },
     # "local provider": which of its queues share rooms; "remote provider": tokens of its own shelves only.
-    Role.DELIVERIES: {
-        Kind.QUEUE: {OWN},
-        Kind.FETCH_TOKEN: {OWN},
-        Kind.PSEUDONYM: {OWN, OTHERS},
-        Kind.ROOM: {OWN, OTHERS},
+    PartyRole.DELIVERIES: {
+        FactKind.QUEUE: {OWN},
+        FactKind.FETCH_TOKEN: {OWN},
+        FactKind.PSEUDONYM: {OWN, OTHERS},
+        FactKind.ROOM: {OWN, OTHERS},
     },
     # "relay": IP, time, size bucket.
-    Role.RELAY: {Kind.ADDRESS: {OWN, OTHERS}},
+    PartyRole.RELAY: {FactKind.ADDRESS: {OWN, OTHERS}},
     # "gateway": the request; not IP. Requests name users of its own domain, queues of its own, rooms.
-    Role.GATEWAY: {
-        Kind.NAME: {OWN},
-        Kind.QUEUE: {OWN},
-        Kind.PSEUDONYM: {OWN, OTHERS},
-        Kind.ROOM: {OWN, OTHERS},
+    PartyRole.GATEWAY: {
+        FactKind.NAME: {OWN},
+        FactKind.QUEUE: {OWN},
+        FactKind.PSEUDONYM: {OWN, OTHERS},
+        FactKind.ROOM: {OWN, OTHERS},
     },
     # "asset host": that the hub fetched.
-    Role.ASSETS: {},
+    PartyRole.ASSETS: {},
 }
-NEVER = {Kind.LINK_KEY, Kind.CONNECTION_KEY, Kind.CONTENT}
+NEVER = {FactKind.LINK_KEY, FactKind.CONNECTION_KEY, FactKind.CONTENT}
 
 
-@pytest.mark.parametrize("role", list(Role))
-@pytest.mark.parametrize("kind", list(Kind))
-def test_what_a_role_may_learn_is_what_the_threats_say_and_no_more(role: Role, kind: Kind) -> None:
+@pytest.mark.parametrize("role", list(PartyRole))
+@pytest.mark.parametrize("kind", list(FactKind))
+def test_what_a_role_may_learn_is_what_the_threats_say_and_no_more(role: PartyRole, kind: FactKind) -> None:
     for whose, provider in ((OWN, "a.example"), (OTHERS, "b.example")):
         expected = whose in ALLOWED[role].get(kind, set())
         found = by_design(View("a.example", role, b""), Fact(kind, "somebody", provider, b"x"))
@@ -294,12 +296,15 @@ def test_what_a_role_may_learn_is_what_the_threats_say_and_no_more(role: Role, k
 
 
 def test_one_sighting_that_is_not_by_design_colours_the_cell() -> None:
-    view = View("a.example", Role.ACCOUNTS, b"")
-    mine, theirs = fact(b"alice-12"), Fact(Kind.NAME, "Bob", "b.example", b"bob-1234")
+    view = View("a.example", PartyRole.ACCOUNTS, b"")
+    mine, theirs = fact(b"alice-12"), Fact(FactKind.NAME, "Bob", "b.example", b"bob-1234")
     seen = search([View(view.party, view.role, b"alice-12 bob-1234")], [theirs, mine])
     for order in (seen, seen[::-1]):
         found = matrix([view], [mine, theirs], order)
-        assert found.cells["a.example", Role.ACCOUNTS][Kind.NAME] is Verdict.SEEN
+        assert found.cells["a.example", PartyRole.ACCOUNTS][FactKind.NAME] is Verdict.SEEN
         assert [sighting.fact.about for sighting in found.violations] == ["Bob"]
     (only,) = [sighting for sighting in seen if sighting.fact is mine]
-    assert matrix([view], [mine], [only]).cells["a.example", Role.ACCOUNTS][Kind.NAME] is Verdict.BY_DESIGN
+    assert (
+        matrix([view], [mine], [only]).cells["a.example", PartyRole.ACCOUNTS][FactKind.NAME]
+        is Verdict.BY_DESIGN
+    )

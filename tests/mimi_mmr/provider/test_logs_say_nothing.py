@@ -15,7 +15,7 @@ from mimi_mmr.client import Client
 from mimi_mmr.errors import MmrError
 from mimi_mmr.lab.demo.facts import facts_of
 from mimi_mmr.lab.demo.people import Person
-from mimi_mmr.lab.ledger import Fact, Kind, Role, View, search
+from mimi_mmr.lab.ledger import Fact, FactKind, PartyRole, View, search
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.provider import logs, outbox
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited
@@ -43,8 +43,8 @@ def logged() -> Iterator[io.StringIO]:
 
 def everything_about(clients: list[Client]) -> list[Fact]:
     facts = [
-        Fact(Kind.NAME, "the run", "", MARK.encode()),
-        Fact(Kind.ADDRESS, "anybody", "", b"127."),
+        Fact(FactKind.NAME, "the run", "", MARK.encode()),
+        Fact(FactKind.ADDRESS, "anybody", "", b"127."),
     ]
     for client in clients:
         facts += facts_of(Person(client.user.name, client, ""))
@@ -118,7 +118,7 @@ async def test_no_log_line_names_anybody_or_anything(
     text = logged.getvalue()
     events = {line["event"].partition(":")[0] for line in said(text)}
     assert {"fan-out to b.example failed", "no keys of peer b.example", "endpoint failed"} <= events
-    view = View("any", Role.HUB, text.encode())
+    view = View("any", PartyRole.HUB, text.encode())
     found = search([view], everything_about(live.clients[:2]), allowed=lambda *_: False)
     assert found == [], [str(sighting) for sighting in found]
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from mimi_mmr.client.transport import following
-from mimi_mmr.client.transport.following import Follower
+from mimi_mmr.client.transport.following import QueueFollower
 from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.sealing import Kem, SealedBox
@@ -66,7 +66,7 @@ def said(frames: list[dict[str, str]]) -> bytes:
 async def test_what_comes_is_there_at_once_and_comes_once(path: PrivatePath) -> None:
     token = await queue(path)
     await put(path, token, b"one", b"two")
-    async with asyncio.timeout(PATIENCE), Follower(path, token) as pages:
+    async with asyncio.timeout(PATIENCE), QueueFollower(path, token) as pages:
         first = await anext(pages)
         assert messages(first) == [b"one", b"two"]
         pages.stored(first)
@@ -84,7 +84,7 @@ async def test_it_goes_by_anothers_relay_which_sees_no_queue_and_home_sees_no_ad
     live: LiveWorld, path: PrivatePath
 ) -> None:
     token = await queue(path)
-    async with asyncio.timeout(PATIENCE), Follower(path, token) as pages:
+    async with asyncio.timeout(PATIENCE), QueueFollower(path, token) as pages:
         await put(path, token, b"planted message")
         page = await anext(pages)
         assert messages(page) == [b"planted message"]
@@ -114,7 +114,7 @@ async def test_a_relay_that_is_the_gateways_is_refused(path: PrivatePath) -> Non
     token = await queue(path)
     use_relay(path, HOME)
     with pytest.raises(PrivatePathFailed, match="hides nothing"):
-        await anext(Follower(path, token))
+        await anext(QueueFollower(path, token))
 
 
 async def test_to_another_provider_it_goes_by_ones_own_relay(live: LiveWorld, path: PrivatePath) -> None:
@@ -131,7 +131,7 @@ async def test_what_the_provider_answers_is_raised_and_the_socket_goes_on(path: 
     token = await queue(path)
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(UnknownQueue):
-            await anext(Follower(path, AccessToken.generate()))
+            await anext(QueueFollower(path, AccessToken.generate()))
         async with path.socket(HOME) as socket:
             with pytest.raises(UnknownQueue):
                 await collect(socket, AccessToken.generate())
@@ -148,7 +148,7 @@ async def collect(socket: PathSocket, token: AccessToken) -> QueuePage:
 
 async def test_a_queue_that_is_deleted_ends_its_followers(path: PrivatePath) -> None:
     token = await queue(path)
-    async with asyncio.timeout(PATIENCE), Follower(path, token) as pages:
+    async with asyncio.timeout(PATIENCE), QueueFollower(path, token) as pages:
         waiting = asyncio.create_task(anext(pages))
         await put(path, token, b"one")
         pages.stored(await waiting)
@@ -165,7 +165,7 @@ async def test_a_restart_loses_and_doubles_nothing(live: LiveWorld, path: Privat
     found: list[bytes] = []
 
     async def follow() -> None:
-        async with Follower(path, token, spread=0.1) as pages:
+        async with QueueFollower(path, token, spread=0.1) as pages:
             while len(found) < len(wanted):
                 try:
                     page = await anext(pages)
@@ -198,7 +198,9 @@ async def test_sockets_that_break_together_do_not_come_back_together(
         waited.append(seconds)
 
     async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
-        followers = [await stack.enter_async_context(Follower(path, token, spread=2.0)) for token in tokens]
+        followers = [
+            await stack.enter_async_context(QueueFollower(path, token, spread=2.0)) for token in tokens
+        ]
         for token in tokens:
             await put(path, token, b"one")
         for pages in followers:
@@ -223,7 +225,7 @@ async def test_a_provider_that_stops_answers_and_lets_its_sockets_go(
 ) -> None:
     token = await queue(path)
     async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
-        followers = [await stack.enter_async_context(Follower(path, token, spread=0)) for _ in range(3)]
+        followers = [await stack.enter_async_context(QueueFollower(path, token, spread=0)) for _ in range(3)]
         asking = [asyncio.create_task(anext(pages)) for pages in followers]
         home = live.providers[HOME]
         while len(home.queues._arrivals._waiting.get(queue_id(token), ())) < 3:  # noqa: ASYNC110
@@ -243,7 +245,7 @@ async def test_nothing_is_tried_another_way_when_there_is_no_socket(
     for domain in ("b.example", "c.example"):
         live.providers[domain].listener.sockets[1].stop()
     before = len(recorded(live, HOME, "gateway")), len(recorded(live, HOME, "accounts"))
-    async with Follower(path, token) as pages:
+    async with QueueFollower(path, token) as pages:
         with pytest.raises(PrivatePathFailed):
             await anext(pages)
     assert (len(recorded(live, HOME, "gateway")), len(recorded(live, HOME, "accounts"))) == before

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mimi_mmr.client.transport.following import Follower
+from mimi_mmr.client.transport.following import QueueFollower
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import PrivatePathFailed
@@ -64,7 +64,7 @@ async def live(world: World, token: AccessToken, disk: Disk, life: Life, total: 
             disk.acknowledged = max([disk.acknowledged, *(number for number, _ in contents(page))])
             stored += 1
         return
-    async with Follower(world.path, token, disk.acknowledged, spread=0) as pages:
+    async with QueueFollower(world.path, token, disk.acknowledged, spread=0) as pages:
         while len(disk.messages) < total:
             if stored >= life.pages:
                 dropped = [contents(await anext(pages)) for _ in range(life.then_drops)]
@@ -163,7 +163,7 @@ def test_poll_and_socket_give_the_same(running: tuple[asyncio.Runner, World], tm
 
         async def follow(token: AccessToken) -> list[tuple[int, bytes]]:
             found: list[tuple[int, bytes]] = []
-            async with Follower(world.path, token) as pages:
+            async with QueueFollower(world.path, token) as pages:
                 while len(found) < len(put):
                     page = await anext(pages)
                     found += contents(page)
@@ -185,13 +185,13 @@ def test_until_a_page_is_stored_it_comes_again(running: tuple[asyncio.Runner, Wo
     async def twice() -> None:
         token = await world.queue()
         await world.put(token, [b"a", b"b"])
-        async with Follower(world.path, token) as pages:
+        async with QueueFollower(world.path, token) as pages:
             first = await anext(pages)
             assert await anext(pages) == first
             pages.stored(first)
             await world.put(token, [b"c"])
             assert contents(await anext(pages)) == [(3, b"c")]
-        async with Follower(world.path, token, 2) as pages:
+        async with QueueFollower(world.path, token, 2) as pages:
             assert contents(await anext(pages)) == [(3, b"c")]
 
     runner.run(twice())
