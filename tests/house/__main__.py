@@ -62,10 +62,10 @@ def lines_of(part: Mapping[str, Module]) -> int:
 
 
 def says_internal(found: Mapping[str, Module], name: str) -> bool:
-    """Say whether a module lies in a package whose docstring has the word "Internal"."""
+    """Say whether a module lies in a package whose docstring has the word "internal"."""
     package = found[name].package
     while package:
-        if package in found and "Internal" in (ast.get_docstring(found[package].tree) or ""):
+        if package in found and "internal" in (ast.get_docstring(found[package].tree) or "").lower():
             return True
         package = package.rpartition(".")[0]
     return False
