@@ -39,17 +39,21 @@ DOMAIN = "b.example"
 
 
 class Stream:
-    """Bytes that anyone can make again: SHA-256 of a counter."""
+    """Bytes that anyone can make again: SHA-256 of a name and a counter.
 
-    def __init__(self) -> None:
+    Each struct has a stream of its own name, so that a new struct changes no other's vector.
+    """
+
+    def __init__(self, name: str) -> None:
         """Start at 0."""
+        self._prefix = b"mimi-mmr vectors " + name.encode()
         self._count = 0
 
     def __call__(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Return the next `size` bytes."""
         out = b""
         while len(out) < size:
-            out += hashlib.sha256(b"mimi-mmr vectors" + self._count.to_bytes(4, "big")).digest()
+            out += hashlib.sha256(self._prefix + self._count.to_bytes(4, "big")).digest()
             self._count += 1
         return out[:size]
 
@@ -255,12 +259,11 @@ def _departures_hash(draw: Stream) -> dict[str, Any]:
 
 def vectors() -> dict[str, Any]:
     """Return all of them."""
-    draw = Stream()
     structs = {}
     for kind in all_structs():
-        value = sample(kind, draw)
+        value = sample(kind, Stream(kind.__name__))
         structs[kind.__name__] = {"fields": describe(value), "encoding": value.to_bytes().hex()}
-    return {"structs": structs, "derivations": derivations(draw)}
+    return {"structs": structs, "derivations": derivations(Stream("derivations"))}
 
 
 def main() -> None:

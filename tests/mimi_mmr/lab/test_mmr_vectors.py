@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,13 @@ from mimi_mmr.lab.vectors import all_structs, describe, vectors
 from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.members_only import StateSecret, open_state
 from mimi_mmr.uris import MimiUri
+from tests.fixtures import stored
 
 FILE = Path(__file__).parents[2] / "vectors" / "mimi_mmr.json"
 PUBLISHED = json.loads(FILE.read_text())
 STRUCTS = {kind.__name__: kind for kind in all_structs()}
+OLD = json.loads((stored.V0 / "vectors.json").read_text())
+RENAMED = {"SavedInbox": "SavedReadQueue", "SavedJoined": "SavedMembership"}
 
 
 def test_the_file_is_what_the_command_makes() -> None:
@@ -33,10 +37,19 @@ def test_the_encoding_is_read_as_the_fields(name: str) -> None:
     assert value.to_bytes().hex() == vector["encoding"]
 
 
-def test_a_published_link_and_state_open() -> None:
-    link = JoinLink.parse(PUBLISHED["derivations"]["join_link"]["uri"])
-    assert link.id.hex() == PUBLISHED["derivations"]["join_link"]["id"]
-    state = PUBLISHED["derivations"]["members_only_state"]
+@pytest.mark.parametrize("name", sorted(OLD["structs"]))
+def test_what_version_0_wrote_is_read_and_written_in_the_same_bytes(name: str) -> None:
+    vector = OLD["structs"][name]
+    value = STRUCTS[RENAMED.get(name, name)].from_bytes(bytes.fromhex(vector["encoding"]))
+    assert json.loads(json.dumps(describe(value))) == vector["fields"]
+    assert value.to_bytes().hex() == vector["encoding"]
+
+
+@pytest.mark.parametrize("published", [PUBLISHED, OLD], ids=["today", "version 0.1.0"])
+def test_a_published_link_and_state_open(published: dict[str, Any]) -> None:
+    link = JoinLink.parse(published["derivations"]["join_link"]["uri"])
+    assert link.id.hex() == published["derivations"]["join_link"]["id"]
+    state = published["derivations"]["members_only_state"]
     secret = StateSecret(bytes.fromhex(state["room_secret"]))
     opened = open_state(bytes.fromhex(state["sealed"]), secret, MimiUri.parse(state["room"]))
     assert (opened.name, opened.topic) == ("Tea", "Thursdays")
