@@ -29,7 +29,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
     """The packages of all of this user's devices by hash, with the private keys that open requests."""
 
     def __init__(self, context: Context, account: Account, shared: SharedState) -> None:
-        """Read what the user's devices know."""
+        """Read the shared state."""
         self._context = context
         self._account = account
         self._shared = shared
@@ -48,7 +48,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
         return len(self._packages)
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these back, if the change that is about to begin fails."""
+        """Return a function that restores the current state, for use if the next change fails."""
         before = dict(self._packages)
 
         def put_back() -> None:

@@ -52,7 +52,7 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
         return len(self._requests)
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these back, if the change that is about to begin fails."""
+        """Return a function that restores the current state, for use if the next change fails."""
         before = dict(self._requests)
 
         def put_back() -> None:
