@@ -81,7 +81,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
         """Have enough connection packages published; forget the keys of those that have expired."""
         now = self._context.clock()
         for key, item in list(self._packages.items()):
-            if item.package.content.expiry + PACKAGE_LIFETIME < now:  # requests sealed to it have expired as well
+            if item.package.content.expiry + PACKAGE_LIFETIME < now:  # its requests have expired, too
                 self.forget(key)
         left = (await self._account.ask(COUNT_CONNECTION_PACKAGES)).device
         if left.one_time < PACKAGES_LEAST or not left.last_resorts or not self._has_fresh(now):

@@ -138,7 +138,7 @@ class Invitations:
                 for listener in self.arrived:
                     await listener(membership)
                 await self._reading.sync(membership)
-            except MmrError as error:  # one room's failure must not stop the others; a later `sync` tries again
+            except MmrError as error:  # does not stop the other rooms; a later `sync` tries again
                 membership.note(f"on arrival: {error}")
         return joined
 

@@ -145,7 +145,7 @@ class Joining:
         with self._memberships.changing(*sharing):
             if (
                 not item.used
-            ):  # behind a last resort's further Welcome there may be events of the first room
+            ):  # behind a further Welcome of a last resort there may be events of the first room
                 item.queue.acknowledge(invitation.sequence)
             self._outstanding.unwatch(item)
             for listener in self.placed:

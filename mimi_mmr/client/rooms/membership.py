@@ -62,7 +62,7 @@ TRANSITIONS: Mapping[MembershipState, Mapping[Occurrence, MembershipState]] = {
         _O.PLACED: _S.FOLLOWING,
     },
     _S.DESYNCHRONISED: {
-        _O.COMMIT_FOLLOWED: _S.FOLLOWING,  # the unprocessable commit turned out not to be one of the room
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,  # what looked like a missed commit was none of this room
         _O.COMMIT_UNPROCESSABLE: _S.BLOCKED_AND_DESYNCHRONISED,
         _O.COMMIT_MISSED: _S.DESYNCHRONISED,
         _O.COMMIT_UNDONE: _S.DESYNCHRONISED,
@@ -212,7 +212,7 @@ class Membership:
 
     @property
     def blocked(self) -> bool:
-        """Whether the hub accepted a commit that this member could not process: an admin has to reopen the room."""
+        """Whether the hub accepted a commit that this member can't process: an admin has to reopen the room."""
         return self.place.state in _BLOCKED
 
     @property

@@ -24,7 +24,7 @@ from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.uris import MimiUri
 
-MOST_HELD = 48  # held events, of 64 in a page: a hub that does not answer must not stop other rooms with this queue
+MOST_HELD = 48  # of a page's 64: a hub without an answer must not stop other rooms with this queue
 HISTORY = (ContentKind.TEXT, ContentKind.ASSET)
 
 Handler = Callable[[Membership, Whois, Content], None]
@@ -161,7 +161,7 @@ class Reading:
         sequence = event.fanout.sequence
         try:
             self._take_in(membership, event)
-            membership.read_to(sequence)  # only after the event was accepted: anybody could have sent this number
+            membership.read_to(sequence)  # only once it was accepted: anybody could send a number
         except StateError:
             raise  # a failure of the vault, not of the event: the page has to come again
         except EngineError as error:

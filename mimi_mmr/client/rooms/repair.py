@@ -38,7 +38,7 @@ class RoomRepair:
         await self._context.path.ask(REPORT_COMMIT, room.domain, report, room=room.name)
 
     async def reconcile(self, membership: Membership) -> None:
-        """Take over the hub's tree, if it is sound: a committer gave the hub another one than the members."""
+        """Take over the hub's tree, if it is valid: a committer gave the hub another tree than the members."""
         room = membership.room
         try:
             room.adopt(await self.snapshot(room.uri, room.epoch, membership.leaf))

@@ -169,7 +169,10 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.commits.commit(membership, CommitIntent(reveal=True))
 
     async def heal(self, membership: Membership) -> None:
-        """Take fresh keys on this leaf's path: whoever knew the old ones can't follow the room any more."""
+        """Replace the keys on this leaf's path.
+
+        Somebody who knows the old keys then can't follow the room any more.
+        """
         await self.commits.commit(membership)
 
     async def reopen(self, membership: Membership) -> None:

@@ -153,7 +153,7 @@ def _key(number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Notice(Struct):
-    """Something that happened by itself, and that a user should know of; `when` in seconds."""
+    """Something that happened without the user's request; `when` in seconds since 1970."""
 
     when: Annotated[int, U64]
     text: Annotated[str, Text(4096)]

@@ -192,7 +192,7 @@ class PrivatePath:
         listed = await self.ask_directly(PROVIDERS)
         known: dict[str, ProviderKeysTBS] = {}
         for document in listed.providers:
-            with suppress(IdentityError):  # one provider's bad document must not make the other providers unusable
+            with suppress(IdentityError):  # a bad document must not affect the other providers
                 keys = document.verify(document.keys.domain, self._trust, now)
                 known[keys.domain] = keys
         self._known = _Known(now, known)
