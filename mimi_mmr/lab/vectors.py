@@ -1,8 +1,9 @@
 """Test vectors for other implementers: `python -m mimi_mmr.lab.vectors FILE` writes them.
 
 Bytes are in hex. `structs` has one value of every wire struct, with its fields and its encoding; `derivations` has
-every labelled function that a peer must compute alike. Nothing in here is random: what is not a key pair's is
-SHA-256 of a counter. HPKE encapsulation is random by design, so of a sealed box there is the `info` alone.
+every labelled function that a peer must compute alike. Nothing here is random: all bytes except those of key pairs
+are SHA-256 of a counter. HPKE encapsulation is random by design, so a sealed box is represented by its `info`
+alone.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ DOMAIN = "b.example"
 
 
 class Stream:
-    """Bytes that anyone can make again: SHA-256 of a counter."""
+    """A reproducible stream of bytes: SHA-256 of a counter."""
 
     def __init__(self) -> None:
         """Start at 0."""
         self._count = 0
 
     def __call__(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Return the next `size` bytes."""
         out = b""
         while len(out) < size:
             out += hashlib.sha256(b"mimi-mmr vectors" + self._count.to_bytes(4, "big")).digest()
@@ -82,7 +83,7 @@ def _below(kind: type[presentation.Struct]) -> Iterator[type[presentation.Struct
 
 
 def sample(kind: type[presentation.Struct], draw: Stream) -> presentation.Struct:
-    """Make a value of a struct, every optional part there, every vector with two items."""
+    """Make a value of a struct, with every optional part and two items in every vector."""
     special = _SPECIAL.get(kind)
     if special is not None:
         return special(draw)
@@ -154,7 +155,7 @@ def describe(value: Any) -> Any:
 
 
 def derivations(draw: Stream) -> dict[str, Any]:
-    """Inputs and outputs of every labelled function."""
+    """Return inputs and outputs of every labelled function."""
     seed, content, token, upload = draw(32), draw(40), draw(32), draw(32)
     signer, connection = SigningKey.from_seed(seed), ConnectionKey(draw(32))
     return {
@@ -254,7 +255,7 @@ def _departures_hash(draw: Stream) -> dict[str, Any]:
 
 
 def vectors() -> dict[str, Any]:
-    """Return all of them."""
+    """Return all test vectors."""
     draw = Stream()
     structs = {}
     for kind in all_structs():

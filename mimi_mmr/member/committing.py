@@ -54,7 +54,7 @@ class PendingCommit:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What a commit carries besides MLS and tree: the next policy, departures, the members-only state, sealed."""
+    """The parts of a commit besides MLS and tree: the next policy, departures, the sealed members-only state."""
 
     policy: SignedPolicy | None
     departures: tuple[Departure, ...]
@@ -124,7 +124,7 @@ class Committer:
         return sorted({*intent.removes, *departing})
 
     def _next_policy(self, intent: CommitIntent, remove: Collection[int]) -> RoomPolicy | None:
-        """Return the policy that the commit brings, or None: as the intent says, without roles that nobody has.
+        """Return the commit's policy, or None: the intent's, without roles of pseudonyms that have no leaf.
 
         The role of a member who is gone could be used by anybody who has that pseudonym's key. An added pseudonym
         keeps a role only if this commit's policy gives it one. Only an admin can remove such roles.
@@ -190,7 +190,10 @@ class Committer:
 
 
 def own_change(local: LocalRoom, *, reveal: bool = False) -> list[Change]:
-    """Return what sets one's own leaf (again), where it is to be shown and whoever added it set it wrong or not."""
+    """Return the change that sets this member's own leaf secret.
+
+    It is needed if the identity is shown and the adder set the secret wrongly or not at all.
+    """
     secret = LeafSecret(local.leaf.ilk.reveal())
     shown = local.policy.policy.shows_identity(local.me)
     if not (shown or reveal) or local.link_secret(local.group.own_leaf) == secret:

@@ -73,7 +73,7 @@ class MembersOnly:
         return open_state(sealed, secret, self._local.uri)
 
     def take(self, sealed: bytes | None) -> str:
-        """Take over what a commit or snapshot brought, or check what there is; say what is wrong with it, or ""."""
+        """Take over the state of a commit or snapshot, or check the current one; return its problem, or ""."""
         held = self._local.members_only
         current = held.sealed if sealed is None else sealed
         state, problem = held.state, ""

@@ -278,7 +278,7 @@ class Room:
         return self._committer.stage(intent)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
-        """Return a commit that was on its way when the process ended; raise `EngineError` if there is none such."""
+        """Return a commit that was pending when the process ended; raise `EngineError` if there is none such."""
         return self._committer.pending(request)
 
     def follow(self, event: CommitEvent, now: float) -> Followed:
@@ -301,7 +301,7 @@ class Room:
         return departing_leaf(self._local, departure)
 
     def report(self, commit: bytes, kind: RepairKind) -> CommitReport:
-        """Tell the hub that a commit of this epoch can't be processed; or, as an admin, have it undone."""
+        """Make the report that a commit of this epoch can't be processed; or, as an admin, the order to undo it."""
         content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
         return sign_report(content, self.signing_key)
 

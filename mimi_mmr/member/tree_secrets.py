@@ -1,4 +1,4 @@
-"""The secrets of a room's Tree Wrap tree: an epoch's, from the MLS exporter, and the policy's place in the root."""
+"""The secrets of a room's Tree Wrap tree: the epoch secret from the MLS exporter, the policy's hash in the root."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Derivation:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Derivation:
-        """Read one; `StateError` for what is weaker than the default, or would take a machine down."""
+        """Parse a derivation; `StateError` if it is weaker than the default, or far too expensive to compute."""
         try:
             version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
         except struct.error:
