@@ -259,7 +259,10 @@ class Vault:
         return hmac.digest(self._keys.naming, vec(name.encode()) + vec(key), hashlib.sha256)
 
     def _count(self) -> bytes:
-        """Return the digest that is sealed with every change: the XOR of a secret random value for each row."""
+        """Return the number of rows and their digest, which are sealed with every change.
+
+        The digest is an XOR of one secret random value for each row.
+        """
         return len(self._rows).to_bytes(8, "big") + self._digest.to_bytes(32, "big")
 
     def _load(self) -> None:

@@ -1,4 +1,4 @@
-"""The story: four people of three providers, one room whose hub knows nobody, and what a removed member can do."""
+"""The story: four people, three providers, a room whose hub sees pseudonyms only, and a removed member's attack."""
 
 from __future__ import annotations
 
