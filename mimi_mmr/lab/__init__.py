@@ -1,4 +1,4 @@
 """Tools that measure and demonstrate: the demonstration, the ledger, the test vectors. Internal.
 
-No other package imports it.
+Only the command `mimi-mmr demo` imports it.
 """
