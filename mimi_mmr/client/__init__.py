@@ -1,9 +1,9 @@
 """What an application programs against: one user's device, its contacts and its rooms.
 
-`client` has `Client`, which holds the parts; `building` makes them, and `wiring` says who listens to whom;
-`tending` lists what is done from time to time; `context` is what all parts share. The parts lie in `account`,
-`people`, `key_packages`, `rooms` and `devices`, what they write in `storage`, how they reach providers in
-`transport`. All of these are internal: what an application needs of them is named here.
+`client` has `Client`, which holds the parts. `building` makes the parts, and `wiring` connects their listeners.
+`tending` lists the regular work, and `context` has what all parts share. The parts are in `account`, `people`,
+`key_packages`, `rooms` and `devices`. `storage` has what they store, and `transport` reaches the providers. All
+these modules are internal: this package exports what an application needs.
 """
 
 from mimi_mmr.client.client import Client

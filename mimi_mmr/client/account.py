@@ -1,4 +1,4 @@
-"""One device's account at its provider: its keys, its certificate, and requests in the account's name."""
+"""One device's account at its provider: keys, certificate, and the requests that need the account's token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mimi_mmr.uris import MimiUri
 
 CERTIFICATE_RENEWAL = (
     80 * 86400
-)  # of 90: a link made today is to be good for nearly as long as its credential
+)  # of 90: an identity link made today stays valid for nearly as long as its credential
 _ROW = b"account"
 
 
@@ -43,7 +43,7 @@ class AccountKeys:
 
 
 def saved_account(vault: Vault) -> SavedAccount | None:
-    """Return whose state a vault holds, if there is any in it yet."""
+    """Return the account that a vault holds; None if it holds none yet."""
     row = vault.table("account").get(_ROW)
     return SavedAccount.from_bytes(row) if row is not None else None
 
@@ -52,7 +52,7 @@ class Account:
     """A user's account as one device holds it."""
 
     def __init__(self, context: Context, url: str) -> None:
-        """Restore it as the vault has it; or make keys for one that is not registered yet."""
+        """Restore the account from the vault; without a saved one, make keys for an account to be registered."""
         self._context = context
         self.url = url
         self._me: DeviceIdentity | None = None
@@ -79,7 +79,10 @@ class Account:
 
     @property
     def keys(self) -> AccountKeys:
-        """The device's keys. Until a further device was let in, its identity key is one that nobody knows."""
+        """The device's keys.
+
+        A further device has a placeholder identity key until an existing device gives it the user's.
+        """
         return self._keys
 
     @property
@@ -96,7 +99,7 @@ class Account:
 
     @property
     def contact_code(self) -> ContactCode:
-        """What to give to somebody who wants to connect."""
+        """The contact code to give to somebody who wants to connect."""
         return ContactCode(self._context.user, fingerprint(self._keys.identity.public))
 
     @property
@@ -124,7 +127,7 @@ class Account:
         self._bind(chain, identity or self._keys.identity)
 
     def _bind(self, chain: tuple[bytes, ...], identity: SigningKey) -> None:
-        """Put the user's binding beside a certificate chain for this device, if it verifies, and keep both."""
+        """Verify a certificate chain for this device, sign the user binding for it, and store both."""
         context, keys = self._context, replace(self._keys, identity=identity)
         credential = bind_device(identity, context.user, context.device, chain, keys.device.public)
         credential.verify(context.trust, context.clock())
@@ -148,17 +151,17 @@ class Account:
     async def ask(self, endpoint: Endpoint[Req, Ans], request: Req, /, **names: str) -> Ans: ...
 
     async def ask(self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str) -> Ans:
-        """Ask the provider for something that is the account's business; `names` are those of the path.
+        """Send a request with the account's token; `names` fill the placeholders of the endpoint's path.
 
-        Raises what the provider answered, or `PeerError`.
+        Raises the error that the provider answered, or `PeerError`.
         """
         names = {"user": self._context.user.name, **names}
         return await self._context.path.ask_account(endpoint, self._keys.token, cast("Req", request), **names)
 
     async def registered_devices(self) -> list[str]:
-        """Return the names of the devices that the provider has of this account."""
+        """Return the names of the devices that the provider has registered for this account."""
         return list((await self.ask(LIST_DEVICES)).devices)
 
     async def delete(self) -> None:
-        """Have the provider forget the account and all in it; nobody can take its name."""
+        """Have the provider delete the account with all its data; nobody can register its name again."""
         await self.ask(CLOSE_ACCOUNT)

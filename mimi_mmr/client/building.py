@@ -1,6 +1,6 @@
-"""A client put together: each part is given the parts that it calls, which are made before it.
+"""Construction of a client: each part is made after the parts that it calls, and gets these as arguments.
 
-Where a part has something to tell to one that is made later, it has a list of listeners: see `wiring`.
+A part that has to inform a part made later has a list of listeners: see `wiring`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from mimi_mmr.client.wiring import connect
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a client is made of, as an application sees it."""
+    """The parts of a client that an application sees."""
 
     account: Account
     people: People
@@ -71,7 +71,7 @@ class Parts:
 
 
 def build(context: Context, url: str, key_package_slot: float) -> Parts:
-    """Make all parts of a client, as the vault has them, and connect them."""
+    """Make all parts of a client from the vault, and connect their listeners."""
     basics = _Basics(context, url, key_package_slot)
     in_rooms = _InRooms(context, basics)
     own_devices = _OwnDevices(context, basics, in_rooms)
@@ -98,7 +98,7 @@ def build(context: Context, url: str, key_package_slot: float) -> Parts:
 
 
 class _Basics:
-    """What everything else stands on: the account, who is known, queues, and this client's KeyPackages."""
+    """The parts that all others use: the account, contacts and devices, queues, and this client's KeyPackages."""
 
     def __init__(self, context: Context, url: str, key_package_slot: float) -> None:
         self.shared = SharedState(context.vault, context.device.name)
@@ -113,7 +113,7 @@ class _Basics:
 
 
 class _InRooms:
-    """What is done in a room that one is in: read, commit, send."""
+    """The parts that work in a room which this client is in: read, commit, send."""
 
     def __init__(self, context: Context, basics: _Basics) -> None:
         self.memberships = Memberships(context, basics.read_queues)
@@ -137,7 +137,7 @@ class _InRooms:
 
 
 class _OwnDevices:
-    """What rooms and KeyPackages need of the user's other devices."""
+    """The parts that supply rooms and KeyPackages with what they need of the user's other devices."""
 
     def __init__(self, context: Context, basics: _Basics, in_rooms: _InRooms) -> None:
         self.known = KnownDevices(context, basics.account, basics.shared)
@@ -150,7 +150,7 @@ class _OwnDevices:
 
 
 class _WaysIn:
-    """The ways into a room: by a Welcome, by a link, under another pseudonym, and again after keys were lost."""
+    """The ways into a room: Welcome, join link, another pseudonym, and being added again after keys were lost."""
 
     def __init__(
         self, context: Context, basics: _Basics, in_rooms: _InRooms, own_devices: _OwnDevices

@@ -29,9 +29,9 @@ class Client:
     `account` is the account at the provider, `people` contacts and requests, `key_packages` what lets contacts add
     this user to rooms, `rooms` the rooms by URI and all that is done in them, `devices` the user's other devices.
 
-    Async, for one event loop. What it knows is in its vault; after a restart everything is there but for the
-    private keys of KeyPackages that nobody had used, which the MLS library keeps in the process: `tend` replaces
-    them.
+    Async, for one event loop. The vault holds its state. A restart loses one thing only: the private keys of
+    KeyPackages that nobody has used yet, because the MLS library keeps these in memory. `tend` replaces those
+    KeyPackages.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Client:
         key_package_slot: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make the client of `user` at provider `domain`, reached at `url`; as `vault` has it, or new.
+        """Make the client of `user` at provider `domain`, reached at `url`: restored from `vault`, or new.
 
-        Without a vault nothing outlives the process. KeyPackages say the second in which they were made; they are
-        made at multiples of `key_package_slot` seconds, together with everybody else's. Raises `StateError` if the
-        vault is another client's.
+        Without a vault nothing outlives the process. A KeyPackage shows the second in which it was made. So that
+        this tells nothing about its maker, all clients make theirs at multiples of `key_package_slot` seconds.
+        Raises `StateError` if the vault is another client's.
         """
         person, this = MimiUri(domain, Kind.USER, user), MimiUri(domain, Kind.DEVICE, device)
         vault = vault or Vault.in_memory()
@@ -84,7 +84,10 @@ class Client:
 
     @classmethod
     def restore(cls, vault: Vault, trust: TrustAnchors, **options: Any) -> Self:
-        """Make the client that a vault holds; `options` as for a new one. Raises `StateError` if it holds none."""
+        """Make the client that a vault holds; `options` as for a new one.
+
+        Raises `StateError` if the vault holds no client.
+        """
         saved = saved_account(vault)
         if saved is None:
             raise StateError("this state holds no account yet")
@@ -105,49 +108,49 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection; the vault is its owner's to close."""
+        """Close every connection. Whoever opened the vault closes it."""
         await self.context.path.close()
 
     # --- who it is -----------------------------------------------------------------------------------
 
     @property
     def user(self) -> MimiUri:
-        """Whose client it is."""
+        """The URI of the user."""
         return self.context.user
 
     @property
     def device(self) -> MimiUri:
-        """Which of the user's devices it is."""
+        """The name of this device."""
         return self.context.device
 
     @property
     def registered(self) -> bool:
-        """Whether there is an account, and this device one of its devices."""
+        """Whether this device is registered as a device of an account."""
         return self.account.registered
 
     @property
     def contact_code(self) -> ContactCode:
-        """What to give to somebody who wants to connect."""
+        """The contact code to give to somebody who wants to connect."""
         return self.account.contact_code
 
     @property
     def vault(self) -> Vault:
-        """Where its state is."""
+        """The vault that holds the client's state."""
         return self.context.vault
 
     @property
     def path(self) -> PrivatePath:
-        """How it reaches providers."""
+        """The client's connections to providers."""
         return self.context.path
 
     @property
     def notices(self) -> Notices:
-        """What happened by itself, and the user should know of."""
+        """Notices for the user: what happened without a request of theirs."""
         return self.context.notices
 
     @property
     def refusals(self) -> Refusals:
-        """What came and was no good, or could not be done yet."""
+        """The newest refusals: what was received and refused, or failed and is tried again."""
         return self.context.refusals
 
     # --- what it does --------------------------------------------------------------------------------
@@ -161,10 +164,10 @@ class Client:
         await self.people.connection_packages.publish(packages)
 
     async def tend(self) -> None:
-        """Do what falls due by itself; call it from time to time, and after a restart.
+        """Do the regular work that is due. Call this from time to time, and after a restart.
 
-        Answers to requests, offers of connection keys, news for the other devices, sets on shelves, connection
-        packages, departures, devices missing in rooms, pseudonyms to be changed: see `Tending`. What fails is noted
-        in `refusals`, keeps nothing else from being done, and is tried again the next time.
+        That is: responses to connection requests, connection keys to send, news for the other devices, KeyPackage
+        sets on shelves, connection packages, departures, devices missing in rooms, pseudonyms to change; see
+        `Tending`. A failure is noted in `refusals` and does not stop the other work; the next call tries again.
         """
         await self._tending.tend()

@@ -1,4 +1,4 @@
-"""What every part of a client works with: whose device it is, its clock, vault and path, and its two logs."""
+"""What every part of a client uses: device, clock, vault, private path, notices and refusals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_REFUSALS = 500
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something that came and was no good, or that could not be done: what it was, and the error.
+    """Something that was received and refused, or that failed: its subject and the error.
 
-    The error is a copy, without the traceback, whose frames would hold in memory what was being worked on.
+    The error is a copy without the traceback: the traceback's frames would keep the processed data in memory.
     """
 
     subject: str
@@ -34,20 +34,20 @@ class Refusal:
 
 
 class Refusals:
-    """The newest refusals, oldest first. They live as long as the client's process."""
+    """The newest refusals, oldest first. They are held in memory only."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._newest: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
 
     def add(self, subject: str, error: Exception) -> None:
-        """Log one more; the oldest goes when there are more than `MAX_REFUSALS`."""
+        """Add a refusal; drop the oldest when there are more than `MAX_REFUSALS`."""
         bare = Exception.__new__(type(error), *error.args)
         bare.__dict__.update(error.__dict__)
         self._newest.append(Refusal(subject, bare))
 
     def texts(self) -> list[str]:
-        """Return them as a person reads them."""
+        """Return each refusal as a text for people."""
         return [str(refusal) for refusal in self._newest]
 
     def __iter__(self) -> Iterator[Refusal]:
@@ -73,25 +73,28 @@ class Context:
     refusals: Refusals = field(default_factory=Refusals)
 
     def notify(self, text: str) -> None:
-        """Tell the user of something that happened by itself."""
+        """Add a notice for the user about something that happened without their request."""
         self.notices.add(text, self.clock())
 
     def rounded(self, seconds: int) -> int:
-        """Return the time as far as a request has to tell it: a clock's error would mark whoever sends it."""
+        """Return the time, rounded for a request.
+
+        An exact time would show the error of this clock, and so identify the sender.
+        """
         return int(self.clock()) // seconds * seconds
 
     def mls_rows(self, leaf_key: SigningKey) -> MutableMapping[bytes, bytes]:
-        """Return the vault's table for what the MLS library stores of one leaf's groups."""
+        """Return the vault's table in which the MLS library stores one leaf's groups."""
         return self.vault.table(f"mls {leaf_key.public.hex()}")
 
     def drop_mls_rows(self, leaf_key: SigningKey) -> None:
-        """Forget what the MLS library stored of one leaf's groups."""
+        """Delete what the MLS library stored for one leaf's groups."""
         self.vault.drop(f"mls {leaf_key.public.hex()}")
 
     async def attempt(self, subject: str, work: Callable[[], Awaitable[object]]) -> MmrError | None:
-        """Do one of several things, none of which may keep the others from being done.
+        """Do one of several independent pieces of work, without letting its failure stop the others.
 
-        Returns its error, which is logged as a refusal of `subject`; None if all went well.
+        Returns the error, which is also added to the refusals under `subject`; None on success.
         """
         try:
             await work()

@@ -1,4 +1,4 @@
-"""What falls due by itself, as a list of named work, done in order from time to time."""
+"""The client's regular work: a list of named steps, done in order from time to time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Work: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Tending:
-    """The list of what falls due. What fails is noted, keeps nothing else from being done, and is tried again."""
+    """The list of regular work. A failed step is noted, does not stop the others, and is tried again."""
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class Tending:
                 await self._context.attempt(f"{name}, to be tried again", work)
 
     def _steps(self) -> Iterator[tuple[str, Work]]:
-        """Return what is to be done, in order. Each list of contacts or rooms is made when its turn has come."""
+        """Return the steps in order. Each list of contacts or rooms is read only when its step is reached."""
         people, devices, rooms = self._people, self._devices, self._rooms
-        # Another device waits for these, and may be about to go.
+        # First, since another device waits for these, and may go offline soon.
         yield "KeyPackages that other devices want", devices.package_requests.make_wanted
         for invitation in devices.invitations:
             yield "a further device", partial(devices.invitations.tend, invitation)
-        # What has expired is not looked after below.
+        # Before the steps below, so that they spend no work on what has expired.
         yield "KeyPackages that have expired", _sync(self._key_packages.outstanding.forget_expired)
         yield "errands", self._errands.run
         yield "connections", people.reconnecting.tend
@@ -62,7 +62,7 @@ class Tending:
         yield "the device's certificate", self._account.renew_certificate
         yield "requests that were dealt with", people.incoming.forget_expired
         yield "connection packages", people.connection_packages.tend
-        # After the connections: a contact who is new has an empty shelf.
+        # After the connections, since the shelf of a new contact is empty.
         for contact in list(people.contacts.values()):
             if not contact.blocked and contact.room is not None:
                 yield f"the shelf of {contact.user}", partial(self._key_packages.tend, contact)
@@ -71,11 +71,12 @@ class Tending:
         for membership in list(rooms.values()):
             if membership.usable:
                 yield from self._in_room(membership)
-        # After what rooms want by themselves: both commit in rooms.
+        # After the work of the rooms themselves, since both commit in rooms.
         yield "devices that were removed", devices.removal.go_on
         yield "devices that are missing", devices.missing.tend
         yield "pseudonyms", rooms.pseudonyms.change_due
-        yield "news for the other devices", devices.sharing.share  # last: all of the above may be news
+        # last: every step above may have news for the other devices
+        yield "news for the other devices", devices.sharing.share
 
     def _in_room(self, membership: Membership) -> Iterator[tuple[str, Work]]:
         yield "departures", partial(self._rooms.leaving.answer, membership)

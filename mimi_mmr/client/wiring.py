@@ -1,7 +1,7 @@
-"""Who listens to whom in a client, in which order, and why.
+"""The listeners of a client's parts: which part listens to which, in which order, and why.
 
-A part calls those that it was given (see `building`). What it has to tell to others it tells to a list of
-listeners, which is filled here and nowhere else. They run in the order of the list.
+A part calls the parts that it was given (see `building`). To inform other parts it calls a list of listeners. These
+lists are filled in this module only, and listeners run in the order of the list.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def connect(
 def _undo_failed_changes(
     context: Context, people: People, key_packages: KeyPackages, rooms: Rooms, devices: Devices
 ) -> None:
-    """Say which parts hold in memory what the vault has."""
+    """Register the parts that hold in memory what the vault has, so that a failed transaction restores them."""
     context.changes.remember += [
         # Contacts are read from the shared entries, so these are put back first.
         devices.shared.remember,
         people.contacts.remember,
         people.connection_packages.remember,
         people.outgoing.remember,
-        # Places in rooms, which are put back after all these, ask for their queues.
+        # Places in rooms are put back after all these, because they need their queues.
         rooms.memberships.queues.remember,
         key_packages.outstanding.remember,
         rooms.memberships.remember,
@@ -54,7 +54,7 @@ def _undo_failed_changes(
 
 
 def _run_errands(errands: Errands, queues: Queues, key_packages: KeyPackages) -> None:
-    """Say what each kind of errand takes."""
+    """Set the handler of each kind of errand."""
 
     async def delete_queue(token: bytes, _: bytes) -> None:
         await queues.delete(AccessToken(token))
@@ -67,7 +67,7 @@ def _run_errands(errands: Errands, queues: Queues, key_packages: KeyPackages) ->
 
 
 def _come_into_rooms(people: People, rooms: Rooms, devices: Devices) -> None:
-    """Connect what happens when this client comes into rooms."""
+    """Connect the listeners for rooms that this client comes into."""
     memberships, invitations, joining = rooms.memberships, rooms.invitations, rooms.joining
 
     async def announce(membership: Membership) -> None:
@@ -77,32 +77,33 @@ def _come_into_rooms(people: People, rooms: Rooms, devices: Devices) -> None:
         await people.connection_keys.send_due_offers()
 
     memberships.entered += [
-        # The more important one first, should the process end between them: a removed device that is not noted
-        # would stay in the room; a leaf that the other devices are not told of is found where names are shown.
+        # The more important one is first, in case the process ends between the two. A removed device that is not
+        # noted would stay in the room. A leaf that the other devices are not told of can still be found where names
+        # are shown.
         devices.removal.note_room_entered,
         devices.known.note_own_leaf,
     ]
     invitations.before_looking += [
-        # What is given up here is not to be looked for.
+        # First, so that the look skips the KeyPackages that this drops.
         devices.entering.forget_lost_key_packages,
-        # Who waits for our connection key may be about to invite us with it.
+        # A contact who waits for our connection key may invite us as soon as it arrives.
         people.connection_keys.send_due_offers,
     ]
-    # Only connections know who is blocked, and who is to be in a room of two.
+    # Only `connections` knows who is blocked, and which two users belong in a connection room.
     joining.place_checks += [people.connections.check_place]
     joining.placed += [
-        # The old leaf signs while it still has its keys; what follows is in the same transaction.
+        # First, since the old leaf signs its departure and loses its keys later in the same transaction.
         rooms.leaving.note_old_leaf,
         people.connections.note_connected,
         devices.devices_room.note_joined,
     ]
     invitations.arrived += [
         announce,
-        # The room may be the one of a new contact, whom we owe our key since it was placed.
+        # The room may be a new contact's connection room: then our connection key for them became due with it.
         send_due_offers,
     ]
-    # Whoever deals with it first is who can do most: the user's own devices need nobody else's help, an inviter can
-    # be asked, and what this client made for itself has nobody to ask.
+    # In this order, until one has dealt with it. The user's other devices can repair it without anybody else; an
+    # inviter can be asked to; a KeyPackage that this client made for itself leaves nobody to ask.
     invitations.keys_lost += [
         devices.missing.tell_of_lost_keys,
         people.reconnecting.ask_inviter,
@@ -111,10 +112,10 @@ def _come_into_rooms(people: People, rooms: Rooms, devices: Devices) -> None:
 
 
 def _read_what_comes(people: People, rooms: Rooms, devices: Devices) -> None:
-    """Connect what comes in the queues of rooms."""
+    """Connect the handlers and listeners for what comes in the queues of rooms."""
 
     def add_again(membership: Membership, sender: Whois, content: Content) -> None:
-        """The same wish: in the devices' room of a device, elsewhere of a contact."""
+        """Pass on a wish to be added again: from a device of ours in the devices' room, else from a contact."""
         if membership is devices.room:
             devices.missing.take_message(membership, sender, content)
         else:
@@ -134,20 +135,20 @@ def _read_what_comes(people: People, rooms: Rooms, devices: Devices) -> None:
     rooms.reading.join_request += [rooms.links.take_request]
     rooms.reading.stray += [rooms.lost_keys.note_stray]
     rooms.reading.page_read += [
-        # Who asked to go goes before others come in. A removal ends all join links, so that nobody is let in by one
-        # of which a departing member still knows the secret.
+        # Departures are answered before join requests. A removal ends all join links, so nobody is let in by a link
+        # whose secret a departing member knows.
         rooms.leaving.answer_if_first,
         rooms.links.answer_if_first,
-        # Last, since it may read further pages of the devices' room, and so lead here again.
+        # Last, since it may read further pages of the devices' room, which runs these listeners again.
         devices.package_requests.make_if_asked,
     ]
 
 
 def _remove_devices(devices: Devices) -> None:
-    """Connect what happens when a device is removed."""
+    """Connect the listeners for the removal of a device."""
     devices.devices_room.before_telling += [devices.removal.clear_before_telling]
     devices.sharing.device_removed += [
-        # What is to be done is noted before anything is forgotten, in one transaction.
+        # The pending work is written down before anything is dropped, in one transaction.
         devices.removal.note_rooms,
         devices.package_requests.forget_questions,
     ]

@@ -1,4 +1,4 @@
-"""What measures and shows: the demonstration, the ledger, the test vectors. Internal.
+"""Tools that measure and demonstrate: the demonstration, the ledger, the test vectors. Internal.
 
-Nothing of the product imports it.
+Only the command `mimi-mmr demo` imports it.
 """

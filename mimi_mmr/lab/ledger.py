@@ -1,8 +1,8 @@
-"""The ledger: who saw what, read from what the parties really hold and received.
+"""The ledger: which party saw what, read from the data that the parties hold and received.
 
 A run plants facts. Each party's view, by role, is its database, its logs and every frame it received or sent, peer
 address included. The ledger looks for every fact in every view (raw, hex, base64 at any alignment, URL-encoded),
-and for values that tie one person's leaves together. What is found and not by design (README, "What each party
+and for values that tie one person's leaves together. A sighting that is not by design (README, "What each party
 learns") fails the run.
 """
 
@@ -26,7 +26,7 @@ _ESCAPE = re.compile("%[0-9A-F]{2}")
 
 
 class FactKind(enum.StrEnum):
-    """What a planted fact is."""
+    """The kind of a planted fact."""
 
     NAME = "name"
     DEVICE = "device"
@@ -42,7 +42,7 @@ class FactKind(enum.StrEnum):
 
 
 class PartyRole(enum.StrEnum):
-    """In which of its roles a party saw something; each role has its own database."""
+    """The role in which a party saw something; each role has its own database."""
 
     ACCOUNTS = "accounts"
     DELIVERIES = "deliveries"
@@ -54,7 +54,7 @@ class PartyRole(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something planted: what kind, about whom (and at which provider they are), and the value to look for."""
+    """A planted fact: its kind, the person and their provider, and the value to search for."""
 
     kind: FactKind
     about: str
@@ -124,7 +124,7 @@ def encodings(value: bytes) -> Iterator[tuple[str, bytes]]:
     yield "hex", value.hex().encode()
     yield "hex", value.hex().upper().encode()
     for shift in range(3):
-        # Only what does not depend on the neighbours: whole groups of three bytes, from a group's start.
+        # Only characters that don't depend on neighbouring bytes: whole groups of three bytes.
         inner = value[shift : len(value) - (len(value) - shift) % 3]
         if len(inner) >= 6:
             yield "base64", base64.b64encode(inner)
@@ -151,7 +151,7 @@ def search(
         for encoding, form in encodings(fact.value):
             meanings.setdefault(form, []).append((fact, encoding))
     forms = list(meanings)
-    automaton = BytesAhoCorasick(forms)  # all forms in one pass, however many
+    automaton = BytesAhoCorasick(forms)  # searches for all forms in one pass
     found = []
     for view in views:
         matches = automaton.find_matches_as_indexes(view.content, overlapping=True)
@@ -172,7 +172,7 @@ class Matrix:
 
 
 def matrix(views: Sequence[View], facts: Sequence[Fact], sightings: Sequence[Sighting]) -> Matrix:
-    """Sum sightings up; a cell is `SEEN` as soon as one of its facts was seen and not by design."""
+    """Sum up sightings; a cell is `SEEN` as soon as one of its facts was seen without being by design."""
     kinds = dict.fromkeys(fact.kind for fact in facts)
     cells = {(view.party, view.role): dict.fromkeys(kinds, Verdict.ABSENT) for view in views}
     for sighting in sightings:
@@ -189,7 +189,7 @@ def matrix(views: Sequence[View], facts: Sequence[Fact], sightings: Sequence[Sig
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Something that is known (to the run, not to the party) to be one person's, in one place."""
+    """Data in one place that belongs to one person, as the run knows and the party must not."""
 
     person: str
     place: str
@@ -198,7 +198,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class SharedValue:
-    """Two traces of one person, in different places, that share a value which nobody else's have."""
+    """Two traces of one person, in different places, that share a value which no other person's traces have."""
 
     person: str
     places: tuple[str, str]
@@ -218,11 +218,11 @@ def _runs(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def links(traces: Sequence[Trace]) -> list[SharedValue]:
-    """Traces of one person in two places that an equal value of at least 16 bytes ties together.
+    """Find traces of one person in two places that an equal value of at least 16 bytes links.
 
-    What traces of different persons share as well (domains, capabilities, lifetimes of one slot) ties nobody; nor
-    does a run that is no more than such a constant with a chance neighbour: half a window of it is too much.
-    One link for each person and pair of places.
+    Values that traces of different persons share (domains, capabilities, lifetimes of one slot) link nobody. Nor
+    does a run of bytes of which half a window or more is such a constant. Returns one link for each person and pair
+    of places.
     """
     common = _common(traces, WINDOW // 2)
     places: dict[tuple[str, bytes], str] = {}
@@ -238,7 +238,7 @@ def links(traces: Sequence[Trace]) -> list[SharedValue]:
 
 
 def _common(traces: Sequence[Trace], size: int) -> set[bytes]:
-    """Runs that traces of at least two persons hold."""
+    """Return the runs of bytes that traces of at least two persons hold."""
     owners: dict[bytes, str] = {}
     common: set[bytes] = set()
     for trace in traces:

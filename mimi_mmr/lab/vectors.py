@@ -1,8 +1,9 @@
 """Test vectors for other implementers: `python -m mimi_mmr.lab.vectors FILE` writes them.
 
 Bytes are in hex. `structs` has one value of every wire struct, with its fields and its encoding; `derivations` has
-every labelled function that a peer must compute alike. Nothing in here is random: what is not a key pair's is
-SHA-256 of a counter. HPKE encapsulation is random by design, so of a sealed box there is the `info` alone.
+every labelled function that a peer must compute alike. Nothing here is random: all bytes except those of key pairs
+are SHA-256 of a counter. HPKE encapsulation is random by design, so a sealed box is represented by its `info`
+alone.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _below(kind: type[presentation.Struct]) -> Iterator[type[presentation.Struct
 
 
 def sample(kind: type[presentation.Struct], draw: Stream) -> presentation.Struct:
-    """Make a value of a struct, every optional part there, every vector with two items."""
+    """Make a value of a struct, with every optional part and two items in every vector."""
     special = _SPECIAL.get(kind)
     if special is not None:
         return special(draw)
@@ -158,7 +159,7 @@ def describe(value: Any) -> Any:
 
 
 def derivations(draw: Stream) -> dict[str, Any]:
-    """Inputs and outputs of every labelled function."""
+    """Return inputs and outputs of every labelled function."""
     seed, content, token, upload = draw(32), draw(40), draw(32), draw(32)
     signer, connection = SigningKey.from_seed(seed), ConnectionKey(draw(32))
     return {

@@ -1,6 +1,6 @@
-"""A member's room: a real MLS group, the Tree Wrap tree, and the identities that the two together give.
+"""A member's room: the MLS group, the Tree Wrap tree, and the identities that the two together show.
 
-Public is what `__all__` names; the modules are internal.
+The names in `__all__` are public; the modules are internal.
 """
 
 from mimi_mmr.member.committing import PendingCommit

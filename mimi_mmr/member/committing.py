@@ -22,9 +22,9 @@ from treewrap import StagedCommit as StagedTree
 
 @dataclass(frozen=True, slots=True)
 class PendingCommit:
-    """A commit on its way to the hub. `accept()` when the hub said yes, `reject()` when it did not.
+    """A commit that waits for the hub's answer: call `accept()` if the hub accepted it, `reject()` if not.
 
-    `request` is what to store of it: `Room.pending` makes the same again of it in another process.
+    Store `request`: with it `Room.pending` makes the same commit again in another process.
     """
 
     request: UpdateRequest
@@ -54,7 +54,7 @@ class PendingCommit:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What a commit carries besides MLS and tree: the next policy, departures, the members-only state, sealed."""
+    """The parts of a commit besides MLS and tree: the next policy, departures, the sealed members-only state."""
 
     policy: SignedPolicy | None
     departures: tuple[Departure, ...]
@@ -69,11 +69,11 @@ class Committer:
         self._members_only = members_only
 
     def stage(self, intent: CommitIntent) -> PendingCommit:
-        """Make a commit that does all of an intent; raise `EngineError` or `RoomError`.
+        """Make a commit that fulfils an intent completely; raise `EngineError` or `RoomError`.
 
-        Raises `RoomError` too if somebody else is at a leaf than the intent means, and whatever its `policy` and
-        `state` raise. A removal ends all join links and seals the members-only state anew. A commit by an
-        admin takes the role from every pseudonym that has no leaf in the room afterwards.
+        Raises `RoomError` also if another member than the intent names is at a leaf, and whatever its `policy` and
+        `state` raise. A removal ends all join links and seals the members-only state anew. A commit by an admin
+        takes the role from every pseudonym that has no leaf in the room afterwards.
         """
         local = self._local
         if local.removed:
@@ -88,20 +88,21 @@ class Committer:
             sealed = self._members_only.seal(mls.epoch, state, removes=bool(remove))
             changes = [*sealed.changes, *self._member_changes(mls, intent.adds, remove, signed)]
             if policy or remove or local.diverged:
-                changes.append(policy_secret(signed))  # a removal replaces every room secret, this one too
+                # a removal replaces every room secret, so the policy's, too
+                changes.append(policy_secret(signed))
             changes += own_change(local, reveal=intent.reveal)
             tree = self._stage_tree(mls, changes) if changes or intent.adds else None
             documents = Documents(signed if policy else None, departures, sealed.sealed)
             request = self._request(mls, tree, documents)
         except (MmrError, TreeWrapError, ValueError) as error:
-            mls.reject()  # or nothing could be staged ever after
+            mls.reject()  # otherwise nothing could be staged any more
             raise RoomError(f"the commit can't be made: {error}") from error
         return PendingCommit(request, local, self._members_only, mls, tree, signed)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
-        """Return a commit that was on its way when the process ended, to be accepted or rejected.
+        """Return a commit that was pending when the process ended, to be accepted or rejected.
 
-        Raises `EngineError` if it is not the one that the MLS storage has for this epoch.
+        Raises `EngineError` if the MLS storage has another commit, or none, for this epoch.
         """
         local = self._local
         mls = local.group.staged_commit(request.commit, request.welcome)
@@ -123,10 +124,10 @@ class Committer:
         return sorted({*intent.removes, *departing})
 
     def _next_policy(self, intent: CommitIntent, remove: Collection[int]) -> RoomPolicy | None:
-        """Return the policy that the commit brings, or None: as the intent says, without roles that nobody has.
+        """Return the commit's policy, or None: the intent's, without roles of pseudonyms that have no leaf.
 
-        A role of somebody who is gone would wait for whoever holds that pseudonym's key. Of those who come in only
-        those have one whom this very commit's policy gives it. Only an admin can take such roles away.
+        The role of a member who is gone could be used by anybody who has that pseudonym's key. An added pseudonym
+        keeps a role only if this commit's policy gives it one. Only an admin can remove such roles.
         """
         local, current = self._local, self._local.policy.policy
         wanted = intent.policy(current) if intent.policy else None
@@ -161,8 +162,8 @@ class Committer:
 
     def _stage_tree(self, mls: StagedCommit, changes: Sequence[Change]) -> StagedTree:
         secret = staged_secret(mls, self._local.group)
-        # A room has no join links in the tree. A time before all expiries lets the commit pass even if a malicious
-        # member has put one there: without a time, the tree would refuse to stage anything as long as it lives.
+        # Rooms keep no join links in the tree. If a malicious member has put one there and no time is given, the
+        # tree refuses to stage anything until the link expires. A time before all expiries lets the commit pass.
         return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret, now=0)
 
     def _request(self, mls: StagedCommit, tree: StagedTree | None, documents: Documents) -> UpdateRequest:
@@ -189,7 +190,10 @@ class Committer:
 
 
 def own_change(local: LocalRoom, *, reveal: bool = False) -> list[Change]:
-    """Return what sets one's own leaf (again), where it is to be shown and whoever added it set it wrong or not."""
+    """Return the change that sets this member's own leaf secret.
+
+    It is needed if the identity is shown and the adder set the secret wrongly or not at all.
+    """
     secret = LeafSecret(local.leaf.ilk.reveal())
     shown = local.policy.policy.shows_identity(local.me)
     if not (shown or reveal) or local.link_secret(local.group.own_leaf) == secret:

@@ -1,4 +1,4 @@
-"""Departures as a member makes and checks them: the wish of a member to be removed by the others."""
+"""The making and checking of departures: a member's signed request to be removed by the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def own_departure(local: LocalRoom) -> Departure:
 
 
 def departing_leaf(local: LocalRoom, departure: Departure) -> int:
-    """Return the leaf that a departure is of; raise `RoomError` if it is of nobody else here, or not its own."""
+    """Return the leaf that a departure removes; raise `RoomError` if it is no other member's, or badly signed."""
     leaf = local.members.by_client.get(departure.content.client_pseudonym)
     try:
         departed(local.uri, [departure], local.members.leavers([] if leaf is None else [leaf]))

@@ -1,4 +1,4 @@
-"""Other members' commits: they are followed whatever is wrong with them, and the result says what is wrong."""
+"""Other members' commits: they are followed even if something is wrong with them, and the result says what."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from treewrap import MemberUpdate, TreeWrapError
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What an accepted commit did, and what was wrong with it, if a member or the hub cheated."""
+    """The effect of an accepted commit, and what was wrong with it if a member or the hub cheated."""
 
     sender: int
     added: tuple[int, ...]
@@ -41,9 +41,9 @@ class Follower:
     def follow(self, event: CommitEvent, now: float) -> Followed:
         """Process another member's accepted commit.
 
-        Raises `WrongSigner` or `Desynchronised` before anything changed if the event is not one that a member
-        made for this epoch. A commit that a member made badly is followed all the same, and the result says
-        what is wrong: the group goes on, and names stay what can be verified.
+        Raises `WrongSigner` or `Desynchronised`, with nothing changed, if no member made the event for this epoch.
+        A member's invalid commit is followed all the same, and the result says what is wrong: the group goes on,
+        and only verified names are shown.
         """
         local, auth = self._local, event.auth.content
         before = local.members
@@ -70,10 +70,10 @@ class Follower:
         return Followed(applied.sender, applied.added, applied.removed, False, tuple(problems))
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Take over the hub's tree after a committer gave this member other changes than the hub.
+        """Take over the hub's tree, after a committer sent this member other changes than the hub.
 
-        Only if that committer signed it and it shows every other member as this one knows them. Raises
-        `Desynchronised`, with nothing changed; the next commit then seals this member's tree anew.
+        The tree must be signed by that committer, and show every other member as this one knows them. Otherwise
+        this raises `Desynchronised`, with nothing changed, and the next commit seals this member's tree anew.
         """
         local = self._local
         if snapshot.epoch != local.group.epoch:
@@ -112,7 +112,7 @@ class Follower:
         if member is None:
             raise NotAllowed("the policy is signed by a leaf whose credential can't be read")
         credential = member.identity.credential
-        credential.verify_pseudonym()  # or a hub and a member together could make any leaf an admin's
+        credential.verify_pseudonym()  # otherwise a hub and a member together could make any leaf an admin's
         try:
             new.check_succession(self._local.policy.policy, sender, member.user, member.signature_key)
         except NotAllowed as error:
@@ -147,7 +147,7 @@ class Follower:
         return problems
 
     def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:
-        """Compare with what the commit must change, under the policy that comes with it."""
+        """Compare the tree's changes with those that the commit must make, under the commit's policy."""
         readable = self._local.members.readable
         added = ((leaf, readable[leaf].user) for leaf in applied.added if leaf in readable)
         expected = expected_changes(policy.policy, applied.removed, added)
@@ -158,7 +158,7 @@ class Follower:
     def _check_rights(
         self, departures: tuple[Departure, ...], applied: Applied, before: MemberList
     ) -> list[str]:
-        """List what the hub should have refused, by the policy that members hold."""
+        """List what the hub should have refused under the members' policy."""
         policy, sender = self._local.policy.policy, before.user(applied.sender)
         problems = []
         asked: frozenset[int] = frozenset()
@@ -180,13 +180,13 @@ class Follower:
         return problems
 
     def _was_there(self, user: MimiUri, applied: Applied) -> bool:
-        """Say whether a user has a leaf that the commit has not just added; yes for a user without a role."""
+        """Say whether a user has a leaf that the commit did not add; True for a user without a role."""
         if user not in self._local.policy.policy.privileged:
             return True
         return not set(self._local.members.by_user.get(user, ())) <= set(applied.added)
 
     def _check_added(self, applied: Applied, now: float) -> list[str]:
-        """Check added leaves as far as anyone can; remember what is wrong with each member."""
+        """Check added leaves as far as they are visible; note what is wrong with each member."""
         members, problems = self._local.members, []
         for leaf in applied.added:
             problem = members.problems.get(leaf, "")
@@ -202,7 +202,7 @@ class Follower:
 
 
 def authenticate(auth: CommitAuth, signature_key: bytes | None) -> None:
-    """Check that a commit is signed with the key of the leaf that it says it is from; None if nobody is there.
+    """Check that a commit is signed with the key of the leaf that it names; None if that leaf is empty.
 
     Raises `WrongSigner`.
     """

@@ -1,4 +1,4 @@
-"""What a member wants of a commit, and what of it is still to be done when another commit came first."""
+"""What a commit has to do, and what of it is still to be done after another commit came first."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ StateChange: TypeAlias = Callable[[MembersOnlyState], MembersOnlyState]
 
 @dataclass(frozen=True, slots=True)
 class CommitIntent:
-    """What a commit is to do: add, or remove, or neither; then it heals, and changes what else is named.
+    """What a commit has to do: add or remove members, or neither (it then heals), and the other named changes.
 
-    `removes` says for each leaf who is meant there, as `MemberList.at` does. `departures` remove whoever asked for
-    it, whatever this member may do. `policy` and `state` make the next policy (with the next serial) and the next
-    members-only state of those of the epoch in which the commit is made. `reveal` shows one's own identity where
-    the policy hides it, which can't be taken back.
+    `removes` names for each leaf the member that is meant, as `MemberList.at` does. `departures` remove members who
+    asked for it, which needs no right. `policy` and `state` compute the next policy (with the next serial) and the
+    next members-only state from those of the epoch in which the commit is made. `reveal` shows this member's own
+    identity where the policy hides it, which can't be undone.
     """
 
     adds: tuple[OpenKeyPackage, ...] = ()
@@ -36,14 +36,15 @@ class CommitIntent:
 
     @property
     def concerns_members(self) -> bool:
-        """Whether it is for somebody's coming or going; what else it has goes with that."""
+        """Whether it adds or removes members. Its other changes then depend on these."""
         return bool(self.adds or self.removes or self.departures)
 
     def due(self, members: MemberList) -> CommitIntent | None:
-        """Return what is still to be done, given who is in the room; None if nothing is.
+        """Return what is still to be done with the current members; None if nothing is.
 
-        Whoever is in the room already is not added, whoever is gone not removed, and another member who has taken a
-        leaf meanwhile stays. When that leaves nobody of those it was for, then nothing else of it is done either.
+        Clients that are in the room already are not added, those that are gone are not removed, and another member
+        who has taken a leaf meanwhile stays. If none of the intent's adds and removes is left, nothing else of it
+        is done either.
         """
         rest = replace(
             self,
@@ -57,7 +58,7 @@ class CommitIntent:
 
 
 def _is_member(package: OpenKeyPackage, members: MemberList) -> bool:
-    """Compare the whole identity: somebody else may hold the client pseudonym, and then the hub refuses the Add."""
+    """Compare the whole identity: if another user holds the same client pseudonym, the hub refuses the Add."""
     identity = identity_of(package)
     leaf = members.by_client.get(identity.credential.client_pseudonym)
     return leaf is not None and members.identities[leaf] == identity

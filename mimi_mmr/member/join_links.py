@@ -1,4 +1,4 @@
-"""Join links as a member has them: made, ordered at the hub, and answered when somebody asks to join by one."""
+"""Join links on a member's side: made, registered at the hub, and answered when somebody asks to join by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mimi_mmr.protocol.room.members_only import MembersOnlyState
 
 
 class JoinLinks:
-    """The part of a room that makes and answers join links. They stand in the members-only state."""
+    """The part of a room that makes and answers join links. The members-only state holds the links."""
 
     def __init__(self, local: LocalRoom) -> None:
         self._local = local
@@ -28,8 +28,8 @@ class JoinLinks:
     def make(self, expiry: int, uses: int) -> LiveLink:
         """Make a link that lets `uses` people ask to join until `expiry` (seconds); raise `NotAllowed`.
 
-        It lives once it stands in the members-only state (`MembersOnlyState.with_link`). The hub gets its order
-        (`order`) after that, or a request might come that no member can open.
+        It works once it is in the members-only state (`MembersOnlyState.with_link`). Send the hub its `order` only
+        after that: otherwise a request could arrive that no member can open.
         """
         local = self._local
         local.policy.policy.allow_invite(local.me)
@@ -39,7 +39,7 @@ class JoinLinks:
         return LiveLink(LinkSeed.generate().reveal(), creator, expiry, uses)
 
     def link(self, live: LiveLink) -> JoinLink:
-        """Return the link as it is given to people."""
+        """Return the link as the URI that is given to people."""
         return live.link(self._local.uri, self._local.policy.policy.identities)
 
     def order(self, live: LiveLink, kind: LinkKind = LinkKind.CREATE) -> LinkOrder:
@@ -60,8 +60,9 @@ class JoinLinks:
     def open_request(self, request: JoinRequest, now: float) -> list[OpenKeyPackage]:
         """Return the KeyPackages of somebody who asks to join, to be added in one commit.
 
-        Raises `JoinRefused`; `IdentityError`, `ParseError` or `InvalidCommit` if they are not a sound set. The
-        commit that adds them changes the state by `after_join`, which counts the use: the hub's count is its own.
+        Raises `JoinRefused`; `IdentityError`, `ParseError` or `InvalidCommit` if they are not a valid set. The
+        commit that adds them changes the state with `after_join`, which counts the use. The hub keeps its own
+        count.
         """
         live, link = self._find(request, self._local.members_only.state)
         live.check(now)

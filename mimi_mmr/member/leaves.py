@@ -1,6 +1,6 @@
-"""Leaves before they are in a room: for each one a fresh MLS client, signature key, credential and queue.
+"""Leaves before they are in a room: each gets a fresh MLS client, signature key, credential and queue.
 
-Nothing in two leaves of one device is equal, so nothing links its rooms.
+Two leaves of one device have no value in common, so nothing links the device's rooms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DAY = 86400
 
 @dataclass(frozen=True, slots=True)
 class PreparedLeaf:
-    """What a device holds of a leaf before (and after) it is in a room.
+    """What a device stores for a leaf, before it is in a room and afterwards.
 
     `set_key` proves the user pseudonym, which the leaves of all of a user's devices in one room share.
     """
@@ -43,12 +43,12 @@ class PreparedKeyPackage:
 
     @property
     def ref(self) -> bytes:
-        """KeyPackageRef, by which a Welcome finds it."""
+        """The KeyPackageRef, by which a Welcome names it."""
         return key_package_ref(self.key_package)
 
     @property
     def open(self) -> OpenKeyPackage:
-        """With its link key, to be wrapped or sealed for a contact."""
+        """The KeyPackage with its link key, to be wrapped or sealed for a contact."""
         return OpenKeyPackage(self.key_package, self.leaf.ilk.reveal())
 
 
@@ -62,7 +62,7 @@ def prepare_leaf(
 ) -> PreparedLeaf:
     """Make a leaf for one room, under the user pseudonym of `set_key`; its groups are stored in `rows(leaf key)`.
 
-    The credential's expiry is a day's start, so that it doesn't say when in the day it was made.
+    The credential expires at the start of a day, so that it does not show at what time of day it was made.
     """
     key = SigningKey.generate()
     expiry = int(now + CREDENTIAL_LIFETIME) // DAY * DAY

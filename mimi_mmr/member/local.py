@@ -1,4 +1,4 @@
-"""A room as one of its members holds it: what the parts of `Room` share."""
+"""The data of a room that the parts of `Room` share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from treewrap import LeafSecret, WrapTree
 
 @dataclass(frozen=True, slots=True)
 class OpenedState:
-    """The members-only state: sealed, as the room's last commit left it, and as this member last opened it.
+    """The members-only state: in the sealed form of the room's last commit, and as this member last opened it.
 
-    `stale` is set while the two are apart, or the seal is not as it should be: this member's next commit seals the
-    state anew.
+    `stale` is set while the two differ, or the sealing is wrong: this member's next commit then seals the state
+    anew.
     """
 
     sealed: bytes | None = field(default=None, repr=False)
@@ -28,11 +28,11 @@ class OpenedState:
 
 @dataclass(slots=True)
 class LocalRoom:
-    """Everything that a member has of a room. The MLS group says which epoch it is in.
+    """All data that a member has of a room. The MLS group has the current epoch.
 
-    `hub_tree_hash` is what the hub's Tree Wrap tree hashes to, by the last committer's signature. `reported` says
-    what is wrong with members, by leaf, beyond credentials that do not parse. `removed` is set once this client was
-    removed: the group stays in the epoch before.
+    `hub_tree_hash` is the hash of the hub's Tree Wrap tree that the last committer signed. `reported` says what is
+    wrong with members, by leaf, besides credentials that do not parse. `removed` is set once this client was
+    removed: its group stays in the epoch before.
     """
 
     uri: MimiUri
@@ -48,7 +48,7 @@ class LocalRoom:
 
     @property
     def members(self) -> MemberList:
-        """The members of the group's epoch; read when it is first asked for in an epoch."""
+        """The member list of the group's epoch; read on first use in an epoch."""
         if self._members is None or self._members.epoch != self.group.epoch:
             self._members = MemberList.read(self.group, self._members)
         return self._members
@@ -64,14 +64,14 @@ class LocalRoom:
         return self.tree.tree_hash != self.hub_tree_hash
 
     def drop_reports_of_gone(self, before: MemberList) -> None:
-        """Forget what was reported of members of `before` who are gone: somebody else may have their leaf."""
+        """Drop the reports about members of `before` who are gone: another member may have their leaf now."""
         present = self.members
         self.reported = {
             leaf: text for leaf, text in self.reported.items() if present.get(leaf) == before.get(leaf)
         }
 
     def link_secret(self, leaf: int) -> LeafSecret | None:
-        """Return what the Tree Wrap tree holds for a leaf; None if it is blank there."""
+        """Return the leaf secret that the Tree Wrap tree holds for a leaf; None if the leaf is blank."""
         try:
             return self.tree.secret(leaf)
         except KeyError:

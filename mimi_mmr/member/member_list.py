@@ -1,4 +1,4 @@
-"""Who is in a room in one epoch: every member's pseudonyms and signature key, read once from the MLS tree."""
+"""The members of a room in one epoch: their pseudonyms and signature keys, read once from the MLS tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class ListedMember(NamedTuple):
-    """A leaf whose credential parses. `encoded` is its identity as it stands in the leaf."""
+    """A leaf whose credential parses. `encoded` is its identity as encoded in the leaf."""
 
     leaf: int
     signature_key: bytes
@@ -52,7 +52,7 @@ class MemberList:
 
     @classmethod
     def read(cls, group: MlsGroup, before: MemberList | None = None) -> MemberList:
-        """Read a group's members; parse only credentials that did not stand in the same leaf in `before`."""
+        """Read a group's members; parse only credentials that differ from the same leaf's in `before`."""
         readable: dict[int, ListedMember] = {}
         unreadable: dict[int, UnreadableMember] = {}
         for leaf, (encoded, key) in group.credentials().items():
@@ -76,7 +76,7 @@ class MemberList:
 
     @cached_property
     def by_client(self) -> Mapping[MimiUri, int]:
-        """The leaf of each client pseudonym; the lowest one, should a cheating hub have let in two."""
+        """The leaf of each client pseudonym; the lowest one if a cheating hub has let in two."""
         found: dict[MimiUri, int] = {}
         for leaf, member in self.readable.items():
             found.setdefault(member.client, leaf)
@@ -112,7 +112,7 @@ class MemberList:
         return member.signature_key if member else None
 
     def at(self, leaves: Iterable[int]) -> dict[int, LeafIdentity | None]:
-        """Return who is at each leaf, None for a credential that does not parse; raise `RoomError` if nobody is."""
+        """Return the identity at each leaf, None if it does not parse; raise `RoomError` if a leaf is empty."""
         found = {}
         for leaf in leaves:
             if self.get(leaf) is None:
@@ -121,11 +121,11 @@ class MemberList:
         return found
 
     def is_at(self, leaf: int, who: LeafIdentity | None) -> bool:
-        """Say whether a leaf is of the member that `at` once named."""
+        """Say whether a leaf has the identity that `at` returned before."""
         return self.get(leaf) is not None and self.identities.get(leaf) == who
 
     def leavers(self, leaves: Iterable[int]) -> dict[int, Leaver]:
-        """Return what departures of these leaves are checked against, for every one whose credential parses."""
+        """Return the data that departures of these leaves are checked against, for each credential that parses."""
         members = (self.readable[leaf] for leaf in leaves if leaf in self.readable)
         return {member.leaf: Leaver(member.client, member.signature_key) for member in members}
 

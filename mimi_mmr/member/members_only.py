@@ -1,4 +1,4 @@
-"""The members-only state of a room: sealed with a commit, opened by whoever follows it."""
+"""The members-only state of a room: sealed with a commit, and opened by the members who follow it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from treewrap import Change, RoomSecret, SetRoomSecret
 
 @dataclass(frozen=True, slots=True)
 class SealedForCommit:
-    """The state sealed anew, and the room secret that goes into the Tree Wrap root with it; or neither."""
+    """The newly sealed state with the room secret for the Tree Wrap root, or neither."""
 
     sealed: bytes | None = field(default=None, repr=False)
     changes: tuple[Change, ...] = ()
@@ -32,17 +32,17 @@ class MembersOnly:
 
     @property
     def state(self) -> MembersOnlyState:
-        """The state; as it was last if what came since does not open."""
+        """The state; the last one that opened if newer ones do not."""
         return self._local.members_only.state
 
     @property
     def sealed(self) -> bytes | None:
-        """The state as the hub stores it; None in a room that never had one."""
+        """The sealed state that the hub stores; None in a room that never had one."""
         return self._local.members_only.sealed
 
     @property
     def stale(self) -> bool:
-        """Whether somebody sealed it badly, so that this member's next commit seals it anew."""
+        """Whether a member sealed it wrongly, so that this member's next commit seals it anew."""
         return self._local.members_only.stale
 
     def secret(self) -> StateSecret | None:
@@ -53,9 +53,9 @@ class MembersOnly:
             return None
 
     def seal(self, epoch: int, state: MembersOnlyState | None, *, removes: bool) -> SealedForCommit:
-        """Seal for the epoch that a commit begins: `state`, or the one there is if it needs a fresh secret.
+        """Seal for the epoch that a commit begins: `state`, or the current one if that needs a fresh secret.
 
-        A removal needs one, and ends all join links: whoever is removed knows both.
+        A removal needs a fresh secret and ends all join links, because the removed member knows both.
         """
         if state is None and not (self.sealed is not None and (removes or self.stale)):
             return SealedForCommit()
@@ -73,7 +73,7 @@ class MembersOnly:
         return open_state(sealed, secret, self._local.uri)
 
     def take(self, sealed: bytes | None) -> str:
-        """Take over what a commit or snapshot brought, or check what there is; say what is wrong with it, or ""."""
+        """Take over the state of a commit or snapshot, or check the current one; return its problem, or ""."""
         held = self._local.members_only
         current = held.sealed if sealed is None else sealed
         state, problem = held.state, ""
@@ -87,9 +87,9 @@ class MembersOnly:
         return problem
 
     def follow(self, sealed: bytes | None, before: StateSecret | None, *, removes: bool) -> str:
-        """Take over what another member's commit brought; say what is wrong with it, or "".
+        """Take over the state of another member's commit; return what is wrong with it, or "".
 
-        `before` is the secret of the epoch before: what is sealed under it is open to whoever was removed.
+        `before` is the secret of the previous epoch: a removed member can open what is sealed under it.
         """
         same = self.secret() == before
         if same and sealed is None and not removes:

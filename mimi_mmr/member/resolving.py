@@ -1,4 +1,4 @@
-"""Who the members of a room are: persons behind pseudonyms, by the link keys in the Tree Wrap tree."""
+"""The resolving of members: the users behind pseudonyms, by the identity link keys in the Tree Wrap tree."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ class Resolver:
     ) -> list[Whois]:
         """Resolve every member whose credential parses.
 
-        `progress` is called after each of them with how many are done, and of how many.
+        `progress` is called after each member with the number of resolved members and their total.
         """
         members = list(self._local.members.readable.values())
         found: list[Whois] = []
-        # Parsing and elliptic curves push each other out of a processor's caches, so it is many of the one, then
-        # many of the other.
+        # Parsing and elliptic curve operations compete for the processor's caches, so they run in separate batches.
         for start in range(0, len(members), AT_ONCE):
             block = members[start : start + AT_ONCE]
             for member, person in zip(block, self._persons(block, trust, now), strict=True):
@@ -68,11 +67,11 @@ class Resolver:
     def _persons(
         self, members: Sequence[ListedMember], trust: TrustAnchors, now: float
     ) -> list[ResolvedMember | IdentityError | None]:
-        """Return the person behind each member, or what is wrong; None if the tree does not show it."""
+        """Return the user behind each member, or the error; None if the tree does not show it."""
         return verify_in_step([self._claim(member, now) for member in members], trust, now)
 
     def _claim(self, member: ListedMember, now: float) -> Claim | IdentityError | None:
-        """Return who a member says it is, or what is wrong with that; None if the tree does not show it."""
+        """Return the identity that a member claims, or what is wrong with it; None if the tree does not show it."""
         secret = self._local.link_secret(member.leaf)
         if secret is None:
             return None
@@ -100,7 +99,7 @@ class Resolver:
         return Whois(leaf, user, client, role, Standing.VERIFIED, person)
 
     def _check_hidden(self, member: ListedMember, now: float) -> None:
-        """Check a member without a link key: its pseudonym must hold, and the policy must hide its name."""
+        """Check a member without a link key: its pseudonym must be valid, and the policy must hide its identity."""
         member.identity.check_place(member.signature_key)
         member.identity.credential.verify(now)
         if self._local.policy.policy.shows_identity(member.user):

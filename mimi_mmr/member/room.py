@@ -1,7 +1,7 @@
-"""A member's room: a real MLS group, the Tree Wrap tree, and the identities that the two together give.
+"""A member's room: the MLS group, the Tree Wrap tree, and the identities that the two together show.
 
-Sans-IO. Requests for the hub come out, events of the hub go in. What the hub says is believed only as far as a
-member signed it.
+Sans-IO. It takes events of the hub, and makes requests for the hub. It accepts from the hub only what a member has
+signed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from treewrap import DEFAULT_ARITY, Change, LeafSecret, Set, Suite, TreeWrapErro
 class Room:
     """One membership, made of parts that share a `LocalRoom`.
 
-    `members_only` is what members share and the hub can't read, `join_links` how others may ask to be added.
+    `members_only` is the state that members share and the hub can't read; `join_links` lets others ask to be added.
     """
 
     __slots__ = ("_committer", "_follower", "_local", "_resolver", "join_links", "members_only")
@@ -78,7 +78,7 @@ class Room:
         identities: Identities = Identities.EVERYONE,
         arity: int = DEFAULT_ARITY,
     ) -> tuple[Room, CreateRoomRequest]:
-        """Make a room of one, and the request that makes it on the hub."""
+        """Make a room with this leaf as its only member, and the request that creates it on the hub."""
         group = leaf.client.create_group(group_id(uri))
         user = leaf.identity.credential.user_pseudonym
         policy = sign_policy(default_policy(uri, user, identities), 0, leaf.key)
@@ -96,9 +96,9 @@ class Room:
 
     @classmethod
     def join(cls, leaf: PreparedLeaf, event: WelcomeEvent, snapshot: Snapshot) -> Room:
-        """Enter a room that somebody added this leaf to; raise `Desynchronised`, `WrongSigner`, `EngineError`.
+        """Join a room that a member added this leaf to; raise `Desynchronised`, `WrongSigner`, `EngineError`.
 
-        The committer's signature ties Welcome, tree hash and policy together; the hub supplied none of them.
+        The committer's signature covers Welcome, tree hash and policy, so the hub can't replace any of them.
         """
         auth = event.auth.content
         group = leaf.client.join(event.welcome, snapshot.ratchet_tree)
@@ -133,7 +133,7 @@ class Room:
     def saved(self) -> SavedRoom:
         """Return all that `restore` needs besides the leaf, whose MLS storage it brings up to the same epoch.
 
-        It holds secrets in the clear: encrypt it, and write it in one transaction with the rows of that storage.
+        It holds secrets in plaintext: encrypt it, and write it in one transaction with the rows of that storage.
         """
         self.store()
         local, held = self._local, self._local.members_only
@@ -155,10 +155,10 @@ class Room:
 
     @classmethod
     def restore(cls, saved: SavedRoom, leaf: PreparedLeaf) -> Room:
-        """Make the room as it was saved; `leaf.client` is over the MLS storage that was written with it.
+        """Restore a saved room; `leaf.client` uses the MLS storage that was written with it.
 
-        Raises `EngineError` if that holds no such group, `Desynchronised` if it is of another epoch, version or
-        room. A room that this client was removed from knows no members any more.
+        Raises `EngineError` if that storage has no such group, `Desynchronised` if it is of another epoch, version
+        or room. A room that this client was removed from has no member list any more.
         """
         if saved.version != SAVED_VERSION:
             raise Desynchronised(f"expected a room saved in version {SAVED_VERSION}, got {saved.version}")
@@ -220,7 +220,7 @@ class Room:
 
     @property
     def tree_hash(self) -> bytes:
-        """What every member's Tree Wrap tree hashes to (32 bytes)."""
+        """The hash of every member's Tree Wrap tree (32 bytes)."""
         return self._local.tree.tree_hash
 
     @property
@@ -240,7 +240,7 @@ class Room:
 
     @property
     def reported(self) -> Mapping[int, str]:
-        """What is wrong with members beyond credentials that do not parse; it takes no reading of all members."""
+        """What is wrong with members besides credentials that do not parse. This does not read the member list."""
         return dict(self._local.reported)
 
     # --- who is in it ---------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class Room:
         return self._local.members
 
     def knows(self, other: Room, leaf: int) -> bool:
-        """Say whether the member at a leaf of `other`, this room in another state, is in this one too.
+        """Say whether the member at a leaf of `other`, which is the same room in another state, is in this one too.
 
         Members are compared by their signature keys.
         """
@@ -278,7 +278,7 @@ class Room:
         return self._committer.stage(intent)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
-        """Return a commit that was on its way when the process ended; raise `EngineError` if there is none such."""
+        """Return a commit that was pending when the process ended; raise `EngineError` if there is none such."""
         return self._committer.pending(request)
 
     def follow(self, event: CommitEvent, now: float) -> Followed:
@@ -286,22 +286,22 @@ class Room:
         return self._follower.follow(event, now)
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Take over the hub's Tree Wrap tree; raise `Desynchronised` if it is not sound. See `Follower.adopt`."""
+        """Take over the hub's Tree Wrap tree; raise `Desynchronised` if it is not valid. See `Follower.adopt`."""
         self._follower.adopt(snapshot)
 
     def departure(self) -> Departure:
-        """Sign this member's leave to be removed by anybody; send it as `ContentKind.DEPARTURE`.
+        """Sign this member's departure, with which any member may remove it; send it as `ContentKind.DEPARTURE`.
 
-        It can't be taken back while this leaf is in the room.
+        It can't be withdrawn while this leaf is in the room.
         """
         return own_departure(self._local)
 
     def departing(self, departure: Departure) -> int:
-        """Return the leaf that a departure is of; raise `RoomError` if it is of nobody else here, or unsound."""
+        """Return the leaf that a departure removes; raise `RoomError` if it is no other member's, or not valid."""
         return departing_leaf(self._local, departure)
 
     def report(self, commit: bytes, kind: RepairKind) -> CommitReport:
-        """Tell the hub that a commit of this epoch can't be processed; or, as an admin, have it undone."""
+        """Make the report that a commit of this epoch can't be processed; or, as an admin, the order to undo it."""
         content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
         return sign_report(content, self.signing_key)
 

@@ -1,7 +1,7 @@
-"""A room as it is stored: what a member needs, besides its MLS storage, to go on after its process has ended.
+"""The stored form of a room: what a member needs after a restart, besides its MLS storage.
 
-Everything in it is secret, and nothing in it proves that it is unchanged: write it encrypted and authenticated, in
-one transaction with the rows of the leaf's MLS storage, or the two will be of different epochs.
+All of it is secret, and it does not protect its own integrity: write it encrypted and authenticated. Write it in
+one transaction with the rows of the leaf's MLS storage, or the two may be of different epochs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class LeafProblem(Struct):
 
     @classmethod
     def of(cls, leaf: int, text: str) -> LeafProblem:
-        """Make one, its text cut to what fits."""
+        """Make one, with the text cut to the maximum length."""
         return cls(leaf, text.encode()[:MAX_PROBLEM].decode(errors="ignore"))
 
 
 @dataclass(frozen=True, slots=True)
 class SavedRoom(Struct):
-    """One membership, but for the MLS group itself. `wrap_tree` is `WrapTree.plain_state`."""
+    """One membership without the MLS group. `wrap_tree` is `WrapTree.plain_state`."""
 
     LIMIT: ClassVar[int] = MAX_SAVED
     version: Annotated[int, U8]

@@ -1,4 +1,4 @@
-"""The secrets of a room's Tree Wrap tree: an epoch's, from the MLS exporter, and the policy's place in the root."""
+"""The secrets of a room's Tree Wrap tree: the epoch secret from the MLS exporter, the policy's hash in the root."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def policy_secret(policy: SignedPolicy) -> SetRoomSecret:
 
 
 def open_tree(snapshot: Snapshot, group: MlsGroup, tree_hash: bytes) -> WrapTree:
-    """Open the hub's tree of the group's epoch, if it is the one of this hash; raise `Desynchronised`."""
+    """Open the hub's tree of the group's epoch; raise `Desynchronised` if it has another hash."""
     try:
         return WrapTree.open(snapshot.public_tree, epoch_secret(group), tree_hash, epoch=group.epoch)
     except TreeWrapError as error:

@@ -11,7 +11,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Standing(enum.Enum):
-    """What is known of the person behind a pseudonym."""
+    """What a member knows of the user behind a pseudonym."""
 
     VERIFIED = "verified"
     UNVERIFIED = "unverified"

@@ -1,4 +1,4 @@
-"""The vault of a home, and the client in it: opened, made, closed, deleted."""
+"""The vault of a home and the client in it: opening, making, closing, deleting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
 
 _SETTINGS = b"settings"
-_ENTERING = b"entering"  # there is one: the client is, or was to become, a further device of an account
+# the row exists if the client is, or was about to become, a further device of an account
+_ENTERING = b"entering"
 _NO_ACCOUNT = "there is no account in this home yet"
 
 
@@ -31,7 +32,10 @@ class AccountHolder:
 
     @property
     def client(self) -> Client:
-        """The client. Raises `NoAccount` before there is an account, or the error that keeps it closed."""
+        """The client.
+
+        Raises `NoAccount` if there is no account yet, or the error with which the client failed to open.
+        """
         if self._closed is not None:
             raise self._closed
         if self._client is None or not self._client.registered:
@@ -55,12 +59,12 @@ class AccountHolder:
 
     @property
     def entering(self) -> Client | None:
-        """A further device that is not in yet: it can try again with another code."""
+        """A further device that was not added yet: it can try again with another code."""
         began = self._client is not None and _ENTERING in self._rows
         return self._client if began and self._client and self._client.devices.room is None else None
 
     def open(self) -> None:
-        """Restore the client that the vault holds. If its settings lead nowhere, `client` raises that error."""
+        """Restore the client that the vault holds. If its settings are wrong, `client` raises that error."""
         settings = self._settings
         if settings is None:
             return
@@ -72,7 +76,7 @@ class AccountHolder:
                 key_package_slot=settings.key_package_slot,
             )
         except (ConfigError, CertificateRejected) as error:
-            self._closed = error  # `account trust` mends it
+            self._closed = error  # `account trust` repairs the settings
 
     async def close(self) -> None:
         """Close the client and the vault."""
@@ -84,9 +88,10 @@ class AccountHolder:
     # --- a new client ---------------------------------------------------------------------------------
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
-        """Make a client, or return the unfinished one of the same names. `entering`: of an existing account.
+        """Make a client, or return the unfinished one of the same names.
 
-        Raise `AgentError` if there is an account or another unfinished one, `ConfigError` for wrong settings.
+        With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
+        unfinished one, `ConfigError` for wrong settings.
         """
         begun = self.entering if entering else self.unfinished
         if begun is None:
@@ -131,7 +136,10 @@ class AccountHolder:
         self._rows[_SETTINGS] = json.dumps(asdict(settings)).encode()
 
     def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
-        """Use other trust anchors from the next start on; return the domains. Raise `NoAccount`, `ConfigError`."""
+        """Store other trust anchors, for use from the next start on; return their domains.
+
+        Raise `NoAccount`, `ConfigError`.
+        """
         old = self._settings
         if old is None:
             raise NoAccount(_NO_ACCOUNT)

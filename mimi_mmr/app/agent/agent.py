@@ -1,4 +1,4 @@
-"""One home's agent: the account, what runs without a command, and the commands that it runs."""
+"""One home's agent: its account, its background tasks, and the running of commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SHOWN = 64
 
 
 class Agent:
-    """All that commands use (`AgentContext`), wired together. `used` is the time of the last command."""
+    """The objects that commands use (`AgentContext`), wired together. `used` is the time of the last command."""
 
     def __init__(self, home: Home, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
         """Take an open vault, with an account in it or not."""
@@ -64,13 +64,13 @@ class Agent:
     # --- its life -------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Restore the client, if there is one, and start what runs without a command."""
+        """Restore the client, if there is one, and start the background tasks."""
         self.account.open()
         if self.account.registered:
             self.background.start()
 
     async def close(self) -> None:
-        """Stop what runs without a command, and close the vault."""
+        """Stop the background tasks, and close the vault."""
         await self.background.stop()
         await self.account.close()
 
@@ -92,5 +92,5 @@ class Agent:
 
     @staticmethod
     def only_waits(command: str) -> bool:
-        """Return whether a command may be cancelled without a loss."""
+        """Return whether a command may be cancelled without losing anything."""
         return command in COMMANDS and COMMANDS[command].about.only_waits

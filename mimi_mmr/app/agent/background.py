@@ -1,4 +1,4 @@
-"""What an agent does without a command: follow rooms, look for invitations and requests, and tend the client."""
+"""An agent's background tasks: follow rooms, look for invitations and requests, and tend the client."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mimi_mmr.uris import MimiUri
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 20.0  # of a long poll
+WAIT_SECONDS = 20.0  # seconds of a long poll
 SPREAD_SECONDS = 5.0
-LOOK_SECONDS = 10.0  # between looks for requests; `wake` has the next look made at once
+LOOK_SECONDS = 10.0  # seconds between looks for requests; `wake` starts the next look at once
 TEND_SECONDS = 300.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 
-Work = Callable[[], Awaitable[bool]]  # returns whether that was all
+Work = Callable[[], Awaitable[bool]]  # returns whether the work is finished
 
 
 class Background:
     """Tasks that live as long as the agent.
 
-    A task that fails is tried again, after a longer time each time; `trouble` says what fails, and why.
+    A failed task is tried again after growing pauses; `trouble` says what fails, and why.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Background:
         self._wanted = Wakeup()
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._tended = float("-inf")
-        # Two things that `tend` does too. They must not be done by two tasks at once.
+        # Locks for two kinds of work that `tend` does, too: two tasks must not do them at the same time.
         self._answers = asyncio.Lock()
         self._codes = asyncio.Lock()
 
@@ -57,20 +57,20 @@ class Background:
         return self._account.client
 
     def start(self) -> None:
-        """Begin, once there is an account."""
+        """Start the tasks, once there is an account."""
         self._run("rooms", "following rooms", self._watch_rooms)
         self._run("invitations", "looking for invitations", self._look_for_invitations)
         self._run("errands", "looking for requests and answers", self._errands)
 
     async def stop(self) -> None:
-        """End all tasks. What they had not written yet, the next agent asks for again."""
+        """End all tasks. The next agent fetches again what they had not stored yet."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
-        """Look now for what is to be done."""
+        """Have all tasks look for work now."""
         self._wanted.wake()
 
     def _run(self, key: object, what: str, work: Work) -> None:
@@ -87,7 +87,7 @@ class Background:
                 log.info("a background task is to be tried again: %s", error.code)
                 self.trouble[what] = str(error)
             except Exception as error:
-                # not with its traceback, which may hold anything
+                # without the traceback, which may hold secrets
                 log.error("a background task failed: %s", type(error).__name__)  # noqa: TRY400
                 self.trouble[what] = f"{type(error).__name__}, which is a defect"
             else:
@@ -100,7 +100,7 @@ class Background:
     # --- rooms ---------------------------------------------------------------------------------------
 
     async def _watch_rooms(self) -> bool:
-        """Keep one task for each queue, as rooms come and go."""
+        """Keep one task running for each queue of the current rooms."""
         seen = self._changed.count
         for membership in list(self._client.rooms.values()):
             if membership.uri not in self._tasks and self._follows(membership):
@@ -110,7 +110,7 @@ class Background:
         return False
 
     def _follows(self, membership: Membership) -> bool:
-        """Return whether to follow this room: of several rooms that share a queue, one is enough."""
+        """Return whether to follow this room: only one of the rooms that share a queue is followed."""
         first = next(other for other in self._client.rooms.values() if other.queue is membership.queue)
         return first is membership and not membership.room.removed
 
@@ -119,10 +119,10 @@ class Background:
         if membership is None or not self._follows(membership):
             return True
         await self._client.rooms.sync(membership)
-        self.trouble.pop(what, None)  # the rest may take long without a message
+        self.trouble.pop(what, None)  # the next page may take long to come
         self._changed.wake()
         try:
-            # Sockets that all open when an agent starts would look like one client's.
+            # Random pause: sockets that all open when an agent starts could be linked to one client.
             if await self._client.rooms.sync(
                 membership, wait=SPREAD_SECONDS * secrets.randbelow(1000) / 1000
             ):
@@ -132,7 +132,7 @@ class Background:
                 if not self._follows(membership):
                     break
         except PrivatePathFailed:
-            # No WebSocket, or not any more. The long poll uses the same private path, and raises if that fails too.
+            # The WebSocket failed. The long poll uses the same private path, and raises if that fails, too.
             if await self._client.rooms.sync(membership, wait=WAIT_SECONDS):
                 self._changed.wake()
         return False
@@ -149,12 +149,12 @@ class Background:
         if found:
             self.tend_soon()  # a KeyPackage was used and has to be replaced
             self._changed.wake()
-        elif loop.time() - started < 1.0:  # there was nothing to wait for
+        elif loop.time() - started < 1.0:  # no KeyPackage is outstanding
             await self._wanted.wait(LOOK_SECONDS, after=seen)
         return False
 
     async def _errands(self) -> bool:
-        """Tend the client if it is time, look for requests, and wait for answers to one's own."""
+        """Tend the client if that is due, look for requests, and wait for responses to this user's requests."""
         if asyncio.get_running_loop().time() - self._tended > TEND_SECONDS:
             await self._tend()
         seen = self._wanted.count
@@ -164,7 +164,7 @@ class Background:
         return False
 
     def tend_soon(self) -> None:
-        """Tend the client at the next chance: there is something for it to do."""
+        """Have the client tended as soon as possible, since there is work for it."""
         self._tended = float("-inf")
         self._wanted.wake()
 
@@ -172,7 +172,7 @@ class Background:
         async with self._answers, self._codes:
             self._tended = asyncio.get_running_loop().time()
             await self._client.tend()
-        self._wanted.wake()  # there may be KeyPackages out that no task watches yet
+        self._wanted.wake()  # there may be outstanding KeyPackages that no task watches yet
         self._changed.wake()
 
     async def _await_answers(self) -> bool:
@@ -195,7 +195,7 @@ class Background:
     # --- devices -------------------------------------------------------------------------------------
 
     def await_device(self, invitation: DeviceInvitation) -> None:
-        """Let a further device in, until it is in or its code has expired."""
+        """Serve a device code in a task, until the device was added or the code has expired."""
         self._run(invitation, "waiting for a further device", partial(self._let_in, invitation))
 
     async def _let_in(self, invitation: DeviceInvitation) -> bool:

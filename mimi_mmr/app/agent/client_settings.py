@@ -1,4 +1,4 @@
-"""What a client is opened with, beside its vault."""
+"""The settings that a client needs besides its vault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mimi_mmr.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What a client is opened with, beside its vault: directories and files of this machine."""
+    """The settings that a client needs besides its vault: directories and files of this machine."""
 
     trust_dir: str
     tls_ca: str | None = None

@@ -1,4 +1,4 @@
-"""The command line's connection to the agent. It blocks, and imports little: a shell's completion uses it too."""
+"""The command line's blocking connection to the agent. It imports little, since shell completion uses it, too."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Connection:
     def stream(
         self, command: str, arguments: Mapping[str, Any] | None = None, *, notices: bool = False
     ) -> Iterator[tuple[str, Any]]:
-        """Run a command; yield (kind, value) of all that comes: progress, item, notices, and at last result."""
+        """Run a command; yield (kind, value) for every answer: progress, item, notices, and at last result."""
         request = CommandRequest(command, dict(arguments or {}), notices).to_line()
         if len(request) > MAX_REQUEST:
             raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")

@@ -1,4 +1,4 @@
-"""Requests of other people to connect: asked of the provider, and turned into notices."""
+"""Connection requests of other people: fetched from the provider, and turned into notices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConnectionRequests:
         self._clock = clock
 
     async def refresh(self) -> list[IncomingRequest]:
-        """Ask the provider; return all requests. A new one becomes a notice, once."""
+        """Fetch and return all requests. Each new one becomes a notice, once."""
         before = {incoming.request.hash for incoming in self.known}
         self.known = await self._account.client.people.connection_requests()
         now = {incoming.request.hash for incoming in self.known}

@@ -22,7 +22,7 @@ class Home:
 
     @classmethod
     def find(cls, given: Path | None) -> Home:
-        """Return the given one, or that of MIMI_MMR_HOME, or `mimi-mmr` in the user's XDG data directory."""
+        """Return the given home, or that of MIMI_MMR_HOME, or `mimi-mmr` in the user's XDG data directory."""
         if given is not None:
             return cls(given.absolute())
         if from_environment := os.environ.get(HOME_VARIABLE):
@@ -38,7 +38,7 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """Where the agent listens."""
+        """The socket on which the agent listens."""
         return self.path / "agent.sock"
 
     @property
@@ -65,7 +65,7 @@ class Home:
         self.check()
 
     def check(self) -> None:
-        """Raise `AgentError` if other users can read the directory. A missing one is all right."""
+        """Raise `AgentError` if other users can read the directory. A missing directory is accepted."""
         try:
             found = self.path.stat()
         except FileNotFoundError:

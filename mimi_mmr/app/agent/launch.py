@@ -38,7 +38,7 @@ def start(home: Home, passphrase: str, *, create: bool = False, idle: float | No
 
 
 def wait_for_end(home: Home) -> None:
-    """Wait until the agent, which was told to end, has closed its files and freed its lock."""
+    """Wait until an agent that was told to end has closed its files and freed its lock."""
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -81,12 +81,12 @@ def _spawn(home: Home, opening: bytes) -> None:
             child.stdin.write(opening)
             child.stdin.flush()
         except BrokenPipeError:
-            pass  # it has failed already, and says why on its stdout
+            pass  # the agent has failed already, and says why on its stdout
         answer = child.stdout.readline(1 << 16)
     if b'"ready"' not in answer:
         child.wait()
         raise _failure(home, answer)
-    child.returncode = 0  # it outlives this process: nobody waits for it
+    child.returncode = 0  # the agent outlives this process, so nobody waits for it
 
 
 def _failure(home: Home, answer: bytes) -> AgentError:
@@ -99,7 +99,7 @@ def _failure(home: Home, answer: bytes) -> AgentError:
 
 @contextmanager
 def _one_at_a_time(home: Home) -> Iterator[None]:
-    """Let only one command start an agent: a second one waits here, and then finds it running."""
+    """Let only one command start an agent: a second command waits here, and then finds the agent running."""
     descriptor = os.open(home.starting, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

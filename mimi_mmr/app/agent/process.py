@@ -1,4 +1,4 @@
-"""The agent as a process: one for each home, until a signal, a command, or a time without commands ends it."""
+"""The agent as a process: one for each home. A signal, a command, or a time without commands ends it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Opening:
 def run_agent(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
     """Serve until the agent is to end; call `ready` once commands are answered. Raise `MmrError`."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold every key
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold every key
     logs.configure("info")
     home.make()
     with _alone(home):
@@ -58,14 +58,14 @@ def run_from_pipe(home: Home) -> int:
         _tell(error_answer(error))
         return 1
     except Exception as error:
-        # no traceback: it would go to the log, and may hold anything
+        # no traceback: it would go to the log, and may hold secrets
         _tell(error_answer(AgentError(f"the agent failed: {type(error).__name__}")))
         return 1
     return 0
 
 
 def _tell(value: dict[str, Any]) -> None:
-    """Write one line to the process that started this one; it does not read further."""
+    """Write one line to the process that started this one, which reads only this line."""
     with suppress(OSError):
         os.write(1, json.dumps(value).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -104,7 +104,7 @@ async def _serve(home: Home, opening: Opening, ready: Callable[[], None]) -> Non
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal was closed; the agent stays
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a closed terminal does not end the agent
         ready()
         await _until_done(agent, server, opening.idle)
         await server.stop()

@@ -25,7 +25,7 @@ ACCEPT_AGAIN_SECONDS = 1.0
 
 
 class AnswerLines:
-    """How a command reports before it has a result: further lines on its connection."""
+    """The answer lines that a command sends before its result."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -35,7 +35,7 @@ class AnswerLines:
         self._line({"progress": [done, total]})
 
     async def item(self, value: Result) -> None:
-        """Report one of several things; wait if the reader is slow."""
+        """Report one item of several; wait if the reader is slow."""
         self._line({"item": to_json(type(value), value)})
         await self._writer.drain()
 
@@ -47,7 +47,7 @@ Handle = Callable[[CommandRequest, AnswerLines], Awaitable[dict[str, Any]]]
 
 
 class Server:
-    """Listens in a home for one user's commands."""
+    """The server that listens in a home for one user's commands."""
 
     def __init__(self, home: Home, handle: Handle, only_waits: Callable[[str], bool], uid: int) -> None:
         """`handle` returns the fields of an answer's last line.
@@ -65,7 +65,7 @@ class Server:
         self._stopping = False
 
     async def start(self) -> None:
-        """Listen. The caller holds the home's lock, so a socket that exists is a dead agent's."""
+        """Listen. The caller holds the home's lock, so an existing socket belongs to an ended agent."""
         with suppress(FileNotFoundError):
             self._home.socket.unlink()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -81,7 +81,7 @@ class Server:
         self._listen()
 
     async def stop(self) -> None:
-        """Stop listening; a command that changes something has a few seconds to finish."""
+        """Stop listening; give commands that change something a few seconds to finish."""
         self._stopping = True
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
@@ -116,7 +116,7 @@ class Server:
             connection, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
-        except OSError as error:  # out of descriptors: without a pause this would repeat at once, for ever
+        except OSError as error:  # out of descriptors: without a pause this would loop at full speed
             log.error("no connection can be taken: %s", type(error).__name__)  # noqa: TRY400
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
@@ -134,7 +134,7 @@ class Server:
             else:
                 log.warning("a connection of another user was refused")
         except (OSError, asyncio.CancelledError):
-            pass  # the command line has ended, or the agent ends: there is nobody left to tell
+            pass  # the command line or the agent has ended: nobody reads an answer
         finally:
             writer.close()
             with suppress(OSError):
@@ -155,7 +155,7 @@ class Server:
                 await writer.drain()
                 if self._stopping:
                     return
-        except ValueError:  # what `readline` makes of a line over its limit
+        except ValueError:  # raised by `readline` for a line over its limit
             error = BadRequest(f"expected a request of at most {MAX_REQUEST} bytes")
             writer.write(to_line(error_answer(error)))
             await writer.drain()
@@ -166,7 +166,7 @@ class Server:
         line = asyncio.create_task(reader.readline())
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
-        if self._stopping:  # no more requests are answered, and nobody else would cancel this task
+        if self._stopping:  # no more requests are answered, so this task must be cancelled here
             line.cancel()
         return line
 
@@ -197,7 +197,7 @@ class Server:
 
 
 async def _until_done(work: asyncio.Task[dict[str, Any]], line: asyncio.Task[bytes], waits: bool) -> None:
-    """Wait for the answer. If the connection closes first, cancel what only waits."""
+    """Wait for the answer. If the connection closes first, cancel a command that only waits."""
     await asyncio.wait({work, line}, return_when=asyncio.FIRST_COMPLETED)
     if not work.done() and waits and _hung_up(line):
         work.cancel()

@@ -1,4 +1,4 @@
-"""How one task tells others that there may be something for them."""
+"""A signal by which one task tells others that there may be work for them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _T = TypeVar("_T")
 
 
 class Wakeup:
-    """Something that tasks wait for, again and again: `wake` wakes all that wait now.
+    """A repeatable signal: `wake` wakes all tasks that wait now.
 
-    `count` is the number of wake-ups so far. A task that reads it before it looks misses nothing that happens
-    while it looks.
+    `count` is the number of wake-ups so far. A task reads it before it looks, and so misses no wake-up meanwhile.
     """
 
     def __init__(self) -> None:
@@ -22,7 +21,7 @@ class Wakeup:
         self._event = asyncio.Event()
 
     def wake(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all tasks that wait."""
         self.count += 1
         self._event.set()
         self._event = asyncio.Event()
@@ -34,7 +33,7 @@ class Wakeup:
                 await asyncio.wait_for(self._event.wait(), seconds)
 
     async def until(self, look: Callable[[], Awaitable[_T | None]], seconds: float | None = None) -> _T:
-        """Look, and look again after each wake-up, until something is found; return it.
+        """Call a function, and again after each wake-up, until it finds something; return that.
 
         Raise `TimeoutError` after `seconds`.
         """

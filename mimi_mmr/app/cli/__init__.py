@@ -1,4 +1,4 @@
-"""The `mimi-mmr` command: providers to run, and one's own account to use. Internal.
+"""The `mimi-mmr` command, which runs providers and uses a person's account. Internal.
 
 Exit status: 0 done; 1 refused, or failed; 2 a wrong argument or setting; 3 no such room, person or file, or
 several of that name; 4 the state or the agent can't be used (a wrong passphrase, no account yet); 5 no answer from
@@ -20,7 +20,7 @@ EPILOG = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
 
 
 class _Noun(TyperCommand):
-    """A noun in the list of commands. Its own commands are imported when it is used: `--help` is fast without."""
+    """A noun in the list of commands. Its commands are imported only when it is used, so that `--help` is fast."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Return the context of the noun's real command or group."""
@@ -29,7 +29,7 @@ class _Noun(TyperCommand):
 
 
 class _Root(TyperGroup):
-    """The commands that servers are run with, and after them the nouns."""
+    """The commands that run servers, followed by the nouns."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -41,7 +41,7 @@ app = typer.Typer(
     cls=_Root,
     no_args_is_help=True,
     add_completion=True,
-    pretty_exceptions_enable=False,  # they would show what variables hold
+    pretty_exceptions_enable=False,  # they would show the values of variables
     help="Minimal metadata rooms for MIMI: messages across providers that don't learn who talks to whom.",
     epilog=EPILOG,
 )

@@ -1,4 +1,4 @@
-"""`mimi-mmr agent` on the terminal. `run` is the agent itself, and so no command that an agent runs."""
+"""`mimi-mmr agent` on the terminal. `run` starts the agent itself, so it is not a command that an agent runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a shell completes: from an agent that is running, and quickly, or not at all."""
+"""Names that a shell completes, taken from a running agent within a short time, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names_from_agent(source: type[Command]) -> Complete:
                 found = connection.ask(source.about.name)
         except MmrError:
             return []  # a shell shows no errors while it completes
-        # Leave out what a shell would take for more than one word, or a terminal for a control sequence.
+        # Leave out names that a shell would split into words, or a terminal would take for a control sequence.
         return [name for name in found if name.startswith(incomplete) and name.isprintable()]
 
     return complete

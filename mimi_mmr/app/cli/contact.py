@@ -74,7 +74,7 @@ def _show_only_contacts(found: OnlyContactsResult) -> None:
 
 
 def _done(said: str) -> Front:
-    """Return a front that says this of the user in the result."""
+    """Return a front that prints this text about the user in the result."""
 
     def human(result: ContactResult | IncomingResult | OutgoingResult) -> None:
         terminal.say(said.format(terminal.person(result.user)))

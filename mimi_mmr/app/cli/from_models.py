@@ -1,4 +1,4 @@
-"""The command line that follows from the models: parameters, help, completion, checks.
+"""The command line generated from the models: parameters, help, completion, checks.
 
 What a command shows on the terminal, and what it does around the agent's part, is its `Front`.
 """
@@ -35,7 +35,7 @@ _COMMON = [
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What the command line does for a command: `run` it, and something `before` the person is asked anything."""
+    """The command line's part of a command: how to `run` it, and what to do `before` it prompts the person."""
 
     run: Callable[[Invocation, Any], None]
     before: Callable[[Invocation], None] | None = None
@@ -85,7 +85,7 @@ def _parameter(name: str, field: FieldInfo, shape: Shape) -> inspect.Parameter:
 
 
 def _plain(annotation: Any) -> Any:
-    """Return a type without what pydantic alone understands."""
+    """Return a type without the parts that only pydantic understands."""
     origin, inner = get_origin(annotation), [_plain(part) for part in get_args(annotation)]
     if origin is Annotated:
         return inner[0]
@@ -120,7 +120,7 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
 
 
 def _build(model: type[Command], values: Mapping[str, Any]) -> Command:
-    """Return the command. What typer can't check is a usage error here; it names the argument."""
+    """Return the command. Raise a usage error that names the argument for what typer could not check."""
     shapes = model.shapes()
     found = {name: _value(shape, values[name]) for name, shape in shapes.items()}
     try:

@@ -47,7 +47,7 @@ PassphraseOption = Annotated[
 
 @dataclass(slots=True)
 class Invocation:
-    """What the common options say: whose agent to ask, and how to show what it answers."""
+    """The values of the common options: which agent to ask, and how to show its answer."""
 
     home: Home
     json: bool = False

@@ -49,7 +49,7 @@ def _show_done(said: str, room: RoomResult) -> None:
 
 
 def _done(said: str) -> Front:
-    """Return a front that says this of the room in the result."""
+    """Return a front that prints this text about the room in the result."""
     return shown_by(lambda room: _show_done(said, room))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.settings import Settings
 
-# Each command imports the provider's modules itself, so that all other commands, and completion, start fast.
+# Each command here imports the provider's modules itself, so that other commands and completion start fast.
 EXIT_CONFIG = 2
 log = logging.getLogger(__name__)
 

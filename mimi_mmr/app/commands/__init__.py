@@ -1,4 +1,4 @@
-"""Every command of a person as one model: its name, arguments, help, result, and what runs it. Internal.
+"""Every command of the command line as one model: its name, arguments, help, result and action. Internal.
 
 The agent and the command line are both built from these models. This module itself imports nothing, so that
 `mimi-mmr --help` starts fast.

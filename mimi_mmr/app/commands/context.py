@@ -1,7 +1,6 @@
-"""What a command may use of the agent that runs it. The agent's own classes fulfil these protocols.
+"""The parts of the agent that a command may use, as protocols. The agent's classes implement them.
 
-They are protocols since the command line imports the commands, too: it has no use for the client, and is fast
-without it.
+They are protocols because the command line imports the commands, too, and has to start fast without the client.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ _T = TypeVar("_T")
 
 
 class WakeupAccess(Protocol):
-    """Something that tasks wait for, again and again."""
+    """A repeatable signal that tasks wait for."""
 
     def wake(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all tasks that wait."""
 
     async def wait(self, seconds: float | None = None) -> None:
         """Wait for a wake-up, at most `seconds`."""
 
     async def until(self, look: Callable[[], Awaitable[_T | None]], seconds: float | None = None) -> _T:
-        """Look, and look again after each wake-up, until something is found; return it.
+        """Call a function, and again after each wake-up, until it finds something; return that.
 
         Raise `TimeoutError` after `seconds`.
         """
 
 
 class Say(Protocol):
-    """How a command reports before it has a result."""
+    """The reports that a command makes before its result."""
 
     def progress(self, done: int, total: int) -> None:
         """Report how much is done."""
 
     async def item(self, value: Result) -> None:
-        """Report one of several things; wait if the reader is slow."""
+        """Report one item of several; wait if the reader is slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewClient:
-    """What a new client is made with: names, the provider's URL, and files of this machine."""
+    """The settings of a new client: names, the provider's URL, and files of this machine."""
 
     user: str
     device: str
@@ -63,7 +62,10 @@ class AccountAccess(Protocol):
 
     @property
     def client(self) -> Client:
-        """The client. Raises `NoAccount` if there is no account yet, or the error that keeps it closed."""
+        """The client.
+
+        Raises `NoAccount` if there is no account yet, or the error with which the client failed to open.
+        """
 
     @property
     def registered(self) -> bool:
@@ -74,9 +76,10 @@ class AccountAccess(Protocol):
         """A client whose registration got no answer: it can be tried again."""
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
-        """Make a client, or return the unfinished one of the same names. `entering`: of an existing account.
+        """Make a client, or return the unfinished one of the same names.
 
-        Raise `AgentError` if there is an account or another unfinished one, `ConfigError` for wrong settings.
+        With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
+        unfinished one, `ConfigError` for wrong settings.
         """
 
     def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
@@ -94,27 +97,27 @@ class RequestsAccess(Protocol):
         """Those that the provider had when it was last asked."""
 
     async def refresh(self) -> Sequence[IncomingRequest]:
-        """Ask the provider; return all requests. A new one becomes a notice, once."""
+        """Fetch and return all requests. Each new one becomes a notice, once."""
 
 
 class BackgroundAccess(Protocol):
-    """What the agent does without a command."""
+    """The agent's background tasks."""
 
     @property
     def trouble(self) -> Mapping[str, str]:
         """What fails at the moment, and why."""
 
     def start(self) -> None:
-        """Begin, once there is an account."""
+        """Start the tasks, once there is an account."""
 
     async def stop(self) -> None:
         """End all tasks."""
 
     def wake(self) -> None:
-        """Look now for what is to be done."""
+        """Have all tasks look for work now."""
 
     def await_device(self, invitation: DeviceInvitation) -> None:
-        """Let a further device in, until it is in or its code has expired."""
+        """Serve a device code in a task, until the device was added or the code has expired."""
 
 
 class AgentContext(Protocol):
@@ -138,11 +141,11 @@ class AgentContext(Protocol):
 
     @property
     def background(self) -> BackgroundAccess:
-        """What the agent does without a command."""
+        """The agent's background tasks."""
 
     @property
     def changed(self) -> WakeupAccess:
-        """Woken when messages came in, or a room, contact or device has changed."""
+        """The signal that messages have arrived, or that a room, contact or device has changed."""
 
     def stop(self) -> None:
         """End the agent once the running commands are done."""

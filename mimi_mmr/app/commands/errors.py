@@ -1,4 +1,4 @@
-"""What a command can fail with beside the client's own errors, and what a person can do about either."""
+"""The errors of commands besides the client's own, and hints on what a person can do about either."""
 
 from __future__ import annotations
 

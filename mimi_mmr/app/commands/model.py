@@ -1,4 +1,4 @@
-"""What a command is: a pydantic model that the agent and the command line are both built from.
+"""The base of commands: a command is a pydantic model from which both the agent and the command line are built.
 
 The fields of a `Command` are its arguments. Each is annotated with an `Argument`, an `Option` or a
 `NewPassphrase`, which holds its help and says how it looks on the command line. The docstring of the class is the
@@ -84,12 +84,12 @@ AbsolutePath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is known of a command beside its arguments.
+    """The description of a command, apart from its arguments.
 
     `name` is its name on the agent's socket, `words` are those of the command line (none for a request that only
-    the shell's completion makes). `result` is the type of its result and `item` that of what it says before, if it
-    says more than one thing. A command that `changes` something leaves the client work to do; one that
-    `only_waits` may be cancelled without a loss.
+    shell completion makes). `result` is the type of its result, `item` that of the items it reports before, if any.
+    After a command that `changes` something the client has work to do. One that `only_waits` may be cancelled
+    without losing anything.
     """
 
     name: str
@@ -167,5 +167,5 @@ class Command(BaseModel):
         return self.model_dump(mode="json", exclude=local)
 
     async def run(self, agent: AgentContext, say: Say) -> Any:
-        """Do it, in the agent; return the result."""
+        """Run the command in the agent; return the result."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What rooms and people are called, and which one a person means by what they typed."""
+"""The names of rooms and people, and the lookup of the one that a person typed."""
 
 from __future__ import annotations
 

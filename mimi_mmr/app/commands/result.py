@@ -1,4 +1,4 @@
-"""What commands give back: pydantic models whose fields are the keys that `--json` prints."""
+"""The results of commands: pydantic models whose fields are the keys that `--json` prints."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How a further device of a user comes in: a code shown on one device, typed on the other.
+"""The enrolment of a further device of a user: a code is shown on one device and typed on the other.
 
-The code is 128 random bits. From it come two queues at the user's provider, one for each direction, and for each an
-HPKE key pair that only who knows the code has; what lies in the queues is sealed to these, with the code in the
-context. The code is good for one device and for an hour. Sans-IO.
+The code is 128 random bits. Two queues at the user's provider are derived from it, one for each direction, and for
+each queue an HPKE key pair that only the two devices know. Messages in a queue are sealed to its key, with the code
+in the HPKE context. The code is valid for one device and for one hour. Sans-IO.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _PURPOSE = "device enrolment"
 
 
 class EnrolmentSecret(Secret):
-    """What the code says, as a key."""
+    """The bits of the code, as a key."""
 
 
 class DeviceCode:
-    """What one device shows and the other is told: 28 letters and digits in groups of four."""
+    """The code that one device shows and the other asks for: 28 letters and digits in groups of four."""
 
     __slots__ = ("_bits",)
 
     def __init__(self, bits: bytes) -> None:
-        """Make a code of its 16 bytes."""
+        """Make a code from its 16 bytes."""
         if len(bits) != CODE_SIZE:
             raise InvalidUri(f"a device code has {CODE_SIZE} bytes, got {len(bits)}")
         self._bits = bits
 
     @classmethod
     def generate(cls) -> DeviceCode:
-        """Draw a fresh one."""
+        """Make a random code."""
         return cls(secrets.token_bytes(CODE_SIZE))
 
     @classmethod
     def parse(cls, text: str) -> DeviceCode:
-        """Read what somebody typed: groups, case, 0 for O and 1 for I don't matter. Raises `InvalidUri`."""
+        """Read a typed code. Grouping and case don't matter, nor do 0 for O and 1 for I. Raises `InvalidUri`."""
         plain = "".join(text.replace("-", "").split()).upper().translate(str.maketrans("01", "OI"))
         try:
             data = base64.b32decode(plain + "=" * (-len(plain) % 8))
@@ -59,7 +59,7 @@ class DeviceCode:
         if len(data) != CODE_SIZE + 1 or data[CODE_SIZE:] != _check(data[:CODE_SIZE]):
             raise InvalidUri("the device code is mistyped: its check letters don't fit")
         code = cls(data[:CODE_SIZE])
-        if code.reveal().replace("-", "") != plain:  # the last letter has bits that say nothing
+        if code.reveal().replace("-", "") != plain:  # the last letter has unused bits
             raise InvalidUri("the device code is mistyped: its last letter doesn't fit")
         return code
 
@@ -89,30 +89,30 @@ class DeviceCode:
 
 
 class Channel:
-    """One direction between the two devices: a queue, and the key that what lies there is sealed to."""
+    """One direction between the two devices: a queue, and the key that its messages are sealed to."""
 
     __slots__ = ("_context", "_key", "token")
 
     def __init__(self, secret: EnrolmentSecret, direction: str) -> None:
-        """Derive all of it from the code."""
+        """Derive the queue's token and the key pair from the code."""
         place = direction.encode()
         self.token = AccessToken(expand_with_label(secret, "enrolment queue", place))
         self._key = SealingKey(Kem.X25519, expand_with_label(secret, "enrolment key", place))
-        # With a secret in the context nobody can seal for this key who does not know the code.
+        # The secret in the context means that only somebody who knows the code can seal to this key.
         self._context = expand_with_label(secret, "enrolment context", place)
 
     def seal(self, content: Struct) -> SealedBox:
-        """Seal something for the other device."""
+        """Seal a message for the other device."""
         return self._key.public.seal(_PURPOSE, self._context, pad(content.to_bytes(), PADDING))
 
     def open(self, message: bytes) -> bytes:
-        """Open what the other device sealed; raises `SealedBoxRejected` or `ParseError`."""
+        """Open a message of the other device; raises `SealedBoxRejected` or `ParseError`."""
         return unpad(self._key.open(_PURPOSE, self._context, SealedBox.from_bytes(message)))
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentRequest(Struct):
-    """From the new device: what the existing one has its provider certify."""
+    """Message of the new device: what the existing device asks the provider to certify."""
 
     KIND: ClassVar[int] = 1
     kind: Annotated[int, U8]
@@ -121,7 +121,7 @@ class EnrolmentRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentGrant(Struct):
-    """From the existing device: certificate chain, the user's identity key, the devices' pseudonym."""
+    """Message of the existing device: certificate chain, the user's identity key, the devices' pseudonym."""
 
     chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
     identity_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
@@ -130,7 +130,7 @@ class EnrolmentGrant(Struct):
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentArrival(Struct):
-    """From the new device, when it is certified: with this it can be added to the room of the user's devices."""
+    """Message of the certified new device: the KeyPackage that adds it to the devices' room."""
 
     KIND: ClassVar[int] = 2
     kind: Annotated[int, U8]

@@ -1,4 +1,4 @@
-"""This user's devices, as an application sees them."""
+"""This user's devices: the part that an application sees."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Devices:
         self.missing = missing
 
     def names(self) -> list[str]:
-        """Return the names of all of this user's devices, this one included; without those being removed."""
+        """Return the names of all of this user's devices, with this one and without those being removed."""
         return self.known.names()
 
     @property
@@ -51,21 +51,24 @@ class Devices:
         return self.devices_room.membership
 
     async def invite(self) -> DeviceInvitation:
-        """Make a code for one further device; it is to be typed there within the hour."""
+        """Make a code for one further device. The user types it there within one hour."""
         return await self.invitations.invite()
 
     async def tend_invitation(self, invitation: DeviceInvitation, wait: float = 0.0) -> bool:
-        """Go on with a device that typed the code; whether it is in. May be called again after any failure."""
+        """Go on with the device that typed the code; return whether it was added.
+
+        May be called again after any failure.
+        """
         return await self.invitations.tend(invitation, wait)
 
     async def join_account(self, code: str, wait: float = 120.0) -> None:
-        """Become one of the user's devices, as a new one, by the code that an existing one shows."""
+        """Make this new device one of the user's, with the code that an existing device shows."""
         await self.entering.join_account(code, wait)
 
     async def remove(self, name: str) -> None:
-        """Shut a device out: of the account, of every room, and of every key that it knew."""
+        """Remove a device from the account and from every room, and replace the keys that it knew."""
         await self.removal.remove(name)
 
     async def share(self) -> None:
-        """Tell the other devices what they don't know yet."""
+        """Send the other devices the changes that they don't know yet."""
         await self.sharing.share()

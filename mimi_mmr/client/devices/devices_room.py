@@ -1,6 +1,6 @@
-"""The room of a user's devices, where they tell each other what no provider is to know.
+"""The devices' room, in which a user's devices exchange what no provider may learn.
 
-It is at the user's provider. They speak there as clients do; nobody else is in it.
+The user's provider is its hub. Only the user's devices are in it, and they exchange client-to-client messages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROW = b"devices"
 
 
 class DevicesRoom:
-    """Which room it is, and what this device says there. `before_telling` are listeners that the wiring sets."""
+    """The devices' room, and what this device sends there. The wiring sets the listeners in `before_telling`."""
 
     def __init__(
         self,
@@ -47,22 +47,25 @@ class DevicesRoom:
 
     @property
     def membership(self) -> Membership | None:
-        """The room of this user's devices; None while there is one device only."""
+        """The devices' room; None while the user has one device only."""
         row = self._rows.get(_ROW)
         return self._memberships.get(MimiUri.parse(row.decode())) if row else None
 
     @property
     def open(self) -> Membership | None:
-        """That room, unless this device was removed from it."""
+        """The devices' room; None if this device was removed from it."""
         membership = self.membership
         return None if membership is None or membership.removed else membership
 
     def exists(self) -> bool:
-        """Say whether there is such a room; it may be that this device has just come in, and knows no other yet."""
+        """Say whether there is a devices' room.
+
+        This device may have just entered it, and know no other device yet.
+        """
         return self.membership is not None
 
     async def get_or_create(self) -> Membership:
-        """Return the room; made now if this is the only device so far."""
+        """Return the devices' room; make it if this has been the only device so far."""
         membership = self.membership
         if membership is None:
             membership = await self._creating.create()
@@ -73,18 +76,24 @@ class DevicesRoom:
         self._rows[_ROW] = str(room).encode()
 
     def note_joined(self, item: OutstandingKeyPackage, room: MimiUri) -> None:
-        """Note which room it is, if this device has just come into it."""
+        """Note that this room is the devices' room, if this device has just entered it."""
         if item.user == self._context.user:
             self._save(room)
 
     async def tell(self, room: Membership, content: Content) -> None:
-        """Say something there, where it may hold keys: never while a removed device still listens."""
+        """Send a message, which may hold keys, to the devices' room.
+
+        Nothing is sent while a removed device is still in that room.
+        """
         for listener in self.before_telling:
             await listener(room)
         await self._sending.send(room, content)
 
     def speaker(self, membership: Membership, sender: Whois) -> str:
-        """Return which of this user's devices spoke; `RoomError` if it is none, removed, or not in their room."""
+        """Return the name of the device that sent a message.
+
+        Raises `RoomError` if the sender is none of this user's devices, was removed, or the room is another one.
+        """
         person = sender.member.device if sender.member else None
         here = self.membership in (None, membership)
         if not here or person is None or not self._roster.is_own(person):

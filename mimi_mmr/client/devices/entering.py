@@ -1,4 +1,4 @@
-"""How a new device becomes one of a user's, by the code that an existing device shows; see `inviting`."""
+"""The new device's side of enrolment, with the code that an existing device shows; see `inviting`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAIT_SECONDS = 5.0
 
 
 class Entering:
-    """The new device's side of its way into a user's account."""
+    """The part that makes this new device one of a user's devices."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Entering:
         self._invitations = invitations
 
     async def join_account(self, code: str, wait: float = 120.0) -> None:
-        """Become one of the user's devices, as a new one, by the code that an existing one shows.
+        """Make this new device one of the user's, with the code that an existing device shows.
 
-        Waits up to `wait` seconds for the existing device at each of two steps. Raises `InvalidUri` for a code that
-        is mistyped, `UnknownQueue` for one that is used up or expired, `RoomError` if nobody answers. A device that
-        failed, or was stopped, before it was in may try again with another code.
+        Waits up to `wait` seconds for the existing device at each of two steps. Raises `InvalidUri` for a mistyped
+        code, `UnknownQueue` for a used or expired one, `RoomError` if the existing device does not answer. A device
+        that failed, or was stopped, before it was added may try again with another code.
         """
         secret = DeviceCode.parse(code)
         if self._devices_room.exists():
@@ -74,7 +74,7 @@ class Entering:
             await self._invitations.check(wait=WAIT_SECONDS)
 
     def _request(self) -> AddDeviceRequest:
-        """Return what the existing device is to have its provider certify."""
+        """Return the request for the existing device, which has the provider certify this one."""
         user, device, keys = self._context.user, self._context.device, self._account.keys
         public = keys.device.public
         tbs = AddDeviceTBS(user.domain, user.name, device.name, public, access_token_hash(keys.token))
@@ -99,7 +99,7 @@ class Entering:
                 raise RoomError("the existing device did not answer in time; is it running?")
 
     async def forget_lost_key_packages(self) -> None:
-        """Give up, after a restart, a KeyPackage for the devices' room: it is of no use any more."""
+        """Drop a KeyPackage for the devices' room after a restart, which has lost its private keys."""
         lost = [one for one in self._outstanding if one.keys_are_lost and one.user == self._context.user]
         for item in lost:
             self._outstanding.forget(item)

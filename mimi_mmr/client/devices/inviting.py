@@ -1,6 +1,7 @@
-"""How a device brings in a further one of the same user: it shows a code, which is typed on the new one.
+"""The existing device's side of enrolment: it shows a code, which the user types on the new device.
 
-Each step may be repeated after a failure: what was done is not done again. The new device's side is in `entering`.
+Each step may be repeated after a failure; completed steps are not done again. The new device's side is in
+`entering`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LATER = "devices, to be tried again"
 
 @dataclass(frozen=True, slots=True)
 class SavedInvitation(Struct):
-    """A device code that was shown and not used up; `expiry` in seconds."""
+    """A device code that was shown and is not used yet; `expiry` in seconds since 1970."""
 
     expiry: Annotated[int, U64]
     acknowledged: Annotated[int, U64]
@@ -53,10 +54,10 @@ class SavedInvitation(Struct):
 
 
 class DeviceInvitation:
-    """A code that was shown, for one further device. `device` is its name, once it came and is in."""
+    """A code that was shown for one further device. `device` is that device's name once it was added."""
 
     def __init__(self, code: DeviceCode, saved: SavedInvitation) -> None:
-        """Make an invitation as it was shown, or as the vault has it."""
+        """Make an invitation from a new code, or from the vault."""
         self.secret = code
         self.expiry = saved.expiry
         self.acknowledged = saved.acknowledged
@@ -65,16 +66,16 @@ class DeviceInvitation:
 
     @property
     def code(self) -> str:
-        """To be typed on the new device."""
+        """The code as a text, to be typed on the new device."""
         return self.secret.reveal()
 
     def saved(self) -> SavedInvitation:
-        """Return what the vault is to have."""
+        """Return the invitation as the vault stores it."""
         return SavedInvitation(self.expiry, self.acknowledged, self.certified)
 
 
 class DeviceInvitations:
-    """The codes that are shown for further devices, and the existing device's side of their way in."""
+    """The codes that were shown for further devices, and the steps that add these devices."""
 
     def __init__(
         self,
@@ -101,11 +102,11 @@ class DeviceInvitations:
         }
 
     def __iter__(self) -> Iterator[DeviceInvitation]:
-        """Return the codes that are shown and not used up."""
+        """Iterate over the invitations whose codes are not used yet."""
         return iter(list(self._invitations.values()))
 
     async def invite(self) -> DeviceInvitation:
-        """Make a code for one further device; it is to be typed there within the hour."""
+        """Make a code for one further device. The user types it there within one hour."""
         code = DeviceCode.generate()
         for channel in (code.to_existing(), code.to_new()):
             await self._queues.create(channel.token, accepts_deposits=True)
@@ -119,7 +120,10 @@ class DeviceInvitations:
         self._invitations[invitation.secret.bits] = invitation
 
     async def tend(self, invitation: DeviceInvitation, wait: float = 0.0) -> bool:
-        """Go on with a device that typed the code; whether it is in. May be called again after any failure."""
+        """Go on with the device that typed the code; return whether it was added.
+
+        May be called again after any failure.
+        """
         if invitation.device:
             return True
         channel = invitation.secret.to_existing()
@@ -170,7 +174,10 @@ class DeviceInvitations:
         await self._queues.deposit(self._context.user.domain, queue_id(channel.token), channel.seal(grant))
 
     async def _let_in(self, invitation: DeviceInvitation, package: OpenKeyPackage) -> None:
-        """Add the device to the devices' room; the rest it is told there, and added to by `tend`."""
+        """Add the device to the devices' room.
+
+        The shared state is sent to it there, and `tend` adds it to the other rooms.
+        """
         room = self._devices_room.membership
         if room is None or not invitation.certified:
             raise BindingRejected("a device arrives that has not asked to be certified")
@@ -179,21 +186,21 @@ class DeviceInvitations:
         if name != invitation.certified:
             raise BindingRejected("the device that arrives is not the one that was certified")
         self._known.check_newcomer(name, device.device_key)
-        await self._commits.settle(room)  # it may be the one that adds this very device
+        await self._commits.settle(room)  # the commit on its way may be the one that adds this device
         if client not in room.room.members.by_client:
             with self._context.changes.transaction():
-                # known before it is there: so it can be removed, whatever happens
+                # noted before the device is in the room, so that it can be removed whatever happens
                 self._known.learn(self._context.device.name, self._account.keys.device.public)
                 self._known.learn(name, device.device_key)
                 self._sharing.newcomers[str(client).encode()] = b""
             await self._clear_seat(room, name)
             await self._commits.commit(room, CommitIntent(adds=(package,)))
-        await self._commits.commit(room)  # an Add-only commit heals nobody: this one does
+        await self._commits.commit(room)  # heals: an Add-only commit refreshes no keys
         invitation.device = name
         self._context.notify(f"the device {name} was added to this account")
 
     async def _clear_seat(self, room: Membership, name: str) -> None:
-        """Remove the leaf of a device that was stopped before it had come in, which it can't use any more."""
+        """Remove the unusable leaf of a device that was stopped before it had entered the room."""
         own = [leaf for leaf in room.own_leaves if leaf != room.room.own_leaf]
         dead = [leaf for leaf in own if self._known.at(room, leaf) == name]
         if dead:

@@ -1,4 +1,4 @@
-"""Which devices this user has, and which leaves in rooms are theirs; as the devices have told each other."""
+"""This user's devices and their leaves in rooms, as the devices have told each other."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class KnownDevices:
         return sorted(name for name in known if name != self._context.device.name)
 
     def removed(self) -> set[str]:
-        """Return the names of devices that were removed, whether or not all of it is done by now."""
+        """Return the names of removed devices, also of those whose removal is not finished yet."""
         return {key.decode() for key in self._shared.gone(SharedKind.DEVICE)} - {self._context.device.name}
 
     def learn(self, name: str, device_key: bytes) -> None:
-        """Note a device with its key, for this and the other devices."""
+        """Store a device with its key, and have the other devices told."""
         self._shared.put(SharedKind.DEVICE, name.encode(), DeviceKey(device_key).to_bytes())
 
     def check_newcomer(self, name: str, device_key: bytes) -> None:
@@ -51,7 +51,7 @@ class KnownDevices:
     # --- where they are ------------------------------------------------------------------------------
 
     def at(self, membership: Membership, leaf: int) -> str:
-        """Return the device at one of this user's leaves; "" where names are hidden."""
+        """Return the name of the device at one of this user's leaves; "" where names are hidden."""
         try:
             member = membership.room.resolve(leaf, self._context.trust, self._context.clock())
         except MmrError:
@@ -59,16 +59,16 @@ class KnownDevices:
         return member.device.device.name
 
     def leaf_in(self, room: MimiUri, device: str) -> bytes | None:
-        """Return the client pseudonym that a device has said is its leaf's in a room."""
+        """Return the client pseudonym that a device has announced for its leaf in a room."""
         return self._shared.get(SharedKind.LEAF, _leaf_key(room, device))
 
     def leaves_in(self, room: MimiUri) -> dict[bytes, str]:
-        """Return all such pseudonyms in a room, with the device of each."""
+        """Return all client pseudonyms that devices have announced in a room, with the device of each."""
         said = ((self.leaf_in(room, name), name) for name in self.names())
         return {pseudonym: name for pseudonym, name in said if pseudonym is not None}
 
     def note_own_leaf(self, membership: Membership) -> None:
-        """Have the other devices told which leaf is this one's: where names are hidden they couldn't know."""
+        """Have the other devices told which leaf is this device's: where names are hidden they can't see it."""
         pseudonym = membership.leaf.identity.credential.client_pseudonym
         place = _leaf_key(membership.uri, self._context.device.name)
         self._shared.put(SharedKind.LEAF, place, str(pseudonym).encode())
@@ -81,7 +81,7 @@ class KnownDevices:
     # --- their KeyPackages ---------------------------------------------------------------------------
 
     def owner_of(self, package: OpenKeyPackage, set_key: SigningKey) -> tuple[VerifiedDevice, MimiUri]:
-        """Return which of this user's devices a KeyPackage is of, and as which client, under this key's pseudonym.
+        """Return the device and the client pseudonym of a KeyPackage under this set key's user pseudonym.
 
         Raises a subclass of `IdentityError`, or `ParseError`.
         """
@@ -90,7 +90,7 @@ class KnownDevices:
             (leaf,) = check_set([package.key_package], now)
         except InvalidCommit as error:
             raise BindingRejected(f"a KeyPackage that nobody can be added with: {error}") from None
-        key = leaf.credential.signature_public_key  # which `check_set` has found to be the leaf's
+        key = leaf.credential.signature_public_key  # `check_set` has verified that it belongs to the leaf
         device = resolve(leaf.credential, package.ilk, key, context.trust, now).device
         if (device.user, device.identity_key) != self._account.person:
             raise BindingRejected("a KeyPackage that is not one of this user's devices'")

@@ -1,4 +1,4 @@
-"""Devices of this user that are missing in rooms, or have a leaf there that they can't use: they are added."""
+"""The adding of this user's devices that are missing in a room, or have a leaf there that they can't use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATER = "devices, to be tried again"
 
 
 class MissingDevices:
-    """Care for the user's other devices in rooms."""
+    """The part that keeps all of this user's devices in all rooms."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class MissingDevices:
                 await self._context.attempt(LATER, partial(self._add_missing, membership))
 
     async def _add_missing(self, membership: Membership) -> None:
-        """Add devices that are missing in a room, if it falls to this one: to that with the lowest leaf."""
+        """Add devices that are missing in a room, if this device is the one with the lowest leaf there."""
         others, own = self._known.others(), membership.own_leaves
         if not others or len(own) > len(others) or own[0] != membership.room.own_leaf:
             return
@@ -67,15 +67,16 @@ class MissingDevices:
         packages = await self._package_requests.of(missing, membership.uri, membership.leaf.set_key)
         if packages:
             await self._commits.commit(membership, CommitIntent(adds=tuple(packages)))
-            await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+            # This commit heals: an Add-only commit refreshes no keys.
+            await self._commits.commit(membership)
 
     # --- leaves whose keys were lost -----------------------------------------------------------------
 
     async def tell_of_lost_keys(self, item: OutstandingKeyPackage, fanout: FanoutMessage) -> bool:
-        """Tell the other devices of a KeyPackage that this one made for another's room, and whose keys it lost.
+        """Tell the other devices that this device lost the keys of a KeyPackage which it had made for one of them.
 
-        With the departure of the dead leaf whoever is in that room can take it out, and then add this device anew.
-        False if it was made for something else, or nobody is there to be told.
+        The message has the dead leaf's departure, so a device in that room can remove the leaf and add this device
+        anew. Returns False if the KeyPackage was made for something else, or there is no other device to tell.
         """
         room = self._devices_room.open
         if item.user is not None or fanout.room in self._memberships or room is None:
@@ -88,7 +89,7 @@ class MissingDevices:
     def take_message(self, membership: Membership, sender: Whois, content: Content) -> None:
         """Note a leaf whose device lost its keys.
 
-        Also while this device is not in that room yet: it may have been added together with the other.
+        Noted also while this device is not in that room yet: both devices may have been added by one commit.
         """
         self._devices_room.speaker(membership, sender)
         request = AddAgain.from_bytes(content.body)
@@ -103,7 +104,7 @@ class MissingDevices:
         if membership is None:
             return
         if not membership.removed:
-            await self._reading.sync(membership)  # the dead leaf's Add may not have been followed yet
+            await self._reading.sync(membership)  # this device may not have followed the dead leaf's Add yet
             try:
                 membership.room.departing(request.departure)
             except RoomError:

@@ -1,6 +1,6 @@
-"""KeyPackages that a user's devices ask of one another: all are in every room, under one user pseudonym.
+"""Requests for KeyPackages between a user's devices, which are all in every room under one user pseudonym.
 
-So a device asks the others where it makes a set, joins a room, or finds one of them missing.
+A device asks the others when it makes a KeyPackage set, joins a room, or finds one of them missing in a room.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.uris import ROOM, USER, MimiUri
 
-WANTED_AT_ONCE = 12  # as many KeyPackages as are certain to fit in one message of a room
+WANTED_AT_ONCE = 12  # this many KeyPackages always fit in one message of a room
 ANSWER_SECONDS = 30.0
 QUIET_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class WantedPackage(Struct):
-    """One KeyPackage that a device wants of the others: under whose pseudonym, and what it is for."""
+    """One KeyPackage that a device asks the others for: under which user pseudonym, and for what."""
 
     set_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
     user: Annotated[MimiUri | None, Maybe(USER)]
@@ -44,13 +44,13 @@ class WantedPackage(Struct):
 
     @classmethod
     def for_room(cls, room: MimiUri, set_key: SigningKey) -> WantedPackage:
-        """Ask for one that is good for one room only."""
+        """Make the request for a KeyPackage that is valid for one room only."""
         return cls(set_key.seed(), None, b"", False, room)
 
 
 @dataclass(frozen=True, slots=True)
 class PackagesWanted(Struct):
-    """A device's question for KeyPackages to some others, by name."""
+    """Message that asks some devices, by name, for KeyPackages."""
 
     number: Annotated[bytes, Fixed(16)]
     devices: Annotated[tuple[str, ...], Vector(Text(128), count=32)]
@@ -59,7 +59,7 @@ class PackagesWanted(Struct):
 
 @dataclass(frozen=True, slots=True)
 class PackagesMade(Struct):
-    """The answer to `PackagesWanted`, in its order."""
+    """Answer to `PackagesWanted`, in the same order."""
 
     number: Annotated[bytes, Fixed(16)]
     packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), count=WANTED_AT_ONCE)]
@@ -67,7 +67,7 @@ class PackagesMade(Struct):
 
 @dataclass(slots=True)
 class Question:
-    """KeyPackages that were asked for: of which devices, who has not answered yet, and what the others sent."""
+    """A question under way: what was asked, which devices have not answered yet, and what the others sent."""
 
     wanted: tuple[WantedPackage, ...]
     unanswered: set[str]
@@ -77,7 +77,7 @@ class Question:
 class PackageRequests:
     """Questions for KeyPackages to the other devices, and answers to theirs.
 
-    It is the `OtherDevices` that KeyPackages and rooms need.
+    It implements `OtherDevices` for the KeyPackage parts and the room parts.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class PackageRequests:
         outstanding: OutstandingKeyPackages,
         reading: Reading,
     ) -> None:
-        """Read from the vault what the other devices want."""
+        """Read from the vault the unanswered questions of the other devices."""
         self._context = context
         self._known = known
         self._devices_room = devices_room
@@ -106,7 +106,7 @@ class PackageRequests:
     async def for_sets(
         self, set_keys: Sequence[SigningKey], contact: Contact, serials: Sequence[bytes], *, last_resort: bool
     ) -> list[list[OpenKeyPackage]]:
-        """Return what the others add to sets for a contact's shelf: for each set key, their KeyPackages."""
+        """Return the other devices' KeyPackages for a contact's shelf: a list for each set key."""
         wanted = [
             WantedPackage(key.seed(), contact.user, serial, last_resort, None)
             for key, serial in zip(set_keys, serials, strict=True)
@@ -115,18 +115,21 @@ class PackageRequests:
         return [[made[place] for made in answers.values()] for place in range(len(wanted))]
 
     async def for_room(self, room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
-        """Return what the others add where this device comes into a room under a new pseudonym."""
+        """Return the other devices' KeyPackages for a room that this device enters under a new pseudonym."""
         return await self.of(self._known.others(), room, set_key)
 
     async def of(self, devices: Sequence[str], room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
-        """Return KeyPackages of some devices for a room, under this key's pseudonym; of those that answer."""
+        """Return KeyPackages for a room, under this set key's pseudonym, from those named devices that answer."""
         answers = await self._ask(devices, [WantedPackage.for_room(room, set_key)])
         return [package for made in answers.values() for package in made]
 
     async def _ask(
         self, devices: Sequence[str], wanted: Sequence[WantedPackage]
     ) -> dict[str, list[OpenKeyPackage]]:
-        """Return KeyPackages of those that answer. Who doesn't is left alone for a while."""
+        """Return the KeyPackages of the devices that answer.
+
+        A device that does not answer is not asked for a while.
+        """
         room, now = self._devices_room.open, self._context.clock()
         if room is None or not devices:
             return {}
@@ -161,7 +164,7 @@ class PackageRequests:
         return question.answers
 
     def expect(self, number: bytes, wanted: tuple[WantedPackage, ...], devices: Iterable[str]) -> Question:
-        """Take answers to a question from these devices from now on."""
+        """Accept answers to a question from these devices from now on."""
         question = self._questions[number] = Question(wanted, set(devices))
         return question
 
@@ -171,7 +174,7 @@ class PackageRequests:
         self.take_answer(device, PackagesMade.from_bytes(content.body))
 
     def take_answer(self, device: str, made: PackagesMade) -> None:
-        """Count an answer once, of a device that was asked; a wrong one is as good as none."""
+        """Take the first answer of a device that was asked; a wrong answer counts as none."""
         question = self._questions.get(made.number)
         if question is None or device not in question.unanswered:
             return
@@ -197,34 +200,35 @@ class PackageRequests:
         self._quiet_until[device] = self._context.clock() + QUIET_SECONDS
 
     def left_alone(self) -> list[str]:
-        """Return the devices that did not answer, or wrongly, and are not asked for a while."""
+        """Return the devices that did not answer, or answered wrongly, and so are not asked for a while."""
         now = self._context.clock()
         return [name for name, until in self._quiet_until.items() if until > now]
 
     # --- being asked ---------------------------------------------------------------------------------
 
     def take_question_message(self, membership: Membership, sender: Whois, content: Content) -> None:
-        """Note what another device wants, if this one is asked; it is made when the page has been read."""
+        """Note another device's question if it asks this device; the answer is made when the page has been read."""
         self._devices_room.speaker(membership, sender)
         wanted = PackagesWanted.from_bytes(content.body)
         if self._context.device.name in wanted.devices:
             self._wanted_rows[wanted.number] = content.body
 
     def forget_questions(self, _: str) -> None:
-        """Forget what is wanted: it may be what the removed device wants; the others ask again."""
+        """Drop all noted questions: the removed device may have asked some, and the other devices ask again."""
         self._wanted_rows.clear()
 
     async def make_if_asked(self, membership: Membership) -> None:
-        """Make what is wanted, after a page of the devices' room.
+        """Answer the noted questions after a page of the devices' room.
 
-        Making it may lead here again; what comes in meanwhile is made after the next page, or by `tend`.
+        Making KeyPackages may run this again. A question that arrives meanwhile is answered after the next page, or
+        by `tend`.
         """
         here = membership is self._devices_room.membership
         if here and self._wanted_rows and not self._making.locked():
             await self.make_wanted()
 
     async def make_wanted(self) -> None:
-        """Make the KeyPackages that other devices want of this one."""
+        """Make the KeyPackages that other devices have asked this device for."""
         async with self._making:
             for number, row in list(self._wanted_rows.items()):
                 room = self._devices_room.open

@@ -1,8 +1,9 @@
-"""How a device that was lost is shut out: of the account, of every room, and of every key that it knew.
+"""The removal of a lost device from the account and from every room, with new keys for all that it knew.
 
-From the moment that one device says so it is none of the user's any more. What there is to be done is written down
-first: each device has its own rooms to clear; what concerns all is for the one that began, and for any other when
-that one does not come to it. What can't be done now, because a hub can't be reached, is done by `tend`.
+The lost device stops being one of the user's as soon as one device begins its removal. The work is written down
+first. Each device removes the lost one from its own rooms. The parts that are done once for all devices fall to the
+device that began; if that one does not do them in time, any other device does. Work that fails now, because a hub
+can't be reached, is done by `tend`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.endpoints import REMOVE_DEVICE
 from mimi_mmr.uris import MimiUri, check_name
 
-OTHERS_TURN = 3600  # seconds after which another device does what the one that began has not done
+OTHERS_TURN = 3600  # seconds after which another device takes over the parts of the device that began
 LATER = "devices, to be tried again"
 
 
 class DeviceRemoval:
-    """The removal of devices: what is still to be done of it, and who does it."""
+    """The removal of devices: which work is left, and which device does it."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class DeviceRemoval:
         commits: Commits,
         sending: Sending,
     ) -> None:
-        """Read from the vault what is still to be done."""
+        """Read from the vault the work that is left."""
         self._context = context
         self._account = account
         self._shared = shared
@@ -66,14 +67,15 @@ class DeviceRemoval:
     # --- beginning -----------------------------------------------------------------------------------
 
     async def remove(self, name: str) -> None:
-        """Shut a device out: of the account, of every room, and of every key that it knew.
+        """Remove a device from the account and from every room, and replace the keys that it knew.
 
-        It is none of this user's from the first moment. All of it is tried; if some fails, the first error is
-        raised, and `tend` goes on with it, here and on the other devices; calling this again does too. It may be a
-        device that nobody but the provider knows. Raises `RoomError` for this very device, or for none.
+        The device stops being one of this user's at once. Every piece of the work is tried. If some fail, the first
+        error is raised; `tend` goes on with them, here and on the other devices, and so does another call. The
+        device may be one that only the provider knows. Raises `RoomError` for this device itself, and for an
+        unknown one.
 
-        What it knew and can't be changed is the user's identity key: it stays in the lost device's vault, behind
-        its passphrase.
+        One key that the device knew can't be replaced: the user's identity key. It stays in the lost device's
+        vault, protected by its passphrase.
         """
         check_name(name)
         if name == self._context.device.name:
@@ -87,12 +89,12 @@ class DeviceRemoval:
             raise error
 
     def _under_way(self, name: str) -> bool:
-        """Say whether something of it is still to be done, as far as this device knows."""
+        """Say whether work is left for the removal of a device, as far as this device knows."""
         parts = (key for key, _ in self._shared.items(SharedKind.REMOVAL))
         return any(key.startswith(f"{name} ".encode()) for key in (*self._to_clear, *parts))
 
     def begin(self, name: str) -> None:
-        """Write down what is to be done; all of it, or nothing."""
+        """Write down the work in one transaction."""
         known = self._shared.get(SharedKind.DEVICE, name.encode())
         removal = Removal(int(self._context.clock()), known or b"").to_bytes()
         friends = [contact.user for contact in self._contacts.values() if not contact.blocked]
@@ -106,7 +108,7 @@ class DeviceRemoval:
                 listener(name)
 
     def note_rooms(self, name: str) -> None:
-        """Note that a removed device is to be taken out of every room."""
+        """Note for every room that a removed device has to be removed there."""
         for membership in self._memberships.values():
             self._note(membership, name)
 
@@ -114,9 +116,10 @@ class DeviceRemoval:
         self._to_clear[f"{name} {membership.uri}".encode()] = b""
 
     def note_room_entered(self, membership: Membership) -> None:
-        """Note removed devices to be taken out of a room that this one has come into.
+        """Note removed devices that have to be removed from a room which this device has entered.
 
-        Whoever added us may have added a device that was removed meanwhile. Where names are hidden it stays.
+        The member who added us may also have added a device that was removed meanwhile. Where names are hidden,
+        that device can't be recognised and stays.
         """
         if membership.room.policy.policy.shows_identity(membership.pseudonym):
             for name in self._known.removed():
@@ -125,14 +128,17 @@ class DeviceRemoval:
     # --- going on ------------------------------------------------------------------------------------
 
     async def go_on(self) -> list[MmrError]:
-        """Do what is still to be done since devices were removed; return what went wrong."""
+        """Do the work that is left for removed devices; return the errors."""
         work = [partial(self._clear_room, row) for row in self._to_clear]
         work += [partial(self.do_part, key) for key in self.due_parts()]
         found = [await self._context.attempt(LATER, one) for one in work]
         return [error for error in found if error is not None]
 
     async def clear_before_telling(self, room: Membership) -> None:
-        """Take removed devices out of the room where new keys are about to be told, or nothing is told."""
+        """Remove removed devices from a room before keys are sent there.
+
+        If this raises, nothing is sent.
+        """
         for row in [row for row in self._to_clear if row.endswith(f" {room.uri}".encode())]:
             await self._clear_room(row)
 
@@ -140,15 +146,15 @@ class DeviceRemoval:
         name, uri = row.decode().split(" ")
         membership = self._memberships.get(MimiUri.parse(uri))
         if membership is not None and membership.desynchronised:
-            return  # nothing can be committed there until somebody has added this device anew
+            return  # this device can commit nothing there until somebody adds it anew
         if membership is not None and not membership.removed:
             await self.remove_leaf(membership, name)
         self._to_clear.pop(row, None)
 
     async def remove_leaf(self, membership: Membership, device: str) -> None:
-        """Take a lost device out of a room: its leaf or, where one can't tell, all that are not another's.
+        """Remove a lost device from a room: its leaf or, if unknown, every own leaf that is not another device's.
 
-        A device that is so taken out by mistake is added again; see `MissingDevices`.
+        A device that is removed by mistake in this way is added again; see `MissingDevices`.
         """
         members = membership.room.members
         said = self._known.leaves_in(membership.uri)
@@ -163,7 +169,7 @@ class DeviceRemoval:
         self._known.forget_leaf(membership.uri, device)
 
     def due_parts(self) -> list[bytes]:
-        """Return what of the parts for all devices falls to this one, now."""
+        """Return those parts, of the ones done once for all devices, that this device has to do now."""
         removed, now = self._known.removed(), self._context.clock()
         due = []
         for key, value in self._shared.items(SharedKind.REMOVAL):
@@ -175,7 +181,7 @@ class DeviceRemoval:
         return due
 
     async def do_part(self, key: bytes) -> None:
-        """Do one of the parts for all devices, unless another device has done it meanwhile."""
+        """Do one of the parts that are done once for all devices, unless another device has done it meanwhile."""
         value = self._shared.get(SharedKind.REMOVAL, key)
         if value is None:
             return

@@ -1,6 +1,6 @@
-"""What a user's devices tell each other, so that all know the same contacts, settings, keys and devices.
+"""The exchange of shared state: all of a user's devices know the same contacts, settings, keys and devices.
 
-A device may be in a thief's hands: what it says is checked before it is kept.
+A device may be stolen, so the entries that it sends are checked before they are stored.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mimi_mmr.uris import MimiUri
 
 
 class Sharing:
-    """News for the other devices, and from them.
+    """The sending and taking of shared entries.
 
-    `device_removed` are listeners for devices that another one removes, by name; see the wiring.
+    The listeners in `device_removed` get the name of a device that another device has removed; see `wiring`.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Sharing:
 
     @property
     def newcomers(self) -> MutableMapping[bytes, bytes]:
-        """Devices that are to be told everything once they are in, by client pseudonym."""
+        """Devices that get all entries once they are in the devices' room, by client pseudonym."""
         return self._newcomers
 
     # --- telling -------------------------------------------------------------------------------------
 
     async def share(self) -> None:
-        """Tell the other devices what they don't know yet, and one that has just come in everything."""
+        """Send the other devices what they don't know yet; send a device that has just entered all entries."""
         room = self._devices_room.open
         if room is None:
             return
@@ -80,7 +80,7 @@ class Sharing:
     # --- hearing -------------------------------------------------------------------------------------
 
     def take_message(self, membership: Membership, sender: Whois, content: Content) -> None:
-        """Take what another device says; an entry that is no good is refused, and the next one counts."""
+        """Take another device's entries; refuse the invalid ones, and go on with the next."""
         device = self._devices_room.speaker(membership, sender)
         for entry in SharedEntries.from_bytes(content.body).entries:
             try:
@@ -89,7 +89,7 @@ class Sharing:
                 self._context.refusals.add(f"the device {device}", error)
 
     def _take_entry(self, device: str, entry: SharedEntry) -> None:
-        """Take one entry, if it is newer; raises `StateError` or `BindingRejected` if it is no good."""
+        """Take one entry if it is newer; raises `StateError` or `BindingRejected` if it is invalid."""
         entry.check()
         if entry.kind is SharedKind.DEVICE:
             self._check_device(device, entry)
@@ -111,7 +111,7 @@ class Sharing:
             self._apply_contact(SavedContact.from_bytes(entry.value))
 
     def _check_device(self, device: str, entry: SharedEntry) -> None:
-        """Refuse another key of a device, and that this one is removed: the rooms would say so, not a device."""
+        """Refuse a changed device key, and the claim that this device was removed: only the rooms can say that."""
         known = self._shared.get(SharedKind.DEVICE, entry.key)
         if None not in (known, entry.value) and known != entry.value:
             raise BindingRejected(f"another key of the device {entry.key.decode()}")
@@ -120,7 +120,7 @@ class Sharing:
             raise StateError("this very device is said to be removed")
 
     def _check_contact(self, device: str, saved: SavedContact) -> None:
-        """Refuse another identity key than the known one, and a key's version that leaps ahead of all others."""
+        """Refuse a changed identity key, and a connection key whose version is too far ahead of the known one."""
         known = self._contacts.get(saved.person.user)
         if known is None:
             return
@@ -136,7 +136,7 @@ class Sharing:
             raise StateError("a connection key in a version that is far ahead of all others")
 
     def _apply_contact(self, saved: SavedContact) -> None:
-        """Put together what two devices know newer halves of, and have the other one told of it."""
+        """Merge two devices' states of a contact, of which each may be newer in part, and have the others told."""
         known = self._contacts.get(saved.person.user)
         if known is None:
             self._contacts.learn(saved)
@@ -155,7 +155,7 @@ class Sharing:
         self._contacts.save(known)
 
     async def forget_abandoned_rooms(self) -> None:
-        """Forget connection rooms with somebody whom another device has blocked."""
+        """Forget the connection rooms of contacts whom another device has blocked."""
         while self._abandoned:
             membership = self._memberships.get(self._abandoned.pop())
             if membership is not None:

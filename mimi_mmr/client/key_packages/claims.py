@@ -26,16 +26,16 @@ MINUTE = 60
 
 
 class Claims:
-    """Claims of contacts' KeyPackage sets."""
+    """The claiming and checking of contacts' KeyPackage sets."""
 
     def __init__(self, context: Context, contacts: ContactBook) -> None:
         self._context = context
         self._contacts = contacts
 
     async def claim(self, contact: Contact, hub: str) -> list[OpenKeyPackage]:
-        """Take a contact's KeyPackage set, through the hub of the room that it is for, which sees neither of us.
+        """Claim a contact's KeyPackage set through the hub of the room that it is for; the hub learns neither user.
 
-        Raises `NoKeyPackages`; a subclass of `IdentityError` when it is somebody else's.
+        Raises `NoKeyPackages`; a subclass of `IdentityError` if the set is another user's.
         """
         if contact.theirs is None:
             raise RoomError("this contact has not sent a connection key yet")
@@ -57,11 +57,11 @@ class Claims:
         return packages
 
     def check(self, packages: Sequence[OpenKeyPackage], whose: VerifiedDevice) -> None:
-        """Refuse KeyPackages that are not this very person's, whatever provider or hub served them."""
+        """Refuse KeyPackages that belong to another person, whichever provider or hub served them."""
         now = self._context.clock()
         leaves = check_set([package.key_package for package in packages], now)
         for package, leaf in zip(packages, leaves, strict=True):
-            key = leaf.credential.signature_public_key  # which `check_set` has found to be the leaf's
+            key = leaf.credential.signature_public_key  # `check_set` has verified that it belongs to the leaf
             member = resolve(leaf.credential, package.ilk, key, self._context.trust, now)
             if (member.device.user, member.device.identity_key) != (whose.user, whose.identity_key):
                 raise BindingRejected("a KeyPackage of the set is another user's than the contact's")

@@ -1,4 +1,4 @@
-"""KeyPackages made ahead, in the second in which everybody makes theirs; and leaves, each with its queue."""
+"""The making of KeyPackages, partly ahead and in common time slots, and of leaves, each with its queue."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MADE_AHEAD = 4
 
 
 class KeyPackageMaker:
-    """The maker of this client's KeyPackages, of some of them ahead.
+    """The maker of this client's KeyPackages. Some are made ahead.
 
-    A KeyPackage says in which second it was made, and that must not tell one person's from another's: they are
-    made at multiples of `slot` seconds, together with everybody else's, and those that took longer than that
-    second are made again at the next.
+    A KeyPackage shows the second in which it was made, which must not distinguish users. So all clients make theirs
+    at multiples of `slot` seconds. One that took longer than the slot's first second is made again in the next
+    slot.
     """
 
     def __init__(self, context: Context, account: Account, queues: Queues, slot: float) -> None:
@@ -37,20 +37,20 @@ class KeyPackageMaker:
         self._made: deque[PreparedKeyPackage] = deque()
 
     async def take(self, count: int) -> list[PreparedKeyPackage]:
-        """Return `count` of them, each of a pseudonym of its own; made now if there are not enough."""
-        while len(self._made) < count:  # somebody else may take some while these are made
+        """Return `count` KeyPackages, each under its own user pseudonym; make more now if too few are ready."""
+        while len(self._made) < count:  # another task may take some while these are made
             await self.prepare(max(count, MADE_AHEAD))
         return [self._made.popleft() for _ in range(count)]
 
     async def prepare(self, count: int) -> None:
-        """Have at least `count` made ahead, each with a pseudonym and a queue of its own."""
+        """Have at least `count` made ahead, each with its own user pseudonym and queue."""
         missing = count - len(self._made)
         if missing > 0:
             keys = [SigningKey.generate() for _ in range(missing)]
             self._made.extend(await self.make(keys))
 
     async def make(self, set_keys: Sequence[SigningKey]) -> list[PreparedKeyPackage]:
-        """Make one KeyPackage under the user pseudonym of each of these keys, with a queue of its own."""
+        """Make one KeyPackage for each set key, under its user pseudonym and with its own queue."""
         queue_key = await self._queue_key()
         made: list[PreparedKeyPackage] = []
         while len(made) < len(set_keys):
@@ -61,7 +61,7 @@ class KeyPackageMaker:
     async def _make_in_slot(
         self, set_keys: Sequence[SigningKey], queue_key: SealingPublicKey
     ) -> list[PreparedKeyPackage]:
-        """Make as many as fit the slot's first second; one at least, if the slots are that short."""
+        """Make as many as fit in the slot's first second, but at least one, for slots shorter than that."""
         start = math.ceil(time.time() / self.slot) * self.slot  # the library's clock is the system's
         leaves = [self._leaf(key, queue_key) for key in set_keys]  # which says nothing of when
         await asyncio.sleep(max(0.0, start - time.time()))
@@ -74,7 +74,7 @@ class KeyPackageMaker:
         return made
 
     async def leaf(self) -> PreparedLeaf:
-        """Make a leaf for a room of one's own, with its queue."""
+        """Make a leaf, with its queue, for a room that this client creates."""
         leaf = self._leaf(SigningKey.generate(), await self._queue_key())
         await self._queues.create(leaf.queue, accepts_deposits=False)
         return leaf

@@ -1,4 +1,4 @@
-"""What KeyPackages and rooms need of the user's other devices, whatever supplies it."""
+"""The interface through which KeyPackages and rooms get KeyPackages of the user's other devices."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mimi_mmr.uris import MimiUri
 class OtherDevices(Protocol):
     """KeyPackages of the user's other devices: all devices of a user are in a room under one user pseudonym.
 
-    Of devices that answer; those that don't are added to the rooms later.
+    Only devices that answer are included; the others are added to the rooms later.
     """
 
     async def for_sets(
         self, set_keys: Sequence[SigningKey], contact: Contact, serials: Sequence[bytes], *, last_resort: bool
     ) -> list[list[OpenKeyPackage]]:
-        """Return what the others add to sets for a contact's shelf: for each set key, their KeyPackages."""
+        """Return the other devices' KeyPackages for a contact's shelf: a list for each set key."""
 
     async def for_room(self, room: MimiUri, set_key: SigningKey) -> list[OpenKeyPackage]:
-        """Return what the others add where this device comes into a room under a new pseudonym."""
+        """Return the other devices' KeyPackages for a room that this device enters under a new pseudonym."""

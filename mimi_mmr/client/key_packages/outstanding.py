@@ -1,4 +1,4 @@
-"""KeyPackages that somebody else has, or can get: each is watched until it was used or has expired."""
+"""Outstanding KeyPackages: somebody else has or can fetch each, and it is watched until it is used or expires."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KEY_PACKAGE_LIFETIME = 30 * DAY
 
 @dataclass(slots=True, eq=False)
 class OutstandingKeyPackage:
-    """A KeyPackage that is out: somebody may add this client to a room with it.
+    """An outstanding KeyPackage: somebody may add this client to a room with it.
 
-    `contact` if it is for the connection room with somebody; else `user` may say for whose shelf it was made, and
-    `serial` in which set; or `room` that it is for this one only. Once the process that made it has ended its
-    `keys_are_lost`: a Welcome for it leads to a request to be added again. `reused` if it is a last resort that was
-    given away more than once; `used` counts the Welcomes that came, `failures` the times that joining failed;
-    `not_before` (by the event loop's clock) is when to try again.
+    One for a connection room has the `contact`. Otherwise `user` and `serial` name the shelf's contact and the set;
+    or `room` is the only room that it is valid for. `keys_are_lost` once the process that made it has ended: a
+    Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was given away
+    more than once; `used` counts the Welcomes that came, `failures` the times that joining failed; `not_before` (by
+    the event loop's clock) is when to try again.
     """
 
     package: PreparedKeyPackage
@@ -44,15 +44,15 @@ class OutstandingKeyPackage:
 
     @property
     def made_for(self) -> MimiUri | None:
-        """Whom it was made for, on a shelf or in an answer; None if it is for a room."""
+        """The user that it was made for, on a shelf or in a response; None if it is for a room."""
         return self.contact.user if self.contact else self.user
 
 
 class OutstandingKeyPackages:
-    """All KeyPackages that are out, as the vault has them, in the order in which they were given away."""
+    """All outstanding KeyPackages, stored in the vault, in the order in which they were handed out."""
 
     def __init__(self, context: Context, queues: ReadQueues) -> None:
-        """Read what the vault has. The private keys of these were in the process that made them, and are lost."""
+        """Read from the vault. The private keys of these KeyPackages were lost with the process that made them."""
         self._context = context
         self._queues = queues
         self._rows = context.vault.table("key packages")
@@ -74,7 +74,7 @@ class OutstandingKeyPackages:
         )
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these back, if the change that is about to begin fails."""
+        """Return a function that restores the current state, for use if the next change fails."""
         before = dict(self._items)
 
         def put_back() -> None:
@@ -89,7 +89,7 @@ class OutstandingKeyPackages:
         return len(self._items)
 
     def get(self, ref: bytes) -> OutstandingKeyPackage | None:
-        """Return the one with this KeyPackageRef, if it is still out."""
+        """Return the one with this KeyPackageRef; None if it is no longer outstanding."""
         return self._items.get(ref)
 
     def watch(
@@ -102,7 +102,7 @@ class OutstandingKeyPackages:
         last_resort: bool = False,
         room: MimiUri | None = None,
     ) -> None:
-        """Look from now on whether this KeyPackage was used; call it before anybody else gets it."""
+        """Watch from now on whether this KeyPackage is used. Call this before anybody else gets it."""
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
         item = OutstandingKeyPackage(package, queue, expiry, contact, user, serial, last_resort, room)
@@ -114,12 +114,12 @@ class OutstandingKeyPackages:
         self._queues.save(queue)
 
     def unwatch(self, item: OutstandingKeyPackage) -> None:
-        """Look for it no longer: it was used up, or nobody can reach us there. Its leaf and queue stay."""
+        """Stop watching a KeyPackage that was used up, or whose queue is gone. Its leaf and queue stay."""
         self._rows.pop(item.package.ref, None)
         self._items.pop(item.package.ref, None)
 
     def forget(self, item: OutstandingKeyPackage) -> None:
-        """Give up a KeyPackage that nobody can use any more, or is to use; with its queue, if no room has it."""
+        """Drop a KeyPackage that nobody can or should use any more, and its queue, unless a room uses that."""
         with self._context.changes.transaction():
             self.unwatch(item)
             if not item.used:
@@ -127,17 +127,20 @@ class OutstandingKeyPackages:
                 self._queues.close(item.queue)
 
     def forget_expired(self) -> None:
-        """Give up those that nobody may use any more."""
+        """Drop the KeyPackages that have expired."""
         now = self._context.clock()
         for item in [one for one in self if one.expiry < now]:
             self.forget(item)
 
     def forget_taken_back(self, report: ShelfReport) -> None:
-        """Give up what nobody took from a shelf: nobody will use it. What somebody took stays watched."""
+        """Drop the KeyPackages that nobody took from a shelf: nobody can use them.
+
+        Those that were taken stay watched.
+        """
         unused = {entry.serial for entry in report.taken_back if not entry.uses}
         for item in [one for one in self if one.serial in unused]:
             self.forget(item)
 
     def made_for(self, user: MimiUri) -> list[OutstandingKeyPackage]:
-        """Return those that were made for somebody, on a shelf or in an answer."""
+        """Return the KeyPackages that were made for a user, on a shelf or in a response."""
         return [one for one in self if user in (one.user, one.contact.user if one.contact else None)]

@@ -1,4 +1,4 @@
-"""Shelves: for each contact one at this user's provider, from which the contact takes KeyPackage sets."""
+"""Shelves: this user's provider holds one for each contact, from which the contact takes KeyPackage sets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UPLOAD_ATTEMPTS = 3
 
 
 class Shelf:
-    """A contact's shelf as it is now: while sets for it are being made, its key may change."""
+    """The current id and keys of a contact's shelf; the contact's may change while sets for it are made."""
 
     def __init__(self, contact: Contact) -> None:
         """Note the id and keys of a contact's shelf."""
@@ -45,7 +45,7 @@ class Shelf:
 
 
 class Shelves:
-    """The contacts' shelves: sets are put there, and replaced when they are used or about to expire."""
+    """The contacts' shelves: sets are uploaded there, and replaced when they are used or about to expire."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Shelves:
     async def publish(self, contact: Contact, count: int = 1, *, last_resort: bool = False) -> None:
         """Put `count` sets on the shelf of one contact, through another provider's relay.
 
-        A last resort is given away when there is nothing else, and may be given away more than once.
+        The provider gives out a last resort when there is no other set, and may give it out more than once.
         """
         shelf = Shelf(contact)
         made = await self._maker.take(count)
@@ -81,7 +81,7 @@ class Shelves:
             packages = sorted([package.open, *more], key=lambda one: key_package_ref(one.key_package))
             try:
                 await self.upload(shelf, serial, packages, last_resort=last_resort)
-            except NotAllowed:  # the shelf is closed: nobody will ever see this set
+            except NotAllowed:  # the shelf is closed: nobody can fetch this set
                 item = self._outstanding.get(package.ref)
                 if item is not None:
                     self._outstanding.forget(item)
@@ -91,7 +91,10 @@ class Shelves:
     async def upload(
         self, shelf: Shelf, serial: bytes, packages: Sequence[OpenKeyPackage], *, last_resort: bool
     ) -> None:
-        """Upload a set; the very same again while answers are lost, and watched in any case."""
+        """Upload a set, and repeat the same upload while answers are lost.
+
+        Its KeyPackages are watched in any case.
+        """
         entries = KeyPackageSet(tuple(wrap(package, shelf.key) for package in packages))
         expiry = self._context.rounded(DAY) + SET_LIFETIME
         content = SetUploadTBS(shelf.id, serial, last_resort, expiry, entries)
@@ -108,7 +111,7 @@ class Shelves:
     # --- looking after them --------------------------------------------------------------------------
 
     async def tend(self, contact: Contact) -> None:
-        """Bring a contact's shelf up to what it should hold.
+        """Fill a contact's shelf up to the number of sets that it should hold.
 
         Sets whose keys a restart has lost, sets about to expire, and last resorts that were used are taken back
         and replaced.
@@ -138,12 +141,15 @@ class Shelves:
                 self._note_use(contact, mine.get(entry.serial), entry.uses)
         unused = {entry.serial for entry in taken.taken_back if not entry.uses}
         for serial, item in mine.items():
-            # What somebody took stays watched; what nobody took, and nobody can take now, does not.
+            # Only a set that somebody took stays watched: the others can't be taken any more.
             if serial in unused:
                 self._outstanding.forget(item)
 
     def _note_use(self, contact: Contact, item: OutstandingKeyPackage | None, uses: int) -> None:
-        """Say that a last resort was given away: it is replaced; rooms that share it are to be told apart again."""
+        """Add a notice that a last resort was used.
+
+        If it was used for several rooms, it is marked, so that this client changes its pseudonyms there.
+        """
         times = (
             "once"
             if uses == 1
@@ -171,9 +177,9 @@ class Shelves:
     # --- another one ---------------------------------------------------------------------------------
 
     def renew(self, contact: Contact) -> None:
-        """Give a contact a new connection key and shelf; the old shelf is closed by the next errands.
+        """Give a contact a new connection key and shelf; an errand closes the old shelf.
 
-        What the old key fetches is then what an unknown one does. Inside a transaction.
+        The old key then fetches the same as an unknown one. Call this inside a transaction.
         """
         saved = SavedShelf(contact.shelf, contact.upload_key.seed())
         self._errands.owe(Errand.CLOSE_SHELF, contact.shelf, saved.to_bytes())
@@ -181,7 +187,7 @@ class Shelves:
         self._contacts.save(contact)
 
     async def close(self, row: bytes) -> None:
-        """Close an old shelf, as an errand says. What nobody took from it nobody will use."""
+        """Close the old shelf that an errand names, and drop the KeyPackages that nobody took from it."""
         shelf = SavedShelf.from_bytes(row)
         order = ShelfOrderTBS(shelf.shelf, self._context.rounded(MINUTE), ShelfOrderKind.CLOSE, ())
         report = await self.send_order(order, SigningKey.from_seed(shelf.upload_seed))

@@ -1,4 +1,4 @@
-"""Blocked contacts: nothing of them is taken any more, and nothing is told to them."""
+"""Blocked contacts: this client takes nothing from them any more, and sends them nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Blocking:
-    """The end of connections."""
+    """The blocking and unblocking of contacts."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class Blocking:
     async def block(self, contact: Contact) -> None:
         """End a connection in silence, and give every other contact a new connection key.
 
-        The contact's shelf is closed: its token then gets what an unknown one gets. Nothing of the connection room
-        is read any more; its queue goes, so that what is sent there is dropped. It holds from the first moment;
-        what can't be done now is done by `tend`.
+        The contact's shelf is closed: its fetch token then gets the same answer as an unknown token. The connection
+        room is not read any more; its queue is deleted, so that the provider drops what is sent there. The block
+        holds at once; work that fails now is done by `tend`.
         """
         with self._context.changes.transaction():
             contact.blocked, contact.theirs = True, None
@@ -55,13 +55,13 @@ class Blocking:
         await self._connection_keys.rotate_due()
 
     async def part_from_blocked(self) -> None:
-        """Give up what is still there of connections with those who are blocked."""
+        """Drop what is left of the connections with blocked contacts."""
         for contact in list(self._contacts.values()):
             if contact.blocked:
                 await self.part_from(contact)
 
     async def part_from(self, contact: Contact) -> None:
-        """Give up what is still there of a connection: KeyPackages for the contact, requests, the room."""
+        """Drop what is left of a connection: KeyPackages for the contact, requests, the room."""
         for item in self._outstanding.made_for(contact.user):
             self._outstanding.forget(item)
         outgoing = self._outgoing.get(contact.user)
@@ -75,7 +75,7 @@ class Blocking:
             self._contacts.save(contact)
 
     async def unblock(self, user: MimiUri) -> None:
-        """Hear of a blocked user's requests again; to be connected, one of the two has to ask anew."""
+        """Take a blocked user's requests again. To be connected, one of the two users has to ask anew."""
         contact = self._contacts.get(user)
         if contact is None or not contact.blocked:
             raise RoomError("no blocked contact of this name")

@@ -1,6 +1,6 @@
-"""What contacts tell each other in the room of the two: connection keys, and devices that they have lost.
+"""Messages between contacts in their connection room: connection keys, and devices that one of them has lost.
 
-Who has a contact's connection key can fetch that contact's KeyPackages, and so add it to rooms.
+With a contact's connection key one can fetch that contact's KeyPackages, and so add the contact to rooms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEVICE_KEY_SIZE = 32
 
 
 class ConnectionKeys:
-    """The connection keys of both sides: sent, taken, replaced."""
+    """The sending, taking and replacing of connection keys."""
 
     def __init__(
         self,
@@ -49,19 +49,22 @@ class ConnectionKeys:
     # --- sending offers ------------------------------------------------------------------------------
 
     def offers_due(self) -> list[MimiUri]:
-        """Return who is still to be sent this side's connection key."""
+        """Return the users to whom this side's connection key has still to be sent."""
         return [MimiUri.parse(user.decode()) for user in self._due_offers]
 
     def owe_offer(self, contact: Contact) -> None:
-        """Note that a contact is to be sent this side's connection key; inside a transaction."""
+        """Note that this side's connection key has to be sent to a contact. Call this inside a transaction."""
         self._due_offers[str(contact.user).encode()] = b""
 
     def drop_offer(self, contact: Contact) -> None:
-        """Note that a contact is to be sent nothing."""
+        """Note that no connection key has to be sent to a contact."""
         self._due_offers.pop(str(contact.user).encode(), None)
 
     async def send_due_offers(self) -> None:
-        """Send the connection keys that are due; one that can't be sent now stays due, and keeps no other."""
+        """Send the connection keys that are due.
+
+        One that can't be sent now stays due, and does not stop the others.
+        """
         for place in list(self._due_offers):
             contact = self._contacts.get(MimiUri.parse(place.decode()))
             if contact is None or contact.blocked:
@@ -69,7 +72,7 @@ class ConnectionKeys:
                 continue
             try:
                 await self.send_offer(contact)
-            except (HubRefusal, RemovedFromRoom) as error:  # this room takes nothing of ours any more
+            except (HubRefusal, RemovedFromRoom) as error:  # we can't send into this room any more
                 self._context.refusals.add("introduction", error)
                 self._due_offers.pop(place, None)
             except MmrError as error:
@@ -78,7 +81,7 @@ class ConnectionKeys:
     async def send_offer(self, contact: Contact) -> None:
         """Send this side's connection key; from then on the contact can fetch KeyPackages.
 
-        Raises `RoomError` if there is no connection room, or not one of these two.
+        Raises `RoomError` if there is no connection room, or its members are not these two users.
         """
         membership = self._memberships.find(contact.room)
         if membership is None or membership.removed:
@@ -97,16 +100,19 @@ class ConnectionKeys:
         """Take a connection key. It counts only in a room with the contact alone, from the contact."""
         offer = ConnectionKeyOffer.from_bytes(content.body)
         if sender.member is not None and self._roster.is_own(sender.member.device):
-            return  # this user's own offer, by another device
+            return  # sent by another device of this user
         contact = self._speaker(membership, sender)
         contact.take(offer)
         self._contacts.save(contact)
 
     def take_removed_device(self, membership: Membership, sender: Whois, content: Content) -> None:
-        """Note that a contact has lost a device, as another one says: what comes of it is not that contact's."""
+        """Note a lost device of a contact, as another device of theirs says.
+
+        The lost device is no longer accepted as that contact's.
+        """
         person, device_key = sender.member.device if sender.member else None, content.body
         if person is not None and self._roster.is_own(person):
-            return  # this user's own device, to the contact
+            return  # sent to the contact by another device of this user
         contact = self._speaker(membership, sender)
         if person is None or len(device_key) != DEVICE_KEY_SIZE or device_key == person.device_key:
             raise ConnectionRefused("the removal of a contact's device that is none, or that says so itself")
@@ -118,8 +124,8 @@ class ConnectionKeys:
     def _speaker(self, membership: Membership, sender: Whois) -> Contact:
         """Return the contact who speaks in a connection room; `ConnectionRefused` for anybody or anywhere else.
 
-        When two asked each other at once there are two rooms of the two: either will do, and the one with the
-        smaller name is the one that both use from then on.
+        Two users who ask each other at the same time make two connection rooms. Either room is accepted, and from
+        then on both users use the one with the smaller URI.
         """
         contact = self._contacts.get(sender.member.device.user) if sender.member else None
         if sender.member is None or contact is None or contact.blocked:
@@ -138,9 +144,9 @@ class ConnectionKeys:
     # --- other keys ----------------------------------------------------------------------------------
 
     async def rotate(self, contact: Contact) -> None:
-        """Give a contact a new connection key and a new shelf; what the old one fetches is nothing.
+        """Give a contact a new connection key and a new shelf; the old key then fetches nothing.
 
-        What can't be done now is done by `tend`.
+        Work that fails now is done by `tend`.
         """
         with self._context.changes.transaction():
             self._due_rotations.pop(str(contact.user).encode(), None)
@@ -154,7 +160,7 @@ class ConnectionKeys:
             self._context.refusals.add("a shelf, to be filled later", error)
 
     def owe_rotations(self) -> None:
-        """Note that every contact is to get a new connection key; inside a transaction."""
+        """Note that every contact has to get a new connection key. Call this inside a transaction."""
         for contact in self._contacts.values():
             if not contact.blocked:
                 self._due_rotations[str(contact.user).encode()] = b""

@@ -26,10 +26,10 @@ RENEW_BEFORE = 7 * DAY
 
 
 class ConnectionPackages(Mapping[bytes, PublishedPackage]):
-    """The packages of all of this user's devices by hash, with the keys that open what is sealed to them."""
+    """The packages of all of this user's devices by hash, with the private keys that open requests."""
 
     def __init__(self, context: Context, account: Account, shared: SharedState) -> None:
-        """Read what the user's devices know."""
+        """Read the shared state."""
         self._context = context
         self._account = account
         self._shared = shared
@@ -48,7 +48,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
         return len(self._packages)
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these back, if the change that is about to begin fails."""
+        """Return a function that restores the current state, for use if the next change fails."""
         before = dict(self._packages)
 
         def put_back() -> None:
@@ -61,7 +61,7 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
         kems = [Kem.X_WING if number % 2 else Kem.X25519 for number in range(count)]
         made = [self._make(kem, last_resort=False) for kem in kems]
         made.append(self._make(Kem.X_WING, last_resort=True))
-        with self._context.changes.transaction():  # before anybody can use them
+        with self._context.changes.transaction():  # stored before anybody can use the packages
             for item in made:
                 value = SavedPackage.of(item).to_bytes()
                 self._shared.put(SharedKind.CONNECTION_PACKAGE, item.package.hash, value)
@@ -81,34 +81,34 @@ class ConnectionPackages(Mapping[bytes, PublishedPackage]):
         """Have enough connection packages published; forget the keys of those that have expired."""
         now = self._context.clock()
         for key, item in list(self._packages.items()):
-            if item.package.content.expiry + PACKAGE_LIFETIME < now:  # requests to it have expired as well
+            if item.package.content.expiry + PACKAGE_LIFETIME < now:  # its requests have expired, too
                 self.forget(key)
         left = (await self._account.ask(COUNT_CONNECTION_PACKAGES)).device
         if left.one_time < PACKAGES_LEAST or not left.last_resorts or not self._has_fresh(now):
             await self.publish()
 
     def _has_fresh(self, now: float) -> bool:
-        """Say whether this device has published lately. Its older packages lapse by themselves, and are no sign."""
+        """Say whether this device has published lately. Older packages don't count, since they expire anyway."""
         credential = self._account.me.credential
         contents = [one.package.content for one in self.values() if one.package.credential == credential]
         return any(one.last_resort and one.expiry >= now + RENEW_BEFORE for one in contents)
 
     async def replace_all(self) -> None:
-        """Withdraw all of the account's packages, whose keys somebody else may have, and publish new ones."""
+        """Withdraw all of the account's packages, since somebody else may have their keys, and publish new ones."""
         await self._account.ask(WITHDRAW_CONNECTION_PACKAGES)
         for key in list(self._packages):
             self.forget(key)
         await self.publish()
 
     def forget(self, package_hash: bytes) -> None:
-        """Forget a package with its key; the user's other devices are to do so too."""
+        """Forget a package with its key, and have the user's other devices forget it too."""
         self._shared.put(SharedKind.CONNECTION_PACKAGE, package_hash, None)
         self.unlearn(package_hash)
 
     def learn(self, item: PublishedPackage) -> None:
-        """Take a package of this user's, whose shared entry is there already."""
+        """Add a package of this user whose shared entry is stored already."""
         self._packages[item.package.hash] = item
 
     def unlearn(self, package_hash: bytes) -> None:
-        """Drop a package whose shared entry is gone already."""
+        """Drop a package whose shared entry is deleted already."""
         self._packages.pop(package_hash, None)

@@ -1,4 +1,4 @@
-"""How two people become contacts: a request, a response, and a room of the two that the requester makes."""
+"""How two users become contacts: a request, a response, and a connection room that the requester makes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Connections:
-    """The way from a request to a contact, on the side that asked and on the side that was asked."""
+    """The steps from a request to a contact, for the requester and for the user who was asked."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Connections:
     # --- the side that asked -------------------------------------------------------------------------
 
     async def complete(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
-        """Look for the response; if it is there, make the connection room. None if it isn't yet.
+        """Look for the response; if there is one, make the connection room. Returns None if there is none yet.
 
-        May be called again after any failure, and goes on where that one ended.
+        May be called again after any failure, and then goes on where the last call stopped.
         """
         page = await self._queues.collect(outgoing.inbox, 0, wait)
         for queued in page.messages:
@@ -120,7 +120,7 @@ class Connections:
                 self._outgoing.save(outgoing)
                 # who may speak before we look again
                 self._connected(Contact(device, outgoing.pinned), membership.uri)
-        # An Add of an earlier try may have been accepted unheard.
+        # The hub may have accepted an earlier try's Add without this client getting the answer.
         await self._commits.settle(membership)
         added = membership.room.members.by_client.keys()
         leaves = check_set([package.key_package for package in packages], self._context.clock())
@@ -129,12 +129,12 @@ class Connections:
         with self._context.changes.transaction():
             contact = self._connected(Contact(device, outgoing.pinned), membership.uri)
         await self._outgoing.drop(outgoing)
-        await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+        await self._commits.commit(membership)  # heals: an Add-only commit refreshes no keys
         await self._connection_keys.send_offer(contact)
         return contact
 
     def _connected(self, with_whom: Contact, room: MimiUri) -> Contact:
-        """Note that there is a connection room: it and the offer that is due go into the vault together."""
+        """Store the connection room and the connection key to be sent, in one transaction."""
         self._contacts.check_known(with_whom.device)
         contact = self._contacts.get(with_whom.user, with_whom)
         contact.device, contact.room = with_whom.device, room
@@ -146,9 +146,9 @@ class Connections:
     # --- the side that was asked ---------------------------------------------------------------------
 
     async def accept(self, incoming: IncomingRequest) -> Contact:
-        """Say yes, with a KeyPackage for the connection room, which the requester will make.
+        """Accept a request, with a KeyPackage for the connection room, which the requester will make.
 
-        Of somebody who is a contact already the room that they make takes the place of the one there is. Raises
+        If the requester is a contact already, their new room replaces the current connection room. Raises
         `BindingRejected` if the user is a contact with another identity key, `ConnectionRefused` if they are
         blocked, or no longer wait for an answer.
         """
@@ -183,10 +183,10 @@ class Connections:
         self._answers.pop(incoming.request.hash, None)
         await self._incoming.settle(incoming)
 
-    # --- coming into the room of the two -------------------------------------------------------------
+    # --- entering the connection room ----------------------------------------------------------------
 
     def check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
-        """Refuse any room by somebody blocked, and a connection room that is not of the two who connect alone."""
+        """Refuse every room of a blocked inviter, and a connection room with anybody but the two users."""
         user = item.made_for
         known = self._contacts.get(user) if user else None
         if known is not None and known.blocked:
@@ -197,6 +197,6 @@ class Connections:
                 raise BindingRejected("the connection room is not one with the person who asked to connect")
 
     def note_connected(self, item: OutstandingKeyPackage, room: MimiUri) -> None:
-        """Note a contact, if it is the connection room that this client has come into."""
+        """Store the contact, if the room that this client has entered is a connection room."""
         if item.contact is not None:
             self._connected(item.contact, room)

@@ -1,4 +1,4 @@
-"""The contacts of this user, in memory and among the entries that all of the user's devices know."""
+"""The contacts of this user, in memory and in the shared state of the user's devices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ContactBook(Mapping[MimiUri, Contact]):
     """Contacts by user. A contact stays the same object as long as the client lives."""
 
     def __init__(self, shared: SharedState) -> None:
-        """Read what the user's devices know."""
+        """Read the shared state."""
         self._shared = shared
         self._contacts: dict[MimiUri, Contact] = {}
         self._read()
@@ -31,7 +31,7 @@ class ContactBook(Mapping[MimiUri, Contact]):
         return len(self._contacts)
 
     def _read(self) -> None:
-        """Take what the shared entries say, into the contacts that are known."""
+        """Update the contacts in memory from the shared entries."""
         known, self._contacts = self._contacts, {}
         for _, value in self._shared.items(SharedKind.CONTACT):
             saved = SavedContact.from_bytes(value)
@@ -40,22 +40,22 @@ class ContactBook(Mapping[MimiUri, Contact]):
             self._contacts[contact.user] = contact
 
     def remember(self) -> Callable[[], None]:
-        """Return what makes the contacts again what the shared entries say; those are put back before."""
+        """Return a function that reads the contacts again from the shared entries, once those are restored."""
         return self._read
 
     def save(self, contact: Contact) -> None:
-        """Keep a contact, new or changed; the user's other devices are to hear of it."""
+        """Store a new or changed contact, and have the user's other devices told."""
         self._shared.put(SharedKind.CONTACT, str(contact.user).encode(), SavedContact.of(contact).to_bytes())
         self._contacts[contact.user] = contact
 
     def learn(self, saved: SavedContact) -> None:
-        """Take a contact that is new here from another device, whose entry is among the shared ones already."""
+        """Add a contact that another device sent; its shared entry is stored already."""
         self._contacts[saved.person.user] = saved.contact()
 
     def check_known(self, device: VerifiedDevice) -> None:
-        """Refuse a device under another identity key than its user is known by, or that its user has removed.
+        """Refuse a device with another identity key than the known one of its user, or that its user has removed.
 
-        An identity key, once known, is not replaced in passing. Raises `BindingRejected`.
+        A known identity key is not replaced. Raises `BindingRejected`.
         """
         known = self._contacts.get(device.user)
         if known is None:

@@ -1,4 +1,4 @@
-"""What a client keeps of the people it is connected to, and of connections under way."""
+"""The data that a client stores about contacts and open connection requests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mimi_mmr.protocol.credentials import VerifiedDevice
 from mimi_mmr.protocol.key_packages import fetch_token, shelf_id
 from mimi_mmr.uris import MimiUri
 
-MAX_REMOVED = 64  # devices of one contact that are known to be lost
+MAX_REMOVED = 64  # lost devices that are remembered for one contact
 
 
 @dataclass(slots=True)
 class Contact:
-    """Somebody one shares a connection room with.
+    """The other user of a connection.
 
     `pinned` says whether the identity key was checked against a contact code; otherwise it was trusted on first
-    use. `own_key` is this side's connection key for them, in its `key_version`, `theirs` the one they sent; each
-    names a shelf. Of one who is `blocked` nothing is taken any more, and nothing is told. `removed_devices` are the
-    keys of devices that they have lost.
+    use. `own_key` is this side's connection key for them, with its `key_version`, and `theirs` is the one they
+    sent; each connection key names a shelf. A client takes nothing from a `blocked` contact, and sends them
+    nothing. `removed_devices` are the keys of devices that they have lost.
     """
 
     device: VerifiedDevice
@@ -37,34 +37,34 @@ class Contact:
 
     @property
     def shelf(self) -> bytes:
-        """Where KeyPackage sets for them lie (32 bytes)."""
+        """The id of the shelf with the KeyPackage sets for them (32 bytes)."""
         return shelf_id(fetch_token(self.own_key), self.upload_key.public)
 
     @property
     def user(self) -> MimiUri:
-        """Who."""
+        """The contact's user URI."""
         return self.device.user
 
     def offer(self) -> ConnectionKeyOffer:
-        """Return what this side sends into the connection room."""
+        """Return the message with this side's connection key, for the connection room."""
         return ConnectionKeyOffer(self.key_version, self.own_key.reveal(), self.upload_key.public)
 
     def take(self, offer: ConnectionKeyOffer) -> bool:
-        """Take their connection key, if it is newer than what is known; whether it was."""
+        """Store their connection key if it is newer than the known one; return whether it was."""
         newer = self.theirs is None or offer.key_version > self.theirs.key_version
         if newer:
             self.theirs = offer
         return newer
 
     def rotate(self) -> None:
-        """Make a new connection key with a new shelf; the old shelf is for the caller to close."""
+        """Make a new connection key, which names a new shelf. The caller closes the old shelf."""
         self.key_version += 1
         self.own_key, self.upload_key = ConnectionKey.generate(), SigningKey.generate()
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedPackage:
-    """A connection package of one's own, and the key that opens requests sealed to it."""
+    """A connection package of this user, and the key that opens requests sealed to it."""
 
     package: ConnectionPackage
     key: SealingKey
@@ -72,7 +72,7 @@ class PublishedPackage:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
-    """A request that was deposited, and what its response will be opened with; its `room`, once it was answered."""
+    """A request that was deposited, and the keys that open its response; `room` is set once it was answered."""
 
     request: ConnectionRequest
     package: ConnectionPackage
@@ -85,7 +85,7 @@ class OutgoingRequest:
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """A verified request of somebody who wants to connect."""
+    """A verified connection request of another user."""
 
     number: int
     request: ConnectionRequest

@@ -1,4 +1,4 @@
-"""Requests of others to connect with this user, as its provider keeps them."""
+"""Connection requests of other users, which wait at this user's provider."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class IncomingRequests:
         contacts: ContactBook,
         has_other_devices: Callable[[], bool],
     ) -> None:
-        """Read what the vault has. `has_other_devices`: whether another device may have published a package."""
+        """Read from the vault. `has_other_devices`: whether another device may have published a package."""
         self._context = context
         self._account = account
         self._shared = shared
@@ -47,7 +47,7 @@ class IncomingRequests:
 
     @property
     def only_contacts(self) -> bool:
-        """Whether requests of people who are no contacts are refused, in silence."""
+        """Whether requests of users who are not contacts are refused without an answer."""
         return self._shared.get(SharedKind.SETTING, _ONLY_CONTACTS) == b"1"
 
     @only_contacts.setter
@@ -57,9 +57,9 @@ class IncomingRequests:
     # --- reading them --------------------------------------------------------------------------------
 
     async def read(self) -> list[IncomingRequest]:
-        """Return who wants to connect. What does not open or verify is dropped, and noted as a refusal.
+        """Fetch and return the requests. Those that do not open or verify are dropped, and noted as refusals.
 
-        A request that was cancelled is gone, together with its cancel.
+        A request that was cancelled is deleted, together with its cancel.
         """
         inbox = await self._account.ask(LIST_CONNECTION_REQUESTS)
         found: dict[bytes, IncomingRequest] = {}
@@ -80,7 +80,7 @@ class IncomingRequests:
                 await self._drop_strange(waiting, error)
                 continue
             if opened.hash in self._settled or opened.hash in found:
-                await self._delete(waiting.number)  # a provider may say a thing twice
+                await self._delete(waiting.number)  # a provider may deliver a request twice
             else:
                 found[opened.hash] = IncomingRequest(waiting.number, opened, device)
         for number, cancel in cancels:
@@ -100,7 +100,7 @@ class IncomingRequests:
         self, number: int, cancel: ConnectionCancel, found: dict[bytes, IncomingRequest]
     ) -> None:
         incoming = found.get(cancel.content.request_hash)
-        if incoming is not None:  # else it was answered, or refused, or its request never came
+        if incoming is not None:  # if None: answered or refused already, or never received
             try:
                 cancel.verify(incoming.request, incoming.device)
             except (ConnectionRefused, IdentityError) as error:
@@ -111,7 +111,7 @@ class IncomingRequests:
         await self._delete(number)
 
     async def _drop_strange(self, waiting: WaitingDeposit, error: MmrError) -> None:
-        """Drop what can't be read; later, if it may be for a package that another device has just published."""
+        """Drop a deposit that can't be read; later, if another device may have just published its package."""
         now = self._context.clock()
         seen = self._first_seen.setdefault(waiting.number, now)
         may_be_good = isinstance(error, UnknownPackage) and self._has_other_devices()
@@ -122,7 +122,7 @@ class IncomingRequests:
         await self._delete(waiting.number)
 
     def _is_wanted(self, incoming: IncomingRequest) -> bool:
-        """Say whether this user wants to hear of a request at all."""
+        """Say whether a request is shown to this user at all."""
         known = self._contacts.get(incoming.device.user)
         if known is None:
             return not self.only_contacts
@@ -131,15 +131,15 @@ class IncomingRequests:
     # --- dealing with them ---------------------------------------------------------------------------
 
     async def refuse(self, incoming: IncomingRequest) -> None:
-        """Say nothing: the requester sees what it sees of somebody who is away."""
+        """Refuse a request without an answer: to the requester this looks like a user who is offline."""
         await self.settle(incoming)
 
     async def settle(self, incoming: IncomingRequest) -> None:
-        """Have done with a request: it goes, and with it the one-time key that it was sealed to."""
+        """Delete a request, and the one-time key that it was sealed to."""
         content = incoming.request.content
         package_hash = content.package_hash
         self._settled[incoming.request.hash] = content.expiry.to_bytes(8, "big")
-        published = self._packages.get(package_hash)  # None if another request was sealed to the same one
+        published = self._packages.get(package_hash)  # None if another request was sealed to the same package
         if published is not None and not published.package.content.last_resort:
             self._packages.forget(package_hash)
         await self._delete(incoming.number)
@@ -148,7 +148,7 @@ class IncomingRequests:
         await self._account.ask(FORGET_CONNECTION_REQUEST, number=str(number))
 
     async def forget_expired(self) -> None:
-        """Forget which requests were dealt with, once they have expired and nobody can repeat them."""
+        """Forget the hashes of settled requests that have expired: nobody can repeat those."""
         now = self._context.clock()
         for key, expiry in list(self._settled.items()):
             if int.from_bytes(expiry, "big") < now:

@@ -1,4 +1,4 @@
-"""Requests to connect that this user has sent, until they are answered, taken back, or too old."""
+"""Connection requests that this user has sent, until they are answered, cancelled, or expired."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mimi_mmr.protocol.endpoints import REQUEST_CONNECTION, TAKE_CONNECTION_PACK
 from mimi_mmr.protocol.queues import queue_id
 from mimi_mmr.uris import MimiUri
 
-CLOCK_STEP = 300  # a clock's error is a mark
+CLOCK_STEP = 300  # seconds; an exact time would show this clock's error, and so identify the sender
 
 
 class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
-    """The requests that are out, by whom they are to."""
+    """The open requests, by the user that they are for."""
 
     def __init__(self, context: Context, account: Account, contacts: ContactBook, queues: Queues) -> None:
         """Read what the vault has."""
@@ -52,7 +52,7 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
         return len(self._requests)
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these back, if the change that is about to begin fails."""
+        """Return a function that restores the current state, for use if the next change fails."""
         before = dict(self._requests)
 
         def put_back() -> None:
@@ -61,9 +61,9 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
         return put_back
 
     async def send(self, to: ContactCode | MimiUri) -> OutgoingRequest:
-        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused.
+        """Send a connection request. With a contact code, an identity key with another fingerprint is refused.
 
-        Raises `ConnectionRefused` for a user whom one has blocked.
+        Raises `ConnectionRefused` for a user whom this user has blocked.
         """
         user, pin = (to.user, to.fingerprint) if isinstance(to, ContactCode) else (to, None)
         known = self._contacts.get(user)
@@ -81,15 +81,15 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
         request = make_request(self._account.me, package, reply, response_key.public, now)
         outgoing = OutgoingRequest(request, package, recipient, pin is not None, response_key, inbox)
         previous = self.get(user)
-        self.save(outgoing)  # before it goes: its answer must find the key
+        self.save(outgoing)  # stored before it is sent, since the key opens the response
         deposit = Deposit(package.hash, seal_request(request, package))
         await context.path.ask(REQUEST_CONNECTION, user.domain, deposit, user=user.name)
-        if previous is not None:  # this one asks the same: one answer will do
+        if previous is not None:  # the new request replaces it: one response is enough
             await self.drop(previous)
         return outgoing
 
     async def cancel(self, outgoing: OutgoingRequest) -> None:
-        """Take a request back (-06, consent `cancel`). Who has answered it already will not be heard."""
+        """Cancel a request (-06, consent `cancel`). A response that was already sent is then ignored."""
         cancel = make_cancel(self._account.me, outgoing.request)
         deposit = Deposit(outgoing.package.hash, seal_cancel(cancel, outgoing.package))
         user = outgoing.recipient.user
@@ -97,12 +97,12 @@ class OutgoingRequests(Mapping[MimiUri, OutgoingRequest]):
         await self.drop(outgoing)
 
     def save(self, outgoing: OutgoingRequest) -> None:
-        """Keep a request, new or changed."""
+        """Store a new or changed request."""
         self._rows[outgoing.request.hash] = SavedOutgoing.of(outgoing).to_bytes()
         self._requests[outgoing.recipient.user] = outgoing
 
     async def drop(self, outgoing: OutgoingRequest) -> None:
-        """Forget a request that is answered, or taken back, or too old; with the queue for its answer."""
+        """Forget a request that is answered, cancelled or expired, together with its reply inbox."""
         self._rows.pop(outgoing.request.hash, None)
         if self.get(outgoing.recipient.user) == outgoing:
             del self._requests[outgoing.recipient.user]

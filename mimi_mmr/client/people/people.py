@@ -1,7 +1,7 @@
-"""People, as an application sees them: contacts, who asks, who was asked, and who is blocked.
+"""Contacts, requests in both directions, and blocked users: the part that an application sees.
 
--06's consent maps onto it: `request_connection` asks, `cancel` takes that back, `accept` grants, `block` revokes; a
-refusal is silence, and so is a revocation.
+The consent operations of -06 map to methods: `request_connection` is request, `cancel` cancel, `accept` grant, and
+`block` revoke. A refusal or a revocation sends nothing to the other user.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mimi_mmr.uris import MimiUri
 
 
 class People:
-    """People. `contacts` are those that this user is connected to, `outgoing` those it has asked, both by user.
+    """Contacts and requests. `contacts` are this user's contacts, `outgoing` the requests it sent, both by user.
 
-    `connection_packages` is what strangers find in the directory.
+    `connection_packages` are the packages that strangers find in the directory.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class People:
         blocking: Blocking,
         reconnecting: Reconnecting,
     ) -> None:
-        """Hold the parts; others than the three named above are internal."""
+        """Hold the parts; all but the three named above are internal."""
         self.contacts = contacts
         self.connection_packages = connection_packages
         self.outgoing = outgoing
@@ -49,7 +49,7 @@ class People:
 
     @property
     def only_contacts(self) -> bool:
-        """Whether requests of people who are no contacts are refused, in silence."""
+        """Whether requests of users who are not contacts are refused without an answer."""
         return self.incoming.only_contacts
 
     @only_contacts.setter
@@ -57,29 +57,29 @@ class People:
         self.incoming.only_contacts = on
 
     async def request_connection(self, to: ContactCode | MimiUri) -> OutgoingRequest:
-        """Ask to connect. With a contact code, an identity key other than its fingerprint's is refused.
+        """Send a connection request. With a contact code, an identity key with another fingerprint is refused.
 
-        Raises `ConnectionRefused` for a user whom one has blocked.
+        Raises `ConnectionRefused` for a user whom this user has blocked.
         """
         return await self.outgoing.send(to)
 
     async def cancel(self, outgoing: OutgoingRequest) -> None:
-        """Take a request back. Who has answered it already will not be heard."""
+        """Cancel a request. A response that was already sent is then ignored."""
         await self.outgoing.cancel(outgoing)
 
     async def complete_connection(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
-        """Look for the response; if it is there, make the connection room. None if it isn't there yet.
+        """Look for the response; if there is one, make the connection room. Returns None if there is none yet.
 
-        May be called again after any failure, and goes on where that one ended.
+        May be called again after any failure, and then goes on where the last call stopped.
         """
         return await self.connections.complete(outgoing, wait)
 
     async def connection_requests(self) -> list[IncomingRequest]:
-        """Return who wants to connect, asked of the provider now."""
+        """Fetch the connection requests from the provider, and return them."""
         return await self.incoming.read()
 
     async def accept(self, incoming: IncomingRequest) -> Contact:
-        """Say yes, with a KeyPackage for the connection room, which the requester will make.
+        """Accept a request, with a KeyPackage for the connection room, which the requester will make.
 
         Raises `BindingRejected` if the user is a contact with another identity key, `ConnectionRefused` if they are
         blocked, or no longer wait for an answer.
@@ -87,7 +87,7 @@ class People:
         return await self.connections.accept(incoming)
 
     async def refuse(self, incoming: IncomingRequest) -> None:
-        """Say nothing: the requester sees what it sees of somebody who is away."""
+        """Refuse a request without an answer: to the requester this looks like a user who is offline."""
         await self.incoming.refuse(incoming)
 
     async def block(self, contact: Contact) -> None:
@@ -95,9 +95,9 @@ class People:
         await self.blocking.block(contact)
 
     async def unblock(self, user: MimiUri) -> None:
-        """Hear of a blocked user's requests again; to be connected, one of the two has to ask anew."""
+        """Take a blocked user's requests again. To be connected, one of the two users has to ask anew."""
         await self.blocking.unblock(user)
 
     async def rotate_connection_key(self, contact: Contact) -> None:
-        """Give a contact a new connection key and a new shelf; what the old one fetches is nothing."""
+        """Give a contact a new connection key and a new shelf; the old key then fetches nothing."""
         await self.connection_keys.rotate(contact)

@@ -1,4 +1,4 @@
-"""Connections looked after: answers taken, contacts who lost this user answered again, and the other way round."""
+"""The repair of connections: responses taken, and connections made again that one of the two users has lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mimi_mmr.protocol.room.events import FanoutMessage
 
 
 class Reconnecting:
-    """What connections want done without a user asking for it."""
+    """The work on connections that needs no request of the user."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reconnecting:
         self._lost_keys = lost_keys
 
     async def tend(self) -> None:
-        """Complete what was asked for, reconnect contacts who lost us, send offers that are due."""
+        """Complete answered requests, reconnect contacts who lost the connection, send due connection keys."""
         await self._blocking.part_from_blocked()
         for outgoing in list(self._outgoing.values()):
             await self._tend_outgoing(outgoing)
@@ -72,9 +72,10 @@ class Reconnecting:
             await self._outgoing.drop(outgoing)
 
     async def _tend_incoming(self, incoming: IncomingRequest) -> None:
-        """Answer a contact who never got our connection, or lost it; any other request is for the user.
+        """Accept the request of a contact who never completed the connection, or lost it.
 
-        Not where a connection lives: a device that its user has lost could else put itself in its user's place.
+        The user answers all other requests. A request is not accepted while the connection works: otherwise a
+        contact's lost device could take over the connection.
         """
         known = self._contacts.get(incoming.device.user)
         if known is None or known.blocked or known.device.identity_key != incoming.device.identity_key:
@@ -90,9 +91,9 @@ class Reconnecting:
             self._context.refusals.add("request of a contact", error)
 
     async def ask_inviter(self, item: OutstandingKeyPackage, fanout: FanoutMessage) -> bool:
-        """Deal with a Welcome for a KeyPackage of before a restart: ask whoever had it, and say so.
+        """Ask the contact again whose Welcome needs keys that a restart lost; return True.
 
-        False if it was nobody's: it was made for a room, or by another device of this user.
+        Returns False if its KeyPackage was made for no contact, but for a room or for another device of this user.
         """
         user = item.user
         if user is None or user == self._context.user:

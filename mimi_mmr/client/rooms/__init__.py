@@ -1,8 +1,9 @@
 """The rooms that a client is in. Internal; `rooms` is the part that an application sees.
 
-`membership` is one room as this client is in it, `memberships` all of them, in memory and vault; `roster` says
-who is there. `reading` takes what comes (`events`), `delivery` gets this client's commits to hubs, `commits` asks
-for one until it is done, `sending` sends messages, `repair` asks hubs for help. Ways in: `creating`, `adding`,
-`invitations` and `joining`, `join_links`. Ways out and on: `leaving`, `pseudonyms`. `lost_keys` and
-`adding_again` are the two sides of keys that a restart lost. `assets` are files.
+`membership` is one room with this client's state in it, `memberships` holds all of them in memory and vault, and
+`roster` says who the members are. `reading` processes incoming `events`, `delivery` sends this client's commits to
+hubs, `commits` tries a change until it is accepted, `sending` sends messages, and `repair` sends reports and
+reopens. Entering: `creating`, `adding`, `invitations` and `joining`, `join_links`. Leaving: `leaving`; changing the
+leaf: `pseudonyms`. `lost_keys` and `adding_again` are the two sides of being added again after a restart lost keys.
+`assets` are files.
 """

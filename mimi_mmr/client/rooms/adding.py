@@ -1,4 +1,4 @@
-"""Contacts added to rooms: their KeyPackages claimed, and committed in as few commits as can be."""
+"""The adding of contacts to rooms: claim their KeyPackages, and add them in as few commits as possible."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Adding:
         self._roster = roster
 
     async def add(self, membership: Membership, contacts: Sequence[Contact]) -> None:
-        """Add contacts who are not there yet, in as few commits as can be, and heal.
+        """Add contacts who are not in the room yet, in as few commits as possible, and heal.
 
-        Raises what the claim or the hub says, and may be called again when an answer was lost: who came in the
-        first time is not added twice.
+        Raises the errors of the claim or the hub. May be called again when an answer was lost: a contact who was
+        added already is not added twice.
         """
         await self._commits.catch_up(membership)
         present = self._roster.users_in(membership)
         missing = [contact for contact in contacts if contact.user not in present]
         for start in range(0, len(missing), BATCH):
             await self._add(membership, missing[start : start + BATCH])
-        await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+        await self._commits.commit(membership)  # heals: an Add-only commit refreshes no keys
 
     async def _add(self, membership: Membership, contacts: Sequence[Contact]) -> None:
         hub = membership.uri.domain

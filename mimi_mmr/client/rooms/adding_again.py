@@ -1,4 +1,4 @@
-"""Contacts who lost the keys of their leaf in a room: the dead leaf is taken out, and they are added anew."""
+"""Contacts who lost the keys of their leaf in a room: this client removes the dead leaf and adds them anew."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mimi_mmr.uris import USER, MimiUri
 
 
 class Step(enum.IntEnum):
-    """How far a contact's wish to be added again has come: it holds; or its dead leaf is being removed."""
+    """The progress of a request to be added again: valid, or its dead leaf is being removed."""
 
     VERIFIED = 1
     REMOVED = 2
@@ -32,7 +32,7 @@ class Step(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SavedAddAgain(Struct):
-    """A wish to be added again that holds, whose it is, and what was done about it."""
+    """A valid request to be added again, with its sender and progress."""
 
     user: Annotated[MimiUri, USER]
     step: Annotated[Step, Code(Step)]
@@ -40,7 +40,7 @@ class SavedAddAgain(Struct):
 
 
 class AddingAgain:
-    """The adding of contacts who were there, lost their keys, and ask for it."""
+    """The adding again of contacts who ask for it because they lost their keys."""
 
     def __init__(
         self,
@@ -60,13 +60,14 @@ class AddingAgain:
         self._rows = context.vault.table("add again")
 
     def requests(self) -> list[SavedAddAgain]:
-        """Return the wishes that hold and are not fulfilled yet."""
+        """Return the valid requests that are not fulfilled yet."""
         return [SavedAddAgain.from_bytes(row) for row in self._rows.values()]
 
     def take_message(self, membership: Membership, sender: Whois, content: Content) -> None:
-        """Note that a contact's keys were lost, if it is theirs to ask; it is done when the page has been read.
+        """Note a contact's request to be added again, if it is valid; it is fulfilled when the page has been read.
 
-        They have to have a leaf in the room now: nobody comes in like this who was not in, or was removed.
+        The contact must have a leaf in the room now: nobody who never was in the room, or was removed, gets in this
+        way.
         """
         request = AddAgain.from_bytes(content.body)
         contact = self._contacts.get(sender.member.device.user) if sender.member else None
@@ -84,7 +85,7 @@ class AddingAgain:
         self._rows[key] = SavedAddAgain(contact.user, Step.VERIFIED, request).to_bytes()
 
     async def add_again(self) -> None:
-        """Take out the dead leaves of contacts who asked for it, and add those contacts anew."""
+        """Remove the dead leaves of contacts who asked for it, and add those contacts anew."""
         for key, row in list(self._rows.items()):
             saved = SavedAddAgain.from_bytes(row)
             contact = self._contacts.get(saved.user)
@@ -107,7 +108,10 @@ class AddingAgain:
     async def _fulfil(
         self, membership: Membership, contact: Contact, key: bytes, saved: SavedAddAgain
     ) -> None:
-        """Note each step before it is done, so that a process that ends between two does neither twice."""
+        """Fulfil one request.
+
+        Each step is noted before it is done, so that none is done twice if the process ends.
+        """
         departure = saved.request.departure
         await self._commits.catch_up(membership)
         membership.room.policy.policy.allow_invite(membership.pseudonym)

@@ -21,7 +21,7 @@ class Assets:
         self._sending = sending
 
     async def send(self, membership: Membership, name: str, data: bytes) -> AssetReference:
-        """Encrypt a file, put it on one's own provider's asset host, and tell the room."""
+        """Encrypt a file, upload it to the user's own provider's asset host, and send the room its reference."""
         key, ciphertext = seal_asset(data)
         domain = self._context.user.domain
         url = (await self._context.path.ask(PUT_ASSET, domain, ciphertext)).url
@@ -30,7 +30,7 @@ class Assets:
         return reference
 
     async def fetch(self, membership: Membership, message: Message) -> bytes:
-        """Download a file through relay, gateway and the hub's proxy; only from the host of its sender."""
+        """Download a file through relay, gateway and the hub's proxy, only from its sender's asset host."""
         reference = AssetReference.from_bytes(message.content.body)
         provider = await self._context.path.provider(message.sender.user.domain)
         if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):

@@ -1,4 +1,4 @@
-"""Changes of a room: one commit after another is tried, until the hub has taken one that does what was wanted."""
+"""Changes of a room: commits are tried until the hub has accepted one that fulfils the intent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAL = CommitIntent()  # changes nothing but the keys on this leaf's path
 
 
 class Commits:
-    """Commits in this client's rooms."""
+    """The making of commits in this client's rooms."""
 
     def __init__(
         self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: RoomRepair
@@ -27,9 +27,10 @@ class Commits:
         self._repair = repair
 
     async def commit(self, membership: Membership, intent: CommitIntent = HEAL) -> bool:
-        """Commit; when another commit came first, follow that one and try again, for what is still to be done.
+        """Commit an intent.
 
-        False if there was nothing left to be done: somebody else has removed whom this was to remove.
+        If another commit came first, follow that one, and try again with what is still to be done. Returns False if
+        nothing was left to be done, because another member's commit has done it.
         """
         for _ in range(ATTEMPTS):
             async with membership.lock:
@@ -46,12 +47,12 @@ class Commits:
         raise RoomError(f"{ATTEMPTS} commits in a row lost to others'")
 
     async def settle(self, membership: Membership) -> bool:
-        """Have the hub's answer to a commit that is on its way; False if another commit came first."""
+        """Get the hub's answer to a pending commit; return False if another commit came first."""
         async with membership.lock:
             return await self._delivery.settle(membership)
 
     async def catch_up(self, membership: Membership) -> None:
-        """Know what became of a commit that is on its way, before deciding by who is in the room."""
+        """Get the outcome of a pending commit, before a decision that depends on the members."""
         if not await self.settle(membership):
             await self._reading.sync(membership)
 

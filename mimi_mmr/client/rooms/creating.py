@@ -1,4 +1,4 @@
-"""New rooms on one's own provider."""
+"""The creation of rooms on the user's own provider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from treewrap import DEFAULT_ARITY
 
 
 class Creating:
-    """The making of rooms."""
+    """The part that creates rooms."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Creating:
     async def create(
         self, identities: Identities = Identities.EVERYONE, arity: int = DEFAULT_ARITY, *, name: str = ""
     ) -> Membership:
-        """Make a minimal metadata room on one's own provider, with oneself as admin."""
+        """Make a minimal metadata room on the user's own provider, with this user as admin."""
         leaf = await self._maker.leaf()
         uri = random_uri(self._context.user.domain, Kind.ROOM, secrets.token_bytes(16))
         room, request = Room.create(uri, leaf, identities, arity)

@@ -1,4 +1,4 @@
-"""This client's own commits on their way to hubs: sent until there is an answer, and settled by it."""
+"""The delivery of this client's own commits to hubs: sent until there is an answer, then accepted or rejected."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ RETRY_SECONDS = 0.5
 
 
 class CommitDelivery:
-    """The way of a commit to its hub, and what its answer does: the next epoch, or the room as it was."""
+    """The part that sends a commit to its hub, and by the answer moves to the next epoch or drops the commit."""
 
     def __init__(self, context: Context, memberships: Memberships) -> None:
         self._context = context
         self._memberships = memberships
 
     async def settle(self, membership: Membership) -> bool:
-        """Have the hub's answer to a commit that is on its way; whether it was accepted, or there was none.
+        """Get the hub's answer to a pending commit; return True if it was accepted, or if none was pending.
 
-        While there is no answer the commit stays on its way, and is sent again before anything else is done: the
-        hub may have accepted it.
+        Without an answer the commit stays pending, and is sent again before anything else, since the hub may have
+        accepted it.
         """
         pending = membership.place.pending
         if pending is None:
@@ -59,7 +59,7 @@ class CommitDelivery:
         return True
 
     async def try_to_settle(self, membership: Membership) -> None:
-        """Settle before reading, if it can be done now; if not, that is no reason to read nothing."""
+        """Settle a pending commit before reading, if that is possible now; a failure does not stop the reading."""
         try:
             await self.settle(membership)
         except (PrivatePathFailed, PeerError):
@@ -70,7 +70,7 @@ class CommitDelivery:
             membership.note(f"a commit of this client's was refused: {error}")
 
     async def send(self, membership: Membership, pending: PendingCommit) -> None:
-        """Send a commit. When the answer is lost the very same is sent again: the hub knows it if it took it."""
+        """Send a commit. If the answer is lost, send the same bytes again: a hub that accepted it recognises it."""
         room = membership.uri
         for attempt in range(ATTEMPTS):
             try:
@@ -86,11 +86,11 @@ class CommitDelivery:
 
 
 def raise_refusal(answer: UpdateRoomResponse) -> None:
-    """Raise what the hub said, unless it accepted."""
+    """Raise the hub's error, unless it accepted the commit."""
     if answer.code is UpdateCode.SUCCESS:
         return
     if answer.code is UpdateCode.WRONG_EPOCH:
         raise WrongEpoch(answer.number)
     error = from_code(answer.error_code, answer.error_description)
-    # An answer is an answer, also for a reason that is unknown here: a `PeerError` would say that there was none.
+    # A refusal for an unknown reason is an answer, too: a `PeerError` would mean that there was none.
     raise HubRefusal(str(error)) if isinstance(error, PeerError) else error

@@ -1,4 +1,4 @@
-"""Events of a room as they are read: each parsed once, when it has come to the room that it is for."""
+"""Incoming events of a room: each is parsed once, when its room is known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, RoomEvent, e
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
-    """A parsed event in its envelope; or, in its place, why it could not be read."""
+    """A parsed event in its fan-out message, or the reason why it could not be parsed."""
 
     fanout: FanoutMessage
     body: RoomEvent | MmrError | None
 
     @classmethod
     def of(cls, fanout: FanoutMessage) -> IncomingEvent:
-        """Parse what a hub sent. A Welcome is left unread: it is for those who are not in the room yet."""
+        """Parse a hub's event. A Welcome is not parsed: it is for clients that are not in the room yet."""
         if fanout.kind is EventKind.WELCOME:
             return cls(fanout, None)
         try:
@@ -27,12 +27,12 @@ class IncomingEvent:
 
     @property
     def is_commit(self) -> bool:
-        """Whether the hub says that it is a commit."""
+        """Whether the hub marked the event as a commit."""
         return self.fanout.kind is EventKind.COMMIT
 
     @property
     def epoch(self) -> int:
-        """The epoch that it belongs to; 0 if it belongs to none, or can't be read."""
+        """The event's epoch; 0 if it has none, or could not be parsed."""
         if self.body is None or isinstance(self.body, MmrError):
             return 0
         return event_epoch(self.body) or 0

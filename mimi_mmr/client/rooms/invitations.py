@@ -1,4 +1,4 @@
-"""Invitations: Welcomes that come into the queues of KeyPackages that are out, and when to look for them."""
+"""Invitations: the Welcomes in the queues of outstanding KeyPackages, and when to look for them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ LONGEST_PAUSE = 3600.0
 
 
 class Invitations:
-    """The Welcomes that come for this client's KeyPackages.
+    """The Welcomes for this client's KeyPackages.
 
-    Listeners, which the wiring sets: `before_looking` run before each look; `arrived` for each room that was
-    joined, when it is stored; `keys_lost` for a Welcome whose private keys were in a process that has ended, one
-    after the other, until one says that it has dealt with it.
+    The wiring sets the listeners. `before_looking` run before each look. `arrived` run for each joined room, once
+    it is stored. `keys_lost` run for a Welcome whose private keys were lost with an ended process, one after the
+    other, until one returns True.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Invitations:
         self._outstanding = outstanding
         self._joining = joining
         self._reading = reading
-        self.looking = asyncio.Lock()  # whoever holds it keeps Welcomes from being followed meanwhile
+        self.looking = asyncio.Lock()  # no Welcome is followed while a task holds this lock
         self.before_looking: list[Callable[[], Awaitable[None]]] = []
         self.arrived: list[Callable[[Membership], Awaitable[None]]] = []
         self.keys_lost: list[Callable[[OutstandingKeyPackage, FanoutMessage], Awaitable[bool]]] = []
 
     async def check(self, wait: float = 0.0) -> list[Membership]:
-        """Look into the queues of KeyPackages that are out, and join what they were used for.
+        """Look into the queues of outstanding KeyPackages, and join the rooms that they were used for.
 
         Waits up to `wait` seconds, or until one of them was used.
         """
@@ -69,14 +69,14 @@ class Invitations:
             joined = await self._join_all(await self._look_into(self._due(), 0.0))
             if joined or not wait:
                 return joined
-            # whose hub can't be reached is asked again at a later look, and keeps nobody waiting
+            # an invitation whose hub can't be reached is tried again at a later look, and delays no other
             quiet = [item for item in self._outstanding if not item.failures]
             return await self._join_all(await self._look_into(quiet, wait))
 
     # --- looking -------------------------------------------------------------------------------------
 
     def _due(self) -> list[OutstandingKeyPackage]:
-        """Return where to look now: an invitation that failed is left alone for ever longer."""
+        """Return the KeyPackages to look for now; the pause after a failed invitation grows with each failure."""
         now = asyncio.get_running_loop().time()
         return [item for item in self._outstanding if item.not_before <= now]
 
@@ -89,7 +89,7 @@ class Invitations:
                 done, looks = await asyncio.wait(looks, return_when=until)
                 used += [found for look in done for found in look.result()]
         finally:
-            for look in looks:  # nothing is lost: what they would have seen is there for the next look
+            for look in looks:  # nothing is lost: the next look finds what these would have found
                 look.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
         return used
@@ -97,14 +97,14 @@ class Invitations:
     async def look(self, item: OutstandingKeyPackage, wait: float) -> list[Invitation]:
         """Look into the queue of one KeyPackage.
 
-        A Welcome is acknowledged when it has been followed; anything else in this queue is not for us yet. Of a
-        last resort every Welcome counts: it is joined with as often as it was used.
+        A Welcome is acknowledged when it has been followed; other events in this queue can't be used yet. A last
+        resort joins a room for every Welcome.
         """
         queue = item.queue
         try:
             page = await self._queues.collect(queue.token, queue.acknowledged, wait)
         except UnknownQueue:
-            self._outstanding.unwatch(item)  # the provider has forgotten it: nobody can reach us there
+            self._outstanding.unwatch(item)  # the provider has deleted the queue: no Welcome can arrive there
             return []
         found = self._welcomes(item, page)
         return found[: LAST_RESORT_WELCOMES if item.last_resort else 1]
@@ -126,7 +126,7 @@ class Invitations:
     # --- joining -------------------------------------------------------------------------------------
 
     async def _join_all(self, used: Sequence[Invitation]) -> list[Membership]:
-        """Join all before any is stored: the engine joins several rooms with one KeyPackage only until then."""
+        """Join all rooms before any is stored: after that the MLS engine can't use the KeyPackage again."""
         rooms = await asyncio.gather(*(self._try_to_join(invitation) for invitation in used))
         joined = [
             await self._joining.take_place(invitation, room)
@@ -138,14 +138,14 @@ class Invitations:
                 for listener in self.arrived:
                     await listener(membership)
                 await self._reading.sync(membership)
-            except MmrError as error:  # one room's trouble is not another's; `sync` comes again
+            except MmrError as error:  # does not stop the other rooms; a later `sync` tries again
                 membership.note(f"on arrival: {error}")
         return joined
 
     async def _try_to_join(self, invitation: Invitation) -> Room | None:
-        """Join. What can't be reached now is tried again at the next look; what is no good is passed over.
+        """Join a room. If its hub can't be reached, a later look tries again; an invalid Welcome is skipped.
 
-        The KeyPackage stays out in both cases: a worthless Welcome must not cost us the one that is meant.
+        The KeyPackage stays outstanding in both cases: an invalid Welcome must not prevent the real one.
         """
         try:
             async with asyncio.timeout(JOIN_SECONDS):
@@ -159,7 +159,7 @@ class Invitations:
         return None
 
     def _try_later(self, item: OutstandingKeyPackage, error: MmrError) -> None:
-        """Look again: at the next look first, then after ever longer times."""
+        """Schedule another look: the first time at the next look, then after growing pauses."""
         self._context.refusals.add("invitation, to be tried again", error)
         item.failures += 1
         pause = 0.0 if item.failures == 1 else min(2.0**item.failures, LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""Join links: whoever is given one asks to be added, and a member who is there adds them."""
+"""Join links: somebody who has one asks to be added, and a member who is online adds them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WAIT_SECONDS = 5.0
 
 
 class RoomLinks:
-    """Join links, from both sides: a member's, and that of somebody who wants to join."""
+    """Join links, for members and for somebody who wants to join."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class RoomLinks:
     # --- requests of others --------------------------------------------------------------------------
 
     def requests(self, membership: Membership) -> MutableMapping[bytes, bytes]:
-        """Return requests to join a room that nobody has answered yet, as far as this client knows."""
+        """Return the unanswered requests to join a room that this client knows of."""
         return self._context.vault.table(f"join requests {membership.uri}")
 
     def take_request(self, membership: Membership, request: JoinRequest) -> None:
-        """Note that somebody wants to join by a link; raises `JoinRefused`."""
+        """Note a request to join by a link; raises `JoinRefused`."""
         requests = self.requests(membership)
         if request.content.room != membership.uri:
             raise JoinRefused("a request to join another room")
@@ -111,14 +111,14 @@ class RoomLinks:
         requests[request.signature] = request.to_bytes()
 
     async def answer_if_first(self, membership: Membership) -> None:
-        """Answer requests at once, if it falls to this member."""
+        """Answer requests at once, if this member is the one to do so."""
         if not membership.removed and self.requests(membership) and falls_to_this_member(membership):
             await self.answer(membership)
 
     async def answer(self, membership: Membership) -> None:
-        """Add those who ask to join by a link, if this member may, and nobody else has done it yet.
+        """Add those who ask to join by a link, if this member may, and no other member has done it yet.
 
-        When the hub can't be reached they are kept for another time; a link expires, and with it its requests.
+        If the hub can't be reached, the requests are kept for the next call. They expire with their link.
         """
         requests = self.requests(membership)
         for key, row in list(requests.items()):
@@ -139,15 +139,15 @@ class RoomLinks:
         packages = tuple(links.open_request(request, self._context.clock()))
         counted = CommitIntent(adds=packages, state=lambda state: links.after_join(request, state))
         await self._commits.commit(membership, counted)
-        await self._commits.commit(membership)  # an Add-only commit heals nobody: this one does
+        await self._commits.commit(membership)  # heals: an Add-only commit refreshes no keys
 
     # --- the other side ------------------------------------------------------------------------------
 
     async def join(self, link: JoinLink | str, wait: float = 60.0) -> Membership:
         """Ask to be added, with all of one's devices, and wait up to `wait` seconds until somebody does.
 
-        Raises `InvalidUri`; `JoinRefused` when the link has expired or is used up; `RoomError` when nobody in the
-        room answered in time, who may still do so later.
+        Raises `InvalidUri`; `JoinRefused` when the link has expired or is used up; `RoomError` when no member
+        answered in time. A member may still answer later.
         """
         link = JoinLink.parse(link) if isinstance(link, str) else link
         if self._present(link.room) is not None:

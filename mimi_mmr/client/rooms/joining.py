@@ -1,4 +1,4 @@
-"""The way into a room by a Welcome: checked, joined, and stored in place of what this client had there."""
+"""Joining a room by a Welcome: checked, joined, and stored in place of an older leaf of this client there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mimi_mmr.uris import MimiUri
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A Welcome for a KeyPackage that is out, and its number in the queue."""
+    """A Welcome for an outstanding KeyPackage, and its number in the queue."""
 
     item: OutstandingKeyPackage
     fanout: FanoutMessage
@@ -32,8 +32,8 @@ class Invitation:
 class Joining:
     """The joining of rooms.
 
-    Listeners, which the wiring sets: `place_checks` refuse a room that a KeyPackage is not good for, by raising;
-    `placed` write what goes into the vault together with the new place, inside its transaction.
+    The wiring sets the listeners. `place_checks` raise to refuse a room that a KeyPackage must not be used for.
+    `placed` write their rows in the same transaction as the new place.
     """
 
     def __init__(
@@ -57,7 +57,10 @@ class Joining:
     # --- joining -------------------------------------------------------------------------------------
 
     async def join(self, invitation: Invitation) -> Room:
-        """Join by a Welcome; nothing is stored yet. Raises what is wrong with it, or could not be reached."""
+        """Join by a Welcome; nothing is stored yet.
+
+        Raises `MmrError` if the Welcome is invalid, or the hub can't be reached.
+        """
         item, fanout = invitation.item, invitation.fanout
         leaf = item.package.leaf
         event = WelcomeEvent.from_bytes(fanout.event)
@@ -70,7 +73,7 @@ class Joining:
         return room
 
     def _check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
-        """Check that this is a room that the KeyPackage was meant for, and not one where this client is already."""
+        """Check that the KeyPackage may be used for this room, and that this client is not in the room already."""
         if item.room not in (None, room.uri):
             raise RoomError("a KeyPackage that was made for one room was used for another")
         present = self._memberships.find(room.uri)
@@ -78,9 +81,10 @@ class Joining:
             raise RoomError("an invitation to a room that this client is in")
 
     def _check_continuity(self, item: OutstandingKeyPackage, room: Room, adder: int) -> None:
-        """Go on with a room that this client lost track of only at the word of somebody whom it knows from there.
+        """Refuse a Welcome to a room that this client lost track of, unless a member it knew there sent it.
 
-        Or its hub, who can make anybody lose track, and a contact could put another room in its place.
+        Otherwise the hub, which can make any client lose track, and a contact could together put another room in
+        its place.
         """
         present = self._memberships.find(room.uri)
         if present is None or present.removed or item.room is not None:
@@ -91,7 +95,7 @@ class Joining:
     # --- the place in it -----------------------------------------------------------------------------
 
     async def take_place(self, invitation: Invitation, room: Room) -> Membership:
-        """Make the room this client's from now on: stored, in place of a leaf that it may have had there."""
+        """Store the joined room; it replaces an older leaf that this client may have had there."""
         present = self._memberships.find(room.uri)
         if present is None:
             return self._enter(invitation, room)
@@ -104,12 +108,12 @@ class Joining:
         return present
 
     async def _drain(self, membership: Membership) -> None:
-        """Read what is in an old leaf's queue: it can be read by the old leaf only."""
+        """Read the rest of the old leaf's queue, which only the old leaf can decrypt."""
         while await self._reading.sync(membership):
             pass
 
     def _replace(self, membership: Membership, invitation: Invitation, room: Room) -> None:
-        """Go on in a room with another leaf: under another pseudonym, or after this client lost track of it."""
+        """Replace this client's leaf in a room: after a change of pseudonym, or after it lost track of the room."""
         item = invitation.item
         with self._memberships.changing(membership):
             item.queue.acknowledge(invitation.sequence)
@@ -135,13 +139,13 @@ class Joining:
         await self._memberships.drop_queue(queue)
 
     def _enter(self, invitation: Invitation, room: Room) -> Membership:
-        """Come into a room that this client was not in."""
+        """Enter a room that this client was not in."""
         item = invitation.item
         sharing = self._memberships.sharing(item.queue)
         with self._memberships.changing(*sharing):
             if (
                 not item.used
-            ):  # after a further Welcome of a last resort there may be events of the first's room
+            ):  # behind a further Welcome of a last resort there may be events of the first room
                 item.queue.acknowledge(invitation.sequence)
             self._outstanding.unwatch(item)
             for listener in self.placed:
@@ -156,7 +160,7 @@ class Joining:
                 problems=tuple(problems[-MAX_PROBLEMS:]),
                 invited_by=item.user,
                 last_resort=item.last_resort,
-                # One leaf in two rooms links them for whoever sees both: see `Pseudonyms`.
+                # One leaf in two rooms lets anybody who sees both link them: see `Pseudonyms`.
                 change_pseudonym=item.reused or bool(sharing),
             )
             for other in sharing:

@@ -1,4 +1,4 @@
-"""How members leave: one asks to be removed, and another one removes it, since MLS lets nobody remove itself."""
+"""How members leave: a member asks to be removed and another one removes it, since MLS forbids removing oneself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mimi_mmr.uris import MimiUri
 
 
 class Leaving:
-    """Departures, one's own and other members'."""
+    """Departures of this user and of other members."""
 
     def __init__(self, memberships: Memberships, commits: Commits, sending: Sending) -> None:
         self._memberships = memberships
@@ -25,10 +25,10 @@ class Leaving:
         self._sending = sending
 
     async def leave(self, membership: Membership) -> None:
-        """Leave: every device of this user. The others are told, and one of them takes us out (MLS: Remove).
+        """Ask to be removed, with every device of this user; another member then commits the Remove.
 
-        An admin gives up that role first: whoever takes us out may not be one, and could not take it away. Raises
-        `NotAllowed` if this user is the only admin and not alone: nobody could change the policy any more.
+        An admin gives up that role first, since a member who is not an admin could remove us but not the role.
+        Raises `NotAllowed` if this user is the only admin and not alone: nobody could change the policy any more.
         """
         room = membership.room
         if membership.removed:
@@ -41,7 +41,7 @@ class Leaving:
             raise NotAllowed("the only admin can't leave: make somebody else an admin first")
         await self.remove_other_leaves(membership, me)
         if not others:
-            await self._memberships.forget(membership)  # nobody is left whom it could be told
+            await self._memberships.forget(membership)  # no other member is left to send it to
             return
         if me in admins:
             await self.set_role(membership, me, Role.MEMBER)
@@ -49,7 +49,7 @@ class Leaving:
         await self._sending.send(membership, Content(ContentKind.DEPARTURE, departure.to_bytes()))
 
     async def remove_other_leaves(self, membership: Membership, user: MimiUri) -> None:
-        """Remove the leaves of a user pseudonym, but for this very client's."""
+        """Remove all leaves of a user pseudonym except this client's own."""
         room = membership.room
         further = [leaf for leaf in room.members.by_user.get(user, ()) if leaf != room.own_leaf]
         if further:
@@ -64,24 +64,24 @@ class Leaving:
     # --- other members' departures -------------------------------------------------------------------
 
     def take_message(self, membership: Membership, _: Whois, content: Content) -> None:
-        """Note the departure in a message; raises `RoomError` if it does not hold."""
+        """Note the departure in a message; raises `RoomError` if it is not valid."""
         departure = Departure.from_bytes(content.body)
         membership.room.departing(departure)
         membership.add_departure(departure)
 
     def note_old_leaf(self, _: OutstandingKeyPackage, room: MimiUri) -> None:
-        """Note that an old leaf wants to go, before its keys are dropped: a fresh one takes its place."""
+        """Note the departure of an old leaf that a fresh one replaces, before the old leaf's keys are dropped."""
         present = self._memberships.find(room)
         if present is not None:
             present.add_departure(present.room.departure())
 
     async def answer_if_first(self, membership: Membership) -> None:
-        """Answer departures at once, if it falls to this member."""
+        """Answer departures at once, if this member is the one to do so."""
         if membership.departures and not membership.removed and falls_to_this_member(membership):
             await self.answer(membership)
 
     async def answer(self, membership: Membership) -> None:
-        """Take out those who asked to go, if nobody else has done it yet."""
+        """Remove the members who asked to leave, if no other member has done it yet."""
         if not membership.departures:
             return
         me = membership.leaf.identity.credential.client_pseudonym

@@ -1,7 +1,7 @@
-"""KeyPackages whose private keys were lost with a process, and what is done so as to be added to rooms again.
+"""KeyPackages whose private keys were lost when a process ended, and how this client is added to rooms again.
 
-The MLS library keeps private keys of KeyPackages in memory. Whoever added this client with one of them is asked to
-take that leaf out, and to add it anew.
+The MLS library keeps private keys of KeyPackages in memory. This client asks the contact who used such a KeyPackage
+to remove the dead leaf, and to add it anew.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mimi_mmr.protocol.room.departures import Departure, sign_departure
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.uris import ROOM, MimiUri
 
-MOST_STRAYS = 16  # further rooms that a last resort was used for, of which this client takes notice
+MOST_STRAYS = 16  # limit for noted rooms, per membership, that its last resort was used for too late
 
 
 @dataclass(frozen=True, slots=True)
 class AddAgain(Struct):
-    """A wish to the contact who added us with a KeyPackage whose keys are lost: take that leaf out, claim anew.
+    """A request to the contact who used a KeyPackage whose keys are lost: remove that leaf, and claim another.
 
-    The departure of the dead leaf lets whoever commits remove it; its signature key was not lost.
+    The dead leaf's departure lets any member remove it; it could be signed since the signature key was not lost.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -40,13 +40,13 @@ class AddAgain(Struct):
 
     @classmethod
     def of(cls, room: MimiUri, leaf: PreparedLeaf) -> AddAgain:
-        """Ask for a leaf whose MLS keys are lost."""
+        """Make the request for a leaf whose MLS keys are lost."""
         client = leaf.identity.credential.client_pseudonym
         return cls(room, sign_departure(room, client, leaf.key))
 
 
 class LostKeys:
-    """What this client does about KeyPackages whose keys it lost: it asks to be added again."""
+    """The requests to be added again after the keys of a KeyPackage were lost."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class LostKeys:
         self._sending = sending
 
     async def ask(self, contact: Contact, request: AddAgain) -> None:
-        """Ask a contact, in the room with them; raises `RoomError` if there is none."""
+        """Ask a contact in the connection room; raises `RoomError` if there is none."""
         connection = self._memberships.find(contact.room)
         if connection is None:
             raise RoomError("there is no room with this contact to ask in")
@@ -73,10 +73,11 @@ class LostKeys:
     # --- a KeyPackage that this client made for itself -----------------------------------------------
 
     async def take_own(self, item: OutstandingKeyPackage, fanout: FanoutMessage) -> bool:
-        """Deal with a KeyPackage that this client made for itself, and whose keys it lost; whether it was one.
+        """Handle a Welcome for a KeyPackage, with lost keys, that this client made for its own use in one room.
 
-        Where this client is in the room it takes that leaf out, and goes on to yet another pseudonym, which the
-        user's other devices are to share; where it had asked to join it can't do anything but say so.
+        Returns False if the KeyPackage was made for something else. If this client is in the room, it notes the
+        dead leaf's departure and a change to another pseudonym, which the user's other devices will share. If it
+        had asked to join by a link, it can only notify the user.
         """
         if item.room is None or item.room != fanout.room:
             return False
@@ -97,14 +98,15 @@ class LostKeys:
     # --- last resorts that were used for more rooms --------------------------------------------------
 
     def _strays(self, membership: Membership) -> MutableMapping[bytes, bytes]:
-        """Return rooms that a last resort was used for too late, with what is to be asked; b"" once it was."""
+        """Return rooms that a last resort was used for too late, each with the request to send; b"" once sent."""
         return self._context.vault.table(f"strays {membership.uri}")
 
     def note_stray(self, sharing: Sequence[Membership], fanout: FanoutMessage) -> None:
-        """Note a Welcome to a further room for a last resort that is used up by now: its keys are gone.
+        """Note a Welcome to a further room for a last resort whose keys are gone already.
 
-        Any hub can say so of any room: it is believed of a last resort only, once for each room, and acted on at
-        another time, so that it doesn't learn at once where this leaf's inviter hears of it.
+        Any hub can send such a Welcome for any room. So it is noted for a last resort only, and once for each room.
+        The request is sent at another time, so that the hub can't see by its timing in which room the inviter gets
+        it.
         """
         membership = next((one for one in sharing if one.place.last_resort), None)
         if membership is None or fanout.kind is not EventKind.WELCOME or fanout.room in self._memberships:
@@ -114,7 +116,7 @@ class LostKeys:
             strays[key] = AddAgain.of(fanout.room, membership.leaf).to_bytes()
 
     async def ask_for_strays(self) -> None:
-        """Ask those who used a last resort for more rooms than it was good for to add us anew there."""
+        """Ask the contacts who used a last resort for too many rooms to add us anew in those rooms."""
         for membership in list(self._memberships.values()):
             inviter = membership.place.invited_by
             contact = self._contacts.get(inviter) if inviter else None

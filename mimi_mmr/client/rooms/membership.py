@@ -62,7 +62,7 @@ TRANSITIONS: Mapping[MembershipState, Mapping[Occurrence, MembershipState]] = {
         _O.PLACED: _S.FOLLOWING,
     },
     _S.DESYNCHRONISED: {
-        _O.COMMIT_FOLLOWED: _S.FOLLOWING,  # what was taken for a commit was none of the room's
+        _O.COMMIT_FOLLOWED: _S.FOLLOWING,  # what looked like a missed commit was none of this room
         _O.COMMIT_UNPROCESSABLE: _S.BLOCKED_AND_DESYNCHRONISED,
         _O.COMMIT_MISSED: _S.DESYNCHRONISED,
         _O.COMMIT_UNDONE: _S.DESYNCHRONISED,
@@ -77,7 +77,7 @@ TRANSITIONS: Mapping[MembershipState, Mapping[Occurrence, MembershipState]] = {
         _O.REMOVED: _S.REMOVED,
         _O.PLACED: _S.FOLLOWING,
     },
-    _S.REMOVED: {  # whatever the hub still sends; only a Welcome leads back in
+    _S.REMOVED: {  # whatever the hub sends after the removal; only a Welcome leads back into the room
         _O.COMMIT_UNPROCESSABLE: _S.REMOVED,
         _O.COMMIT_MISSED: _S.REMOVED,
         _O.COMMIT_UNDONE: _S.REMOVED,
@@ -99,12 +99,12 @@ def restored_state(*, removed: bool, desynchronised: bool, blocked: bool) -> Mem
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What this client has of a room at one moment. A change makes another one; a change that fails drops it.
+    """This client's state in a room at one moment. A change makes a new one, and a failed change drops that.
 
-    `unprocessed` is the commit that blocks the room. `pending` is this client's own commit while the hub has not
-    answered. `departures` are those of members who asked to go, by their leaf's client pseudonym. `last_resort`
-    says that the leaf came from a KeyPackage that may have been used for other rooms too, `change_pseudonym` that
-    this client should change its pseudonym here. `stored` is the version of the room that the vault has.
+    `unprocessed` is the commit that blocks the room. `pending` is this client's own commit until the hub answers.
+    `departures` are those of members who asked to leave, by their leaf's client pseudonym. `last_resort` says that
+    the leaf came from a KeyPackage that may have been used for other rooms too, `change_pseudonym` that this client
+    should change its pseudonym here. `stored` is the version of the room in the vault.
     """
 
     room: Room
@@ -123,15 +123,15 @@ class Place:
     stored: object = None
 
     def version(self) -> object:
-        """Return what changes with whatever `SavedRoom` holds.
+        """Return a value that changes whenever the content of `SavedRoom` changes.
 
-        Who is in the room changes with the epoch only, and is not read for this: a large room is restored sooner.
+        The members change with the epoch only, so they are not read for this, and a large room is restored faster.
         """
         room = self.room
         return room.epoch, room.tree_hash, room.diverged, room.removed, room.reported
 
     def saved(self) -> SavedMembership:
-        """Return all but the room, as the vault has it."""
+        """Return all but the room, as it is stored in the vault."""
         return SavedMembership(
             SavedLeaf.of(self.leaf),
             self.last_sequence,
@@ -147,7 +147,7 @@ class Place:
 
 
 class Membership:
-    """A room that this client is in: its state, its queue, and what came.
+    """A room that this client is in: its state, its queue, and its history.
 
     It stays the same object as long as the client is in the room; `place` is replaced as a whole.
     """
@@ -177,12 +177,12 @@ class Membership:
 
     @property
     def pseudonym(self) -> MimiUri:
-        """The user pseudonym under which this client is there."""
+        """This client's user pseudonym in the room."""
         return self.place.leaf.identity.credential.user_pseudonym
 
     @property
     def own_leaves(self) -> tuple[int, ...]:
-        """The leaves that this user's devices have there, in ascending order."""
+        """The leaves of this user's devices in the room, in ascending order."""
         return self.place.room.members.by_user.get(self.pseudonym, ())
 
     @property
@@ -192,7 +192,7 @@ class Membership:
 
     @property
     def messages(self) -> History:
-        """What was said there; what this user has not read yet is iterated and counted."""
+        """The room's messages. Iteration and length cover those that this user has not read yet."""
         return self.place.messages
 
     @property
@@ -207,43 +207,43 @@ class Membership:
 
     @property
     def desynchronised(self) -> bool:
-        """Whether an event was missed: somebody has to add this client anew."""
+        """Whether an event was missed, so that a member has to add this client anew."""
         return self.place.state in _DESYNCHRONISED
 
     @property
     def blocked(self) -> bool:
-        """Whether the hub accepted a commit that this member could not process: an admin has to reopen the room."""
+        """Whether the hub accepted a commit that this member can't process: an admin has to reopen the room."""
         return self.place.state in _BLOCKED
 
     @property
     def usable(self) -> bool:
-        """Whether this client is in the room and knows what happens there."""
+        """Whether this client is in the room and can follow it."""
         return not (self.removed or self.desynchronised)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was wrong with what came, oldest first."""
+        """What was wrong with received events, oldest first."""
         return self.place.problems
 
     @property
     def departures(self) -> Mapping[MimiUri, Departure]:
-        """Departures of members who asked to go, by their leaf's client pseudonym."""
+        """Departures of members who asked to leave, by their leaf's client pseudonym."""
         return self.place.departures
 
     @property
     def lost(self) -> int:
-        """Messages that the provider could not keep for this client."""
+        """The number of messages that the provider could not keep for this client."""
         return self.place.queue.position.lost
 
     @property
     def acknowledged(self) -> int:
-        """How far the queue has been read."""
+        """The sequence number up to which the queue was read."""
         return self.place.queue.acknowledged
 
     # --- what changes it -----------------------------------------------------------------------------
 
     def note(self, *problems: str) -> None:
-        """Note what was wrong with something that came; only the newest `MAX_PROBLEMS` are kept."""
+        """Note what was wrong with a received event; only the newest `MAX_PROBLEMS` are kept."""
         self.place = replace(self.place, problems=(*self.place.problems, *problems)[-MAX_PROBLEMS:])
 
     def occurred(self, what: Occurrence, unprocessed: bytes | None = None) -> None:
@@ -257,15 +257,15 @@ class Membership:
         self.place = replace(self.place, last_sequence=sequence)
 
     def set_pending(self, commit: PendingCommit | None) -> None:
-        """Note that a commit is on its way to the hub, or that none is."""
+        """Set the commit that waits for the hub's answer, or None."""
         self.place = replace(self.place, pending=commit)
 
     def set_departures(self, departures: Mapping[MimiUri, Departure]) -> None:
-        """Note which members want to go."""
+        """Set the departures of members who asked to leave."""
         self.place = replace(self.place, departures=MappingProxyType(dict(departures)))
 
     def add_departure(self, departure: Departure) -> None:
-        """Note that a member wants to go."""
+        """Add a member's departure."""
         self.set_departures({**self.departures, departure.content.client_pseudonym: departure})
 
     def set_change_pseudonym(self) -> None:

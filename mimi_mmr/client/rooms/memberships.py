@@ -1,4 +1,4 @@
-"""The rooms of this client, in the vault and in memory, which are never apart."""
+"""The rooms of this client, kept identical in the vault and in memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
 from mimi_mmr.uris import MimiUri
 
-_TABLES = ("messages", "added", "strays", "join requests")  # of each room, beside its two rows
+_TABLES = ("messages", "added", "strays", "join requests")  # tables of each room, besides its two rows
 
 
 class Memberships(Mapping[MimiUri, Membership]):
     """The memberships by room."""
 
     def __init__(self, context: Context, queues: ReadQueues) -> None:
-        """Restore those that the vault has. One that can't be restored is noted, and stays for another try.
+        """Restore the memberships from the vault.
 
-        `queues` are those that the rooms' events come into. `entered` are listeners for rooms that this client has
-        come into; see the wiring.
+        One that can't be restored is noted, and stays stored for another try. The rooms' events arrive in `queues`.
+        `entered` are listeners for rooms that this client has entered; see `wiring`.
         """
         self._context = context
         self.queues = queues
@@ -95,7 +95,7 @@ class Memberships(Mapping[MimiUri, Membership]):
     # --- writing them --------------------------------------------------------------------------------
 
     def enter(self, place: Place) -> Membership:
-        """Take up a room that this client has just come into; all that was so far in memory only is stored."""
+        """Add a room that this client has just entered, and store what was in memory only."""
         membership = Membership(place)
         with self._context.changes.transaction():
             self._memberships[membership.uri] = membership
@@ -104,7 +104,7 @@ class Memberships(Mapping[MimiUri, Membership]):
         return membership
 
     def save(self, membership: Membership) -> None:
-        """Write what changed of a membership; inside the transaction with what changed it."""
+        """Store the changes of a membership. Call this inside the transaction of the change."""
         name = str(membership.uri).encode()
         place = membership.place
         place.room.store()
@@ -115,7 +115,7 @@ class Memberships(Mapping[MimiUri, Membership]):
 
     @contextmanager
     def changing(self, *memberships: Membership) -> Iterator[None]:
-        """Change memberships in a transaction. If it fails, their places are again what the vault has of them."""
+        """Change memberships in a transaction. If it fails, their places are restored to the state in the vault."""
         before = [(one, str(one.uri).encode()) for one in memberships]
 
         def put_back() -> None:
@@ -126,7 +126,7 @@ class Memberships(Mapping[MimiUri, Membership]):
             yield
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts back which rooms there are, if the change that is about to begin fails."""
+        """Return a function that restores the list of rooms, for use if the next change fails."""
         before = dict(self._memberships)
 
         def put_back() -> None:
@@ -135,14 +135,14 @@ class Memberships(Mapping[MimiUri, Membership]):
         return put_back
 
     def announce(self, membership: Membership) -> None:
-        """Tell the listeners that this client has come into a room."""
+        """Run the listeners for a room that this client has entered."""
         for listener in self.entered:
             listener(membership)
 
     # --- the end of them -----------------------------------------------------------------------------
 
     async def forget(self, membership: Membership) -> None:
-        """Drop a room that this client is no longer in, with its messages."""
+        """Delete a room that this client is no longer in, with its messages."""
         name = str(membership.uri).encode()
         with self._context.changes.transaction():
             self._memberships.pop(membership.uri, None)
@@ -154,11 +154,11 @@ class Memberships(Mapping[MimiUri, Membership]):
         await self.drop_queue(membership.queue)
 
     def drop_leaf(self, leaf: PreparedLeaf) -> None:
-        """Forget what the MLS library stored for a leaf, unless another room has the same."""
+        """Delete what the MLS library stored for a leaf, unless another room uses the same leaf."""
         if not any(other.leaf.key.public == leaf.key.public for other in self._memberships.values()):
             self._context.drop_mls_rows(leaf.key)
 
     async def drop_queue(self, queue: ReadQueue) -> None:
-        """Have a queue deleted, unless another room's events come into it."""
+        """Have a queue deleted, unless another room's events arrive in it."""
         if not self.sharing(queue):
             await self.queues.drop(queue)

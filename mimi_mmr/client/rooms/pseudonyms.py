@@ -1,4 +1,4 @@
-"""Another pseudonym in a room: a fresh leaf comes in, added by the old one, which it then removes."""
+"""The change of pseudonym in a room: the old leaf adds a fresh one, which then removes the old leaf."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WELCOME_WAITS = 6
 WELCOME_SECONDS = 5.0
 CREDENTIAL_RENEWAL = (
     24 * 86400
-)  # two weeks before the oldest certificate in a link that is 90 days old expires
+)  # when the oldest certificate in a 90 days old identity link has two weeks left
 
 
 class Pseudonyms:
-    """The pseudonyms under which this user is in rooms, and their change."""
+    """The change of this user's pseudonyms in rooms."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class Pseudonyms:
         self._invitations = invitations
 
     async def change(self, membership: Membership) -> None:
-        """Go on in a room under a fresh pseudonym, with a fresh leaf: the old leaf adds it, it removes the old one.
+        """Take a fresh pseudonym and leaf in a room: the old leaf adds the fresh one, which removes the old one.
 
-        For rooms that share a last-resort KeyPackage, and for credentials that are about to expire. Who is behind
-        both is the same to members who see identities; the hub sees one pseudonym follow another in this one room.
-        Raises `NotAllowed` where members may not add; `RoomError` when the Welcome has not come in time, which is
-        followed whenever it comes.
+        For rooms that share a last-resort KeyPackage, and for credentials that are about to expire. Members who see
+        identities see the same user behind both pseudonyms; the hub sees that one pseudonym replaced another in
+        this room. Raises `NotAllowed` where members may not add; `RoomError` when the Welcome has not arrived in
+        time. A Welcome that arrives later is still followed.
         """
         old = membership.pseudonym
         set_key = SigningKey.generate()
@@ -65,7 +65,7 @@ class Pseudonyms:
         if role is Role.ADMIN:
             intent = CommitIntent(adds=intent.adds, policy=lambda policy: policy.with_role(new, role))
         async with self._invitations.looking:
-            # The Welcome is not followed before the old leaf did what it alone may do.
+            # The Welcome is followed only after the old leaf has done what only the old leaf may do.
             await self._commits.commit(membership, intent)
             await self._leaving.remove_other_leaves(membership, old)
         for _ in range(WELCOME_WAITS):
@@ -77,9 +77,9 @@ class Pseudonyms:
         await self._leaving.answer(membership)
 
     async def change_due(self) -> None:
-        """Change those of rooms that share a last resort, or whose credential is about to expire.
+        """Change the pseudonym in rooms that share a last resort, or where the credential is about to expire.
 
-        Of a user's devices in a room it falls to the one with the lowest leaf.
+        Of a user's devices in a room, the one with the lowest leaf does this.
         """
         soon = self._context.clock() + CREDENTIAL_RENEWAL
         for membership in list(self._memberships.values()):

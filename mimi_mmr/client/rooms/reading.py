@@ -1,4 +1,4 @@
-"""What comes in a room's queue: all of a page or nothing of it, and whatever is wrong with one event."""
+"""The processing of a room's queue: each page as a whole, with errors noted event by event."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.uris import MimiUri
 
-MOST_HELD = 48  # of a page's 64: a hub that does not answer must not stop the rooms that share the queue
+MOST_HELD = 48  # of a page's 64: a hub without an answer must not stop other rooms with this queue
 HISTORY = (ContentKind.TEXT, ContentKind.ASSET)
 
 Handler = Callable[[Membership, Whois, Content], None]
 
 
 class Reading:
-    """The reading of the queues of this client's rooms.
+    """The part that reads the queues of this client's rooms.
 
-    What it can't deal with itself goes to listeners, which the wiring sets: `handlers` for messages from client to
-    client, by their kind; `join_request` for requests to join by a link; `stray` for events of rooms that this
-    client is not in. These run inside the page's transaction. `page_read` run after it, for each room that shares
-    the queue.
+    The wiring sets the listeners. `handlers` take messages from client to client, by their kind; `join_request`
+    take requests to join by a link; `stray` take events of rooms that this client is not in. These run inside the
+    page's transaction. `page_read` run after it, for each room that shares the queue.
     """
 
     def __init__(
@@ -64,16 +63,16 @@ class Reading:
     # --- pages ---------------------------------------------------------------------------------------
 
     async def sync(self, membership: Membership, wait: float = 0.0) -> int:
-        """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
+        """Process a room's queue, waiting up to `wait` seconds for events; return how many events were taken."""
         queue = membership.queue
         page = await self._queues.collect(queue.token, queue.acknowledged, wait)
         return await self.take_page(membership, page)
 
     async def follow(self, membership: Membership) -> AsyncIterator[int]:
-        """Process a room's queue as it comes, over a WebSocket; how many events a page had, page by page.
+        """Process a room's queue continuously over a WebSocket; yield the number of events of each page.
 
-        Ends when this client is no longer in the room. Raises `PrivatePathFailed` when there is no such path; the
-        long poll of `sync` is another one, and as private.
+        Ends when this client is no longer in the room. Raises `PrivatePathFailed` when no WebSocket can be opened;
+        the long poll of `sync` is an alternative, and as private.
         """
         while not membership.removed:
             queue = membership.queue
@@ -87,7 +86,7 @@ class Reading:
                         break
 
     async def take_page(self, membership: Membership, page: QueuePage) -> int:
-        """Process a page of a room's queue, whichever way it was collected; how many events were taken."""
+        """Process a page of a room's queue that was already collected; return how many events were taken."""
         queue = membership.queue
         rooms = self._memberships.sharing(queue)
         async with AsyncExitStack() as locks:
@@ -106,11 +105,11 @@ class Reading:
         return taken
 
     def _take(self, rooms: Sequence[Membership], queue: ReadQueue, page: QueuePage) -> int:
-        """Take all of a page or, if the process dies or the vault fails, nothing of it: then it comes again.
+        """Take a page in one transaction: if the process dies or the vault fails, the whole page comes again.
 
-        Of a room with an unanswered commit, what belongs after that commit can't be read before its answer. It
-        stays in the queue, with all that follows; what of that is other rooms' is read all the same, and known by
-        its number when it comes again.
+        A room with an unanswered commit can't process later epochs' events before the answer. Such an event, and
+        all events behind it, stay in the queue. Those of other rooms are processed all the same; when they come
+        again, they are recognised by their sequence number.
         """
         held: list[MimiUri] = []
         taken = 0
@@ -132,7 +131,7 @@ class Reading:
     # --- events --------------------------------------------------------------------------------------
 
     def _dispatch(self, rooms: Sequence[Membership], message: bytes, held: list[MimiUri]) -> None:
-        """Give one event of a queue to the room it is for: a last-resort KeyPackage may have led to several."""
+        """Pass an event to its room: several rooms may share the queue after a last-resort KeyPackage."""
         try:
             fanout = FanoutMessage.from_bytes(message)
         except ParseError as error:
@@ -147,7 +146,7 @@ class Reading:
                 else:
                     self._process(room, event)
                 return
-        # A repetition (at least once is what the hub promises), or for a room that this client is not in.
+        # A repetition (the hub delivers at least once), or an event of a room that this client is not in.
         for listener in self.stray:
             listener(rooms, fanout)
 
@@ -158,13 +157,13 @@ class Reading:
         return membership.uri in held or event.epoch > membership.room.epoch
 
     def _process(self, membership: Membership, event: IncomingEvent) -> None:
-        """Process one event. What is wrong with it is noted as a problem: the next one must not wait behind it."""
+        """Process one event. An error is noted as a problem, so that it does not block the next event."""
         sequence = event.fanout.sequence
         try:
             self._take_in(membership, event)
-            membership.read_to(sequence)  # only now: anybody could have said a number
+            membership.read_to(sequence)  # only once it was accepted: anybody could send a number
         except StateError:
-            raise  # the vault's, not the event's: the page is to come again
+            raise  # a failure of the vault, not of the event: the page has to come again
         except EngineError as error:
             membership.note(f"event {sequence}: {error}")
             if isinstance(event.body, CommitEvent):
@@ -189,7 +188,8 @@ class Reading:
     def _follow_commit(self, membership: Membership, event: CommitEvent) -> None:
         followed = membership.room.follow(event, self._context.clock())
         membership.note(*followed.problems)
-        membership.set_pending(None)  # this one came first, and following it has rejected ours
+        # this commit was accepted first, and following it has rejected our pending one
+        membership.set_pending(None)
         membership.occurred(Occurrence.REMOVED if followed.removed_self else Occurrence.COMMIT_FOLLOWED)
         if membership.departures and not membership.removed:
             present = membership.room.members.by_client

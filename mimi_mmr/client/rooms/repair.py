@@ -1,4 +1,4 @@
-"""What a member does when a room has gone wrong: reports to the hub, and the hub's tree taken over."""
+"""The repair of a room: reports to the hub, reopening, and taking over the hub's tree."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from mimi_mmr.protocol.endpoints import REPORT_COMMIT, SNAPSHOT
 from mimi_mmr.protocol.room.requests import RepairKind, Snapshot, SnapshotTBS, sign_snapshot
 from mimi_mmr.uris import MimiUri
 
-CLOCK_STEP = 300  # a clock's error is a mark: say no more of the time than is needed
+CLOCK_STEP = 300  # seconds; an exact time would show this clock's error, and so identify the sender
 
 
 class RoomRepair:
-    """Requests to hubs that put a room right."""
+    """The requests to hubs that repair a room."""
 
     def __init__(self, context: Context, memberships: Memberships) -> None:
         self._context = context
         self._memberships = memberships
 
     async def report(self, membership: Membership) -> None:
-        """Tell the hub that a commit can't be processed; what it says to that is noted as a problem."""
+        """Tell the hub that a commit can't be processed; an error that it answers is noted as a problem."""
         try:
             await self._send(membership, RepairKind.CANNOT_PROCESS)
         except MmrError as error:
             membership.note(f"the hub did not take the report of a commit: {error}")
 
     async def reopen(self, membership: Membership) -> None:
-        """Have the hub undo the commit that can't be processed, as an admin; raises what it says."""
+        """Have the hub undo the commit that can't be processed, as an admin; raises the hub's error."""
         await self._send(membership, RepairKind.REOPEN)
 
     async def _send(self, membership: Membership, kind: RepairKind) -> None:
@@ -38,7 +38,7 @@ class RoomRepair:
         await self._context.path.ask(REPORT_COMMIT, room.domain, report, room=room.name)
 
     async def reconcile(self, membership: Membership) -> None:
-        """Take over the hub's tree, if it is sound: a committer gave the hub another one than the members."""
+        """Take over the hub's tree, if it is valid: a committer gave the hub another tree than the members."""
         room = membership.room
         try:
             room.adopt(await self.snapshot(room.uri, room.epoch, membership.leaf))
@@ -48,7 +48,7 @@ class RoomRepair:
             self._memberships.save(membership)
 
     async def snapshot(self, room: MimiUri, epoch: int, leaf: PreparedLeaf) -> Snapshot:
-        """Fetch trees, policy and members-only state of an epoch, as the leaf that is in it."""
+        """Fetch trees, policy and members-only state of an epoch, with the credential of a leaf in that epoch."""
         tbs = SnapshotTBS(room, epoch, leaf.key.public, self._context.rounded(CLOCK_STEP))
         request = sign_snapshot(tbs, leaf.key)
         return await self._context.path.ask(SNAPSHOT, room.domain, request, room=room.name)

@@ -1,4 +1,4 @@
-"""Rooms, as an application sees them: which there are, and what can be done in them."""
+"""The rooms of this client: the part that an application sees."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Rooms(Mapping[MimiUri, Membership]):
         lost_keys: LostKeys,
         adding_again: AddingAgain,
     ) -> None:
-        """Hold the parts, which are internal but for `links` and `assets`."""
+        """Hold the parts; all but `links` and `assets` are internal."""
         self.memberships = memberships
         self.roster = roster
         self.delivery = delivery
@@ -91,7 +91,7 @@ class Rooms(Mapping[MimiUri, Membership]):
     async def create(
         self, identities: Identities = Identities.EVERYONE, arity: int = DEFAULT_ARITY, *, name: str = ""
     ) -> Membership:
-        """Make a minimal metadata room on one's own provider, with oneself as admin."""
+        """Make a minimal metadata room on the user's own provider, with this user as admin."""
         return await self.creating.create(identities, arity, name=name)
 
     async def check_invitations(self, wait: float = 0.0) -> list[Membership]:
@@ -99,25 +99,25 @@ class Rooms(Mapping[MimiUri, Membership]):
         return await self.invitations.check(wait)
 
     async def join(self, link: JoinLink | str, wait: float = 60.0) -> Membership:
-        """Come in by a join link; see `RoomLinks.join`."""
+        """Join a room by a join link; see `RoomLinks.join`."""
         return await self.links.join(link, wait)
 
     # --- reading and writing -------------------------------------------------------------------------
 
     async def sync(self, membership: Membership, wait: float = 0.0) -> int:
-        """Process what is in a room's queue, waiting up to `wait` seconds for something; how many events."""
+        """Process a room's queue, waiting up to `wait` seconds for events; return how many events were taken."""
         return await self.reading.sync(membership, wait)
 
     def follow(self, membership: Membership) -> AsyncIterator[int]:
-        """Process a room's queue as it comes, over a WebSocket; see `Reading.follow`."""
+        """Process a room's queue continuously over a WebSocket; see `Reading.follow`."""
         return self.reading.follow(membership)
 
     async def take_page(self, membership: Membership, page: QueuePage) -> int:
-        """Process a page of a room's queue that the caller has collected; how many events were taken."""
+        """Process a page of a room's queue that the caller has collected; return how many events were taken."""
         return await self.reading.take_page(membership, page)
 
     async def send(self, membership: Membership, content: Content | str) -> None:
-        """Send to everybody in the room; encrypted anew if a commit came first."""
+        """Send a message to the room; it is encrypted again if a commit was accepted meanwhile."""
         await self.sending.send(membership, content)
 
     # --- members -------------------------------------------------------------------------------------
@@ -125,16 +125,17 @@ class Rooms(Mapping[MimiUri, Membership]):
     def who(self, membership: Membership, progress: Callable[[int, int], None] | None = None) -> list[Whois]:
         """Return every member, resolved as far as policy and credentials allow; `progress` gets (done, total).
 
-        A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
+        Contacts' identity keys are checked: a contact's user name with another identity key is unverified in every
+        room.
         """
         return self.roster.who(membership.room, progress)
 
     async def add(self, membership: Membership, contacts: Sequence[Contact]) -> None:
-        """Add contacts who are not there yet; may be called again when an answer was lost."""
+        """Add contacts who are not in the room yet; may be called again when an answer was lost."""
         await self.adding.add(membership, contacts)
 
     async def remove(self, membership: Membership, leaves: Sequence[int]) -> None:
-        """Remove members by leaf; whoever takes such a leaf meanwhile stays.
+        """Remove members by leaf. Another member who has taken such a leaf meanwhile stays.
 
         Raises `RoomError` if nobody is at one of the leaves.
         """
@@ -146,17 +147,17 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.leaving.set_role(membership, user, Role.ADMIN if admin else Role.MEMBER)
 
     async def leave(self, membership: Membership) -> None:
-        """Leave with every device of this user, a little later: another member has to commit it."""
+        """Ask to be removed with every device of this user; another member commits the removal later."""
         await self.leaving.leave(membership)
 
     async def forget(self, membership: Membership) -> None:
-        """Drop a room that this client is no longer in, with its messages."""
+        """Delete a room that this client is no longer in, with its messages."""
         await self.memberships.forget(membership)
 
     # --- the room itself -----------------------------------------------------------------------------
 
     async def rename(self, membership: Membership, name: str, topic: str | None = None) -> None:
-        """Give the room a name (and a topic) that members alone can read."""
+        """Give the room a name (and a topic) that only members can read."""
 
         def renamed(state: MembersOnlyState) -> MembersOnlyState:
             return replace(state, name=name, topic=state.topic if topic is None else topic)
@@ -164,11 +165,14 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.commits.commit(membership, CommitIntent(state=renamed))
 
     async def reveal(self, membership: Membership) -> None:
-        """Show who one is in a room whose policy hides it; this can't be taken back."""
+        """Show this user's identity in a room whose policy hides it; this can't be undone."""
         await self.commits.commit(membership, CommitIntent(reveal=True))
 
     async def heal(self, membership: Membership) -> None:
-        """Take fresh keys on this leaf's path: whoever knew the old ones can't follow the room any more."""
+        """Replace the keys on this leaf's path.
+
+        Somebody who knows the old keys then can't follow the room any more.
+        """
         await self.commits.commit(membership)
 
     async def reopen(self, membership: Membership) -> None:
@@ -176,5 +180,5 @@ class Rooms(Mapping[MimiUri, Membership]):
         await self.commits.reopen(membership)
 
     async def change_pseudonym(self, membership: Membership) -> None:
-        """Go on in a room under a fresh pseudonym, with a fresh leaf; see `Pseudonyms.change`."""
+        """Take a fresh pseudonym and a fresh leaf in a room; see `Pseudonyms.change`."""
         await self.pseudonyms.change(membership)

@@ -1,4 +1,4 @@
-"""Who is in a room: people as far as credentials and policy show them, and whom this client added itself."""
+"""The members of a room, as far as credentials and policy show them, and those that this client added itself."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from mimi_mmr.uris import MimiUri
 
 
 def identity_of(device: VerifiedDevice) -> tuple[MimiUri, bytes]:
-    """Return whose a device is: the user, and its identity key."""
+    """Return the user of a device, and the user's identity key."""
     return device.user, device.identity_key
 
 
 class Roster:
-    """Who is who in rooms.
+    """The resolving of members to users.
 
-    A contact's identity key is pinned: somebody of that name with another key is unverified in every room.
+    Contacts' identity keys are checked: a contact's user name with another identity key is unverified in every
+    room.
     """
 
     def __init__(self, context: Context, account: Account, contacts: ContactBook) -> None:
@@ -50,7 +51,7 @@ class Roster:
         return entry
 
     def others(self, room: Room) -> set[tuple[MimiUri, bytes] | None]:
-        """Return who else is in a room: users and identity keys; None stands for whoever can't be verified."""
+        """Return users and identity keys of the other members; None stands for those that can't be verified."""
         people = {identity_of(one.member.device) if one.member else None for one in self.who(room)}
         return people - {self._account.person}
 
@@ -61,21 +62,21 @@ class Roster:
     # --- whom this client added ----------------------------------------------------------------------
 
     def added(self, membership: Membership) -> MutableMapping[bytes, bytes]:
-        """Return for whom this client added a leaf: users by client pseudonym.
+        """Return the users for whom this client added a leaf, by client pseudonym.
 
-        Where names are hidden only it knows.
+        Where names are hidden, only the adder knows this.
         """
         return self._context.vault.table(f"added {membership.uri}")
 
     def user_at(self, membership: Membership, entry: Whois) -> MimiUri | None:
-        """Return whose a leaf is: as its credential shows or, where it does not, as this client added it."""
+        """Return a leaf's user: from its credential or, if that is hidden, because this client added it."""
         if entry.member is not None:
             return entry.member.device.user
         added = self.added(membership).get(str(entry.client).encode())
         return MimiUri.parse(added.decode()) if added else None
 
     def users_in(self, membership: Membership) -> set[MimiUri]:
-        """Return whose leaves are in a room, as far as this client can tell; without those who asked to go."""
+        """Return the users in a room, as far as this client knows them, without those who asked to leave."""
         entries = self.who(membership.room)
         clients = {str(entry.client).encode() for entry in entries}
         added = self.added(membership)

@@ -1,4 +1,4 @@
-"""Messages to everybody in a room, from person to person or from client to client."""
+"""Messages to all members of a room, for people or for their clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sending:
         self._reading = reading
 
     async def send(self, membership: Membership, content: Content | str) -> None:
-        """Send to everybody in the room; encrypted anew if a commit came first."""
+        """Send a message to the room; it is encrypted again if a commit was accepted meanwhile."""
         content = Content.text(content) if isinstance(content, str) else content
         room = membership.uri
         for _ in range(ATTEMPTS):

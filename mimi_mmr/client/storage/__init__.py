@@ -1,5 +1,6 @@
-"""What a client keeps between two runs. Internal, but for `vault.Vault`.
+"""A client's stored state. Internal, except for `vault.Vault`.
 
-`vault` is the file, `vault_keys` what seals it, `records` the structs in it, `history` messages and notices,
-`shared_state` what all devices of a user know, `changes` the undo of what could not be written.
+`vault` is the encrypted file, `vault_keys` its keys, `records` its structs, `history` messages and notices,
+`shared_state` the entries that all devices of a user know, and `changes` restores memory after a failed
+transaction.
 """

@@ -1,4 +1,4 @@
-"""Changes of vault and memory together: all of a change in both, or nothing of it in either."""
+"""Transactions over vault and memory: a change happens completely in both, or in neither."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Undo = Callable[[], None]
 
 
 class Changes:
-    """Transactions of the vault that, when they fail, put memory back to what the vault is.
+    """Transactions of the vault that restore memory to the vault's state when they fail.
 
-    A part that holds in memory what the vault has registers here how it remembers itself: a function that gives,
-    before a change, what puts the part back to that moment.
+    A part that holds vault data in memory registers a function here. Called before a change, it returns a function
+    that restores the part to that moment.
     """
 
     def __init__(self, vault: Vault) -> None:
-        """Start with no part; the wiring fills `remember`, in the order in which the parts are put back."""
+        """Start without parts; the wiring fills `remember`, in the order in which the parts are restored."""
         self._vault = vault
         self.remember: list[Callable[[], Undo]] = []
 
     @contextmanager
     def transaction(self, *also: Undo) -> Iterator[None]:
-        """Write all that is written inside, or nothing; `also` is put back after the registered parts.
+        """Write all changes made inside, or none; on failure `also` is restored after the registered parts.
 
-        Were memory ahead of the vault, what was read would be acknowledged at the next look, and lost with the
-        process.
+        If memory were ahead of the vault, the next request would acknowledge messages that the vault does not have,
+        and they would be lost with the process.
         """
         undo = [remember() for remember in self.remember]
         try:
@@ -43,4 +43,4 @@ class Changes:
             for put_back in undo:
                 put_back()
         except (MmrError, KeyError):
-            self._vault.close()  # rather than go on from what nobody knows
+            self._vault.close()  # rather than go on from an unknown state

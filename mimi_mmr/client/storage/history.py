@@ -1,4 +1,4 @@
-"""What came in a room, numbered from 1, kept until it is discarded; and what its user should be told."""
+"""The messages of a room, numbered from 1 and kept until they are discarded; and the notices for the user."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MARK = b""
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message in a room: what, and from whom, as the room knew its sender when it came.
+    """A message in a room: its content, and its sender as this client knew them when the message arrived.
 
-    `number` is its place in the room's history, `received` the time (seconds) by the hub, `own` whether this very
+    `number` is its place in the room's history, `received` the hub's time (seconds since 1970), `own` whether this
     client sent it.
     """
 
@@ -58,7 +58,7 @@ class SavedMessage(Struct):
 
     @classmethod
     def of(cls, message: Message) -> SavedMessage:
-        """Make what the vault is to have of a message."""
+        """Make the stored form of a message."""
         who = message.sender
         person = SavedPerson.of(who.member.device) if who.member else None
         return cls(
@@ -75,7 +75,7 @@ class SavedMessage(Struct):
         )
 
     def message(self, number: int) -> Message:
-        """Return the message as it was; `number` is its place in the history."""
+        """Return the stored message; `number` is its place in the history."""
         member = ResolvedMember(self.user, self.person.device()) if self.person else None
         sender = Whois(
             self.leaf, self.user, self.client, self.role, Standing(self.standing), member, self.why
@@ -84,14 +84,14 @@ class SavedMessage(Struct):
 
 
 class History:
-    """A room's messages. Those of others that were not read yet are what is counted, iterated and popped."""
+    """A room's messages. Length, iteration and `popleft` cover the unread messages of others only."""
 
     def __init__(self, vault: Vault, room: MimiUri) -> None:
-        """Read what the vault has of this room."""
+        """Read the room's messages from the vault."""
         self._vault = vault
         self._rows = vault.table(f"messages {room}")
         self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
-        # What was discarded had numbers as well, which are not given again.
+        # The numbers of discarded messages are not used again.
         self._last = max([self._read, *(int.from_bytes(key, "big") for key in self._rows)])
         self._unread = deque(message for message in self.since(self._read) if not message.own)
 
@@ -114,7 +114,7 @@ class History:
         return message
 
     def popleft(self) -> Message:
-        """Return the oldest that was not read, which then is; `IndexError` if there is none."""
+        """Return the oldest unread message, and mark it read; `IndexError` if there is none."""
         message = self._unread[0]
         self.mark_read(message.number)
         return message
@@ -128,7 +128,7 @@ class History:
             self._unread.popleft()
 
     def since(self, number: int) -> Iterator[Message]:
-        """Return all after this number, one's own as well, read or not."""
+        """Return all messages after this number: the client's own, too, read or not."""
         for place in range(number + 1, self._last + 1):
             row = self._rows.get(_key(place))
             if row is not None:
@@ -153,7 +153,7 @@ def _key(number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Notice(Struct):
-    """Something that happened by itself, and that a user should know of; `when` in seconds."""
+    """Something that happened without the user's request; `when` in seconds since 1970."""
 
     when: Annotated[int, U64]
     text: Annotated[str, Text(4096)]
@@ -174,14 +174,14 @@ class Notices:
         return iter([Notice.from_bytes(row) for row in self._rows.values()])
 
     def add(self, text: str, now: float) -> None:
-        """Add a notice; the oldest goes when there are too many."""
+        """Add a notice; drop the oldest when there are too many."""
         self._rows[_key(self._next)] = Notice(int(now), text[:1024]).to_bytes()
         self._next += 1
         while len(self._rows) > MAX_NOTICES:
             del self._rows[next(iter(self._rows))]
 
     def take(self) -> list[Notice]:
-        """Return all of them, which are then gone."""
+        """Return all notices, and delete them."""
         found = list(self)
         for key in list(self._rows):
             del self._rows[key]

@@ -1,4 +1,4 @@
-"""What a client keeps between two runs, as structs; secret all of it, and for the vault alone."""
+"""The structs that a client stores in its vault. All of them hold secrets, and must be stored nowhere else."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SavedPerson(Struct):
 
     @classmethod
     def of(cls, device: VerifiedDevice) -> SavedPerson:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(device.user, device.device, device.device_key, device.identity_key)
 
     def device(self) -> VerifiedDevice:
-        """Return it as it was."""
+        """Return the original value."""
         return VerifiedDevice(self.user, self.device_uri, self.device_key, self.identity_key)
 
 
@@ -50,17 +50,17 @@ class SavedKey(Struct):
 
     @classmethod
     def of(cls, key: SealingKey) -> SavedKey:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(key.kem, key.seed)
 
     def key(self) -> SealingKey:
-        """Return it as it was."""
+        """Return the original value."""
         return SealingKey(self.kem, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
 class SavedAccount(Struct):
-    """Who this device is, and how it reaches its provider. Without a credential it has not registered yet."""
+    """This device's identity, and how it reaches its provider. Without a credential it is not registered yet."""
 
     version: Annotated[int, U8]
     user: Annotated[MimiUri, USER]
@@ -81,11 +81,11 @@ class SavedPackage(Struct):
 
     @classmethod
     def of(cls, published: PublishedPackage) -> SavedPackage:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(published.package, SavedKey.of(published.key))
 
     def published(self) -> PublishedPackage:
-        """Return it as it was."""
+        """Return the original value."""
         return PublishedPackage(self.package, self.key.key())
 
 
@@ -103,7 +103,7 @@ class SavedOutgoing(Struct):
 
     @classmethod
     def of(cls, outgoing: OutgoingRequest) -> SavedOutgoing:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(
             outgoing.request,
             outgoing.package,
@@ -115,7 +115,7 @@ class SavedOutgoing(Struct):
         )
 
     def outgoing(self) -> OutgoingRequest:
-        """Return it as it was."""
+        """Return the original value."""
         return OutgoingRequest(
             self.request,
             self.package,
@@ -129,7 +129,7 @@ class SavedOutgoing(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SavedContact(Struct):
-    """A `Contact`, which all of a user's devices know."""
+    """A `Contact`, shared among all of a user's devices."""
 
     person: SavedPerson
     pinned: Annotated[bool, BOOL]
@@ -143,7 +143,7 @@ class SavedContact(Struct):
 
     @classmethod
     def of(cls, contact: Contact) -> SavedContact:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(
             SavedPerson.of(contact.device),
             contact.pinned,
@@ -157,7 +157,7 @@ class SavedContact(Struct):
         )
 
     def update(self, contact: Contact) -> None:
-        """Write all of this into a contact."""
+        """Copy all fields into a contact."""
         contact.device, contact.pinned, contact.blocked = self.person.device(), self.pinned, self.blocked
         contact.room, contact.key_version, contact.theirs = self.room, self.key_version, self.theirs
         contact.own_key = ConnectionKey(self.own_key)
@@ -165,7 +165,7 @@ class SavedContact(Struct):
         contact.removed_devices = self.removed_devices
 
     def contact(self) -> Contact:
-        """Return it as it was."""
+        """Return the original value."""
         contact = Contact(self.person.device(), self.pinned)
         self.update(contact)
         return contact
@@ -173,7 +173,7 @@ class SavedContact(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SavedShelf(Struct):
-    """A shelf that is to be closed, and the key that may say so."""
+    """A shelf that has to be closed, and the upload key that signs the order."""
 
     shelf: Annotated[bytes, Fixed(32)]
     upload_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
@@ -191,7 +191,7 @@ class SavedLeaf(Struct):
 
     @classmethod
     def of(cls, leaf: PreparedLeaf) -> SavedLeaf:
-        """Make what the vault is to have."""
+        """Make the stored form."""
         return cls(
             leaf.key.seed(), leaf.set_key.seed(), leaf.identity, leaf.ilk.reveal(), leaf.queue.reveal()
         )
@@ -201,7 +201,7 @@ class SavedLeaf(Struct):
         return SigningKey.from_seed(self.seed)
 
     def leaf(self, engine: MlsEngine, rows: MutableMapping[bytes, bytes]) -> PreparedLeaf:
-        """Return it as it was, but for private keys of KeyPackages that were never used: the engine lost them."""
+        """Return the leaf, without the private keys of unused KeyPackages, which the MLS engine does not store."""
         key = self.key()
         client = engine.client(self.identity.to_bytes(), key, rows)
         set_key = SigningKey.from_seed(self.set_seed)
@@ -211,7 +211,7 @@ class SavedLeaf(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SavedKeyPackage(Struct):
-    """A KeyPackage that is out: what is needed to notice that somebody used it, and to put it right."""
+    """An outstanding KeyPackage: what is needed to notice its use, and to join or ask to be added again."""
 
     key_package: Annotated[bytes, Opaque(1 << 16)] = field(repr=False)
     leaf: SavedLeaf
@@ -224,7 +224,7 @@ class SavedKeyPackage(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SavedReadQueue(Struct):
-    """How far a queue has been read."""
+    """The read position of a queue."""
 
     token: Annotated[bytes, Fixed(32)] = field(repr=False)
     acknowledged: Annotated[int, U64]
@@ -233,7 +233,7 @@ class SavedReadQueue(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SavedMembership(Struct):
-    """A room, but for what changes with its epochs only, which is `SavedRoom`."""
+    """A membership, without what changes with epochs only: that is in `SavedRoom`."""
 
     leaf: SavedLeaf
     last_sequence: Annotated[int, U64]

@@ -1,8 +1,7 @@
-"""What all devices of one user know: contacts, settings, keys. Each entry's newest version wins.
+"""The state that all devices of one user share: contacts, settings, keys. Each entry's newest version wins.
 
-Devices tell each other what changed through a room of their own; see `client.devices.sharing`. A device may be in a
-thief's hands: what it says is checked before it is kept, so that it can neither stop the others nor have the last
-word.
+Devices send each other changes through the devices' room; see `client.devices.sharing`. A device may be stolen. So
+an entry is checked before it is stored: a stolen device can neither stop the others nor use up the version numbers.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from mimi_mmr.presentation import U64, Code, Fixed, Maybe, Nested, Opaque, Struc
 from mimi_mmr.uris import Kind, MimiUri, check_name
 
 MAX_VALUE = 1 << 15
-BATCH = 48 << 10  # what is certain to fit in one message of a room
-MAX_STEP = 1 << 32  # that a version may grow at once: nobody can use up the numbers
-MAX_FIRST = 1 << 63  # the version of what is heard of for the first time
+BATCH = 48 << 10  # bytes; always fits in one message of a room
+MAX_STEP = 1 << 32  # by which a version may grow at once, so that no device can use up the numbers
+MAX_FIRST = 1 << 63  # highest version of an entry that is received for the first time
 
 
 class SharedKind(enum.IntEnum):
-    """What an entry is about, by what, and what it says.
+    """The kinds of entries, each with its key and its value.
 
     DEVICE: a name; the device's key, or nothing once it was removed, which stays so. CONTACT: a user;
     `SavedContact`. SETTING: a name; 0 or 1. CONNECTION_PACKAGE: its hash; `SavedPackage`. LEAF: room and device;
@@ -41,7 +40,7 @@ class SharedKind(enum.IntEnum):
 
 
 class Part(enum.StrEnum):
-    """What one device does for all when another one is removed; of the last two there is one for each contact."""
+    """The parts of a removal that one device does for all; of the last two there is one for each contact."""
 
     ACCOUNT = "account"
     PACKAGES = "packages"
@@ -51,7 +50,7 @@ class Part(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Removal(Struct):
-    """Since when (seconds) a part is to be done, and the removed device's key; "" if nobody knows it."""
+    """The time (seconds since 1970) since which a part is due, and the removed device's key; empty if unknown."""
 
     since: Annotated[int, U64]
     device_key: Annotated[bytes, Opaque(32)]
@@ -59,14 +58,17 @@ class Removal(Struct):
 
 @dataclass(frozen=True, slots=True)
 class DeviceKey(Struct):
-    """What a DEVICE entry says."""
+    """The value of a DEVICE entry."""
 
     key: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedEntry(Struct):
-    """One thing, in one version; without a value it is gone. Of two with one version, the later device's wins."""
+    """One version of an entry; without a value it is deleted.
+
+    Of two equal versions the greater device name wins.
+    """
 
     kind: Annotated[SharedKind, Code(SharedKind)]
     key: Annotated[bytes, Opaque(1024)]
@@ -76,11 +78,11 @@ class SharedEntry(Struct):
 
     @property
     def place(self) -> bytes:
-        """What it is an entry for."""
+        """The entry's kind and key."""
         return bytes([self.kind]) + self.key
 
     def newer_than(self, other: SharedEntry | None) -> bool:
-        """Say whether this one wins. A removed device stays removed, in whatever version it is said to be back."""
+        """Say whether this entry wins. A removed device stays removed, whatever later versions say."""
         if other is None:
             return True
         if self.kind is SharedKind.DEVICE and (self.value is None) is not (other.value is None):
@@ -88,7 +90,7 @@ class SharedEntry(Struct):
         return (self.version, self.device) > (other.version, other.device)
 
     def check(self) -> None:
-        """Refuse what a reader of such an entry could not read; raises `StateError`."""
+        """Refuse an entry whose key or value can't be parsed; raises `StateError`."""
         try:
             check_name(self.device)
             fits = _CHECKS[self.kind](self.key.decode("latin-1"), self.value)
@@ -98,7 +100,7 @@ class SharedEntry(Struct):
             raise StateError(f"an entry of kind {self.kind.name} that does not say what such a one says")
 
     def check_step(self, known: SharedEntry | None) -> None:
-        """Refuse a version that nobody comes to by counting; raises `StateError`."""
+        """Refuse a version too far ahead to be reached by counting; raises `StateError`."""
         if self.version > (known.version + MAX_STEP if known else MAX_FIRST):
             raise StateError(
                 f"an entry of kind {self.kind.name} in a version that is far ahead of all others"
@@ -111,7 +113,7 @@ def _device(key: str, value: bytes | None) -> bool:
 
 
 def _contact(key: str, value: bytes | None) -> bool:
-    if value is None:  # who is no contact any more is blocked: the identity key stays known
+    if value is None:  # a CONTACT is never deleted but blocked, so the identity key stays known
         return False
     saved = SavedContact.from_bytes(value)
     versions = saved.key_version, saved.theirs.key_version if saved.theirs else 0
@@ -154,16 +156,16 @@ _CHECKS: dict[SharedKind, Callable[[str, bytes | None], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class SharedEntries(Struct):
-    """Some of them, as they go from device to device."""
+    """Entries in a message from device to device."""
 
     entries: Annotated[tuple[SharedEntry, ...], Vector(Nested(SharedEntry), 1 << 17)]
 
 
 class SharedState:
-    """The entries, kept in the vault, and which of them the other devices have not heard of yet."""
+    """The entries, stored in the vault, and which of them the other devices have not received yet."""
 
     def __init__(self, vault: Vault, device: str) -> None:
-        """Read what the vault has, as `device` of the user. `unreadable` says what of it is passed over."""
+        """Read from the vault, as `device` of the user. `unreadable` lists the entries that were skipped."""
         self._device = device
         self._vault = vault
         self._rows = vault.table("shared")
@@ -180,7 +182,7 @@ class SharedState:
                 self._entries[entry.place] = entry
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts these entries back, if the change that is about to begin fails."""
+        """Return a function that restores the entries, for use if the next change fails."""
         before = dict(self._entries)
 
         def put_back() -> None:
@@ -189,7 +191,7 @@ class SharedState:
         return put_back
 
     def get(self, kind: SharedKind, key: bytes) -> bytes | None:
-        """Return an entry's value; None if it is gone, or never was."""
+        """Return an entry's value; None if it was deleted, or never existed."""
         entry = self._entries.get(bytes([kind]) + key)
         return entry.value if entry else None
 
@@ -200,17 +202,17 @@ class SharedState:
                 yield entry.key, entry.value
 
     def entry(self, kind: SharedKind, key: bytes) -> SharedEntry | None:
-        """Return an entry, also of what is gone; None if there never was one."""
+        """Return an entry, also a deleted one; None if there never was one."""
         return self._entries.get(bytes([kind]) + key)
 
     def gone(self, kind: SharedKind) -> Iterator[bytes]:
-        """Return the keys of one kind whose entries are without a value."""
+        """Return the keys of one kind whose entries are deleted."""
         for entry in list(self._entries.values()):
             if entry.kind is kind and entry.value is None:
                 yield entry.key
 
     def put(self, kind: SharedKind, key: bytes, value: bytes | None) -> None:
-        """Make a new version, of which the other devices are to hear; nothing if it is what there was."""
+        """Make a new version, to be sent to the other devices; do nothing if the value is unchanged."""
         old = self._entries.get(bytes([kind]) + key)
         if old is not None and old.value == value:
             return
@@ -220,7 +222,7 @@ class SharedState:
             self._due[entry.place] = b""
 
     def apply(self, entry: SharedEntry) -> bool:
-        """Take another device's entry, if it is newer than what is here; raises `StateError` if it is no good."""
+        """Take another device's entry if it is newer than the stored one; raises `StateError` if it is invalid."""
         known = self._entries.get(entry.place)
         entry.check()
         entry.check_step(known)
@@ -236,17 +238,17 @@ class SharedState:
         self._entries[entry.place] = entry
 
     def unsent(self) -> list[SharedEntry]:
-        """Return what the other devices have not heard of."""
+        """Return the entries that the other devices have not received yet."""
         return [self._entries[place] for place in self._due if place in self._entries]
 
     def all_unsent(self) -> None:
-        """Note that a device knows nothing yet: it is to hear of everything."""
+        """Mark all entries as unsent, since a new device knows none."""
         with self._vault.transaction():
             for place in self._entries:
                 self._due[place] = b""
 
     def sent(self, entries: Iterable[SharedEntry]) -> None:
-        """Note that the other devices have heard of these; unless they have changed since."""
+        """Mark these entries as sent, unless they have changed since."""
         with self._vault.transaction():
             for entry in entries:
                 if self._entries[entry.place] == entry:
@@ -254,7 +256,7 @@ class SharedState:
 
 
 def batches(entries: Iterable[SharedEntry]) -> Iterator[SharedEntries]:
-    """Return entries in portions that fit a message."""
+    """Return entries in batches that fit in one message each."""
     batch: list[SharedEntry] = []
     size = 0
     for entry in entries:

@@ -1,14 +1,15 @@
-"""A client's state in one file, readable with its passphrase only.
+"""A client's state in one encrypted file, which opens with its passphrase only.
 
-An SQLite file of sealed rows. A key that argon2id derives from the passphrase seals a random data key; that one
-names, seals and counts the rows. Of the content, the file shows how many rows there are, in which order they came,
-and their sizes in steps of 256 bytes. What comes out is what was put in, or `StateError`: rows that were changed,
-moved, dropped, or put back from an older copy of the file are refused. One thing can't be noticed: that the whole
-file is an older copy of itself. Who opens one repeats what must happen once, so keep no copies of it to go back to.
+An SQLite file of sealed rows. A key that argon2id derives from the passphrase seals a random data key; the data key
+names, seals and counts the rows. The file shows how many rows there are, in which order they were written, and
+their sizes in steps of 256 bytes. Reading returns what was written, or raises `StateError`: rows that were changed,
+moved, dropped, or restored from an older copy of the file are refused. One change can't be detected: that the whole
+file was replaced by an older copy. A client that opens such a copy repeats what must happen once, so do not restore
+backups of the file.
 
 A vault that an older version wrote is upgraded when it is opened: see `vault_migrations`.
 
-All of it is held in memory while it is open, and goes to the file with every change. For use by one thread.
+An open vault is held in memory completely, and every change is written to the file. For use by one thread.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ class _Row(NamedTuple):
 
 
 class Vault:
-    """Tables of bytes by bytes, kept together; see the module.
+    """Tables that map bytes to bytes, in one file; see the module.
 
-    Outside of `transaction()` every write is one of its own. Don't hold a transaction across an `await`: what
-    another task writes meanwhile would be part of it.
+    Outside of `transaction()` every write is its own transaction. Don't hold a transaction across an `await`:
+    writes of other tasks would become part of it.
     """
 
     def __init__(self, db: sqlite3.Connection, key: DataKey, path: Path | None) -> None:
-        """Not for callers, who `create`, `open`, or have one `in_memory`."""
+        """Internal: callers use `create`, `open` or `in_memory`."""
         self._db = db
         self._path = path
         self._keys = VaultKeys(key)
@@ -71,13 +72,13 @@ class Vault:
 
     @classmethod
     def create(cls, path: Path, passphrase: str) -> Self:
-        """Make a file (0600; a directory that is missing, 0700) and open it; `StateError` if there is one."""
+        """Make a file (mode 0600; a missing directory with 0700) and open it; `StateError` if the file exists."""
         _check_passphrase(passphrase)
         name = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _check_directory(path.parent)
-            # Written under another name first: a file of this name is a whole one, whatever happens meanwhile.
+            # Written under another name first, so that a file of this name is always complete.
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             os.close(handle)
             with _errors(path), closing(_connect(Path(name))) as db:
@@ -102,12 +103,12 @@ class Vault:
     def open(cls, path: Path, passphrase: str) -> Self:
         """Open a file, and upgrade it if an older version wrote it.
 
-        Raises `StateError` if it is missing, in use, no state file, damaged, a newer version's, or another
-        passphrase's.
+        Raises `StateError` if the file is missing, in use, no state file, damaged, of a newer version, or the
+        passphrase is wrong.
         """
         _check_passphrase(passphrase)
         try:
-            mode = path.stat().st_mode  # only looked at: to open and close it would drop this process's locks
+            mode = path.stat().st_mode  # not opened: closing it would drop this process's locks
             _check_directory(path.parent)
         except FileNotFoundError:
             raise StateError(f"no such state file: {path}") from None
@@ -140,13 +141,13 @@ class Vault:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """Make one without a file and a passphrase, for tests and for what is not to be kept."""
+        """Make a vault without a file and a passphrase, for tests and for clients that store nothing."""
         db = _connect(None)
         _lay_out(db)
         return cls(db, DataKey.generate(), None)
 
     def change_passphrase(self, new: str) -> None:
-        """Have `new` open the file from now on; the old one, and the data key it sealed, open older copies only."""
+        """Encrypt the file under the passphrase `new`. The old passphrase and data key open older copies only."""
         _check_passphrase(new)
         if self._path is None:
             raise StateError("this state is in memory and has no passphrase")
@@ -176,7 +177,7 @@ class Vault:
         self._execute("UPDATE head SET seal = ?", self._keys.seal(b"seal", self._count()))
 
     def close(self) -> None:
-        """Close the file, and let another process open it; to be used no more."""
+        """Close the file, so that another process may open it. The vault can't be used afterwards."""
         self._clear()
         self._db.close()
 
@@ -189,7 +190,7 @@ class Vault:
     # --- for callers ---------------------------------------------------------------------------------
 
     def table(self, name: str) -> MutableMapping[bytes, bytes]:
-        """Return the table of this name, empty if nothing was ever put into it; ordered like a `dict`."""
+        """Return the table of this name, which may be empty; ordered like a `dict`."""
         return _Table(self, name)
 
     def names(self) -> list[str]:
@@ -198,13 +199,16 @@ class Vault:
         return [name for name, rows in self._tables.items() if rows]
 
     def drop(self, name: str) -> None:
-        """Forget a table and all that is in it."""
+        """Delete a table with all its rows."""
         with self.transaction():
             self.table(name).clear()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all that is written inside, or nothing. Inside of another one: a part of that, taken back alone."""
+        """Write all changes made inside, or none.
+
+        A nested transaction can fail alone, and is committed with the outer one.
+        """
         self._check_open()
         outermost, keys, before = not self._db.in_transaction, self._keys, self._count()
         self._execute("SAVEPOINT change")
@@ -255,7 +259,10 @@ class Vault:
         return hmac.digest(self._keys.naming, vec(name.encode()) + vec(key), hashlib.sha256)
 
     def _count(self) -> bytes:
-        """Return what is sealed with every change: a XOR of secret random values says which rows there are."""
+        """Return the number of rows and their digest, which are sealed with every change.
+
+        The digest is an XOR of one secret random value for each row.
+        """
         return len(self._rows).to_bytes(8, "big") + self._digest.to_bytes(32, "big")
 
     def _load(self) -> None:
@@ -268,16 +275,16 @@ class Vault:
             self._tables.setdefault(name.decode(), {})[key] = value
 
     def _take_back(self, outermost: bool) -> None:
-        """After a failure: the file, and then what is in memory, as before."""
-        with suppress(sqlite3.Error):  # for some failures SQLite has taken everything back by itself
+        """Restore the file, and then memory, after a failure."""
+        with suppress(sqlite3.Error):  # after some failures SQLite has rolled back by itself
             self._db.execute("ROLLBACK" if outermost else "ROLLBACK TO change")
         try:
-            if not outermost:  # it fails if the transaction around this one is gone too
+            if not outermost:  # fails if the outer transaction was rolled back, too
                 self._execute("RELEASE change")
             with _errors(self._path):
                 self._load()
         except StateError:
-            self.close()  # rather than go on from what nobody knows
+            self.close()  # rather than go on from an unknown state
             raise
 
     def _execute(self, statement: str, *values: Any) -> None:
@@ -290,7 +297,7 @@ class Vault:
 
 
 class _Table(MutableMapping[bytes, bytes]):
-    """One table of a vault, as a `dict` would be."""
+    """One table of a vault, with the behaviour of a `dict`."""
 
     def __init__(self, vault: Vault, name: str) -> None:
         self._vault = vault
@@ -317,7 +324,7 @@ class _Table(MutableMapping[bytes, bytes]):
             self._vault._delete(self._name, key)
 
     def clear(self) -> None:
-        """Take everything out, at once."""
+        """Delete all rows in one transaction."""
         with self._vault.transaction():
             for key in list(self._rows):
                 self._vault._delete(self._name, key)
@@ -333,11 +340,11 @@ class _Table(MutableMapping[bytes, bytes]):
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    """Open it for this process alone; nothing that was deleted stays in the file, or in its journal."""
+    """Open the file exclusively; SQLite keeps no deleted content in the file or its journal."""
     where = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode=rw"
     db = sqlite3.connect(where, timeout=0, isolation_level=None, uri=True)
     try:
-        # A journal that is truncated keeps nothing; other modes leave old rows in it while the lock is held.
+        # A truncated journal keeps nothing; with other modes old rows stay in it while the lock is held.
         for setting in (
             "trusted_schema = OFF",
             "locking_mode = EXCLUSIVE",
@@ -348,7 +355,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
             "cell_size_check = ON",
         ):
             db.execute(f"PRAGMA {setting}")
-        db.execute("BEGIN EXCLUSIVE")  # and its lock is kept
+        db.execute("BEGIN EXCLUSIVE")  # and keep its lock
         db.execute("COMMIT")
     except BaseException:
         db.close()
@@ -364,7 +371,7 @@ def _lay_out(db: sqlite3.Connection) -> None:
 
 
 def _read_key(db: sqlite3.Connection, passphrase: str) -> tuple[Derivation, DataKey]:
-    """Read derivation and data key of a file; raise `StateError` if it is not laid out as it should be."""
+    """Read a file's key derivation and sealed data key; raise `StateError` if its layout is wrong."""
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StateError("not a state file")
     ((needs,),) = db.execute("PRAGMA user_version")

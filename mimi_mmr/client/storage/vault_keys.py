@@ -1,4 +1,4 @@
-"""The keys of a client's state file: one from its passphrase, and what the data key that it seals is used for."""
+"""The keys of a client's state file: one derived from the passphrase, and the data key that it seals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mimi_mmr.errors import StateError
 class Derivation:
     """How a passphrase becomes a key: argon2id, RFC 9106's second recommended option or better; memory in KiB.
 
-    Also the version of the vault, which is sealed with the key like the rest.
+    It also has the vault's version, which is authenticated with the key like the other fields.
     """
 
     memory: int = 1 << 16
@@ -31,12 +31,12 @@ class Derivation:
     version: int = field(default_factory=latest)
 
     def to_bytes(self) -> bytes:
-        """Return it as it stands in the file."""
+        """Return the form that is stored in the file."""
         return struct.pack(">BIII16s", self.version, self.memory, self.iterations, self.lanes, self.salt)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Derivation:
-        """Read one; `StateError` for what is weaker than the default, or would take a machine down."""
+        """Parse a derivation; `StateError` if it is weaker than the default, or far too expensive to compute."""
         try:
             version, memory, iterations, lanes, salt = struct.unpack(">BIII16s", data)
         except struct.error:
@@ -48,7 +48,7 @@ class Derivation:
         return cls(memory, iterations, lanes, salt, version)
 
     def key(self, passphrase: str) -> bytes:
-        """Derive the key of a passphrase, in whichever Unicode form a terminal sent it."""
+        """Derive the key of a passphrase, after Unicode normalisation."""
         kdf = Argon2id(
             salt=self.salt, length=32, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
         )
@@ -56,10 +56,10 @@ class Derivation:
 
 
 class DataKey(Secret):
-    """What rows are named, sealed and counted with."""
+    """The key with which rows are named, sealed and counted."""
 
     def sealed(self, kdf: Derivation, passphrase: str) -> bytes:
-        """Return it as it stands in the file, bound to the derivation beside it."""
+        """Return the sealed form that is stored in the file, bound to the stored derivation."""
         return RandomNonceCipher(kdf.key(passphrase)).seal(self.reveal(), kdf.to_bytes())
 
     @classmethod
@@ -82,13 +82,14 @@ class VaultKeys:
         self._rows = RandomNonceCipher(sealing)
 
     def seal(self, bound: bytes, content: bytes) -> bytes:
-        """Nonce and ciphertext.
+        """Return nonce and ciphertext.
 
-        Random nonces of 96 bits, since a counter would go back with a copy of the file. Two are equal with a chance
-        of 2^-32 after 2^32 seals, which is a hundred writes a second for a year; a new passphrase is a new key.
+        Nonces are 96 random bits, since restoring a copy of the file would reset a counter. After 2^32 seals (more
+        than a hundred writes a second for a year) two nonces are equal with probability 2^-32. A new passphrase
+        comes with a new data key.
         """
         return self._rows.seal(content, bound)
 
     def open(self, bound: bytes, sealed: bytes) -> bytes:
-        """Return the content; raise `InvalidTag`."""
+        """Return the plaintext; raise `InvalidTag`."""
         return self._rows.open(sealed, bound)

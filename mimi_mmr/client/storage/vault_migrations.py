@@ -1,10 +1,12 @@
-"""Internal. How the content of a vault that an older version wrote becomes what this version reads.
+"""Migrations of vaults that an older version wrote to the content that this version reads. Internal.
 
 A vault has a version number: 1 for those of version 0.1.0. Opening one of an older number runs the missing
-migrations, all in one transaction, so that a crash leaves the old vault or the new one. There is no way back: older
-programs refuse the new one. `docs/migrations.md` says how to add a migration. Never change one that was released.
+migrations, all in one transaction, so that a crash leaves the old vault or the new one. There is no downgrade:
+older programs refuse the new vault. `docs/migrations.md` says how to add a migration. Never change one that was
+released.
 
-Migrations change rows. The file's layout (its two SQLite tables, the header, the key derivation) is not theirs.
+Migrations change rows. They do not change the file's layout (its two SQLite tables, the header, the key
+derivation).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ PROGRAM = "mimi-mmr"
 
 
 class Tables(Protocol):
-    """What a migration sees of a vault: all of its tables, by name."""
+    """A vault's tables by name, as a migration sees them."""
 
     def names(self) -> list[str]:
         """Return the names of all tables that have rows."""
@@ -30,7 +32,7 @@ class Tables(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: what it does, and the first version of this program (major, minor, patch) that knows its result."""
+    """One step: its function, and the first version of this program (major, minor, patch) that reads its result."""
 
     program: tuple[int, int, int]
     work: Callable[[Tables], None]
@@ -45,15 +47,16 @@ def latest() -> int:
 
 
 def missing(version: int) -> tuple[Migration, ...]:
-    """Return the migrations that lead from `version` to the latest, in the order of work."""
+    """Return the migrations from `version` to the latest, in the order in which they run."""
     return MIGRATIONS[version - 1 :]
 
 
 def header(version: int) -> int:
-    """Return what stands in the file's header (SQLite's `user_version`) for a vault of this version.
+    """Return the value of the file's header (SQLite's `user_version`) for a vault of this version.
 
-    From the highest byte on: the vault's version, then the program's that is needed; 0 for version 1. It is not
-    protected, and there to be told to whoever has an older program; the version that counts is sealed with the key.
+    From the highest byte on: the vault's version, then the program version that it needs; 0 for vault version 1.
+    The header is not authenticated. It only lets an older program name the version that is needed; the version that
+    counts is authenticated with the key.
     """
     if version == 1:
         return 0

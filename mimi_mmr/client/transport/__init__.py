@@ -1,5 +1,6 @@
-"""How a client reaches providers without their learning who it is. Internal.
+"""How a client reaches providers without showing them who it is. Internal.
 
-`private_path` has the routes, `following` a queue over a WebSocket, `queues` requests about queues, `read_queues`
-how far each was read, `errands` what is owed to one's own provider.
+`private_path` has the routes, `following` reads a queue over a WebSocket, `queues` has the requests for queues,
+`read_queues` the read position of each, and `errands` the requests that still have to reach the user's own
+provider.
 """

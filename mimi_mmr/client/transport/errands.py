@@ -1,4 +1,4 @@
-"""What is owed to one's own provider: written down first, and tried until it is done."""
+"""Requests that have to reach the user's own provider: stored first, and tried until they succeed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Errand(enum.IntEnum):
 
 
 class Errands:
-    """The errands that are due, in the vault. Each kind has one handler, which gets the errand's key and row."""
+    """The open errands, stored in the vault. Each kind has one handler, which gets the errand's key and row."""
 
     def __init__(self, context: Context) -> None:
         """Read what the vault has."""
@@ -26,11 +26,11 @@ class Errands:
         self.handlers: dict[Errand, Callable[[bytes, bytes], Awaitable[None]]] = {}
 
     def owe(self, kind: Errand, key: bytes, row: bytes = b"") -> None:
-        """Write one down; inside the transaction that makes it due."""
+        """Store an errand. Call this inside the transaction that makes it necessary."""
         self._rows[bytes([kind]) + key] = row
 
     async def run(self) -> None:
-        """Do what is due. What can't be done now stays due; what is refused is given up."""
+        """Run all open errands. One that can't be done now stays open; one that the provider refuses is dropped."""
         for errand, row in list(self._rows.items()):
             try:
                 await self.handlers[Errand(errand[0])](errand[1:], row)

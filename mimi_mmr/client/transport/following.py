@@ -1,4 +1,4 @@
-"""Following a queue over a WebSocket: the requests and the pages of the long poll, all on one connection."""
+"""Following a queue over a WebSocket: the long poll's requests and pages, all on one connection."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ SPREAD = 3.0
 
 
 class QueueFollower:
-    """What comes into one queue at one's own provider, page by page, at least once and in order.
+    """The messages of one queue at the user's own provider, page by page, in order and at least once.
 
     `async with QueueFollower(path, token, position) as pages: async for page in pages: …; pages.stored(page)`.
-    Until `stored` is called, the same page comes again, and whoever begins anew with the same number gets it again:
-    the provider forgets what has been acknowledged and nothing else. Each follower has a socket of its own, since
-    two queues on one would be one client's to the provider; and those that are first opened in the same moment
-    may look so, too, which is for the caller to avoid.
+    Until `stored` is called, the same page comes again, also to a new follower that starts at the same number: the
+    provider deletes acknowledged messages only. Each follower has its own socket, because the provider could link
+    two queues on one socket to one client. Sockets that are opened at the same moment can be linked, too; the
+    caller has to avoid that.
 
-    A socket that breaks is replaced once; where there is none, or the new one breaks before it has answered, the
-    iteration raises `PrivatePathFailed`. It may be gone on with. The long poll is another way, and as private, for
-    a caller that decides so. What the provider answers, `UnknownQueue` for one, is raised as from a long poll.
+    A broken socket is replaced once. If no socket can be opened, or the new one breaks before it has answered, the
+    iteration raises `PrivatePathFailed`; the caller may iterate again. The caller may also use the long poll
+    instead, which is as private. Errors that the provider answers, such as `UnknownQueue`, are raised as from a
+    long poll.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class QueueFollower:
     ) -> None:
         """Follow the queue that `token` reads, after the message of this number; nothing is opened yet.
 
-        A broken socket is replaced at a random moment within `spread` seconds: those that broke together, with
-        their relay, do not come back together.
+        A broken socket is replaced at a random moment within `spread` seconds, so that sockets which broke
+        together, with their relay, are not reopened together.
         """
         self.acknowledged = acknowledged
         self._spread = spread
@@ -50,7 +51,7 @@ class QueueFollower:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first page is wanted."""
+        """Return this; the socket is opened with the first page."""
         return self
 
     async def __aexit__(
@@ -60,28 +61,28 @@ class QueueFollower:
         await self.close()
 
     async def close(self) -> None:
-        """Close the socket; going on opens another."""
+        """Close the socket. Further iteration opens another one."""
         self._socket = None
         await self._open.aclose()
 
     def __aiter__(self) -> Self:
-        """This."""
+        """Return this."""
         return self
 
     async def __anext__(self) -> QueuePage:
-        """Wait for a page that has messages, or that says of more lost ones than the last that was stored."""
+        """Wait for a page that has messages, or that reports more lost messages than the last stored page."""
         while True:
             page = await self._page()
             if page.messages or page.lost > self._lost:
                 return page
 
     def stored(self, page: QueuePage) -> None:
-        """Acknowledge a page with the next request: it is where it will not be lost."""
+        """Note that a page is stored safely: the next request acknowledges it."""
         self._lost = max(self._lost, page.lost)
         self.acknowledged = max([self.acknowledged, *(message.sequence for message in page.messages)])
 
     async def _page(self) -> QueuePage:
-        # To ask twice does no harm: the second time, what is acknowledged is gone, and what follows is the same.
+        # Asking twice is harmless: the acknowledged messages are deleted already, and the same ones follow.
         if self._socket is not None:
             try:
                 return await self._ask(self._socket)

@@ -1,8 +1,8 @@
-"""How a client reaches providers: its own directly, where the account is meant; everything else obliviously.
+"""How a client reaches providers: account requests go to its own directly, all others by Oblivious HTTP.
 
-A relay and a gateway of one operator hide nothing, so what goes to one's own provider and must not be tied to the
-account goes through another provider's relay, and a relay whose operator is the gateway's is refused. If a private
-path fails, the caller gets `PrivatePathFailed`; there is no other way out of this module.
+A relay and a gateway of one operator hide nothing. So a relay with the gateway's operator is refused, and requests
+to the user's own provider that must not be linked to the account go through another provider's relay. If a private
+path fails, the caller gets `PrivatePathFailed`: this module never falls back to a direct request.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of HTTP bodies, and requests, as this client saw them."""
+    """This client's traffic: the number of requests, and the bytes of HTTP bodies."""
 
     requests: int = 0
     sent: int = 0
@@ -63,7 +63,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A relay's operator and the gateway's; never the same."""
+    """The operators of a relay and a gateway, which are never the same."""
 
     relay: str
     gateway: str
@@ -82,7 +82,7 @@ class _Known:
 
 
 class PrivatePath:
-    """One client's ways to providers."""
+    """One client's connections to providers."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class PrivatePath:
     async def ask_account(
         self, endpoint: Endpoint[Req, Ans], token: AccessToken, request: Req | None = None, /, **names: str
     ) -> Ans:
-        """Ask one's own provider, as the account that `token` opens; `names` are those of the path.
+        """Ask the user's own provider with the account's `token`; `names` fill the endpoint's path.
 
         Raise what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
         """
@@ -147,7 +147,7 @@ class PrivatePath:
     async def ask_directly(
         self, endpoint: Endpoint[Req, Ans], request: Req | None = None, /, **names: str
     ) -> Ans:
-        """Ask one's own provider, without an account's token; else like `ask_account`."""
+        """Ask the user's own provider without an account's token; otherwise like `ask_account`."""
         _check_way(endpoint, Way.DIRECT)
         return endpoint.read_answer(
             await self.account(endpoint.method, endpoint.path(names), to_body(request))
@@ -156,7 +156,7 @@ class PrivatePath:
     async def account(
         self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
     ) -> bytes:
-        """Send a request that is the account's business; raise what the provider answered, or `PeerError`."""
+        """Send a request for the account; raise the error that the provider answered, or `PeerError`."""
         headers = {}
         if token is not None:
             bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
@@ -192,7 +192,7 @@ class PrivatePath:
         listed = await self.ask_directly(PROVIDERS)
         known: dict[str, ProviderKeysTBS] = {}
         for document in listed.providers:
-            with suppress(IdentityError):  # one provider's bad document is no reason to do without the others
+            with suppress(IdentityError):  # a bad document must not affect the other providers
                 keys = document.verify(document.keys.domain, self._trust, now)
                 known[keys.domain] = keys
         self._known = _Known(now, known)
@@ -208,18 +208,18 @@ class PrivatePath:
     async def ask(
         self, endpoint: Endpoint[Req, Ans], domain: str, request: Req | None = None, /, **names: str
     ) -> Ans:
-        """Ask a provider that learns neither account nor address; `names` are those of the path.
+        """Ask a provider without showing it account or address; `names` fill the endpoint's path.
 
-        Raise what the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it
-        takes no request of this size; nothing was then sent in the clear. `ValueError` for an endpoint that is
-        reached another way.
+        Raise the error that the provider answered, `PrivatePathFailed` when there is no such path, `BodyTooLarge`
+        when it takes no request of this size; nothing was then sent in the clear. Raise `ValueError` for an
+        endpoint that is reached another way.
         """
         _check_way(endpoint, Way.OBLIVIOUS)
         body = to_body(request)
         return endpoint.read_answer(await self.call(domain, endpoint.method, endpoint.path(names), body))
 
     async def call(self, domain: str, method: str, path: str, body: bytes = b"") -> bytes:
-        """Send a request to a provider that learns neither account nor address; raise what it answered.
+        """Send a request to a provider without showing it account or address; raise the error that it answered.
 
         Raise `PrivatePathFailed` when there is no such path, `BodyTooLarge` when it takes no request of this size;
         nothing was then sent in the clear.
@@ -230,8 +230,8 @@ class PrivatePath:
     async def socket(self, domain: str) -> AsyncIterator[PathSocket]:
         """Open a WebSocket to a provider, by the same route as `call`.
 
-        The provider learns that what is asked on it comes from one client, so two queues need two. Raise
-        `PrivatePathFailed` when there is no such socket; that, too, is then all: nothing is tried another way.
+        The provider learns that all requests on one socket come from one client, so two queues need two sockets.
+        Raise `PrivatePathFailed` when no socket can be opened; nothing is tried another way.
         """
         client = await self._client(domain)
         async with AsyncExitStack() as stack:
@@ -243,7 +243,7 @@ class PrivatePath:
             yield PathSocket(self, domain, socket)
 
     async def download(self, hub: str, url: str) -> bytes:
-        """Fetch an asset through a hub's download proxy (-06, "Download Files"), through a relay as ever."""
+        """Fetch an asset through a relay and a hub's download proxy (-06, "Download Files")."""
         return await self.ask(DOWNLOAD_ASSET, hub, url=url)
 
     async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
@@ -264,7 +264,7 @@ class PrivatePath:
         return _checked(answer.status, kind, content)
 
     def _leave_relay(self, domain: str) -> None:
-        """Choose anew, after a failure, which other provider's relay to use for one's own; it hides as much."""
+        """Choose another relay for requests to the user's own provider, after a failure; each hides as much."""
         if domain == self.domain:
             self._clients.pop(domain, None)
             self._own_relay = None
@@ -280,14 +280,14 @@ class PrivatePath:
         return self._clients[domain]
 
     async def route(self, gateway: str) -> Route:
-        """Return the relay to use for a gateway: one's own provider's, or another's if the gateway is its own."""
+        """Return the relay for a gateway: the own provider's, or another one for the own provider's gateway."""
         if gateway != self.domain:
             return Route(self.domain, gateway, f"{self._url}{RELAY_PATH}/{gateway}")
         relay = await self._relay_for_own()
         return Route(relay, gateway, f"{(await self.provider(relay)).base_url}{RELAY_PATH}/{gateway}")
 
     async def _relay_for_own(self) -> str:
-        """Choose another provider's relay, the same one as long as this client runs: fewer see its address."""
+        """Choose another provider's relay once while this client runs, so that fewer relays see its address."""
         if self._own_relay is None:
             await self.provider(self.domain)
             others = sorted(set(self._known.providers) - {self.domain})
@@ -318,7 +318,7 @@ class PathSocket:
         return endpoint.read_answer(await self.call(endpoint.method, endpoint.path(names), to_body(request)))
 
     async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """Send a request; raise what the provider answered, or `PrivatePathFailed` when the socket is of no use."""
+        """Send a request; raise the error that the provider answered, or `PrivatePathFailed` without an answer."""
         request = Request(method, "https", self._domain, path, (), body)
         try:
             answer = await self._socket.exchange(request)
@@ -331,7 +331,7 @@ class PathSocket:
 
 
 def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:
-    """Refuse to ask an endpoint by another way than its own: whoever asks would show what that way hides."""
+    """Refuse to ask an endpoint in another way than its own: that would show what its own way hides."""
     if endpoint.way is not way:
         raise ValueError(f"{endpoint.template} is reached by the way {endpoint.way.name}, not {way.name}")
 
@@ -345,7 +345,7 @@ def _checked(status: int, content_type: str, content: bytes) -> bytes:
 
 
 async def gather(work: Sequence[Awaitable[_T]]) -> list[_T]:
-    """Return all results in order, a few at a time; every one is finished before the first error is raised."""
+    """Run tasks, a few at a time, and return all results in order; raise the first error after all have ended."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(item: Awaitable[_T]) -> _T:

@@ -1,4 +1,4 @@
-"""Queues at one's own provider, made and read through another provider's relay."""
+"""Queues at the user's own provider, made and read through another provider's relay."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Queues:
         await self._path.ask(CREATE_QUEUE, self._path.domain, QueueOrder(token.reveal(), accepts_deposits))
 
     async def delete(self, token: AccessToken) -> None:
-        """Forget a queue and what is in it."""
+        """Delete a queue and its messages."""
         await self._path.ask(DELETE_QUEUE, self._path.domain, QueueRemoval(token.reveal()))
 
     async def collect(self, token: AccessToken, acknowledged: int, wait: float) -> QueuePage:
-        """Acknowledge up to a sequence number and get what follows, waiting up to `wait` seconds for it."""
+        """Acknowledge up to a sequence number, and return the next page; wait up to `wait` seconds for one."""
         request = CollectRequest(token.reveal(), acknowledged, PAGE, int(wait * 1000))
         return await self._path.ask(COLLECT, self._path.domain, request)
 
     async def deposit(self, domain: str, queue: bytes, box: SealedBox) -> None:
-        """Put something into a queue that accepts deposits, of any provider."""
+        """Put a message into a queue that accepts deposits, at any provider."""
         await self._path.ask(REPLY, domain, ReplyDeposit(queue, box))

@@ -1,4 +1,4 @@
-"""How far this client has read each of its queues."""
+"""The read position of each of this client's queues."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mimi_mmr.crypto.secret import AccessToken
 
 
 class Position(NamedTuple):
-    """The last message that was read, and how many the provider could not keep."""
+    """The number of the last message read, and how many messages the provider could not keep."""
 
     acknowledged: int = 0
     lost: int = 0
 
 
 class ReadQueue:
-    """A queue as its reader knows it. Rooms that share a leaf share one of these objects."""
+    """A queue and its read position. Rooms that share a leaf share one of these objects."""
 
     __slots__ = ("position", "token")
 
@@ -30,11 +30,11 @@ class ReadQueue:
 
     @property
     def acknowledged(self) -> int:
-        """How far it was read."""
+        """The sequence number up to which the queue was read."""
         return self.position.acknowledged
 
     def acknowledge(self, sequence: int) -> None:
-        """Note that it was read up to here; never back."""
+        """Note that the queue was read up to this number; the position never goes back."""
         self.position = Position(max(self.acknowledged, sequence), self.position.lost)
 
     def note_lost(self, lost: int) -> None:
@@ -43,7 +43,7 @@ class ReadQueue:
 
 
 class ReadQueues:
-    """The queues of this client's leaves, as the vault has them."""
+    """The queues of this client's leaves, stored in the vault."""
 
     def __init__(self, context: Context, errands: Errands) -> None:
         """Read what the vault has."""
@@ -57,7 +57,7 @@ class ReadQueues:
         }
 
     def remember(self) -> Callable[[], None]:
-        """Return what puts back the queues and how far they were read, if the change about to begin fails."""
+        """Return a function that restores the queues and their positions, for use if the next change fails."""
         before, positions = dict(self._queues), [(one, one.position) for one in self._queues.values()]
 
         def put_back() -> None:
@@ -72,12 +72,12 @@ class ReadQueues:
         return self._queues.setdefault(token.reveal(), ReadQueue(token))
 
     def save(self, queue: ReadQueue) -> None:
-        """Write down how far a queue was read."""
+        """Store the read position of a queue."""
         saved = SavedReadQueue(queue.token.reveal(), *queue.position)
         self._rows[saved.token] = saved.to_bytes()
 
     def close(self, queue: ReadQueue) -> None:
-        """Give up a queue that nobody is to write to any more: the next errands delete it."""
+        """Close a queue that nobody has to write to any more: an errand deletes it."""
         token = queue.token.reveal()
         with self._changes.transaction():
             self._rows.pop(token, None)
@@ -85,6 +85,6 @@ class ReadQueues:
             self._queues.pop(token, None)
 
     async def drop(self, queue: ReadQueue) -> None:
-        """Close a queue and have it deleted now or, if that fails, another time."""
+        """Close a queue, and delete it now or, if that fails, with the next errands."""
         self.close(queue)
         await self._errands.run()

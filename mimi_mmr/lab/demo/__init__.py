@@ -1,1 +1,1 @@
-"""The demonstration: providers as processes, people, a story, and what everybody saw of it. Internal."""
+"""The demonstration: providers as processes, people, a story, and a report on what each party saw. Internal."""

@@ -1,4 +1,4 @@
-"""Bob after he was removed: everything he kept, and the hub's whole public tree of every epoch, against names."""
+"""The attack of Bob after his removal: he tries all secrets he kept on the hub's public tree of every epoch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _hoarding(inner: MlsGroup, kept: list[bytes]) -> MlsGroup:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of it: trees opened by epoch, link keys learnt, keys tried on the target, and the outcome."""
+    """The result of the attack: trees opened by epoch, link keys learnt, keys tried on the target, the outcome."""
 
     opened_epochs: tuple[int, ...]
     tried: int
@@ -78,7 +78,7 @@ class Attempt:
 
 
 def attack(kept: Sequence[bytes], epochs: Sequence[HubRoom], target: PseudonymousCredential) -> Attempt:
-    """Try every kept secret on every epoch's tree; then everything that came out on the target's link."""
+    """Try every kept secret on every epoch's tree, and then every key learnt on the target's identity link."""
     keys: set[bytes] = set(kept)
     opened = set()
     for state in epochs:

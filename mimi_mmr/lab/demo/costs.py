@@ -31,7 +31,7 @@ class Costs:
 
     @contextmanager
     def of(self, operation: str, times: int = 1) -> Iterator[None]:
-        """Measure what everybody's clients do meanwhile."""
+        """Measure the work of all clients while the context is open."""
         before, start = self._sum(self.people), time.perf_counter()
         yield
         after, seconds = self._sum(self.people), time.perf_counter() - start

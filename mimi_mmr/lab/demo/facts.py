@@ -1,4 +1,4 @@
-"""What the run planted, gathered from the people's own clients; and the views to look for it in."""
+"""The facts that the run planted, gathered from the people's clients, and the views to search for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mimi_mmr.uris import MimiUri
 
 
 def facts_of(person: Person) -> Iterator[Fact]:
-    """Yield everything about one person that somebody must not learn."""
+    """Yield all facts about one person that some party must not learn."""
     client = person.client
     credential = client.account.me.credential
 
@@ -66,7 +66,7 @@ def _asset_provider() -> str:
 def traces(world: World, people: Sequence[Person]) -> list[Trace]:
     """Return each person's leaves as the hubs hold them, and their account as their provider holds it.
 
-    Provider domains are masked: everybody may learn at which provider a pseudonym is.
+    Provider domains are masked, since every party may learn at which provider a pseudonym is.
     """
     owners = {
         membership.leaf.identity.credential.client_pseudonym: person.name

@@ -17,12 +17,12 @@ _T = TypeVar("_T")
 
 PATIENCE = 10.0
 LOOKS = 12
-SLOT_SECONDS = 1.0  # a deployment's is a minute; here nobody wants to wait that long
+SLOT_SECONDS = 1.0  # seconds; a deployment has a minute, which is too long to wait here
 
 
 @dataclass(slots=True)
 class Person:
-    """Somebody with a client, and a name to tell the story by."""
+    """A person of the story, with a name and a client."""
 
     name: str
     client: Client
@@ -79,7 +79,7 @@ async def connect(asking: Person, asked: Person) -> tuple[Contact, Contact]:
 
 
 async def until_keyed(client: Client, contact: Contact) -> None:
-    """Until the contact's connection key is there."""
+    """Wait until the contact's connection key has arrived."""
     if contact.room is None:
         raise RoomError("there is no connection room yet")
     membership = client.rooms[contact.room]
@@ -87,7 +87,7 @@ async def until_keyed(client: Client, contact: Contact) -> None:
 
 
 async def invited(person: Person) -> Membership:
-    """Wait for the room that somebody has added this person to."""
+    """Wait for a room that another person has added this person to, and return it."""
     found: list[Membership] = []
 
     async def look() -> None:
@@ -106,7 +106,7 @@ async def caught_up(person: Person, membership: Membership, epoch: int) -> None:
 
 
 async def until(done: Callable[[], bool], look: Callable[[], Awaitable[object]]) -> None:
-    """Look (each look waits for something to come) until it is done."""
+    """Repeat a look, which itself waits for something to arrive, until it succeeds."""
     for _ in range(LOOKS):
         if done():
             return
@@ -116,7 +116,7 @@ async def until(done: Callable[[], bool], look: Callable[[], Awaitable[object]])
 
 
 async def together(act: Callable[[_T], Awaitable[object]], on: Iterable[_T], at_once: int = 12) -> None:
-    """Do the same with all, a few at a time."""
+    """Run the same work for all, a few at a time."""
     places = asyncio.Semaphore(at_once)
 
     async def one(item: _T) -> None:

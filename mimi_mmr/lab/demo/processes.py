@@ -1,4 +1,4 @@
-"""The world's parties as processes of their own, each serving on the socket that was opened for it."""
+"""The world's parties as separate processes, each of which serves on the socket that was opened for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Processes:
     """Starts every party on entry; stops all on exit."""
 
     def __init__(self, world: World) -> None:
-        """For this world."""
+        """Prepare the processes of this world."""
         self._world = world
         self._stack = AsyncExitStack()
         self._running: dict[str, Process] = {}
@@ -54,7 +54,7 @@ class Processes:
             raise MmrError(f"{party.name} did not start: {said[-1] if said else 'it said nothing'}")
 
     async def stop(self) -> None:
-        """Ask every process to end, and wait until all have; one that does not is ended, and an error."""
+        """Ask every process to end, and wait for all; kill one that does not end, and raise an error."""
         running = {name: process for name, process in self._running.items() if process.returncode is None}
         for process in running.values():
             process.terminate()
@@ -63,7 +63,7 @@ class Processes:
         try:
             if waiting:
                 await asyncio.wait(waiting.values(), timeout=STOP_SECONDS)
-        finally:  # also if this wait is cancelled: nobody is left running
+        finally:  # also if this wait is cancelled: no process is left running
             for name, process in running.items():
                 if process.returncode is None:
                     late.append(name)

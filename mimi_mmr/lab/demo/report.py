@@ -18,11 +18,11 @@ _STYLE = {Verdict.ABSENT: "dim", Verdict.BY_DESIGN: "yellow", Verdict.SEEN: "bol
 
 
 def who_saw_what(console: Console, matrix: Matrix, links: Sequence[SharedValue]) -> None:
-    """Party and role by kind of fact, then every violation by itself."""
+    """Print the table of party and role by kind of fact, and then every violation."""
     kinds = list(FactKind)
     fit = max(1, (console.width - PARTY_WIDTH) // CELL_WIDTH)
     rounds = -(-len(kinds) // fit)
-    share = -(-len(kinds) // rounds)  # as wide as the terminal allows, and all tables alike
+    share = -(-len(kinds) // rounds)  # the terminal's width, for all tables
     for number, start in enumerate(range(0, len(kinds), share), start=1):
         title = WHO_SAW_WHAT if rounds == 1 else f"{WHO_SAW_WHAT}, {number} of {rounds}"
         console.print(_table(title, matrix, kinds[start : start + share]))

@@ -65,7 +65,7 @@ def _run(root: Path, members: int, seed: int, console: Console) -> int:
 async def _live(story: Story, members: int, console: Console) -> None:
     task = asyncio.current_task()
     if task is not None and threading.current_thread() is threading.main_thread():
-        # as an interrupt does it: everything is undone on the way out, and no process is left behind
+        # ends the run like an interrupt: everything is cleaned up, and no process is left behind
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with console.status("three providers and an asset host"):
         async with Processes(story.world):

@@ -1,4 +1,4 @@
-"""The story: four people of three providers, one room whose hub knows nobody, and what a removed member can do."""
+"""The story: four people, three providers, a room whose hub sees pseudonyms only, and a removed member's attack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Announce = Callable[[str], None]
 
 @dataclass(slots=True)
 class Story:
-    """Who there is, what they share, and what was planted on the way."""
+    """The people, their room, and the facts that were planted on the way."""
 
     world: World
     rng: random.Random
@@ -45,7 +45,10 @@ class Story:
     # --- people --------------------------------------------------------------------------------------
 
     def introduce(self) -> None:
-        """Make the four people; names and devices carry a mark of this run: a sighting is no coincidence."""
+        """Make the four people.
+
+        Names and devices carry a random mark of this run, so that no sighting is a coincidence.
+        """
         mark = f"{self.rng.getrandbits(32):08x}"
         homes = {"Alice": "a.example", "Bob": "b.example", "Cathy": "c.example", "Dave": "a.example"}
         for number, (name, domain) in enumerate(homes.items(), start=1):
@@ -60,7 +63,7 @@ class Story:
             await someone.client.close()
 
     async def register(self) -> None:
-        """Accounts and device certificates, and connection packages for strangers."""
+        """Register accounts, certify devices, and publish connection packages."""
         self.announce("Alice and Dave register at a.example, Bob at b.example, Cathy at c.example")
         with self.costs.of("register", len(self.people)):
             for someone in self.people.values():
@@ -70,7 +73,7 @@ class Story:
             await together(lambda one: one.client.key_packages.prepare(MADE_AHEAD), self.people.values())
 
     async def befriend(self) -> None:
-        """Three connections, by contact code."""
+        """Make three connections, by contact code."""
         for asking, asked in (("Alice", "Bob"), ("Alice", "Cathy"), ("Dave", "Alice")):
             self.announce(f"{asking} connects to {asked}: package, sealed request, response, room of the two")
             with self.costs.of("connect"):
@@ -87,7 +90,7 @@ class Story:
     # --- the room ------------------------------------------------------------------------------------
 
     async def make_room(self) -> tuple[Membership, Membership, Membership]:
-        """Alice makes the room and adds Bob and Cathy."""
+        """Have Alice make the room, and add Bob and Cathy."""
         alice, bob, cathy = (self.people[name] for name in ("Alice", "Bob", "Cathy"))
         self.announce("Alice makes a room on a.example and adds Bob and Cathy")
         with self.costs.of("create a room"):
@@ -132,7 +135,7 @@ class Story:
         return membership.messages.popleft().text
 
     async def share_asset(self, room: Membership, at_cathy: Membership) -> None:
-        """Alice puts an encrypted asset on her provider's host, Cathy fetches it through relay and gateway."""
+        """Have Alice upload an encrypted asset, and Cathy fetch it through relay and gateway."""
         alice, cathy = self.people["Alice"].client, self.people["Cathy"].client
         asset = self.rng.randbytes(200_000)
         self._plant(FactKind.CONTENT, "Alice", asset[:48])
@@ -147,7 +150,7 @@ class Story:
         self.announce("Cathy downloads Alice's asset through relay and gateway, and decrypts it")
 
     async def replace_bob(self, room: Membership, at_bob: Membership, at_cathy: Membership) -> Membership:
-        """Bob is removed, Dave added."""
+        """Remove Bob, and add Dave."""
         alice, dave = self.people["Alice"], self.people["Dave"]
         bob_user = self.people["Bob"].client.user
         leaves = [

@@ -1,6 +1,6 @@
 """A small world on loopback: providers with CAs, TLS, settings and sockets of their own, and an asset host.
 
-Nothing has a fixed port: each socket is opened here and handed to the process that serves on it.
+No port is fixed: each socket is opened here and passed to the process that serves on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ASSET_HOST = "storage.a.example"
 
 @dataclass(slots=True)
 class Party:
-    """A process to be: its name, directory, settings file, and the socket that it will serve on."""
+    """A process that is to be started: its name, directory, settings file, and the socket that it will serve on."""
 
     name: str
     directory: Path
@@ -64,7 +64,7 @@ class World:
 
 
 def build_world(root: Path, domains: Sequence[str] = PROVIDERS, *, record: bool = True) -> World:
-    """Directories, CAs, certificates, sockets and settings below `root`."""
+    """Make directories, CAs, certificates, sockets and settings below `root`."""
     trust_dir = root / "trust"
     trust_dir.mkdir(parents=True, exist_ok=True)
     now = time.time()
@@ -87,7 +87,7 @@ def build_world(root: Path, domains: Sequence[str] = PROVIDERS, *, record: bool 
 def loopback(network: int, number: int) -> str | None:
     """127.<network>.0.<number>, where the whole of 127.0.0.0/8 is this machine; elsewhere None.
 
-    With an address for everybody, who sees whose address can be told from what they received.
+    As each party has its own address, the ledger can tell which party saw whose address.
     """
     return f"127.{network}.0.{number}" if sys.platform == "linux" else None
 
@@ -103,7 +103,7 @@ def _party(root: Path, name: str, number: int) -> Party:
 
 
 def _certify(party: Party, trust_dir: Path | None, now: float) -> bytes:
-    """Make the party's CA, and with it its TLS certificate; gives the root."""
+    """Make the party's CA, and its TLS certificate; return the root."""
     data = party.directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     if trust_dir is not None:
