@@ -1,4 +1,4 @@
-"""Room policy and roles: a document that an admin's leaf signs. Members check it themselves and don't trust the hub's copy."""
+"""Room policy and roles: a document that an admin's leaf signs. Members obey it, not the hub's copy."""
 
 from __future__ import annotations
 
