@@ -1,4 +1,4 @@
-"""Room policy and roles: a document that an admin's leaf signs. Members obey it, not the hub's copy."""
+"""Room policy and roles: a document that an admin's leaf signs. Members verify and enforce it themselves."""
 
 from __future__ import annotations
 
