@@ -396,10 +396,10 @@ class Claim:
         self.credential.verify_proof(self.content)
 
     def verify_link(self) -> ResolvedMember:
-        """Verify the link, after the device: equal provider domains, different real and pseudonymous keys, and the
-        device's signature.
+        """Verify the link, after the device; raise `LinkRejected`.
 
-        Raises `LinkRejected`.
+        Checks that the provider domains are equal, that the real and pseudonymous keys differ, and the device's
+        signature.
         """
         credential, device = self.credential, self.verified
         if device is None:
