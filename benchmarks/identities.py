@@ -92,7 +92,7 @@ class Member:
 
 
 class Providers:
-    """Three providers, and whoever has a device there."""
+    """Three providers and their users' devices."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -128,7 +128,7 @@ class Providers:
         )
 
     def own_leaf(self) -> PreparedLeaf:
-        """Make the leaf of the client that looks; it is not among the members."""
+        """Make the leaf of the resolving client; it is not one of the measured members."""
         domain = DOMAINS[0]
         return prepare_leaf(
             MlsRsEngine(), self.device(0), SigningKey.generate(), self._queue_keys[domain], self.now
@@ -137,7 +137,7 @@ class Providers:
 
 @dataclass(slots=True)
 class Leaves:
-    """What `Room.who` asks of an MLS group, over a ratchet tree of leaves."""
+    """The part of an MLS group that `Room.who` uses, over a ratchet tree of leaves."""
 
     tree: RatchetTree
     epoch: int = 0
@@ -148,7 +148,7 @@ class Leaves:
 
 
 def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[int] = ()) -> LocalRoom:
-    """Put members into a room, those of `wrong` with a link key that is not theirs."""
+    """Put members into a room; members whose numbers are in `wrong` get a random link key."""
     leaf = providers.own_leaf()
     uri = MimiUri(DOMAINS[0], Kind.ROOM, "room")
     pattern = KeyPackage.from_bytes(leaf.client.key_package()).leaf_node
@@ -164,7 +164,7 @@ def make_room(providers: Providers, members: Sequence[Member], wrong: Sequence[i
 
 
 def leaf_row(pattern: LeafNode, member: Member) -> bytes:
-    """Give the row of a leaf like `pattern` with this member's credential; its signature is none."""
+    """Return the row of a leaf like `pattern` with this member's credential; its signature is invalid."""
     key, identity = member.identity.credential.signature_public_key, vec(member.identity.to_bytes())
     rest = pattern.encoded[2 * 33 + 2 + len(vec(pattern.identity)) :]
     return bytes([LEAF]) + pattern.encoded[:33] + vec(key) + pattern.encoded[66:68] + identity + rest
@@ -174,7 +174,7 @@ def leaf_row(pattern: LeafNode, member: Member) -> bytes:
 
 
 def bare_verifications(providers: Providers, member: Member) -> list[Bare]:
-    """Give the four verifications that resolving this member can't do without."""
+    """Return the four verifications that are needed to resolve this member."""
     credential = member.identity.credential
     link = open_link(credential, IdentityLinkKey(member.ilk))
     real, content = link.client_credential, credential.tbs.to_bytes()
@@ -199,7 +199,7 @@ def bare_verifications(providers: Providers, member: Member) -> list[Bare]:
 
 
 def ed25519(key: bytes, signature: bytes, content: bytes) -> Bare:
-    """Give a verification by libsodium."""
+    """Return a verification by libsodium."""
     signed = signature + content
     return lambda: crypto_sign_open(signed, key)
 
@@ -278,24 +278,24 @@ class Crowd:
         return cls(providers, members, checks, make_room(providers, members, wrong))
 
     def fresh(self) -> TrustAnchors:
-        """Give trust anchors that have seen nobody."""
+        """Return trust anchors with an empty cache."""
         return TrustAnchors(self.providers.trust.roots)
 
     def unread(self) -> Room:
-        """Give a room that has read none of its members yet."""
+        """Return a room that has not read any member yet."""
         it = self.local
         return Room(LocalRoom(it.uri, it.leaf, it.group, it.tree, it.policy, it.hub_tree_hash))
 
     def part(self, n: int) -> Crowd:
-        """Give a room of the first n."""
+        """Return a room of the first n members."""
         members = self.members[:n]
         return Crowd(self.providers, members, self.checks[:n], make_room(self.providers, members))
 
 
 def measure(crowd: Crowd, rounds: int, told: Told = untold, until: float = math.inf) -> Row:
-    """Resolve all members of a room, some times, each time as if for the first; give the median round.
+    """Resolve all members of a room in several rounds, each without caches; return the median round.
 
-    No further round begins that would not end by `until` (of `time.monotonic`) if it took as long as the last.
+    Stops before a round that would end after `until` (of `time.monotonic`) if it took as long as the last one.
     """
     n, now, turns, standings = len(crowd.members), crowd.providers.now, [], Counter[Standing]()
     trust, room = crowd.fresh(), crowd.unread()
@@ -304,7 +304,7 @@ def measure(crowd: Crowd, rounds: int, told: Told = untold, until: float = math.
         turn = Turns(crowd.checks, partial(told, f"resolving {n:,}, round {number + 1}"))
         trust, room = crowd.fresh(), crowd.unread()
         gc.collect()
-        gc.freeze()  # what the making left is no part of resolving
+        gc.freeze()  # excludes objects made during the set-up
         turn.start()
         standings = Counter(entry.standing for entry in room.who(trust, now, turn))
         turns.append(turn)
@@ -364,7 +364,7 @@ def steps(crowd: Crowd) -> dict[str, float]:
 
 
 def each(step: Callable[[int], object], n: int, rounds: int = 5) -> float:
-    """Do a step for each of n, some times; give the median round, in microseconds for one."""
+    """Do a step for each of n members in several rounds; return the median, in microseconds per member."""
     taken = []
     for _ in range(rounds):
         start = time.process_time()
@@ -379,7 +379,7 @@ def each(step: Callable[[int], object], n: int, rounds: int = 5) -> float:
 
 @contextmanager
 def bar(*, forced: bool) -> Iterator[Told]:
-    """Draw a bar on the terminal; where there is none, only if it is asked for."""
+    """Draw a progress bar on a terminal; without a terminal, only if `forced`."""
     console = Console(stderr=True, force_terminal=forced or None)
     if not console.is_terminal:
         yield untold

@@ -1,7 +1,7 @@
-"""Everything that mimi_mmr raises, as one small tree.
+"""All errors of mimi_mmr, as one small tree.
 
-Leaf classes differ by what the caller can do about them. `code` is what crosses the wire, and stays the same
-from version to version; a message says what was expected and what came, never a secret or an identity.
+Leaf classes differ in what the caller can do about them. `code` is sent over the wire and stays the same in all
+versions. A message says what was expected and what came, without secrets or identities.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ class MmrError(Exception):
 
 
 class ParseError(MmrError):
-    """Bytes that are not what their type says. `offset` counts from the start of the outermost struct."""
+    """Bytes that do not encode the expected type. `offset` counts from the start of the outermost struct."""
 
     code = "malformed"
 
     def __init__(self, what: str, offset: int) -> None:
-        """Remember where, beside what."""
+        """Store the offset; the message names the problem and the offset."""
         super().__init__(f"{what}, at byte {offset}")
         self.what = what
         self.offset = offset
@@ -40,7 +40,7 @@ class ConfigError(MmrError):
 
 
 class StateError(MmrError):
-    """A client's state file that can't be opened or written: missing, in use, damaged, or another passphrase's."""
+    """A client's state file can't be opened or written: missing, in use, damaged, or wrong passphrase."""
 
     code = "state"
 
@@ -55,13 +55,13 @@ class BodyTooLarge(MmrError):
 
 
 class IdentityError(MmrError):
-    """A claim of identity that does not hold."""
+    """A claim of identity that is not valid."""
 
     code = "identity"
 
 
 class CertificateRejected(IdentityError):
-    """A device certificate that does not chain to its provider's trust anchor, or names something else."""
+    """A device certificate that does not chain to its provider's trust anchor, or has the wrong names."""
 
     code = "certificate"
 
@@ -85,13 +85,13 @@ class CredentialExpired(IdentityError):
 
 
 class LinkRejected(IdentityError):
-    """An identity link that does not open, or speaks of another leaf."""
+    """An identity link that does not open, or is for another leaf."""
 
     code = "identity-link"
 
 
 class SignatureRejected(IdentityError):
-    """A signature that is not by the key it should be by."""
+    """A signature that does not verify under the expected key."""
 
     code = "signature"
 
@@ -106,13 +106,13 @@ class ConnectionRefused(MmrError):
 
 
 class NoKeyPackages(MmrError):
-    """Nothing to claim under this token (unknown, withdrawn, or used up: the answers are the same)."""
+    """Nothing to claim with this token; unknown, closed and empty shelves give the same answer."""
 
     code = "no-key-packages"
 
 
 class SealedBoxRejected(MmrError):
-    """An HPKE ciphertext that does not open with this key, for this purpose."""
+    """An HPKE ciphertext that does not open with this key for this purpose."""
 
     code = "sealed-box"
 
@@ -121,25 +121,25 @@ class SealedBoxRejected(MmrError):
 
 
 class HubRefusal(MmrError):
-    """The hub did not accept a request; nothing has changed."""
+    """The hub refused a request; nothing has changed."""
 
     code = "refused"
 
 
 class WrongEpoch(HubRefusal):
-    """A commit or message made for an epoch that is not the room's."""
+    """A commit or message for another epoch than the room's current one."""
 
     code = "wrong-epoch"
     _WORDS: ClassVar[str] = "the room is in epoch "
 
     def __init__(self, current_epoch: int) -> None:
-        """Say which epoch the room is in, so that the sender can catch up."""
+        """Store the room's current epoch, so that the sender can catch up."""
         super().__init__(f"{self._WORDS}{current_epoch}")
         self.current_epoch = current_epoch
 
     @classmethod
     def reported(cls, message: str) -> MmrError:
-        """Return the error that a server reported in these words; a `PeerError` if they are not this error's."""
+        """Parse a server's message for this error; return a `PeerError` if it has another form."""
         number = message.removeprefix(cls._WORDS)
         if number == message or not (number.isascii() and number.isdecimal() and len(number) < 21):
             return PeerError(message)
@@ -159,7 +159,7 @@ class UnknownSender(HubRefusal):
 
 
 class WrongSigner(HubRefusal):
-    """A request that the leaf it names did not sign."""
+    """A request that was not signed by the leaf it names."""
 
     code = "wrong-signer"
 
@@ -183,7 +183,7 @@ class UnknownRoom(HubRefusal):
 
 
 class JoinRefused(HubRefusal):
-    """A join link that is unknown, expired or used up (the answers are the same), or a request it did not make."""
+    """A join link that is unknown, expired or used up (same answer), or a request that the link did not sign."""
 
     code = "join-refused"
 
@@ -192,13 +192,13 @@ class JoinRefused(HubRefusal):
 
 
 class QueueFull(MmrError):
-    """A queue at its bound: the hub keeps the message and tries again, nothing is lost."""
+    """A queue, reply inbox, shelf, account or provider at its limit; nothing was stored."""
 
     code = "queue-full"
 
 
 class UnknownQueue(MmrError):
-    """A queue id that opens to no queue of this provider, or belongs to another leaf."""
+    """A sealed queue id that names no queue of this provider, or was sealed for another leaf."""
 
     code = "unknown-queue"
 
@@ -222,7 +222,7 @@ class PeerRefused(PeerError):
 
 
 class PrivatePathFailed(MmrError):
-    """Oblivious HTTP did not work; the client stops here, it never retries in the clear."""
+    """Oblivious HTTP failed; the client never retries without it."""
 
     code = "private-path"
 
@@ -237,19 +237,19 @@ class RoomError(MmrError):
 
 
 class EngineError(RoomError):
-    """The MLS engine refused; the message is the engine's."""
+    """The MLS engine refused an operation; the message comes from the engine."""
 
     code = "mls"
 
 
 class Desynchronised(RoomError):
-    """The hub's account of the room is not what the members computed."""
+    """The hub's state of the room differs from what the members computed."""
 
     code = "desynchronised"
 
 
 class StateRejected(RoomError):
-    """A members-only state that does not open for the room's members, or is not what it should be."""
+    """A members-only state that does not open for the room's members, or has invalid content."""
 
     code = "room-state"
 
@@ -260,7 +260,7 @@ class RemovedFromRoom(RoomError):
     code = "removed"
 
 
-# What a server may tell a client of; anything else a peer says is its own word, and a `PeerError`.
+# The errors that a server may report to a client; any other code becomes a `PeerError`.
 _REPORTED = (
     BodyTooLarge,
     NoKeyPackages,
@@ -284,7 +284,7 @@ CODES: dict[str, type[MmrError]] = {cls.code: cls for cls in _REPORTED}
 
 
 def from_code(code: str, message: str) -> MmrError:
-    """Return a server's error as the class it has here; `PeerError` for a code that no server may report."""
+    """Return the error class for a server's code; `PeerError` for a code that no server may report."""
     if code == WrongEpoch.code:
         return WrongEpoch.reported(message)
     return CODES.get(code, PeerError)(message)

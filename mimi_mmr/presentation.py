@@ -1,6 +1,6 @@
 """TLS presentation language (RFC 8446, section 3) with RFC 9420's variable-size vectors, as declarations.
 
-A struct is a frozen dataclass whose fields say how they travel:
+A struct is a frozen dataclass whose fields declare their encoding:
 
     @dataclass(frozen=True, slots=True)
     class QueueAddress(Struct):
@@ -50,7 +50,7 @@ class Reader:
         start = self.offset
         stop = start + width
         if stop > self.end:
-            self.take(width, what)  # which says what is wrong
+            self.take(width, what)  # raises the error
         self.offset = stop
         return int.from_bytes(self.data[start:stop], "big")
 
@@ -72,7 +72,7 @@ class Reader:
         return value
 
     def vector(self, limit: int, what: str) -> Reader:
-        """Return a reader over the next variable-size vector, which this one skips; copy nothing."""
+        """Return a reader over the next variable-size vector, without copying; this reader skips the vector."""
         size = self.varint(what, limit)
         if size > self.end - self.offset:
             raise ParseError(f"expected {size} bytes of {what}, {self.end - self.offset} left", self.offset)
@@ -81,7 +81,7 @@ class Reader:
         return inner
 
     def rest(self) -> bytes:
-        """Read all that is left."""
+        """Read all remaining bytes."""
         return self.take(self.end - self.offset, "rest")
 
     @property
@@ -90,13 +90,13 @@ class Reader:
         return self.offset == self.end
 
     def done(self, what: str) -> None:
-        """Refuse bytes that nobody asked for."""
+        """Check that no bytes are left; raise `ParseError`."""
         if not self.empty:
             raise ParseError(f"{self.end - self.offset} bytes too many after {what}", self.offset)
 
 
 def read_whole(data: bytes, limit: int, what: str, read: Callable[[Reader], _T]) -> _T:
-    """Return what `read` makes of these bytes, all of them, and of no more than `limit`; raise `ParseError`."""
+    """Parse all of `data`, at most `limit` bytes, with `read`; raise `ParseError` for bytes left over."""
     if len(data) > limit:
         raise ParseError(f"{what} of {len(data)} bytes, at most {limit} allowed", 0)
     reader = Reader(data)
@@ -118,7 +118,7 @@ def write_varint(out: bytearray, value: int) -> None:
 
 
 def vec(data: bytes) -> bytes:
-    """`opaque data<V>`: length, then bytes."""
+    """Encode `opaque data<V>`: length, then bytes."""
     size = len(data)
     if size < 1 << 6:
         return bytes((size,)) + data
@@ -136,7 +136,7 @@ def vec_size(data: bytes) -> int:
 
 
 class Codec(Protocol):
-    """How a value of one field travels."""
+    """The encoding of one field's values."""
 
     def write(self, out: bytearray, value: Any) -> None:
         """Append the value."""
@@ -195,8 +195,8 @@ class Opaque:
 
     def read(self, reader: Reader, what: str) -> bytes:
         """Read one value."""
-        # Nearly all that is parsed is vectors of less than 16 KiB: they are read here, in one call. What is wrong
-        # with the others, if anything is, is for `varint` and `take` to say.
+        # Nearly all vectors have less than 16 KiB and are read here, in one call. The others, and all errors, are
+        # left to `varint` and `take`.
         data, at = reader.data, reader.offset
         if at + 1 < reader.end:
             size, start = data[at], at + 1
@@ -353,7 +353,7 @@ class Nested:
 
 
 class Struct:
-    """A wire struct: its fields' codecs, in order. Subclass as a frozen, slotted dataclass."""
+    """A wire struct: the encodings of its fields, in order. Subclass it as a frozen, slotted dataclass."""
 
     __slots__ = ()
     LIMIT: ClassVar[int] = 1 << 24
@@ -367,23 +367,23 @@ class Struct:
                 raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
     def to_bytes(self) -> bytes:
-        """Encode the struct as it travels."""
+        """Encode the struct."""
         out = bytearray()
         self.write_to(out)
         return bytes(out)
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
-        """Read every field, leaving what follows; raise `ParseError`."""
+        """Read every field, without the bytes after the struct; raise `ParseError`."""
         return read_struct(cls, reader)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Parse the struct that these bytes, all of them, are; raise `ParseError`."""
+        """Parse one struct; raise `ParseError`, also if bytes follow it."""
         return read_whole(data, cls.LIMIT, cls.__name__, cls.read_from)
 
 
-# How each field is put into a struct, how it is read, and what an error calls it; then, what the whole has to pass.
+# For each field: its setter, its read function, its name in errors. Then the struct's check, if it has one.
 _Reads = tuple[
     tuple[tuple[Callable[[Struct, Any], None], Callable[[Reader, str], Any], str], ...],
     Callable[[Struct], None] | None,
@@ -394,7 +394,7 @@ _WRITES: dict[type[Struct], tuple[Callable[[bytearray, Any], None], ...]] = {}
 
 
 def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
-    """Field names and codecs of a struct, in the order they travel."""
+    """Return field names and codecs of a struct, in wire order."""
     found = _LAYOUTS.get(kind)
     if found is None:
         hints = get_type_hints(kind, include_extras=True)
@@ -404,19 +404,19 @@ def layout(kind: type[Struct]) -> tuple[tuple[str, Codec], ...]:
 
 
 def slot(kind: type, name: str) -> Callable[[Any, Any], None]:
-    """Return what sets this field of a new instance: of a frozen dataclass too, before anybody else has seen it."""
+    """Return the setter of a slot. It also works on a new instance of a frozen dataclass."""
     return cast("Callable[[Any, Any], None]", getattr(kind, name).__set__)
 
 
 def _reads(kind: type[Struct]) -> _Reads:
-    """Past `__init__`, which sets the fields of a frozen dataclass by name: the slots themselves are faster."""
+    """Prepare reading into slots, which is faster than `__init__` of a frozen dataclass."""
     reads = tuple((slot(kind, name), codec.read, f"{kind.__name__}.{name}") for name, codec in layout(kind))
     _READS[kind] = reads, getattr(kind, "__post_init__", None)
     return _READS[kind]
 
 
 def read_struct(kind: type[_S], reader: Reader) -> _S:
-    """Read every field of a struct, leaving what follows; raise `ParseError`."""
+    """Read every field of a struct, without the bytes after it; raise `ParseError`."""
     reads, check = _READS.get(kind) or _reads(kind)
     made = object.__new__(kind)
     for put, read, what in reads:
@@ -435,7 +435,7 @@ def _writes(kind: type[Struct]) -> tuple[Callable[[bytearray, Any], None], ...]:
 
 
 def encode(kind: type[Struct], *values: Any) -> bytes:
-    """`kind(*values).to_bytes()` without making the struct, for values that were checked when they were read."""
+    """Return `kind(*values).to_bytes()` without making the struct, for values that were checked before."""
     out = bytearray()
     for write, value in zip(_WRITES.get(kind) or _writes(kind), values, strict=True):
         write(out, value)

@@ -27,7 +27,7 @@ _URI = re.compile(rf"mimi://([^/]{{1,253}})/([a-z])/({_LETTERS})\Z")
 
 
 class Kind(enum.StrEnum):
-    """What a MIMI URI names."""
+    """The kind of thing that a MIMI URI names."""
 
     USER = "u"
     DEVICE = "d"
@@ -39,7 +39,7 @@ class Kind(enum.StrEnum):
 _KINDS = {kind.value: kind for kind in Kind}
 
 
-@lru_cache(1024)  # a few providers have all the names
+@lru_cache(1024)  # a room has few provider domains
 def check_domain(domain: str) -> str:
     """Return a lower-case DNS name with at least two labels, or raise `InvalidUri`."""
     if not _DOMAIN.match(domain):
@@ -63,7 +63,7 @@ class MimiUri:
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse what could not be read back."""
+        """Refuse a URI that `parse` would not accept."""
         check_domain(self.domain)
         check_name(self.name)
 
@@ -72,7 +72,7 @@ class MimiUri:
 
     @classmethod
     def parse(cls, text: str, kind: Kind | None = None) -> Self:
-        """Read one; of the given kind, if one is given. Raises `InvalidUri`."""
+        """Parse a URI, of the given kind if one is given; raise `InvalidUri`."""
         whole = _URI.match(text)
         domain, letter, name = whole.groups() if whole else _parts(text)
         found = _KINDS.get(letter)
@@ -80,7 +80,7 @@ class MimiUri:
             raise InvalidUri("unknown kind of MIMI URI")
         if kind is not None and found is not kind:
             raise InvalidUri(f"expected a {kind.name} URI, got a {found.name} one")
-        made = object.__new__(cls)  # by way of its slots: `__init__` would set them by name, which is slower
+        made = object.__new__(cls)  # sets the slots directly, which is faster than `__init__`
         _put_domain(made, check_domain(domain))
         _put_kind(made, found)
         _put_name(made, name if whole else check_name(name))
@@ -88,7 +88,7 @@ class MimiUri:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """Domain, kind and name of what is none as a whole: which of them it is that is wrong, each of them says."""
+    """Split a URI into domain, kind and name, without checking them; raise `InvalidUri`."""
     parts = text.split("/")
     if len(parts) != 5 or parts[0] != "mimi:" or parts[1] or len(text) > MAX_URI:
         raise InvalidUri("expected mimi://domain/kind/name")
@@ -101,13 +101,13 @@ _put_domain, _put_kind, _put_name = (slot(MimiUri, name) for name in ("domain", 
 
 @dataclass(frozen=True, slots=True)
 class UriCodec:
-    """`IdentifierUri` (-06, "Fetch Key Material"): `opaque uri<V>`, parsed at the door."""
+    """`IdentifierUri` (-06, "Fetch Key Material"): `opaque uri<V>`, parsed when it is read."""
 
     kind: Kind | None = None
 
     def write(self, out: bytearray, value: MimiUri) -> None:
         """Append the value."""
-        out += vec(str(value).encode())  # which is of less than MAX_URI bytes, by what its parts may be
+        out += vec(str(value).encode())  # the limits of the parts keep this below MAX_URI bytes
 
     def read(self, reader: Reader, what: str) -> MimiUri:
         """Read one value."""
@@ -135,12 +135,12 @@ def uuid8(digest: bytes) -> str:
 
 
 def self_certifying_pseudonym(domain: str, set_public_key: bytes) -> MimiUri:
-    """Return the user pseudonym that only the holder of this Ed25519 key (32 bytes) can prove: it is its hash."""
+    """Return the user pseudonym made of the hash of an Ed25519 key (32 bytes); only its holder can prove it."""
     return MimiUri(domain, Kind.USER_PSEUDONYM, _pseudonym(domain, set_public_key))
 
 
 def is_self_certifying(user: MimiUri, set_public_key: bytes) -> bool:
-    """Say whether this is the user pseudonym of that key."""
+    """Return whether this is the user pseudonym of that key."""
     return user.kind is Kind.USER_PSEUDONYM and user.name == _pseudonym(user.domain, set_public_key)
 
 
@@ -148,13 +148,13 @@ def _pseudonym(domain: str, set_public_key: bytes) -> str:
     return uuid8(hashlib.sha256(_pseudonyms_of(domain) + vec(set_public_key)).digest())
 
 
-@lru_cache(1024)  # as for `check_domain`
+@lru_cache(1024)  # see `check_domain`
 def _pseudonyms_of(domain: str) -> bytes:
     return b"MIMI-MMR 1.0 user pseudonym" + vec(domain.encode())
 
 
 def random_uri(domain: str, kind: Kind, rng_bytes: bytes) -> MimiUri:
-    """Return a URI of a room or client pseudonym: a UUIDv4 made of 16 random bytes."""
+    """Make a URI for a room or client pseudonym: a UUIDv4 from 16 random bytes."""
     return MimiUri(domain, kind, str(uuid.UUID(bytes=rng_bytes, version=4)))
 
 

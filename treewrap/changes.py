@@ -23,7 +23,7 @@ class ChangeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Set a leaf's secret, new or instead of another one."""
+    """Set or replace a leaf's secret."""
 
     leaf: int
     secret: LeafSecret
@@ -45,7 +45,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class SetRoomSecret:
-    """Set the room secret `name` (1 to 64 bytes in UTF-8), new or instead of another value."""
+    """Set or replace the room secret `name` (1 to 64 bytes in UTF-8)."""
 
     name: str
     secret: RoomSecret
@@ -53,14 +53,14 @@ class SetRoomSecret:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Seal these nodes and all above them anew, whatever the hub stores in their places."""
+    """Seal these nodes and all above them again, even if the hub stores other nodes there."""
 
     nodes: tuple[NodeRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Seal the whole tree anew and upload it, whatever the hub stores instead. A light tree can't."""
+    """Seal the whole tree again and upload it, even if the hub stores another tree. A light tree can't do this."""
 
 
 Change = Set | Blank | Reject | SetRoomSecret | Repair | Rebuild | AddLink | RevokeLink | ExpireLink | UseLink

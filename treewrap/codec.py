@@ -38,7 +38,7 @@ def vector(content: bytes) -> bytes:
 
 
 class Reader:
-    """A reader of structures from bytes or a stream. What it can't read is a `ParseError` with the offset."""
+    """A reader of structures from bytes or a stream. Malformed input raises a `ParseError` with the offset."""
 
     __slots__ = ("offset", "read")
 

@@ -33,7 +33,7 @@ class Salvaged(Protocol):
 
 
 class StagedError(TreeWrapError):
-    """A staged change that was used already, or that another one overtook: stage again."""
+    """A staged change that was already used, or another one was committed since: stage again."""
 
 
 class StaleEpoch(TreeWrapError):
@@ -46,7 +46,7 @@ class StaleEpoch(TreeWrapError):
 
 
 class StaleTree(TreeWrapError):
-    """An update that was made for another tree than this one: fetch, then stage again."""
+    """An update made for another tree: fetch the current one, then stage again."""
 
 
 class WrongEpochSecret(TreeWrapError):
@@ -69,7 +69,7 @@ class NodeError(TreeWrapError):
 class FollowError(TreeWrapError):
     """An authentic update that is wrong. `staged`, if not None, is the tree that its valid changes lead to.
 
-    Every member computes the same one. Commit it, then have one member stage a `Rebuild`: the hub's tree is wrong.
+    Every member computes the same tree. Commit it, then let one member stage a `Rebuild`: the hub's tree is wrong.
     """
 
     def __init__(self, what: str, staged: Salvaged | None = None) -> None:

@@ -40,9 +40,9 @@ def follow(
 ) -> Staged:
     """Compute the tree that an update leads to.
 
-    Raises StaleEpoch, WrongEpochSecret and ConfirmationError for an update that no member of the epoch made;
-    WrapError, LinkError and TreeHashMismatch, each with `staged`, for one that a member made wrong; UpdateRefused
-    for one that can't be followed.
+    If no member of the epoch made the update, raises StaleEpoch, WrongEpochSecret or ConfirmationError. If a member
+    made it wrongly, raises WrapError, LinkError or TreeHashMismatch, with `staged`. If it can't be followed at all,
+    raises UpdateRefused.
     """
     before.header.check_next(update.header, epoch)
     keys = UpdateKeys(before.context, epoch_secret, update.header.salt)
@@ -133,7 +133,7 @@ def _named(plaintext: bytes | None) -> tuple[str, RoomSecret]:
 def _sound_links(
     before: Before, changes: ChangeSet, removal: bool, verify: Verifier | None, now: int | None
 ) -> tuple[tuple[LinkChange, ...], list[FollowError]]:
-    """Split link changes into those that are signed and fit the live links, and the errors of the others."""
+    """Return the link changes that are signed and fit the live links, and the errors of the other changes."""
     sound: tuple[LinkChange, ...] = ()
     errors: list[FollowError] = []
     for change in changes.links:

@@ -25,10 +25,10 @@ Bitmaps = Callable[[int, int], int]
 
 
 class Plan(NamedTuple):
-    """What one set of changes does to the shape of a tree.
+    """The effect of a set of changes on the shape of a tree.
 
-    `touched[l - 1]` maps the touched indices of level l, in order, to their occupancy. Those that are
-    empty afterwards are not sealed. `vanished` lists the nodes that existed and no longer exist.
+    `touched[l - 1]` maps the touched indices of level l, in order, to their occupancy. Nodes that are empty
+    afterwards are not sealed. `vanished` lists the nodes that no longer exist.
     """
 
     height: int
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
 
 class Visitor(Protocol):
-    """What is done to each node to seal, bottom-up, once the nodes below it are done."""
+    """The action for each node to seal; nodes are visited bottom-up."""
 
     def visit(
         self, level: int, index: int, occupancy: Occupancy, edits: Iterable[Edit]
@@ -109,7 +109,7 @@ def plan(
     """Work out which nodes a change touches (docs/specs/treewrap.md, section 5.1).
 
     `height` is the old one, 0 if nothing was ever sealed; `bitmap` reads the old tree; `leaves` maps each
-    changed leaf to whether it is occupied afterwards; `named` are the nodes to seal anew on request.
+    changed leaf to whether it is occupied afterwards; `named` are nodes to seal again on request.
     """
     if height and len(leaves) == 1 and not named:
         [(leaf, occupied)] = leaves.items()
@@ -135,7 +135,7 @@ def plan(
 
 
 def _plan_one_leaf(bits: int, height: int, bitmap: Bitmaps, leaf: int) -> Plan:
-    """Do what `plan` does for one leaf that is set within the tree: by far the most common change."""
+    """Do the same as `plan` for one leaf that is set within the tree, the most common change."""
     mask, index = (1 << bits) - 1, leaf
     touched = []
     for level in range(1, height + 1):

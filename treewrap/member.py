@@ -206,9 +206,9 @@ class WrapTree:
 
         With `epoch`, the MLS epoch that the commit begins, an update of any other epoch is refused.
 
-        Raises ParseError, StaleEpoch, WrongEpochSecret and ConfirmationError for an update that no member
-        of the epoch made; WrapError, LinkError and TreeHashMismatch, with the tree to go on with as
-        `staged`, for one that a member made wrong; UpdateRefused for what can't be followed at all.
+        If no member of the epoch made the update, raises ParseError, StaleEpoch, WrongEpochSecret or
+        ConfirmationError. If a member made it wrongly, raises WrapError, LinkError or TreeHashMismatch, with the
+        tree to continue with as `staged`. If it can't be followed at all, raises UpdateRefused.
         """
         if isinstance(update, bytes):
             update = MemberUpdate.from_bytes(update)
@@ -241,7 +241,7 @@ class WrapTree:
         return deferred.open(self._context, epoch_secret)
 
     def public(self) -> PublicTree:
-        """Compute the hub's tree: the same bytes, without seals and queue."""
+        """Compute the hub's tree: the same bytes, without link seals and deferred leaves."""
         if self._root_key is None:
             return PublicTree.create(self.suite, self.group_id)
         header = HeaderRow(self._context, self._header).to_bytes()

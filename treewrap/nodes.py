@@ -17,7 +17,7 @@ _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Node(NamedTuple):
-    """One node, taken out of its page or to be put into it.
+    """One node, copied from its page or to be written to it.
 
     `head` is its epoch and bitmap, as in NodeRow. `values` are the 32 bytes of each occupied slot in plaintext;
     they are empty in a node of the hub's. `hashes` are its children's, empty at level 1. `ciphertext` is without
@@ -49,7 +49,7 @@ class Node(NamedTuple):
 
 
 class Page:
-    """64 nodes: bitmaps, epochs and tags in fixed places; slots packed one after the other, and so the hashes."""
+    """64 nodes: bitmaps, epochs and tags in fixed places; slots and hashes each packed one after the other."""
 
     __slots__ = ("bitmaps", "epochs", "hashes", "packed", "tags")
 
@@ -126,7 +126,7 @@ class Level:
         return bytes(page.packed[start : start + SLOT_SIZE])
 
     def write(self, node: Node) -> None:
-        """Put a node in its place, new or instead of another one."""
+        """Write a node to its place, as a new node or in place of the old one."""
         _, index, head, values, hashes, ciphertext, tag = node
         page = self.pages.get(index >> PAGE_BITS)
         if page is None:
@@ -194,7 +194,7 @@ class Level:
 
     def _span(self, page: Page, place: int) -> tuple[int, int]:
         at, bitmaps = place * self._bitmap_size, page.bitmaps
-        # A node is as long as its bitmap has bits set: one count over the bitmaps before it gives the offset.
+        # A node has one slot for each bit set in its bitmap: counting the bits before it gives the offset.
         start = int.from_bytes(bitmaps[:at], "little").bit_count()
         own = int.from_bytes(bitmaps[at : at + self._bitmap_size], "little").bit_count()
         return start * SLOT_SIZE, (start + own) * SLOT_SIZE

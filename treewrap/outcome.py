@@ -1,4 +1,4 @@
-"""What a set of changes leads to: the touched nodes, sealed, until the hub has accepted the commit."""
+"""The result of a set of changes: the sealed nodes, held until the hub has accepted the commit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NodeSource(Protocol):
 
 
 class Outcome(NamedTuple):
-    """All that a change leads to. `nodes` are the sealed ones, by level and index."""
+    """The result of a change. `nodes` are the sealed nodes, by level and index."""
 
     header: RootHeader
     root_key: RootKey
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 class Holder(Protocol):
-    """A tree that can take an outcome over."""
+    """A tree that can adopt an outcome as its state."""
 
     def _take_over(self, outcome: Outcome, version: int) -> None: ...
 
@@ -56,7 +56,7 @@ class Before(NamedTuple):
     source: NodeSource
 
     def check_epoch(self, epoch: int) -> None:
-        """Check that an epoch is one, and newer than the tree's. Raises ChangeError, StaleEpoch."""
+        """Check that an epoch is valid and newer than the tree's. Raises ChangeError, StaleEpoch."""
         if not 0 <= epoch < 1 << 64:
             raise ChangeError(f"epoch: expected 0 to 2^64 - 1, got {epoch}")
         if self.header.height and epoch <= self.header.epoch:

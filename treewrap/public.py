@@ -204,8 +204,8 @@ class PublicTree:
 
         `epoch` is the MLS epoch that the commit begins; an update of any other epoch is refused.
 
-        Raises ParseError; StaleEpoch and StaleTree for an update that lost a race; DeferredError for one that
-        leaves a deferred leaf unanswered; UpdateRefused and TreeHashMismatch for one that is wrong.
+        Raises ParseError. If another update came first, raises StaleEpoch or StaleTree. If the update leaves a
+        deferred leaf unanswered, raises DeferredError. If it is wrong, raises UpdateRefused or TreeHashMismatch.
         """
         if isinstance(update, bytes):
             update = TreeUpdate.from_bytes(update)
@@ -238,7 +238,7 @@ class PublicTree:
         return StagedPublic(self, hub, None, (), self._tree_hash)
 
     def _check_base(self, update: TreeUpdate) -> None:
-        # A repair is made because hub and members hold different trees; the new tree hash decides then.
+        # A repair is needed if hub and members hold different trees, so only the new tree hash is compared.
         repairs = update.repaired or update.rebuilt
         if update.previous_tree_hash != self._tree_hash and not repairs:
             raise StaleTree(

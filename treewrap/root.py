@@ -1,4 +1,4 @@
-"""What only the root has: its public header, and the part of its plaintext after the slots."""
+"""The parts that only the root has: its public header, and its plaintext after the slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole public tree in bytes: the header row and one row a node, read, checked and, with a root key, opened."""
+"""A whole public tree in bytes: a header row and one row per node; read, check and, with a root key, open it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from treewrap.suite import (
 
 @dataclass(frozen=True, slots=True)
 class HeaderRow:
-    """What stands before all nodes: group, root header, seals for join links, the queue of deferred leaves."""
+    """The row before all nodes: group, root header, seals for join links, the queue of deferred leaves."""
 
     context: GroupContext
     header: RootHeader
@@ -159,7 +159,7 @@ class _Loader:
         if level < self._header.height:
             raise NodeError(level, index, "does not open under the key that its parent holds")
         self._opening = (
-            False  # by the tree hash, the caller finds out whether the root or the secret is wrong
+            False  # the caller compares the tree hash, to find out whether the root or the secret is wrong
         )
         return b""
 

@@ -1,4 +1,4 @@
-"""What a change does to room secrets and links: a removal renews the former and ends the latter."""
+"""The effect of a change on room secrets and links: a removal renews room secrets and ends links."""
 
 from __future__ import annotations
 

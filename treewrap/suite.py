@@ -186,8 +186,8 @@ class UpdateKeys:
     ) -> UpdateKeys:
         """Start an update with a salt of its own, from 16 fresh random bytes and all that the update depends on.
 
-        A random source that repeats itself repeats no key, since the changes differ then. `changes` are
-        CanonicalChanges.
+        Even if the random source repeats its output, no key repeats for different changes, since the salt depends
+        on the changes, too. `changes` are CanonicalChanges.
         """
         return cls._salted(context, epoch_secret, fresh + tree_hash + changes)
 

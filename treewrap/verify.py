@@ -19,7 +19,7 @@ from treewrap.wire import LeafChange, SealedNode, TreeUpdate
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What an update changes in the hub's tree, all of it checked.
+    """The checked effect of an update on the hub's tree.
 
     An update that rebuilds the tree brings it whole, as `forest`; `nodes` are then all nodes of it.
     """
@@ -43,7 +43,7 @@ def verify_update(context: GroupContext, forest: Forest, height: int, update: Tr
 
 
 def verify_rebuilt(context: GroupContext, forest: Forest, update: TreeUpdate) -> Accepted:
-    """Check a whole new tree by itself. It may lack leaves, but have none that no change sets.
+    """Check a rebuilt tree by itself. Leaves may be missing, but it has no new leaf that no change sets.
 
     Raises ParseError, TreeHashMismatch, UpdateRefused.
     """

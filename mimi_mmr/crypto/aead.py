@@ -1,4 +1,4 @@
-"""AES-256-GCM (NIST SP 800-38D), for keys that seal once and for keys that seal often."""
+"""AES-256-GCM (NIST SP 800-38D), for one-time keys and for keys that seal many plaintexts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FIXED_NONCE = bytes(NONCE)
 
 
 class OneTimeKey(Secret):
-    """A key that seals one plaintext in its life, for `seal_once`."""
+    """A key for `seal_once`; it seals one plaintext only."""
 
 
 def seal_once(key: Secret, plaintext: bytes, aad: bytes = b"") -> bytes:
     """Encrypt under a nonce of zeros; return the ciphertext with its tag, 16 bytes longer.
 
-    `key` (32 bytes) must never seal anything else: it is drawn, or derived, for this one plaintext.
+    `key` (32 bytes) must be drawn or derived for this one plaintext and never seal another.
     """
     return AESGCM(key.reveal()).encrypt(_FIXED_NONCE, plaintext, aad)
 
@@ -34,9 +34,9 @@ def open_once(key: Secret, ciphertext: bytes, aad: bytes = b"") -> bytes:
 
 
 class RandomNonceCipher:
-    """A key that seals often, each time under a random nonce of 96 bits that goes before the ciphertext.
+    """A key for many plaintexts; each gets a random 96-bit nonce, which is prepended to the ciphertext.
 
-    Two nonces are equal with a chance of 2^-32 after 2^32 seals: after that many the key has to be replaced.
+    After 2^32 seals two nonces are equal with a probability of 2^-32: replace the key by then.
     """
 
     def __init__(self, key: bytes) -> None:

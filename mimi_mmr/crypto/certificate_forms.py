@@ -1,12 +1,11 @@
-"""The form of a device certificate: all of it but the serial number, the key, the two URIs and the signature.
+"""The form of a device certificate: everything except its serial number, key, two URIs and signature.
 
-A provider's CA gives one form to all the devices that it certifies on one day. What path validation (RFC 5280)
-looks at is the form, the signature, and that the rest is well made, so its verdict on one certificate holds for
-every other of the form that is well made and signed by the same key. A certificate that this module can't take
-apart is left to path validation.
+All device certificates that a CA issues on one day have the same form. Path validation (RFC 5280) checks the form,
+the signature, and that the other parts are well-formed. So its result for one certificate holds for every
+well-formed certificate of the same form that the same key signed. A certificate that this module can't parse is
+left to path validation.
 
-Source: RFC 5280, section 4.1; the encoding is DER (X.690): a length in its shortest form, a number without
-needless zeros.
+Source: RFC 5280, section 4.1; the encoding is DER (X.690): shortest lengths, integers without leading zero bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MAX_SERIAL = 20  # bytes (RFC 5280, section 4.1.2.2)
 
 @dataclass(slots=True)
 class DeviceCertificate:
-    """A certificate taken apart. Two with an equal `form` differ in serial number, key, URIs, signature only."""
+    """A parsed certificate. Two with equal `form` differ only in serial number, key, URIs and signature."""
 
     form: tuple[bytes, ...]
     key: bytes
@@ -40,7 +39,7 @@ class DeviceCertificate:
 
     @classmethod
     def read(cls, der: bytes) -> DeviceCertificate | None:
-        """Take apart a certificate for an Ed25519 key (32 bytes) and two URIs; None if it is another kind."""
+        """Parse a certificate for an Ed25519 key (32 bytes) and two URIs; return None for any other kind."""
         try:
             return _read(der)
         except (_OtherForm, IndexError, UnicodeDecodeError, struct.error):
@@ -48,7 +47,7 @@ class DeviceCertificate:
 
 
 class _OtherForm(Exception):
-    """Not what is looked for here."""
+    """The certificate has another form than this module parses."""
 
 
 def _read(der: bytes) -> DeviceCertificate:
@@ -66,7 +65,7 @@ def _read(der: bytes) -> DeviceCertificate:
         raise _OtherForm
     first = der[_HEAD.size]
     if first >= 0x80 or (first == 0 and (serial == 1 or der[_HEAD.size + 1] < 0x80)):
-        raise _OtherForm  # a serial number is positive, and has no needless zero in front
+        raise _OtherForm  # a serial number is positive, without needless leading zero bytes
     names_end = der.find(_ED25519, names_start)
     key_start = names_end + len(_ED25519)
     _check_names(der[names_start:names_end])
@@ -91,9 +90,9 @@ def _read(der: bytes) -> DeviceCertificate:
     )
 
 
-@lru_cache(1024)  # a CA has the same for all whom it certifies on one day
+@lru_cache(1024)  # equal in all certificates that a CA issues on one day
 def _check_names(names: bytes) -> None:
-    """Check that these are signature algorithm, issuer, validity, subject: the key stands where it has to."""
+    """Check that these are signature algorithm, issuer, validity and subject, so that the key follows them."""
     at = 0
     for _ in range(4):
         at = _open(names, at, _SEQUENCE, len(names))[1]
@@ -102,7 +101,7 @@ def _check_names(names: bytes) -> None:
 
 
 def _find_uris(der: bytes, at: int, end: int) -> tuple[int, int, tuple[str, str]]:
-    """Find where the critical subjectAltName starts and ends, and its two URIs."""
+    """Return start and end of the critical subjectAltName, and its two URIs."""
     while at < end:
         inside, after = _open(der, at, _SEQUENCE, end)
         if der.startswith(_SAN_CRITICAL, inside):
@@ -126,7 +125,7 @@ def _expect(der: bytes, at: int, constant: bytes) -> int:
 
 
 def _open(der: bytes, at: int, tag: int, limit: int) -> tuple[int, int]:
-    """Find where the content of the element at `at`, which ends by `limit`, starts and ends."""
+    """Return start and end of the content of the element at `at`, which must not exceed `limit`."""
     size, start = der[at + 1], at + 2
     if size >= 0x80:
         size, start = _long_size(der, at + 1)
@@ -137,7 +136,7 @@ def _open(der: bytes, at: int, tag: int, limit: int) -> tuple[int, int]:
 
 
 def _open_last(der: bytes, at: int, tag: int, end: int) -> int:
-    """Find where the content of the element at `at`, which ends at `end`, starts."""
+    """Return the start of the content of the element at `at`, which must end at `end`."""
     size, start = der[at + 1], at + 2
     if size >= 0x80:
         size, start = _long_size(der, at + 1)
@@ -147,7 +146,7 @@ def _open_last(der: bytes, at: int, tag: int, end: int) -> int:
 
 
 def _long_size(der: bytes, at: int) -> tuple[int, int]:
-    """Read a length of one or two bytes after the first; return it, and where the content starts."""
+    """Read a length in the long form, with one or two length bytes; return it and the start of the content."""
     start = at + 1 + der[at] - 0x80
     size = int.from_bytes(der[at + 1 : start], "big")
     if not 0x81 <= der[at] <= 0x82 or size < (0x80 if der[at] == 0x81 else 0x100):

@@ -1,7 +1,7 @@
-"""X.509: a provider's own CA, the certificates it issues to devices and to itself, and how others check them.
+"""X.509: a provider's CA, the certificates it issues to devices and to itself, and their verification.
 
-The CA key is P-256, since `cryptography.x509.verification` (RFC 5280 path validation) permits no Ed25519
-issuer; subjects' keys are Ed25519, the signature keys of MLS suite 1.
+The CA key is P-256, since `cryptography.x509.verification` (RFC 5280 path validation) does not permit Ed25519
+issuers. Subjects' keys are Ed25519, the signature keys of MLS cipher suite 1.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def utc(now: float) -> datetime.datetime:
 
 
 def day(moment: datetime.datetime) -> datetime.datetime:
-    """Return the day's start: a certificate's times say no more than the date."""
+    """Return the start of the day, so that a certificate's times reveal the date only."""
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -56,7 +56,7 @@ class CertificateAuthority:
     """A provider's CA: one P-256 key, one self-signed root."""
 
     def __init__(self, domain: str, key: ec.EllipticCurvePrivateKey, root: x509.Certificate) -> None:
-        """Hold the key and its root."""
+        """Store the key and its root certificate."""
         self.domain = domain
         self.root = root
         self._key = key
@@ -77,7 +77,7 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, domain: str, pem: bytes) -> CertificateAuthority:
-        """Read back what `to_pem` wrote; raise `CertificateRejected`."""
+        """Read the output of `to_pem`; raise `CertificateRejected`."""
         try:
             key, root = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
         except ValueError:
@@ -87,7 +87,7 @@ class CertificateAuthority:
         return cls(domain, key, root)
 
     def to_pem(self) -> bytes:
-        """Encode key and root; only the provider may be able to read that."""
+        """Encode key and root; the result contains the private key."""
         key = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return key + self.root.public_bytes(Encoding.PEM)
 
@@ -106,7 +106,7 @@ class CertificateAuthority:
         return self._issue(names, key, ExtendedKeyUsageOID.CLIENT_AUTH, now)
 
     def issue_provider(self, key: bytes, now: float) -> bytes:
-        """Issue the provider's own certificate (DER): it signs the provider's HPKE keys."""
+        """Issue the provider's own certificate (DER); its key signs the provider's HPKE keys."""
         names = x509.SubjectAlternativeName([x509.DNSName(self.domain)])
         return self._issue(names, key, ExtendedKeyUsageOID.SERVER_AUTH, now)
 
@@ -144,35 +144,35 @@ class CertificateAuthority:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From when to when something holds, in seconds since the epoch, both ends included."""
+    """A period of validity in seconds since the epoch, both ends included."""
 
     start: float
     end: float
 
     @classmethod
     def of(cls, chain: Iterable[x509.Certificate]) -> Span:
-        """Return the time in which every certificate of a chain is valid."""
+        """Return the period in which every certificate of a chain is valid."""
         spans = [(one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp()) for one in chain]
         return cls(max(start for start, _ in spans), min(end for _, end in spans))
 
 
 class Verdicts(Generic[_K, _V]):
-    """What was found good, by all of the content that this depends on but the time; the oldest makes room."""
+    """A cache of positive verification results, by all verified content except the time; the oldest goes first."""
 
     __slots__ = ("_found", "_limit")
 
     def __init__(self, limit: int = REMEMBERED) -> None:
-        """Of `limit` entries at most."""
+        """Make a cache of at most `limit` entries."""
         self._found: dict[_K, tuple[Span, _V]] = {}
         self._limit = limit
 
     def get(self, key: _K, now: float) -> tuple[Span, _V] | None:
-        """Return what was found, if it holds at this time, and how long it does."""
+        """Return a result that holds at this time, with its period of validity, or None."""
         found = self._found.get(key)
         return found if found is not None and found[0].start <= now <= found[0].end else None
 
     def put(self, key: _K, span: Span, value: _V) -> None:
-        """Remember what was found."""
+        """Store a result."""
         if key not in self._found and len(self._found) >= self._limit:
             del self._found[next(iter(self._found))]
         self._found[key] = (span, value)
@@ -180,7 +180,7 @@ class Verdicts(Generic[_K, _V]):
 
 @dataclass(frozen=True, slots=True)
 class _Issuer:
-    """What signs the certificates of a form that path validation has found good."""
+    """The key that signs certificates of a form that path validation has accepted."""
 
     key: ec.EllipticCurvePublicKey
     algorithm: ec.ECDSA
@@ -195,7 +195,7 @@ class _Issuer:
 
 @dataclass(slots=True)
 class CertifiedDevice:
-    """What a device's chain says, with its 32-byte key, and while the chain is valid."""
+    """The verified content of a device's chain: URIs, 32-byte key, and the chain's period of validity."""
 
     user: MimiUri
     device: MimiUri
@@ -205,10 +205,10 @@ class CertifiedDevice:
 
 @dataclass(slots=True)
 class DeviceChain:
-    """A device's chain (DER, the device's first) as it reads; nothing is verified.
+    """A device's chain (DER, the device's certificate first), parsed but not verified.
 
-    `certificate` and its `names` (user, device) are None where `certificate_forms` can't take the certificate
-    apart, and path validation will have to read it.
+    `certificate` and its `names` (user, device) are None if `certificate_forms` can't parse the certificate; then
+    path validation reads it.
     """
 
     chain: tuple[bytes, ...]
@@ -217,7 +217,7 @@ class DeviceChain:
 
     @classmethod
     def read(cls, chain: Sequence[bytes]) -> DeviceChain:
-        """Take the chain's first certificate apart, as far as that goes."""
+        """Parse the chain's first certificate, if `certificate_forms` can."""
         certificate = DeviceCertificate.read(chain[0]) if chain else None
         if certificate is None:
             return cls(tuple(chain))
@@ -233,9 +233,9 @@ _FormKey = tuple[str, tuple[bytes, ...], tuple[bytes, ...]]
 
 @dataclass(slots=True)
 class TrustAnchors:
-    """Which roots speak for which provider domain. No domain vouches for another.
+    """The root certificates of each provider domain. No domain vouches for another.
 
-    `devices` remembers what real credentials, by all that is in them, were found to say (`RealCredential.verify`).
+    `devices` caches the results of verifying real credentials, by all of their content (`RealCredential.verify`).
     """
 
     roots: dict[str, tuple[x509.Certificate, ...]] = field(default_factory=dict)
@@ -269,10 +269,10 @@ class TrustAnchors:
     def certified(self, chain: DeviceChain, now: float) -> CertifiedDevice:
         """Verify a device's chain and return what it says; raise `CertificateRejected`.
 
-        The root is chosen by the domain the certificate names, so that a provider can vouch for its own only.
-        The first certificate of a form (`certificate_forms`) goes through path validation with the rest of its
-        chain; of those that follow with the same rest, only the signature and what the form leaves open is
-        looked at. Whatever that does not accept, path validation decides.
+        The domain in the certificate selects the root, so that a provider can vouch for its own devices only. The
+        first certificate of a form (`certificate_forms`) goes through path validation with the rest of its chain.
+        For later certificates of that form with the same rest, only the signature and the parts outside the form
+        are checked. If this quick check does not accept a certificate, path validation decides.
         """
         return self._by_form(chain, now) or self._by_path(chain, now)
 
@@ -318,8 +318,8 @@ class TrustAnchors:
 
 
 def _load(chain: Sequence[bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
-    # The library has errors of many kinds for what a hostile certificate may hold (an unknown version, a doubled
-    # extension, an unknown algorithm), and some are found at the first look only: they all mean the same here.
+    # The library raises many kinds of errors for a hostile certificate (unknown version, repeated extension,
+    # unknown algorithm), some of them only when an attribute is first read. All mean the same here.
     try:
         leaf, *rest = [x509.load_der_x509_certificate(der) for der in chain]
         _ = (leaf.version, leaf.extensions, leaf.public_key())
@@ -358,7 +358,7 @@ def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
 
 
 def _issuer_of(path: Sequence[x509.Certificate]) -> _Issuer | None:
-    """Return who signed the first certificate of a validated path, if path validation looks at no names in it."""
+    """Return the issuer of a validated path's first certificate; None if a CA in the path constrains names."""
     if len(path) < 2 or any(_constrains_names(issuer) for issuer in path[1:]):
         return None
     key, algorithm = path[1].public_key(), path[0].signature_algorithm_parameters

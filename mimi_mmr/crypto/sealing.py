@@ -1,7 +1,7 @@
-"""HPKE (RFC 9180, base mode) for sealing to a user's or a provider's key, and padding of what is sealed.
+"""HPKE (RFC 9180, base mode) for sealing to a user's or a provider's key, and padding of plaintexts.
 
-One message per encapsulation, by `pyhpke`. There is no AAD: what a box is bound to goes into HPKE's `info`,
-which the key schedule hashes, so a box opens for its purpose and nowhere else.
+One message per encapsulation, by `pyhpke`. There is no AAD: purpose and context go into HPKE's `info`, which the
+key schedule hashes, so that a box opens only for its purpose and context.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class SealingPublicKey(Struct):
             raise ValueError(f"a {self.kem.name} key has {_PUBLIC_SIZE[self.kem]} bytes")
 
     def seal(self, purpose: str, context: bytes, plaintext: bytes) -> SealedBox:
-        """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if it is no sound key."""
+        """Encrypt to this key, bound to `purpose` and `context`; `SealedBoxRejected` if the key is invalid."""
         suite = _SUITES[self.kem]
         try:
             recipient = suite.kem.deserialize_public_key(self.public_key)
             enc, sender = suite.create_sender_context(recipient, hpke_info(purpose, context))
-        except ValueError:  # a point of low order, or a lattice vector out of range: no private key fits
+        except ValueError:  # a low-order point, or an ML-KEM coefficient out of range
             raise SealedBoxRejected(f"the {self.kem.name} key to seal to is not a sound one") from None
         return SealedBox(self.kem, enc + sender.seal(plaintext))
 
@@ -65,12 +65,12 @@ class SealedBox(Struct):
 
 
 class SealingKey:
-    """An HPKE key pair; `seed` is its whole secret (32 bytes, or 96 for the hybrid)."""
+    """An HPKE key pair; `seed` is the whole private key (32 bytes, or 96 for the hybrid KEM)."""
 
     __slots__ = ("_private", "kem", "public", "seed")
 
     def __init__(self, kem: Kem, seed: bytes) -> None:
-        """Expand the seed to the pair."""
+        """Derive the key pair from the seed."""
         self.kem = kem
         self.seed = seed
         if kem is Kem.X25519:
@@ -91,7 +91,7 @@ class SealingKey:
         return cls(kem, MLKEM768PrivateKey.generate().private_bytes_raw() + curve)
 
     def open(self, purpose: str, context: bytes, box: SealedBox) -> bytes:
-        """Decrypt, or `SealedBoxRejected`: another key, purpose or context, or a changed byte."""
+        """Decrypt a box; raise `SealedBoxRejected` for another key, purpose or context, or a changed byte."""
         if box.kem is not self.kem:
             raise SealedBoxRejected(f"sealed with KEM {box.kem.name}, this key is for {self.kem.name}")
         enc, ciphertext = _split(box)
@@ -113,25 +113,25 @@ def _split(box: SealedBox) -> tuple[bytes, bytes]:
 
 
 def hpke_info(purpose: str, context: bytes) -> bytes:
-    """Return what a box is bound to: HPKE's `info`, of a labelled purpose and a context."""
+    """Return HPKE's `info`, made of a labelled purpose and a context; a box is bound to it."""
     return vec(MMR + purpose.encode()) + vec(context)
 
 
 def pad(content: bytes, multiple: int) -> bytes:
-    """Length (4 bytes), content, zeros up to a multiple: what remains visible is the bucket."""
+    """Return length (4 bytes), content, and zeros up to a multiple; an observer learns the size bucket only."""
     framed = len(content).to_bytes(4, "big") + content
     return framed + bytes(-len(framed) % multiple)
 
 
 def pad_to(content: bytes, size: int) -> bytes:
-    """Like `pad`, to one fixed size; too long a content is a `ValueError`."""
+    """Pad like `pad`, but to a fixed size; raise `ValueError` if the content is too long."""
     if len(content) + 4 > size:
         raise ValueError(f"content of {len(content)} bytes does not fit the fixed size {size}")
     return pad(content, size)
 
 
 def unpad(padded: bytes) -> bytes:
-    """Return the content; raise `SealedBoxRejected` for anything but zeros after it."""
+    """Return the content; raise `SealedBoxRejected` if other bytes than zeros follow it."""
     end = 4 + int.from_bytes(padded[:4], "big")
     if not 4 <= end <= len(padded) or not padded.endswith(bytes(len(padded) - end)):
         raise SealedBoxRejected("padding is not as specified")

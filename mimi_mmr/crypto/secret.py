@@ -1,4 +1,4 @@
-"""Secrets as types of their own: hidden in repr, compared in constant time, never pickled."""
+"""Types for secrets: hidden in repr, compared in constant time, never pickled."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import ClassVar, NoReturn, Self
 
 
 class Secret:
-    """Bytes that must not leak by accident. `reveal()` is the one way to them."""
+    """Bytes that must not leak by accident. Only `reveal()` returns them."""
 
     __slots__ = ("_value",)
     SIZE: ClassVar[int | None] = 32
 
     def __init__(self, value: bytes) -> None:
-        """Hold `value`, of exactly `SIZE` bytes where the class says so."""
+        """Store `value`; if the class sets `SIZE`, it must have that many bytes."""
         if self.SIZE is not None and len(value) != self.SIZE:
             raise ValueError(f"{type(self).__name__} has {self.SIZE} bytes, got {len(value)}")
         self._value = bytes(value)
 
     @classmethod
     def generate(cls) -> Self:
-        """Draw a fresh one from the operating system."""
+        """Draw a new secret from the operating system."""
         return cls(secrets.token_bytes(cls.SIZE or 32))
 
     def reveal(self) -> bytes:
@@ -43,16 +43,16 @@ class Secret:
 
 
 class ConnectionKey(Secret):
-    """A key that two users share, made by one of them for the other (MMR: one per contact and direction)."""
+    """A key that two users share; one made it for the other (one per contact and direction)."""
 
 
 class IdentityLinkKey(Secret):
-    """The key of one credential's identity link, drawn for it: it seals once."""
+    """The key of one credential's identity link; it is drawn for this link and seals once."""
 
 
 class FetchToken(Secret):
-    """The name of a shelf of KeyPackage sets; derived from a connection key."""
+    """The token that gives access to a shelf of KeyPackage sets; derived from a connection key."""
 
 
 class AccessToken(Secret):
-    """A bearer's proof towards its own provider: account, reply inbox or queue."""
+    """A bearer token for the client's own provider: for an account, a reply inbox or a queue."""

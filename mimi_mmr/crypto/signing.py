@@ -1,7 +1,7 @@
 """RFC 9420's labelled functions, over Ed25519 and SHA-256: SignWithLabel, ExpandWithLabel, RefHash.
 
-Structs of -06 keep MLS's prefix "MLS 1.0 "; this project's own have "MIMI-MMR 1.0 ", so that a signature or
-key made for one can never be taken for the other.
+Structs of -06 use MLS's prefix "MLS 1.0 "; this project's own structs use "MIMI-MMR 1.0 ", so that a signature or
+key of one kind is never valid as the other.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """Draw a fresh one."""
+        """Make a new random key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
-        """Make the key of this 32-byte seed."""
+        """Make the key from a 32-byte seed."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @property
     def private(self) -> Ed25519PrivateKey:
-        """For `cryptography`'s own builders."""
+        """The private key as an object for `cryptography`'s builders."""
         return self._private
 
     def seed(self) -> bytes:

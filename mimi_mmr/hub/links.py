@@ -1,7 +1,7 @@
-"""Join links at the hub, which counts their uses and passes requests on; only members read what is inside.
+"""Join links at the hub: it counts their uses and forwards requests, which only members can open.
 
-A link is known by id, public key, expiry and uses left. Whoever may add orders it; every accepted Remove ends all
-links of a room, since whoever was removed knows them.
+The hub knows a link's id, public key, expiry and uses left. Members with the right to add may order links. Every
+accepted Remove ends all links of a room, since the removed member knows them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class HubLink:
 
 
 def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
-    """Return the link that an order is about; raise a subclass of `HubRefusal`.
+    """Check an order and return its link; raise a subclass of `HubRefusal`.
 
-    One that is revoked has no uses left; it is stored until it expires, so that no old order makes it again.
+    A revoked link is returned with 0 uses. The store keeps a revoked link until it expires, so that replaying the
+    old order does not create it again.
     """
     content = order.content
     if content.room != state.room:
@@ -58,9 +59,9 @@ def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
 def check_join(
     state: HubRoom, link: HubLink | None, request: JoinRequest, now: float
 ) -> tuple[Outgoing, ...]:
-    """Return the events of a request to join, where `link` is the one that it names, if there is one.
+    """Return the events of a request to join; `link` is the link that it names, None if there is none.
 
-    Raises `JoinRefused`, the same for whatever is wrong with the link.
+    Raises `JoinRefused`, with the same message for every problem with the link.
     """
     if request.content.room != state.room or link is None:
         raise JoinRefused(NO_SUCH_LINK)

@@ -1,7 +1,7 @@
 """The hub's state machine for a minimal metadata room: requests in, staged changes and events out.
 
-Sans-IO: no clock, socket or database. A request is checked as a whole before anything changes; what it leads to
-is a staged value that the caller stores in one transaction and then commits to memory.
+Sans-IO: no clock, socket or database. Every check of a request comes before any change. The result is a staged
+value that the caller stores in one transaction and then commits to memory.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class NewRoom:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCommit:
-    """A commit that passed every check. `commit()` moves the in-memory state, after the store has it."""
+    """A commit that passed every check. Call `commit()` to update the state in memory after the store has it."""
 
     state: HubRoom
     epoch: int
@@ -95,7 +95,7 @@ class AcceptedCommit:
 
     @property
     def ends_links(self) -> bool:
-        """Whether the room's join links end with it: whoever it removes knows them."""
+        """Whether this commit ends the room's join links: the members that it removes know them."""
         return bool(self._change.removed)
 
 
@@ -103,7 +103,7 @@ class HubMode:
     """The rules of minimal metadata rooms, for the hub of one provider domain."""
 
     def __init__(self, domain: str, reachable: Container[str] | None = None) -> None:
-        """Rules for rooms at `domain`, with members at `reachable` provider domains (any, if None)."""
+        """Make the rules for rooms at `domain`, with members at `reachable` provider domains (None: any)."""
         self.domain = domain
         self._reachable = reachable
 
@@ -181,7 +181,7 @@ class HubMode:
         request: UpdateRequest | SubmitMessageRequest,
         content: CommitAuthTBS | SubmitTBS,
     ) -> Member:
-        """Return the member who signed; nobody else learns the room's epoch from a refusal."""
+        """Return the member who signed. The signature is checked first: only members may learn the epoch."""
         if content.room != state.room:
             raise WrongSigner("the request was signed for another room")
         sender = state.members.get(content.sender)
@@ -244,7 +244,7 @@ class HubMode:
                 raise InvalidCommit(f"leaf {leaf}: the client pseudonym is in the room already")
             clients.add(member.client)
             of_user[member.user] += 1
-            if of_user[member.user] > MAX_CLIENTS:  # one's own need no role, so there is another bound
+            if of_user[member.user] > MAX_CLIENTS:  # own clients need no role, so this limits them
                 raise NotAllowed(f"leaf {leaf}: a user has at most {MAX_CLIENTS} clients in a room")
             added.append((leaf, member))
         return tuple(added)
@@ -341,12 +341,12 @@ class HubMode:
             welcome = WelcomeEvent(request.auth, request.welcome)
             yield from outgoing((member for _, member in added), EventKind.WELCOME, welcome.to_bytes())
 
-    # --- a commit that nobody can process ------------------------------------------------------------
+    # --- a commit that members can't process ----------------------------------------------------------
 
     def check_report(self, before: HubRoom, current_epoch: int, report: CommitReport) -> None:
-        """Check whether a report may be taken, given the room as it was `before` the commit that it names.
+        """Check a report against the room `before` the commit that it names.
 
-        Raises a subclass of `HubRefusal`: only the last commit can be reported, by a member of the epoch before,
+        Raises a subclass of `HubRefusal`. Only the last commit can be reported, by a member of the epoch before it,
         and only an admin of that epoch can have it undone.
         """
         content = report.content

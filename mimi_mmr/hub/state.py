@@ -1,4 +1,4 @@
-"""What a hub knows of a room: public group state, public tree, policy, and the members as pseudonyms."""
+"""A hub's knowledge of a room: public group state, public tree, policy, and the members as pseudonyms."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Member:
 
     @classmethod
     def of(cls, leaf: LeafNode, identity: LeafIdentity) -> Member:
-        """Make the member that a checked leaf is."""
+        """Make a member from a checked leaf."""
         credential = identity.credential
         return cls(
             credential.user_pseudonym,
@@ -40,13 +40,13 @@ class Member:
         )
 
     def delivery(self) -> Delivery:
-        """Return where this leaf's messages go."""
+        """Return the queue for this leaf's messages."""
         return Delivery(self.queue.encrypted_queue_id, leaf_binding(self.signature_key))
 
 
 @dataclass(slots=True)
 class HubRoom:
-    """One room, in the epoch it is in. `sealed_state` is the members-only state, sealed."""
+    """One room in its current epoch. `sealed_state` is the sealed members-only state."""
 
     room: MimiUri
     epoch: int
@@ -58,7 +58,7 @@ class HubRoom:
 
     @property
     def group_id(self) -> bytes:
-        """The MLS group's id: the room's URI, so that no message of one room passes in another."""
+        """The MLS group's id: the room's URI, so that a message of one room is invalid in another."""
         return group_id(self.room)
 
     @classmethod
@@ -71,7 +71,7 @@ class HubRoom:
         policy: SignedPolicy,
         sealed_state: bytes | None = None,
     ) -> HubRoom:
-        """Put a room together from its stored parts; what was checked on its way in is not checked again."""
+        """Make a room from its stored parts; they were checked when they were stored, and are not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
@@ -80,7 +80,7 @@ class HubRoom:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An event for some leaves of one provider, not yet numbered."""
+    """An event for some leaves of one provider, without a sequence number yet."""
 
     domain: str
     deliveries: tuple[Delivery, ...]
@@ -89,7 +89,7 @@ class Outgoing:
 
 
 def outgoing(members: Iterable[Member], kind: EventKind, event: bytes) -> tuple[Outgoing, ...]:
-    """Address one event to its receivers, split by the providers that they are at."""
+    """Address one event to its receivers; return one `Outgoing` for each of their providers."""
     by_domain: dict[str, list[Delivery]] = {}
     for member in members:
         by_domain.setdefault(member.queue.domain, []).append(member.delivery())
@@ -98,9 +98,9 @@ def outgoing(members: Iterable[Member], kind: EventKind, event: bytes) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class TreeRows:
-    """Rows of both trees that a commit changed; None for a node that is gone.
+    """The rows of both trees that a commit changed; None for a removed node.
 
-    Ratchet nodes by node index; Tree Wrap nodes by (level, index), and its header.
+    Ratchet tree nodes are by node index, Tree Wrap nodes by (level, index); `wrap_header` is its header row.
     """
 
     ratchet: Mapping[int, bytes | None]

@@ -259,7 +259,7 @@ def _departures_hash(draw: Stream) -> dict[str, Any]:
 
 
 def vectors() -> dict[str, Any]:
-    """Return all of them."""
+    """Return all test vectors."""
     structs = {}
     for kind in all_structs():
         value = sample(kind, Stream(kind.__name__))

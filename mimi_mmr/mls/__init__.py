@@ -1,6 +1,6 @@
 """MLS (RFC 9420) as this project uses it: public messages, the public ratchet tree, an engine for members.
 
-Public is what `__all__` names, and `mimi_mmr.mls.wire` and `mimi_mmr.mls.mls_rs` with their own; the modules are
+Public are the names in `__all__`, here and in `mimi_mmr.mls.wire` and `mimi_mmr.mls.mls_rs`. The modules are
 internal.
 """
 

@@ -1,4 +1,4 @@
-"""A group that this client was removed from: its id and last epoch, and nothing to read or write with."""
+"""A group that this client was removed from: its id and last epoch, without keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mimi_mmr.mls.wire import LeafNode, PrivateMessage, PublicCommit
 
 @dataclass(frozen=True, slots=True)
 class GroupAfterRemoval:
-    """`MlsGroup` of a client that was removed: it knows no members, and raises `RemovedFromRoom`."""
+    """The `MlsGroup` of a removed client: it knows no members; most methods raise `RemovedFromRoom`."""
 
     group_id: bytes
     epoch: int

@@ -1,8 +1,8 @@
-"""What a member needs of an MLS library (RFC 9420), as Protocols, so that one can be exchanged for another.
+"""The interface of an MLS library (RFC 9420) for a member, as Protocols, so that libraries can be exchanged.
 
-Messages go out as MLSMessage bytes and come in as what `mls.wire` parsed of such bytes; KeyPackages are the bare
-struct, members leaf indices. Whatever the library refuses is an `EngineError`; a group that removed this client
-raises `RemovedFromRoom` from then on.
+Outgoing messages are MLSMessage bytes; incoming ones were parsed by `mls.wire`. KeyPackages are the bare struct;
+members are leaf indices. Every refusal by the library is an `EngineError`. A group that removed this client raises
+`RemovedFromRoom` from then on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mimi_mmr.mls.wire import LeafNode, PrivateMessage, PublicCommit
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a processed commit did. `added` is in the order of its proposals; `epoch` is the new one."""
+    """The effect of a processed commit. `added` is in the order of the proposals; `epoch` is the new epoch."""
 
     sender: int
     added: tuple[int, ...]
@@ -27,7 +27,7 @@ class Applied:
 
 
 class StagedCommit(Protocol):
-    """A commit that its maker has computed, and the hub has not yet accepted."""
+    """A commit that this client has made and the hub has not yet accepted."""
 
     @property
     def commit(self) -> bytes:
@@ -35,7 +35,7 @@ class StagedCommit(Protocol):
 
     @property
     def welcome(self) -> bytes | None:
-        """The Welcome for those it adds."""
+        """The Welcome for the added members."""
 
     @property
     def ratchet_tree(self) -> bytes:
@@ -43,20 +43,20 @@ class StagedCommit(Protocol):
 
     @property
     def epoch(self) -> int:
-        """The epoch that begins with it."""
+        """The epoch that begins with this commit."""
 
     @property
     def added(self) -> tuple[int, ...]:
-        """Leaf indices of those it adds, in the order in which they were given."""
+        """Leaf indices of the added members, in the order of their KeyPackages."""
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
-        """Export a secret (RFC 9420, section 8.5) of the epoch that begins with it."""
+        """Export a secret (RFC 9420, section 8.5) of the epoch that begins with this commit."""
 
     def accept(self) -> None:
-        """Move the group on, and store it: the hub accepted the commit. Raise `EngineError` after `reject`."""
+        """Move the group to the next epoch and store it, after the hub accepted; `EngineError` after `reject`."""
 
     def reject(self) -> None:
-        """Leave the group as it was, for the commit that won or another attempt: the hub refused this one."""
+        """Discard the commit, after the hub refused it; the group stays in its epoch."""
 
 
 class MlsGroup(Protocol):
@@ -87,21 +87,21 @@ class MlsGroup(Protocol):
         """Return all members' identities and signature keys, with the rest of each leaf unread."""
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> StagedCommit:
-        """Make a commit that adds these KeyPackages, or removes these leaves, or only heals the sender's path.
+        """Make a commit that adds these KeyPackages, or removes these leaves, or only renews the sender's path.
 
-        One kind a commit. The group stays in its epoch, and can be used there, until `accept`.
+        A commit can't both add and remove. The group stays usable in its epoch until `accept`.
         """
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> StagedCommit:
-        """Return a commit that was staged before this group was loaded, and still waits for the hub's answer.
+        """Return a commit that was staged before this group was loaded and still waits for the hub's answer.
 
-        Raises `EngineError` if storage does not hold this very commit as the one that waits.
+        Raises `EngineError` if this commit is not the waiting commit in storage.
         """
 
     def process_commit(self, commit: PublicCommit) -> Applied:
         """Follow a commit that the hub accepted, and store the new epoch.
 
-        It decides one that waits: the same commit is thereby accepted, another one rejects it.
+        This also decides a waiting commit: it is accepted if it is the same commit, else rejected.
         """
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:
@@ -110,31 +110,32 @@ class MlsGroup(Protocol):
     def store(self) -> None:
         """Write the group to storage: needed after it was made or joined, and after `decrypt`.
 
-        Until the first time nothing of a group is stored, and the KeyPackage it was joined with not used up.
-        Commits and `encrypt` store by themselves.
+        Before the first call, storage holds nothing of the group, and the KeyPackage it was joined with is not used
+        up. Commits and `encrypt` store the group themselves.
         """
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Encrypt an application message as a PrivateMessage; store the group before this returns."""
 
     def decrypt(self, message: PrivateMessage) -> tuple[int, bytes]:
-        """Return the sender's leaf index, and the plaintext, of an application message of this epoch.
+        """Return the sender's leaf index and the plaintext of an application message.
 
-        Also of the last few, as far as the engine still has their keys, and its sender still has its leaf.
+        The message is of this epoch, or of one of the last few if the engine still has the keys and the sender
+        still has its leaf.
         """
 
 
 class MlsClient(Protocol):
-    """One credential with its signature key: the maker of one group, or the joiner with one KeyPackage."""
+    """One credential with its signature key. It creates one group, or joins one with one KeyPackage."""
 
     def key_package(self) -> bytes:
         """Make a fresh KeyPackage (the struct); its private keys stay in this client, in memory."""
 
     def create_group(self, group_id: bytes) -> MlsGroup:
-        """Make a group of one, in epoch 0."""
+        """Create a group with one member, in epoch 0."""
 
     def join(self, welcome: bytes, ratchet_tree: bytes) -> MlsGroup:
-        """Join by a Welcome made for one of this client's KeyPackages."""
+        """Join with a Welcome for one of this client's KeyPackages."""
 
     def load(self, group_id: bytes) -> MlsGroup:
         """Load a group as it was last stored. Catch up with the hub before staging anything."""
@@ -148,5 +149,5 @@ class MlsEngine(Protocol):
     ) -> MlsClient:
         """Make a client whose credential holds `identity` (1 to 65,535 bytes) and whose leaves sign with `key`.
 
-        Its groups are stored in `rows`; with those of an earlier client of this key it can `load` them.
+        Its groups are stored in `rows`. With the rows of an earlier client of this key, it can `load` its groups.
         """

@@ -1,4 +1,4 @@
-"""Where a client stores its groups between commits: a mapping from bytes to bytes."""
+"""Storage for a client's groups between commits: a mapping from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Final
 
 from mimi_mmr.presentation import vec
 
-RETAINED_EPOCHS: Final = 3  # for messages that a commit overtook; then their keys go
+RETAINED_EPOCHS: Final = 3  # for messages that arrive after a commit; older epochs' keys are deleted
 
 _STATE, _STAGED, _EPOCH, _NEWEST, _HANDOVERS = b"s", b"c", b"e", b"n", b"h"
 
 
 class GroupStorage:
-    """Group states by group id, over any mapping; everything in it is secret.
+    """Group states by group id, over any mapping; all values are secret.
 
-    A commit that waits for the hub has a row of its own beside the state that it was made from, so that
-    neither overwrites the other. Epochs older than `RETAINED_EPOCHS` are deleted.
+    The state after a waiting commit has a row of its own, next to the state before it, so that neither overwrites
+    the other. Only the last `RETAINED_EPOCHS` past epochs are kept.
     """
 
     __slots__ = ("_rows", "_state")
 
     def __init__(self, rows: MutableMapping[bytes, bytes] | None = None) -> None:
-        """Keep groups in `rows`; in memory if none is given."""
+        """Keep groups in `rows`; in memory if it is None."""
         self._rows: MutableMapping[bytes, bytes] = {} if rows is None else rows
         self._state = _STATE
 
     @contextmanager
     def staged(self) -> Iterator[None]:
-        """Read and write, inside this context, the state of the commit that waits."""
+        """Read and write the waiting commit's state inside this context."""
         self._state = _STAGED
         try:
             yield
@@ -37,11 +37,11 @@ class GroupStorage:
             self._state = _STATE
 
     def has_staged(self, group_id: bytes) -> bool:
-        """Say whether a commit waits for the hub."""
+        """Return whether a commit waits for the hub."""
         return _STAGED + vec(group_id) in self._rows
 
     def drop_staged(self, group_id: bytes) -> None:
-        """Forget the commit that waits."""
+        """Delete the waiting commit."""
         self._rows.pop(_STAGED + vec(group_id), None)
 
     def forget(self, group_id: bytes) -> None:
@@ -62,11 +62,11 @@ class GroupStorage:
         self._rows[self._state + vec(group_id)] = state
 
     def epoch(self, group_id: bytes, epoch: int) -> bytes | None:
-        """Return what is stored of an epoch that is past."""
+        """Return the stored data of a past epoch."""
         return self._rows.get(_epoch_key(group_id, epoch))
 
     def put_epoch(self, group_id: bytes, epoch: int, data: bytes) -> None:
-        """Store a past epoch, and let go of the one that is now too old."""
+        """Store a past epoch, and delete the one that is now too old."""
         self._rows[_epoch_key(group_id, epoch)] = data
         newest = max(epoch, self.newest_epoch(group_id) or 0)
         self._rows[_NEWEST + vec(group_id)] = newest.to_bytes(8, "big")

@@ -1,4 +1,4 @@
-"""What travels between clients, hubs and providers: one language for both ends.
+"""The messages between clients, hubs and providers, shared by both ends.
 
-Internal, but for what `mimi_mmr.protocol.room` names in its `__all__`.
+Internal, except for the names in the `__all__` of `mimi_mmr.protocol.room`.
 """

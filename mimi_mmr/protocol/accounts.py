@@ -1,4 +1,4 @@
-"""Accounts: what a device asks of its own provider, which knows the account."""
+"""Requests about accounts, which a device sends to its own provider."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mimi_mmr.protocol.key_packages import MAX_CLIENTS
 
 
 def access_token_hash(token: AccessToken) -> bytes:
-    """Return what a provider keeps of a device's token, and what the device signs of it (32 bytes)."""
+    """Return the hash of a device's token (32 bytes): the provider stores it, the device signs it."""
     return hashlib.sha256(b"MIMI-MMR 1.0 account" + token.reveal()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest(Struct):
-    """A new account: names, its first device's key, proof that it is held, and the device's access token.
+    """A new account: its names, its first device's key, the proof of possession, and the device's access token.
 
-    The very same request again is answered as the first one was; with anything else in it the name is taken.
+    A repeated identical request gets the same answer; a different request for the same name is refused as taken.
     """
 
     user: Annotated[str, Text(128)]
@@ -34,7 +34,7 @@ class RegisterRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class RegisterTBS(Struct):
-    """What `proof` signs, with the device's key."""
+    """The content that `proof` signs with the device's key."""
 
     domain: Annotated[str, Text(253)]
     user: Annotated[str, Text(128)]
@@ -43,7 +43,7 @@ class RegisterTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class AddDeviceRequest(Struct):
-    """A further device of an account, sent with the token of one that it has already."""
+    """A further device for an account, sent with the access token of a device that the account already has."""
 
     device: Annotated[str, Text(128)]
     device_public_key: Annotated[bytes, Fixed(32)]
@@ -53,7 +53,7 @@ class AddDeviceRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class AddDeviceTBS(Struct):
-    """What `proof` signs, with the new device's key: an old device can't give it a token that it did not choose."""
+    """The content that `proof` signs with the new device's key, so that the new device itself chooses its token."""
 
     domain: Annotated[str, Text(253)]
     user: Annotated[str, Text(128)]
@@ -71,7 +71,7 @@ class DeviceList(Struct):
 
 @dataclass(frozen=True, slots=True)
 class CertificateChain(Struct):
-    """The device's certificate and what leads to the root, DER, the device's first."""
+    """The device's certificate (first) and its intermediate certificates, in DER."""
 
     certificates: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
 
@@ -86,7 +86,7 @@ class PublishRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class PackageCount(Struct):
-    """Connection packages that are left and have not expired; when the first of them does (seconds)."""
+    """The number of connection packages left and not expired, and when the first of them expires (seconds)."""
 
     one_time: Annotated[int, U32]
     last_resorts: Annotated[int, U32]
@@ -95,7 +95,7 @@ class PackageCount(Struct):
 
 @dataclass(frozen=True, slots=True)
 class PackagesLeft(Struct):
-    """What is left of the asking device's packages, and of all of its account's."""
+    """Counts of the packages left: the asking device's, and all of its account's."""
 
     device: PackageCount
     account: PackageCount

@@ -1,4 +1,4 @@
-"""Assets: encrypted files, which lie on a provider's asset host."""
+"""Assets: encrypted files on a provider's asset host."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ MAX_ASSET = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class AssetLocation(Struct):
-    """Where an asset was put."""
+    """The location of a stored asset."""
 
     url: Annotated[str, Text(1024)]

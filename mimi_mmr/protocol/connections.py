@@ -1,17 +1,17 @@
-"""How two users come to share a room: connection package, request, response, contact code.
+"""Connecting two users, who then share a room: connection package, request, response, contact code.
 
 After draft-kohbrok-mimi-metadata-minimalization, with pinned identity keys, signed requests of one fixed size,
-and connection keys that are exchanged only inside the room the two then share.
+and connection keys that are exchanged only inside the room that the two users then share.
 
--06's consent is here, without its entries, which name both sides to both providers:
+-06's consent operations exist here, without its consent entries, which would name both users to both providers:
 
 - *request*: a `ConnectionRequest`, sealed to a connection package;
-- *cancel*: a `ConnectionCancel`, sealed alike and deposited alike: a provider can't tell the two apart;
+- *cancel*: a `ConnectionCancel`, sealed and deposited in the same way, so that no provider can tell them apart;
 - *grant*: a `ConnectionResponse`, sealed to the request's one-time key;
-- *revoke*: the connection key is rotated (a `ConnectionKeyOffer` of a larger version) for everybody else, and the
-  shelf under the old one is closed: its token fetches what an unknown token fetches.
+- *revoke*: every other contact gets a new connection key (a `ConnectionKeyOffer` with a larger version), and the
+  revoked contact's shelf is closed: its token then gets the same answer as an unknown token.
 
-A denial is never revealed: there is no message for it, and a revocation looks like a shelf that is used up.
+A denial is never revealed: there is no message for it, and a revocation looks like an empty shelf.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _RESPONSE = "connection response"
 
 @dataclass(frozen=True, slots=True)
 class ContactCode:
-    """`mimi-connect:<user uri>?f=<fingerprint>`: whom to connect to, and the identity key to expect there."""
+    """A `mimi-connect:<user uri>?f=<fingerprint>`: the user to connect to, and the expected identity key."""
 
     user: MimiUri
     fingerprint: bytes
@@ -60,7 +60,7 @@ class ContactCode:
 
     @classmethod
     def parse(cls, text: str) -> ContactCode:
-        """Read one; raises `InvalidUri`."""
+        """Parse a contact code; raise `InvalidUri`."""
         try:
             parts = urlsplit(text)
         except ValueError:
@@ -79,7 +79,7 @@ class ContactCode:
 
 
 def check_pin(device: VerifiedDevice, pin: bytes | None) -> None:
-    """Refuse an identity key that is not the pinned one; raises `BindingRejected`."""
+    """Check that an identity key is the pinned one; raise `BindingRejected`."""
     if pin is not None and not hmac.compare_digest(fingerprint(device.identity_key), pin):
         raise BindingRejected("the identity key is not the one the contact code names")
 
@@ -100,7 +100,7 @@ class ConnectionPackageTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPackage(Struct):
-    """Published by a user's device, signed by its real key; fetched without authentication, once."""
+    """A package that a user's device publishes, signed by its real key; fetched once, without authentication."""
 
     LIMIT: ClassVar[int] = 24576
     content: ConnectionPackageTBS
@@ -109,11 +109,11 @@ class ConnectionPackage(Struct):
 
     @property
     def hash(self) -> bytes:
-        """What a request names it by (32 bytes)."""
+        """The hash by which a request names this package (32 bytes)."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def verify(self, user: MimiUri, pin: bytes | None, trust: TrustAnchors, now: float) -> VerifiedDevice:
-        """Return the device that published it; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
+        """Return the publishing device; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
         device = self.credential.verify(trust, now)
         check_pin(device, pin)
         if device.user != user or self.content.user_uri != user:
@@ -138,7 +138,7 @@ def make_connection_package(
 
 @dataclass(frozen=True, slots=True)
 class ReplyInbox(Struct):
-    """Where the response goes: a queue of the requester's provider, tied to no account."""
+    """The queue for the response: it is at the requester's provider and linked to no account."""
 
     domain: Annotated[str, Text(253)]
     queue: Annotated[bytes, Fixed(32)]
@@ -146,7 +146,7 @@ class ReplyInbox(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRequestTBS(Struct):
-    """All that the requester's real credential signs: for whom, under which package, until when, reply where."""
+    """The content that the requester's device signs: addressee, package, expiry, reply inbox and key."""
 
     version: Annotated[int, U8]
     recipient: Annotated[MimiUri, USER]
@@ -159,20 +159,20 @@ class ConnectionRequestTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRequest(Struct):
-    """A request to connect; sealed, it has one size whoever sends it."""
+    """A request to connect; all sealed requests have the same size."""
 
     content: ConnectionRequestTBS
     signature: Annotated[bytes, Fixed(64)]
 
     @property
     def hash(self) -> bytes:
-        """What the response names it by (32 bytes)."""
+        """The hash by which a response names this request (32 bytes)."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def verify(
         self, recipient: MimiUri, package_hash: bytes, trust: TrustAnchors, now: float
     ) -> VerifiedDevice:
-        """Return who asks; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
+        """Return the requesting device; raise a subclass of `IdentityError`, or `ConnectionRefused`."""
         content = self.content
         device = content.credential.verify(trust, now)
         _check(content, device, self.signature, "ConnectionRequestTBS")
@@ -210,7 +210,7 @@ def make_request(
 
 @dataclass(frozen=True, slots=True)
 class ConnectionCancelTBS(Struct):
-    """Which request is taken back, and of whom it was asked."""
+    """The request that is cancelled, and the user that it was sent to."""
 
     version: Annotated[int, U8]
     recipient: Annotated[MimiUri, USER]
@@ -219,18 +219,18 @@ class ConnectionCancelTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionCancel(Struct):
-    """A request is taken back by the device that made it; whose that is stands in the request.
+    """A device's cancellation of its own request; the request itself names the device.
 
-    It may come again and again: it speaks of one request, and no two requests have one hash.
+    A repeated cancel is harmless: it names one request, by its unique hash.
     """
 
     content: ConnectionCancelTBS
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, request: ConnectionRequest, requester: VerifiedDevice) -> None:
-        """Check that `requester`, whom verifying `request` has given, takes it back.
+        """Check that `requester`, which verifying `request` returned, signed this cancel.
 
-        Raises `ConnectionRefused` if it is about another request, `SignatureRejected` if it is somebody else's.
+        Raises `ConnectionRefused` if it names another request, `SignatureRejected` if another device signed it.
         """
         content = self.content
         if (content.request_hash, content.recipient) != (request.hash, request.content.recipient):
@@ -241,7 +241,7 @@ class ConnectionCancel(Struct):
 
 
 def make_cancel(device: DeviceIdentity, request: ConnectionRequest) -> ConnectionCancel:
-    """Sign a cancel of one's own request."""
+    """Sign a cancel of this device's own request."""
     content = ConnectionCancelTBS(VERSION, request.content.recipient, request.hash)
     return ConnectionCancel(content, device.key.sign("ConnectionCancelTBS", content.to_bytes()))
 
@@ -250,7 +250,7 @@ def make_cancel(device: DeviceIdentity, request: ConnectionRequest) -> Connectio
 
 
 class DepositKind(enum.IntEnum):
-    """What is in a deposit; seen by whom it is for only."""
+    """The type of a deposit's content; only the recipient sees it."""
 
     REQUEST = 1
     CANCEL = 2
@@ -258,7 +258,7 @@ class DepositKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionDeposit(Struct):
-    """The inside of what is sealed to a connection package, before it is padded to the one size."""
+    """The plaintext of a deposit for a connection package, before padding to the fixed size."""
 
     kind: Annotated[DepositKind, Code(DepositKind)]
     content: Annotated[bytes, Opaque(REQUEST_SIZE)]
@@ -270,7 +270,7 @@ def seal_request(request: ConnectionRequest, package: ConnectionPackage) -> Seal
 
 
 def seal_cancel(cancel: ConnectionCancel, package: ConnectionPackage) -> SealedBox:
-    """Seal a cancel to the package that its request was sealed to; nobody else can tell it from a request."""
+    """Seal a cancel to its request's package; only the recipient can tell it from a request."""
     return _seal_deposit(DepositKind.CANCEL, cancel, package)
 
 
@@ -280,16 +280,16 @@ def _seal_deposit(kind: DepositKind, content: Struct, package: ConnectionPackage
 
 
 def request_size(kem: Kem) -> int:
-    """Return the size of all that is sealed to a package of this KEM: encapsulation, padded deposit, tag."""
+    """Return the size of every sealed deposit for a package of this KEM: encapsulation, padded deposit, tag."""
     return _ENCAPSULATION[kem] + REQUEST_SIZE + 16
 
 
 def open_deposit(
     box: SealedBox, key: SealingKey, package_hash: bytes
 ) -> ConnectionRequest | ConnectionCancel:
-    """Open a deposit with the private key of one package; raises `SealedBoxRejected` or `ParseError`.
+    """Open a deposit with the private key of one package; raise `SealedBoxRejected` or `ParseError`.
 
-    Whoever opens it verifies what is in it.
+    The caller must verify the content.
     """
     deposit = ConnectionDeposit.from_bytes(unpad(key.open(_DEPOSIT, package_hash, box)))
     if deposit.kind is DepositKind.CANCEL:
@@ -298,7 +298,7 @@ def open_deposit(
 
 
 def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> ConnectionRequest:
-    """`open_deposit`, for who takes requests only; raises `ConnectionRefused` for anything else."""
+    """Open a deposit that must hold a request; raise what `open_deposit` raises, or `ConnectionRefused`."""
     opened = open_deposit(box, key, package_hash)
     if not isinstance(opened, ConnectionRequest):
         raise ConnectionRefused("expected a request to connect, got a cancel")
@@ -310,7 +310,7 @@ def open_request(box: SealedBox, key: SealingKey, package_hash: bytes) -> Connec
 
 @dataclass(frozen=True, slots=True)
 class ConnectionResponseTBS(Struct):
-    """Acceptance: the request it answers, and KeyPackages (with link keys) for the connection room."""
+    """An acceptance: the request it answers, and KeyPackages with their link keys for the connection room."""
 
     version: Annotated[int, U8]
     request_hash: Annotated[bytes, Fixed(32)]
@@ -320,7 +320,7 @@ class ConnectionResponseTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionResponse(Struct):
-    """Sealed to the request's one-time key. There is no refusal: silence is all a requester sees of one."""
+    """A signed acceptance, sealed to the request's one-time key. A refusal sends nothing."""
 
     content: ConnectionResponseTBS
     signature: Annotated[bytes, Fixed(64)]
@@ -328,7 +328,7 @@ class ConnectionResponse(Struct):
     def verify(
         self, request_hash: bytes, recipient: VerifiedDevice, trust: TrustAnchors, now: float
     ) -> VerifiedDevice:
-        """Return who accepted: a device of the very user and identity key that was asked, for this very request."""
+        """Return the accepting device, if it has the requested user and identity key and names this request."""
         device = self.content.credential.verify(trust, now)
         _check(self.content, device, self.signature, "ConnectionResponseTBS")
         if self.content.version != VERSION or self.content.request_hash != request_hash:
@@ -353,7 +353,7 @@ def seal_response(response: ConnectionResponse, key: SealingPublicKey) -> Sealed
 
 
 def open_response(box: SealedBox, key: SealingKey, request_hash: bytes) -> ConnectionResponse:
-    """Open what came to a reply inbox; raises `SealedBoxRejected` or `ParseError`."""
+    """Open a response from a reply inbox; raise `SealedBoxRejected` or `ParseError`."""
     return ConnectionResponse.from_bytes(unpad(key.open(_RESPONSE, request_hash, box)))
 
 
@@ -362,9 +362,9 @@ def open_response(box: SealedBox, key: SealingKey, request_hash: bytes) -> Conne
 
 @dataclass(frozen=True, slots=True)
 class ConnectionKeyOffer(Struct):
-    """Each side's own connection key for the other: pairwise, versioned, with the shelf's upload key.
+    """The connection key that one user makes for the other, with its version and the shelf's upload key.
 
-    A rotation sends another key under a larger version. What comes late, twice or replayed changes nothing.
+    A rotation sends a new key with a larger version. Late, repeated or replayed offers change nothing.
     """
 
     key_version: Annotated[int, U64]
@@ -373,16 +373,16 @@ class ConnectionKeyOffer(Struct):
 
     @property
     def key(self) -> ConnectionKey:
-        """The key, as the secret it is."""
+        """The connection key as a secret type."""
         return ConnectionKey(self.connection_key)
 
     def replaces(self, known: ConnectionKeyOffer | None) -> bool:
-        """Say whether this one is to be used from now on: its version is strictly larger than the known one's."""
+        """Return whether this offer replaces the known one: its version must be strictly larger."""
         return known is None or self.key_version > known.key_version
 
 
 def newest_offer(known: ConnectionKeyOffer | None, came: ConnectionKeyOffer) -> ConnectionKeyOffer:
-    """Choose between the offer one has of a contact and the one that came."""
+    """Return the newer of the known offer of a contact and the received one."""
     return came if known is None or came.replaces(known) else known
 
 

@@ -1,4 +1,4 @@
-"""What members say to each other inside MLS application messages, padded so that a length is a bucket."""
+"""The content of MLS application messages between members, padded to size buckets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TEXT = 1 << 16
 
 
 class ContentKind(enum.IntEnum):
-    """What a content's body is."""
+    """The type of a content's body."""
 
     TEXT = 1
     CONNECTION_KEY = 2
@@ -38,12 +38,12 @@ class Content(Struct):
     body: Annotated[bytes, Opaque(MAX_TEXT)]
 
     def padded(self) -> bytes:
-        """Encode it as it goes into the MLS message."""
+        """Encode the content and pad it for the MLS message."""
         return pad(self.to_bytes(), PADDING)
 
     @classmethod
     def from_padded(cls, data: bytes) -> Content:
-        """Parse it as it comes out of the MLS message; raise `ParseError` or `SealedBoxRejected`."""
+        """Parse padded content from an MLS message; raise `ParseError` or `SealedBoxRejected`."""
         return cls.from_bytes(unpad(data))
 
     @classmethod
@@ -54,7 +54,7 @@ class Content(Struct):
 
 @dataclass(frozen=True, slots=True)
 class AssetReference(Struct):
-    """Where an encrypted asset lies, and what opens it (draft-ietf-mimi-content's ExternalPart, in short)."""
+    """The location of an encrypted asset and its key (a short form of draft-ietf-mimi-content's ExternalPart)."""
 
     url: Annotated[str, Text(1024)]
     name: Annotated[str, Text(256)]
@@ -63,7 +63,7 @@ class AssetReference(Struct):
     sha256: Annotated[bytes, Fixed(32)]
 
     def open(self, ciphertext: bytes) -> bytes:
-        """Decrypt the asset; raise `LinkRejected` if it is not the one that the sender put there."""
+        """Decrypt the asset; raise `LinkRejected` if it is not the one that the sender stored."""
         if hashlib.sha256(ciphertext).digest() != self.sha256:
             raise LinkRejected("the asset is not the one that its sender described")
         try:
@@ -73,6 +73,6 @@ class AssetReference(Struct):
 
 
 def seal_asset(data: bytes) -> tuple[bytes, bytes]:
-    """(key, ciphertext) of an asset, padded to a multiple of 4,096 bytes."""
+    """Seal an asset, padded to a multiple of 4,096 bytes; return (key, ciphertext)."""
     key = OneTimeKey.generate()
     return key.reveal(), seal_once(key, data + bytes(-len(data) % 4096))

@@ -65,7 +65,7 @@ LINK_MULTIPLE = 256
 LINK_LEAST = 1024
 MAX_LINK = 16384
 CREDENTIAL_LIFETIME = 90 * 86400
-# The length of a name or a chain is metadata; 256 is the multiple that the link's plaintext is padded to.
+# The link's plaintext is padded to a multiple of 256, since the length of a name or chain is metadata.
 
 
 # --- the real credential -----------------------------------------------------------------------------
@@ -73,7 +73,7 @@ CREDENTIAL_LIFETIME = 90 * 86400
 
 @dataclass(frozen=True, slots=True)
 class UserBindingTBS(Struct):
-    """What the user's long-term identity key signs: this device is mine."""
+    """The content that the user's identity key signs, to bind a device to the user."""
 
     user_uri: Annotated[MimiUri, USER]
     device_uri: Annotated[MimiUri, DEVICE]
@@ -81,7 +81,7 @@ class UserBindingTBS(Struct):
 
     @staticmethod
     def encoded(user: MimiUri, device: MimiUri, key: bytes) -> bytes:
-        """`UserBindingTBS(user, device, key).to_bytes()`, the shortest way: rooms have many members."""
+        """Return `UserBindingTBS(user, device, key).to_bytes()`, but faster, for rooms with many members."""
         return vec(str(user).encode()) + vec(str(device).encode()) + key
 
 
@@ -89,8 +89,8 @@ class UserBindingTBS(Struct):
 class RealCredential(Struct):
     """X.509 chain (RFC 9420's `x509` credential), the user's identity key, and its binding signature.
 
-    The binding refuses a hostile provider's certificate for a device that is not the user's, to whoever has
-    pinned the identity key.
+    A client that has pinned the identity key refuses a hostile provider's certificate for a device that is not
+    the user's, because the binding is missing.
     """
 
     chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
@@ -98,16 +98,16 @@ class RealCredential(Struct):
     binding_signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
-        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
+        """Verify the chain, then the binding. Raises `CertificateRejected` or `BindingRejected`."""
         return ClaimedDevice.read(self).verify(trust, now)
 
 
 @dataclass(slots=True)
 class ClaimedDevice:
-    """A real credential taken apart, and what of it is verified: nothing, then its chain, then its binding too.
+    """A parsed real credential and its state of verification: nothing, then its chain, then its binding too.
 
-    One that was found good before, as for a device that is in several rooms, is so for as long as its chain is
-    valid: nothing else that the verdict depends on can change.
+    A credential that was verified before, for example in another room, stays verified while its chain is valid:
+    the result depends on nothing else that can change.
     """
 
     credential: RealCredential
@@ -118,16 +118,16 @@ class ClaimedDevice:
 
     @classmethod
     def read(cls, credential: RealCredential) -> ClaimedDevice:
-        """Take a credential apart."""
+        """Parse a credential."""
         return cls(credential, DeviceChain.read(credential.chain))
 
     def verify(self, trust: TrustAnchors, now: float) -> VerifiedDevice:
-        """Chain, then binding. Raises `CertificateRejected` or `BindingRejected`."""
+        """Verify the chain, then the binding. Raises `CertificateRejected` or `BindingRejected`."""
         self.verify_chain(trust, now)
         return self.verify_binding(trust)
 
     def verify_chain(self, trust: TrustAnchors, now: float) -> None:
-        """Verify the chain, unless all of it was found good before; raise `CertificateRejected`."""
+        """Verify the chain, unless this credential was verified before; raise `CertificateRejected`."""
         real = self.credential
         self._content = real.identity_key, real.binding_signature, real.chain
         known = trust.devices.get(self._content, now)
@@ -135,7 +135,7 @@ class ClaimedDevice:
         self.certified = trust.certified(self.chain, now) if known is None else known[1]
 
     def verify_binding(self, trust: TrustAnchors) -> VerifiedDevice:
-        """After the chain: that the user's identity key signed for this device; raises `BindingRejected`."""
+        """Verify, after the chain, that the user's identity key signed for this device; raise `BindingRejected`."""
         real, certified = self.credential, self.certified
         if certified is None:
             raise BindingRejected("the chain of the user binding is not verified")
@@ -152,7 +152,7 @@ class ClaimedDevice:
 
 
 class VerifiedDevice(NamedTuple):
-    """What a verified real credential says."""
+    """The content of a verified real credential."""
 
     user: MimiUri
     device: MimiUri
@@ -169,7 +169,7 @@ def bind_device(
 
 
 def fingerprint(identity_key: bytes) -> bytes:
-    """Return what a contact code carries: SHA-256 of the user's identity key."""
+    """Return the fingerprint in a contact code: SHA-256 of the user's identity key."""
     return hashlib.sha256(identity_key).digest()
 
 
@@ -178,7 +178,7 @@ def fingerprint(identity_key: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PseudonymousCredentialTBS(Struct):
-    """-06's struct with version, expiry (seconds, a day's start) and the key that makes the pseudonym."""
+    """-06's struct with version, expiry (seconds, the start of a day) and the set key that makes the pseudonym."""
 
     version: Annotated[int, U8]
     client_pseudonym: Annotated[MimiUri, CLIENT_PSEUDONYM]
@@ -189,7 +189,7 @@ class PseudonymousCredentialTBS(Struct):
 
 
 class _AsItTravelled:
-    """Room for what both signatures cover, if it was read. It is no field: it says nothing that they don't."""
+    """A slot for the bytes that both signatures cover, if the credential was parsed. They repeat the fields."""
 
     __slots__ = ("_content",)
     _content: bytes
@@ -200,7 +200,7 @@ _put_content = slot(_AsItTravelled, "_content")
 
 @dataclass(frozen=True, slots=True)
 class PseudonymousCredential(_AsItTravelled, Struct):
-    """What the hub and every provider see in place of a name. One per KeyPackage, one room only."""
+    """The credential that hub and providers see in place of a name: one per KeyPackage, for one room only."""
 
     LIMIT: ClassVar[int] = 20000
     version: Annotated[int, U8]
@@ -214,7 +214,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
-        """Read every field, and keep what both signatures cover as it travelled."""
+        """Read every field, and keep the received bytes that both signatures cover."""
         start = reader.offset
         made = read_struct(cls, reader)
         behind = vec_size(made.set_signature) + vec_size(made.identity_link_ciphertext)
@@ -228,7 +228,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
 
     @property
     def content(self) -> bytes:
-        """`tbs`, encoded; as it travelled, if it did."""
+        """The encoding of `tbs`; the received bytes if the credential was parsed."""
         try:
             return self._content
         except AttributeError:
@@ -246,7 +246,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         )
 
     def verify(self, now: float) -> None:
-        """Check what anyone can without a key: version, expiry, and that the pseudonym is its set key's.
+        """Check what needs no secret key: version, expiry, and that the pseudonym belongs to its set key.
 
         Raises `CredentialExpired` or `PseudonymProofRejected`.
         """
@@ -254,12 +254,12 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         self.verify_proof(self.content)
 
     def verify_pseudonym(self) -> None:
-        """Check that the user pseudonym is its set key's, whenever; raise `PseudonymProofRejected`."""
+        """Check that the user pseudonym belongs to its set key, at any time; raise `PseudonymProofRejected`."""
         self.check_pseudonym()
         self.verify_proof(self.content)
 
     def check(self, now: float) -> None:
-        """Check all that `verify` does but for the signature."""
+        """Check what `verify` checks, except the signature."""
         if self.version != VERSION:
             raise PseudonymProofRejected(f"expected credential version {VERSION}, got {self.version}")
         if self.expiry <= now:
@@ -267,7 +267,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
         self.check_pseudonym()
 
     def check_pseudonym(self) -> None:
-        """Check all that `verify_pseudonym` does but for the signature."""
+        """Check what `verify_pseudonym` checks, except the signature."""
         if not is_self_certifying(self.user_pseudonym, self.set_public_key):
             raise PseudonymProofRejected("the user pseudonym is not the hash of the credential's set key")
         if self.client_pseudonym.domain != self.user_pseudonym.domain:
@@ -285,7 +285,7 @@ class PseudonymousCredential(_AsItTravelled, Struct):
 
 @dataclass(frozen=True, slots=True)
 class IdentityLinkTBE(Struct):
-    """-06: the real credential, and its signature over the pseudonymous one's TBS."""
+    """-06's struct: the real credential, and its signature over the pseudonymous credential's TBS."""
 
     pseudonymous_credential_signature: Annotated[bytes, Opaque(64, 64)]
     client_credential: RealCredential
@@ -293,7 +293,7 @@ class IdentityLinkTBE(Struct):
 
 @dataclass(frozen=True, slots=True)
 class LeafIdentity(Struct):
-    """The identity of an MLS leaf's BasicCredential: pseudonymous credential, and where to deliver.
+    """The identity in an MLS leaf's BasicCredential: pseudonymous credential and queue address.
 
     The leaf node's own signature binds both to the leaf's key.
     """
@@ -303,7 +303,7 @@ class LeafIdentity(Struct):
     queue: QueueAddress
 
     def check_place(self, signature_key: bytes) -> None:
-        """Check that it is of the leaf with this signature key, and of one provider; raise an `IdentityError`."""
+        """Check that the identity is for this leaf's key and names one provider; raise an `IdentityError`."""
         if self.credential.signature_public_key != signature_key:
             raise LinkRejected("the pseudonymous credential is for another key than the leaf's")
         if self.queue.domain != self.credential.user_pseudonym.domain:
@@ -311,18 +311,18 @@ class LeafIdentity(Struct):
 
 
 def pad_link(content: bytes) -> bytes:
-    """Pad to a multiple of 256 bytes, 1,024 at least: all but the longest names and chains are of one length."""
+    """Pad to a multiple of 256 bytes, at least 1,024: all but the longest names and chains then have one length."""
     padded = pad(content, LINK_MULTIPLE)
     return padded + bytes(max(0, LINK_LEAST - len(padded)))
 
 
 class DeviceIdentity:
-    """A device's real side: what signs identity links. Held by the client alone."""
+    """A device's key and real credential, which sign identity links; only the client holds them."""
 
     __slots__ = ("credential", "device", "key", "user")
 
     def __init__(self, user: MimiUri, device: MimiUri, key: SigningKey, credential: RealCredential) -> None:
-        """Hold the device key and the credential over it."""
+        """Store the device key and the credential over it."""
         self.user = user
         self.device = device
         self.key = key
@@ -368,7 +368,7 @@ def make_credential(
 
 
 class ResolvedMember(NamedTuple):
-    """A pseudonym and who is behind it, everything verified."""
+    """A pseudonym and the person behind it, fully verified."""
 
     pseudonym: MimiUri
     device: VerifiedDevice
@@ -376,7 +376,7 @@ class ResolvedMember(NamedTuple):
 
 @dataclass(slots=True)
 class Claim:
-    """Who a member says it is: its identity link opened, all of it checked but the signatures."""
+    """The identity that a member claims: its identity link opened, everything checked except the signatures."""
 
     credential: PseudonymousCredential
     content: bytes
@@ -385,7 +385,7 @@ class Claim:
     verified: VerifiedDevice | None = None
 
     def verify(self, trust: TrustAnchors, now: float) -> ResolvedMember:
-        """Verify all of it; raises a subclass of `IdentityError`."""
+        """Verify all signatures; raise a subclass of `IdentityError`."""
         [found] = verify_in_step([self], trust, now)
         if isinstance(found, ResolvedMember):
             return found
@@ -396,9 +396,10 @@ class Claim:
         self.credential.verify_proof(self.content)
 
     def verify_link(self) -> ResolvedMember:
-        """After the device: the provider domain, that real and pseudonymous keys differ, the device's signature.
+        """Verify the link, after the device; raise `LinkRejected`.
 
-        Raises `LinkRejected`.
+        Checks that the provider domains are equal, that the real and pseudonymous keys differ, and the device's
+        signature.
         """
         credential, device = self.credential, self.verified
         if device is None:
@@ -422,10 +423,11 @@ _Found: TypeAlias = "ResolvedMember | IdentityError | None"
 def verify_in_step(
     claims: Sequence[Claim | IdentityError | None], trust: TrustAnchors, now: float
 ) -> list[_Found]:
-    """Return what `Claim.verify` returns or raises, for each of them; what is no claim stays what it is.
+    """Return what `Claim.verify` returns or raises for each claim; other items stay as they are.
 
-    In order: the pseudonym's proof, the real credential's chain and binding, the link of the two. All signatures of
-    one kind are verified before those of the next: curves push each other out of a processor's caches.
+    The order is: the pseudonym's proof, the real credential's chain, its binding, the identity link. All signatures
+    of one kind are verified before those of the next kind, since code of different curves competes for the
+    processor's caches.
     """
 
     def prove(claim: Claim) -> Claim:
@@ -454,9 +456,9 @@ def verify_in_step(
 def open_claim(
     credential: PseudonymousCredential, ilk: IdentityLinkKey, leaf_signature_key: bytes, now: float
 ) -> Claim:
-    """Open what a member claims; raise a subclass of `IdentityError`.
+    """Open a member's identity link; raise a subclass of `IdentityError`.
 
-    In order: the leaf's key, the credential's version, expiry and pseudonym, the link.
+    Checks in this order: the leaf's key, the credential's version, expiry and pseudonym, the link.
     """
     if credential.signature_public_key != leaf_signature_key:
         raise LinkRejected("the credential is for another leaf's signature key")
@@ -465,7 +467,7 @@ def open_claim(
     try:
         link = _open_link(credential, ilk, content)
     except LinkRejected:
-        credential.verify_proof(content)  # if that fails too, it is the better reason of the two
+        credential.verify_proof(content)  # if the proof fails too, its error says more
         raise
     device = ClaimedDevice.read(link.client_credential)
     return Claim(credential, content, link.pseudonymous_credential_signature, device)
@@ -478,7 +480,7 @@ def resolve(
     trust: TrustAnchors,
     now: float,
 ) -> ResolvedMember:
-    """Open an identity link and verify all of it; raises a subclass of `IdentityError`."""
+    """Open an identity link and verify everything in it; raise a subclass of `IdentityError`."""
     return open_claim(credential, ilk, leaf_signature_key, now).verify(trust, now)
 
 

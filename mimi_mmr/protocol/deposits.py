@@ -11,7 +11,7 @@ from mimi_mmr.presentation import U64, Fixed, Nested, Struct, Vector
 
 @dataclass(frozen=True, slots=True)
 class Deposit(Struct):
-    """A sealed connection request, and the package whose key it is sealed to."""
+    """A sealed connection request, and the hash of the package that it is sealed to."""
 
     package_hash: Annotated[bytes, Fixed(32)]
     request: SealedBox
@@ -19,7 +19,7 @@ class Deposit(Struct):
 
 @dataclass(frozen=True, slots=True)
 class WaitingDeposit(Struct):
-    """A deposit and its number, for the account it is for."""
+    """A deposit and its number, as its recipient gets it."""
 
     number: Annotated[int, U64]
     deposit: Deposit
@@ -27,7 +27,7 @@ class WaitingDeposit(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Inbox(Struct):
-    """Deposits that wait."""
+    """The deposits that wait for an account."""
 
     deposits: Annotated[tuple[WaitingDeposit, ...], Vector(Nested(WaitingDeposit), 1 << 24)]
 

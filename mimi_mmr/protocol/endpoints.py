@@ -1,8 +1,8 @@
-"""The table of endpoints: what both ends know of each request to a provider, written down once.
+"""The table of endpoints: the one definition of every request to a provider, for both ends.
 
 The provider mounts its endpoints from this table and the client builds its requests from it, so method, path,
-bodies and limits can't differ between them. `Way` says how an endpoint is reached, and by no other way:
-neither end has a setting for that.
+bodies and limits can't differ between them. `Way` is the only way to reach an endpoint; neither end has a
+setting for it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from mimi_mmr.protocol.room.requests import (
 )
 
 SMALL_BODY = 1 << 16
-RELAY_PATH = "/relay"  # of a provider's relay; below it, the domain of the gateway's provider
-NO_PART = ("", ".", "..")  # a URL with such a part is read as another URL (RFC 3986, section 5.2.4)
+RELAY_PATH = "/relay"  # a provider's relay; the domain of the gateway's provider follows
+NO_PART = ("", ".", "..")  # URL parsers remove such parts (RFC 3986, section 5.2.4)
 
 Req = TypeVar("Req", bound=Struct | bytes | None)
 Ans = TypeVar("Ans", bound=Struct | bytes | None)
@@ -53,7 +53,7 @@ _Body = TypeVar("_Body", bound=Struct | bytes | None)
 
 
 class Way(enum.Enum):
-    """How a request reaches an endpoint."""
+    """The way by which a request reaches an endpoint."""
 
     OBLIVIOUS = "in a capsule of Oblivious HTTP, out of the provider's gateway"
     ACCOUNT = "over TLS, with the access token of one of the account's devices"
@@ -62,7 +62,7 @@ class Way(enum.Enum):
 
 
 class ProviderRole(enum.StrEnum):
-    """In whose name a provider answers: which of its parts learns what the request says."""
+    """The part of a provider that answers a request and learns its content."""
 
     HUB = "hub"
     ACCOUNTS = "accounts"
@@ -75,8 +75,8 @@ class Endpoint(Generic[Req, Ans]):
     """One endpoint: a row of the table.
 
     `template` is the path, with the names in braces. `request` and `answer` are the types of the two bodies: a
-    wire struct, `bytes`, or `NoneType` for a body that says nothing. `limit` bounds the request's body as it
-    arrives, in bytes; `status` is the answer's status if all is well.
+    wire struct, `bytes`, or `NoneType` for an empty body. `limit` is the largest request body in bytes, before
+    parsing; `status` is the HTTP status of a successful answer.
     """
 
     method: str
@@ -92,7 +92,7 @@ class Endpoint(Generic[Req, Ans]):
     _parts: tuple[str | None, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Take the template apart."""
+        """Split the template into its parts."""
         parts = self.template.split("/")
         names = tuple(part[1:-1] for part in parts if part.startswith("{"))
         object.__setattr__(self, "names", names)
@@ -101,13 +101,13 @@ class Endpoint(Generic[Req, Ans]):
 
     @property
     def peer_name(self) -> str:
-        """What a `PeerRequest` calls the endpoint: the last part of its path."""
+        """The endpoint's name in a `PeerRequest`: the last part of its path."""
         return self.template.rpartition("/")[2]
 
     def path(self, names: Mapping[str, str]) -> str:
-        """Return the path with these names in it, quoted.
+        """Return the path with these names filled in, percent-encoded.
 
-        Raise `ValueError` if they are not the template's names, or if one can't be a part of a path.
+        Raises `ValueError` if they are not the template's names, or if one can't be a part of a path.
         """
         if set(names) != set(self.names):
             wanted, given = ", ".join(self.names) or "none", ", ".join(sorted(names)) or "none"
@@ -120,7 +120,7 @@ class Endpoint(Generic[Req, Ans]):
         return path
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """Return the names in the path of a request, unquoted, or None if the request is for another endpoint."""
+        """Return the decoded names in a request's path, or None if the request is for another endpoint."""
         found = path.split("/")
         if method != self.method or len(found) != len(self._parts):
             return None
@@ -133,11 +133,11 @@ class Endpoint(Generic[Req, Ans]):
         return dict(zip(self.names, names, strict=True))
 
     def read_request(self, body: bytes) -> Req:
-        """Parse a request's body; raise `ParseError`. What arrives where nothing is expected is ignored."""
+        """Parse a request's body; raise `ParseError`. Where the type is `NoneType`, the body is ignored."""
         return _read(self.request, body)
 
     def read_answer(self, body: bytes) -> Ans:
-        """Parse an answer's body; raise `ParseError`. What arrives where nothing is expected is ignored."""
+        """Parse an answer's body; raise `ParseError`. Where the type is `NoneType`, the body is ignored."""
         return _read(self.answer, body)
 
 
@@ -148,7 +148,7 @@ def _read(kind: type[_Body], body: bytes) -> _Body:
 
 
 def to_body(value: Struct | bytes | None) -> bytes:
-    """Return a request or an answer as the body that travels."""
+    """Encode a request or an answer as an HTTP body."""
     if isinstance(value, Struct):
         return value.to_bytes()
     return b"" if value is None else value
@@ -321,7 +321,7 @@ HEALTH = Endpoint(
 )
 # fmt: on
 
-# Any struct may be in a row, so `Any` stands for the two types here, and here only.
+# A row may hold any struct, so the two type arguments are `Any`, here only.
 ENDPOINTS: tuple[Endpoint[Any, Any], ...] = (
     CREATE_ROOM,
     UPDATE_ROOM,

@@ -1,9 +1,9 @@
 """KeyPackage sets: one KeyPackage per client of a user, all under one user pseudonym, for one room.
 
-A set lies on a *shelf* of the user's provider. The shelf's id is SHA-256(fetch token || upload key): the token
-comes from a pairwise connection key and fetches, the upload key signs what is put there or withdrawn, and
-neither is tied to an account. Each KeyPackage travels with its identity link key, wrapped under the connection
-key, so that provider and hub never hold it.
+A set lies on a *shelf* of the user's provider. The shelf's id is SHA-256(fetch token || upload key). The token is
+derived from a pairwise connection key and gives access to the sets. The upload key signs uploads and orders.
+Neither is linked to an account. Each KeyPackage travels with its identity link key, wrapped under the connection
+key, so provider and hub never hold it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SetEntry(Struct):
 
 @dataclass(frozen=True, slots=True)
 class KeyPackageSet(Struct):
-    """What one claim takes, whole."""
+    """One KeyPackage set; a claim takes all of it."""
 
     entries: Annotated[tuple[SetEntry, ...], Vector(Nested(SetEntry), count=MAX_CLIENTS)]
 
@@ -67,22 +67,22 @@ class OpenKeyPackage(Struct):
 
     @property
     def ilk(self) -> IdentityLinkKey:
-        """The key, as the secret it is."""
+        """The identity link key as a secret type."""
         return IdentityLinkKey(self.identity_link_key)
 
 
 def fetch_token(key: ConnectionKey) -> FetchToken:
-    """Derive what a contact shows to claim a set: the draft's friendship token, under this project's label."""
+    """Derive the token for claiming sets: the draft's friendship token, under this project's label."""
     return FetchToken(expand_with_label(key, "key package token", b""))
 
 
 def shelf_id(token: FetchToken, upload_public_key: bytes) -> bytes:
-    """Return the id of the shelf that the sets for one contact lie on (32 bytes)."""
+    """Return the id of the shelf with the sets for one contact (32 bytes)."""
     return hashlib.sha256(token.reveal() + upload_public_key).digest()
 
 
 def _wrapping_key(key: ConnectionKey, key_package: bytes) -> OneTimeKey:
-    # It wraps once: it is derived from the KeyPackage's reference, and a KeyPackage has one link key.
+    # This key wraps once: it depends on the KeyPackage's reference, and each KeyPackage has one link key.
     reference = KeyPackage.from_bytes(key_package).ref
     return OneTimeKey(expand_with_label(key, "identity link wrap", reference))
 
@@ -94,7 +94,7 @@ def wrap(package: OpenKeyPackage, key: ConnectionKey) -> SetEntry:
 
 
 def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
-    """Undo `wrap`; raise `LinkRejected`."""
+    """Unwrap what `wrap` made; raise `LinkRejected`."""
     try:
         ilk = open_once(_wrapping_key(key, entry.key_package), entry.wrapped_ilk)
     except InvalidTag:
@@ -103,10 +103,10 @@ def unwrap(entry: SetEntry, key: ConnectionKey) -> OpenKeyPackage:
 
 
 def check_set(packages: Sequence[bytes], now: float) -> tuple[LeafIdentity, ...]:
-    """Check what anyone can of a set's KeyPackages; raise a subclass of `IdentityError` or `InvalidCommit`.
+    """Check what needs no secret in a set's KeyPackages; raise a subclass of `IdentityError` or `InvalidCommit`.
 
-    Signatures, pseudonym proofs, expiry; one user pseudonym; no client or key twice, so no queue address, which
-    opens for one key only.
+    Checks signatures, pseudonym proofs and expiry; that all have one user pseudonym; and that no client pseudonym
+    or signature key occurs twice. A queue address can't occur twice then, since it opens for one key only.
     """
     identities = tuple(_check_package(package, now) for package in packages)
     users = {identity.credential.user_pseudonym for identity in identities}
@@ -128,20 +128,20 @@ def _check_package(encoded: bytes, now: float) -> LeafIdentity:
 
 
 def check_lifetime(leaf: LeafNode, now: float) -> None:
-    """RFC 9420, section 7.3: a KeyPackage's leaf is used within its lifetime; raises `CredentialExpired`."""
+    """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`."""
     if leaf.lifetime is None or not leaf.lifetime[0] - LIFETIME_SKEW <= now <= leaf.lifetime[1]:
         raise CredentialExpired("the KeyPackage is outside its lifetime")
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
-    """Check a leaf's identity, whole; raise a subclass of `IdentityError` or `ParseError`."""
+    """Check all of a leaf's identity; raise a subclass of `IdentityError` or `ParseError`."""
     leaf = read_leaf(identity, signature_key)
     leaf.credential.verify(now)
     return leaf
 
 
 def read_leaf(identity: bytes, signature_key: bytes) -> LeafIdentity:
-    """Read a leaf's identity and check it against its own key; its `verify` checks what the credential claims."""
+    """Read a leaf's identity and check it against the leaf's key. The credential's `verify` checks its claims."""
     leaf = LeafIdentity.from_bytes(identity)
     leaf.check_place(signature_key)
     return leaf
@@ -186,11 +186,11 @@ def sign_upload(content: SetUploadTBS, key: SigningKey) -> SetUpload:
     return SetUpload(content, key.public, key.sign("SetUploadTBS", content.to_bytes()))
 
 
-# --- looking after a shelf ---------------------------------------------------------------------------
+# --- orders for a shelf ------------------------------------------------------------------------------
 
 
 class ShelfOrderKind(enum.IntEnum):
-    """What the owner of a shelf wants done."""
+    """An action that the owner of a shelf orders."""
 
     REPORT = 0
     TAKE_BACK = 1
@@ -201,9 +201,9 @@ class ShelfOrderKind(enum.IntEnum):
 class ShelfOrderTBS(Struct):
     """What the upload key signs of an order.
 
-    REPORT says what is there; TAKE_BACK takes the sets of the named serials away; CLOSE takes every set away, and
-    nothing is put on the shelf ever again: what blocking a contact does. `serials` is empty but for TAKE_BACK.
-    `issued` is in seconds; `nonce` is fresh for every order, so that one which comes twice can be refused.
+    REPORT lists the sets; TAKE_BACK removes the sets with the named serials; CLOSE removes all sets and refuses
+    later uploads, which is how a contact is blocked. `serials` is empty except for TAKE_BACK. `issued` is in
+    seconds; `nonce` is fresh for every order, so that a replayed order can be refused.
     """
 
     shelf: Annotated[bytes, Fixed(32)]
@@ -235,7 +235,7 @@ def sign_order(content: ShelfOrderTBS, key: SigningKey) -> ShelfOrder:
 
 @dataclass(frozen=True, slots=True)
 class ShelfEntry(Struct):
-    """One set, without its KeyPackages: how often it was given (a last resort; any other set is gone then)."""
+    """One set without its KeyPackages. `uses` counts how often a last resort was given out."""
 
     serial: Annotated[bytes, Fixed(16)]
     last_resort: Annotated[bool, BOOL]
@@ -245,9 +245,9 @@ class ShelfEntry(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ShelfReport(Struct):
-    """The answer to an order: the sets that lie on the shelf, and those that the order has taken from it.
+    """The answer to an order: the sets on the shelf, and the sets that the order removed.
 
-    A serial that a TAKE_BACK named and that is in neither list was given to somebody, or expired, or never came.
+    If a serial named by TAKE_BACK is in neither list, its set was given out, expired, or never uploaded.
     """
 
     sets: Annotated[tuple[ShelfEntry, ...], Vector(Nested(ShelfEntry), count=MAX_SETS)]
@@ -259,7 +259,7 @@ class ShelfReport(Struct):
 
 @dataclass(frozen=True, slots=True)
 class KeyMaterialClaim(Struct):
-    """The inside of a sealed request: hub and provider it is bound to, token, and where to seal the answer."""
+    """The plaintext of a sealed claim: its hub and provider, the fetch token, and the key to seal the answer to."""
 
     version: Annotated[int, U8]
     hub: Annotated[str, Text(253)]
@@ -272,14 +272,14 @@ class KeyMaterialClaim(Struct):
 
 @dataclass(frozen=True, slots=True)
 class KeyMaterialRequest(Struct):
-    """What the hub sees of a claim: which provider it is for. -06's requester, target and room are not here."""
+    """A claim as the hub sees it: the provider that it is for. -06's requester, target and room are left out."""
 
     provider: Annotated[str, Text(253)]
     claim: SealedBox
 
 
 class ClaimStatus(enum.IntEnum):
-    """One byte to the requester; unknown, withdrawn and used-up shelves all answer NOTHING."""
+    """The result of a claim, one byte; unknown, closed and empty shelves all give NOTHING."""
 
     TAKEN = 0
     NOTHING = 1
@@ -287,7 +287,7 @@ class ClaimStatus(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyMaterialAnswer(Struct):
-    """The inside of a sealed response."""
+    """The plaintext of a sealed answer."""
 
     status: Annotated[ClaimStatus, Code(ClaimStatus)]
     last_resort: Annotated[bool, BOOL]
@@ -295,7 +295,7 @@ class KeyMaterialAnswer(Struct):
 
 
 def seal_claim(claim: KeyMaterialClaim, key: SealingPublicKey) -> KeyMaterialRequest:
-    """Seal a claim to the target's provider, bound to the hub that passes it on."""
+    """Seal a claim to the target's provider, bound to the hub that forwards it."""
     context = (claim.hub + "\0" + claim.provider).encode()
     return KeyMaterialRequest(
         claim.provider, key.seal(_CLAIM, context, pad(claim.to_bytes(), CLAIM_MULTIPLE))
@@ -303,9 +303,9 @@ def seal_claim(claim: KeyMaterialClaim, key: SealingPublicKey) -> KeyMaterialReq
 
 
 def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: float) -> KeyMaterialClaim:
-    """Open a claim that `hub` passed on; raises `SealedBoxRejected`, or `NoKeyPackages` when it is too old.
+    """Open a claim that `hub` forwarded; raise `SealedBoxRejected`, or `NoKeyPackages` if it is too old.
 
-    The caller refuses a box it has seen before (until `expiry`).
+    The caller must refuse a box that it has seen before (until `expiry`).
     """
     context = (hub + "\0" + request.provider).encode()
     claim = KeyMaterialClaim.from_bytes(unpad(key.open(_CLAIM, context, request.claim)))
@@ -319,12 +319,12 @@ def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: floa
 
 
 def seal_answer(answer: KeyMaterialAnswer, key: SealingPublicKey) -> SealedBox:
-    """Seal an answer to the requester's one-time key; taken and nothing have the same bucket of sizes."""
+    """Seal an answer to the requester's one-time key; both kinds of answer are padded to the same size buckets."""
     return key.seal(_RESPONSE, b"", pad(answer.to_bytes(), RESPONSE_MULTIPLE))
 
 
 def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
-    """Open the set that was claimed; raise `NoKeyPackages` or `SealedBoxRejected`."""
+    """Open the answer and return the claimed set; raise `NoKeyPackages` or `SealedBoxRejected`."""
     answer = KeyMaterialAnswer.from_bytes(unpad(key.open(_RESPONSE, b"", box)))
     if answer.status is not ClaimStatus.TAKEN or answer.key_packages is None:
         raise NoKeyPackages("nothing to claim: no such connection, or its KeyPackages are used up")
@@ -332,15 +332,15 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
 
 
 def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
-    """Return the user pseudonym that a checked set has."""
+    """Return the user pseudonym of a checked set."""
     return identity_of(packages[0]).credential.user_pseudonym
 
 
 def client_of(package: OpenKeyPackage) -> MimiUri:
-    """Return the client pseudonym that a checked KeyPackage has."""
+    """Return the client pseudonym of a checked KeyPackage."""
     return identity_of(package).credential.client_pseudonym
 
 
 def identity_of(package: OpenKeyPackage) -> LeafIdentity:
-    """Return the identity that the leaf of a checked KeyPackage has."""
+    """Return the identity in the leaf of a checked KeyPackage."""
     return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)

@@ -23,7 +23,7 @@ class PeerRequestTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class PeerRequest(Struct):
-    """Signed by the key in the sending provider's certificate."""
+    """`PeerRequestTBS`, signed by the key in the sending provider's certificate."""
 
     LIMIT: ClassVar[int] = MAX_NOTIFY + 4096
     content: PeerRequestTBS

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how an error of this package crosses the wire, with its stable code."""
+"""Problem documents (RFC 9457): the wire form of this package's errors, with their stable codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_problem(code: str, message: str) -> bytes:
 
 
 def read_problem(content: bytes) -> MmrError:
-    """Return the error that a document names; `PeerError` if it is malformed, or its code is unknown."""
+    """Return the error that a document names; `PeerError` if the document is malformed or its code is unknown."""
     if len(content) > MAX_PROBLEM:
         return PeerError("answered with a problem document above its limit")
     try:

@@ -1,7 +1,7 @@
 """A provider's keys, signed under its CA: for sealed queue ids and key-material claims, and for Oblivious HTTP.
 
-Clients take this document, with its signature, from their own provider, which gives the same copy to everybody:
-neither a relay nor the local provider can slip a client a key of its own (RFC 9458, section 7).
+Clients get this signed document from their own provider, which gives everybody the same copy. So neither a relay
+nor the local provider can give a client a different key (RFC 9458, section 7).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mimi_mmr.presentation import U64, Fixed, Nested, Opaque, Struct, Text, Vect
 
 @dataclass(frozen=True, slots=True)
 class ProviderKeysTBS(Struct):
-    """The keys and whose they are; `expiry` in seconds since the epoch.
+    """The keys of one provider domain; `expiry` in seconds since the epoch.
 
-    `ohttp_keys` is the gateway's key list (`application/ohttp-keys`), `base_url` where relay, gateway and the
-    other endpoints are, `asset_origin` the one host whose assets this provider vouches for ("" for none).
+    `ohttp_keys` is the gateway's key list (`application/ohttp-keys`). `base_url` is the URL of the relay, the
+    gateway and the other endpoints. `asset_origin` is this provider's only asset host ("" for none).
     """
 
     domain: Annotated[str, Text(253)]
@@ -43,7 +43,7 @@ class ProviderKeys(Struct):
     signature: Annotated[bytes, Fixed(64)]
 
     def verify(self, domain: str, trust: TrustAnchors, now: float) -> ProviderKeysTBS:
-        """Return the keys, if they are `domain`'s and still valid; raise a subclass of `IdentityError`."""
+        """Return the keys if they belong to `domain` and are still valid; raise a subclass of `IdentityError`."""
         signer = trust.verify_provider(domain, self.chain, now)
         verify(signer, "ProviderKeysTBS", self.keys.to_bytes(), self.signature, by=f"keys of {domain}")
         if self.keys.domain != domain or self.keys.expiry <= now:
@@ -52,12 +52,12 @@ class ProviderKeys(Struct):
 
 
 def sign_provider_keys(keys: ProviderKeysTBS, signer: SigningKey, chain: Sequence[bytes]) -> ProviderKeys:
-    """Sign what a provider publishes."""
+    """Sign a provider's keys for publication."""
     return ProviderKeys(keys, tuple(chain), signer.sign("ProviderKeysTBS", keys.to_bytes()))
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderList(Struct):
-    """Signed keys of every provider that this one knows, itself included: the same list for everybody."""
+    """The signed keys of all providers that this one knows, its own included: the same list for everybody."""
 
     providers: Annotated[tuple[ProviderKeys, ...], Vector(Nested(ProviderKeys), 1 << 22, 1024)]

@@ -1,8 +1,9 @@
-"""Queues: where a leaf's messages wait, named so that only the leaf's own provider knows which queue it is.
+"""Queues: a leaf's messages wait in one. Its address hides from everybody but its provider which queue it is.
 
-A leaf carries a `QueueAddress`: provider domain and the queue's id sealed to that provider's HPKE key, fresh
-for every leaf and bound to the hash of the leaf's signature key, so that it can't be copied into another leaf.
-A queue's id is the hash of a random token; whoever shows the token collects. No account is involved.
+A leaf carries a `QueueAddress`: the provider's domain, and the queue's id sealed to that provider's HPKE key. The
+id is sealed again for every leaf and bound to the hash of the leaf's signature key, so it can't be copied into
+another leaf. A queue's id is the hash of a random access token; any client with the token can collect. No account
+is involved.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _PURPOSE = "queue id"
 
 @dataclass(frozen=True, slots=True)
 class QueueAddress(Struct):
-    """(provider domain, encrypted queue id); the hub routes by the one and can't read the other."""
+    """A provider's domain, by which the hub routes, and an encrypted queue id, which the hub can't read."""
 
     domain: Annotated[str, Text(253)]
     encrypted_queue_id: SealedBox
 
     def __post_init__(self) -> None:
-        """Refuse what is not a domain."""
+        """Refuse an invalid domain."""
         check_domain(self.domain)
 
 
@@ -39,14 +40,14 @@ def queue_id(token: AccessToken) -> bytes:
 
 
 def leaf_binding(leaf_signature_key: bytes) -> bytes:
-    """Return what a queue address is bound to: the hash of the leaf's signature key (32 bytes)."""
+    """Return the value that a queue address is bound to: the hash of the leaf's signature key (32 bytes)."""
     return hashlib.sha256(b"MIMI-MMR 1.0 queue leaf" + leaf_signature_key).digest()
 
 
 def seal_queue_id(
     domain: str, key: SealingPublicKey, queue: bytes, leaf_signature_key: bytes
 ) -> QueueAddress:
-    """Return the address of `queue` for one leaf; two seals of one queue have nothing in common."""
+    """Return the address of `queue` for one leaf; two addresses of one queue can't be linked."""
     return QueueAddress(domain, key.seal(_PURPOSE, leaf_binding(leaf_signature_key), queue))
 
 
@@ -63,7 +64,7 @@ def open_queue_id(key: SealingKey, box: SealedBox, binding: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class QueueOrder(Struct):
-    """Make a queue, whose id is the hash of the token."""
+    """An order to create a queue, whose id is the hash of the token."""
 
     token: Annotated[bytes, Fixed(32)]
     accepts_deposits: Annotated[bool, BOOL]
@@ -71,14 +72,14 @@ class QueueOrder(Struct):
 
 @dataclass(frozen=True, slots=True)
 class QueueRemoval(Struct):
-    """Forget a queue and what is in it; if there is none, nothing is to do."""
+    """An order to delete a queue and its messages, if it exists."""
 
     token: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
 class CollectRequest(Struct):
-    """Acknowledge up to a sequence number, and get what follows; wait up to `wait_ms` if there is nothing."""
+    """A request that acknowledges messages up to a sequence number and waits up to `wait_ms` for the next."""
 
     token: Annotated[bytes, Fixed(32)]
     acknowledged: Annotated[int, U64]
@@ -88,7 +89,7 @@ class CollectRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class QueuedMessage(Struct):
-    """One message and its place in the queue."""
+    """One message and its sequence number in the queue."""
 
     sequence: Annotated[int, U64]
     message: Annotated[bytes, Opaque(1 << 26)]
@@ -96,7 +97,7 @@ class QueuedMessage(Struct):
 
 @dataclass(frozen=True, slots=True)
 class QueuePage(Struct):
-    """What a collector gets. `lost` counts messages that were refused when the queue was full, or grew too old."""
+    """The answer to a collection. `lost` counts messages that were refused by a full queue or expired."""
 
     LIMIT: ClassVar[int] = 1 << 28
     lost: Annotated[int, U64]

@@ -1,4 +1,4 @@
-"""The running provider: what answers directly, and what answers through the gateway only.
+"""The provider server: endpoints that answer directly, and endpoints that answer through the gateway only.
 
 Public is what `__all__` names, `settings` and `store`; the other modules are internal.
 """
@@ -27,7 +27,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load one of the names above, when it is first asked for: a command that needs one loads no other."""
+    """Import one of the names above at its first use, so that a command loads only the modules it needs."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Endpoints of accounts, used directly by their owners, and of the directory, used by strangers obliviously."""
+"""Endpoints of accounts, which owners call directly, and of the directory, which strangers call obliviously."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AccountService:
         self._clock = clock
 
     def mount_direct(self, router: Router) -> None:
-        """Mount what an account's owner calls over TLS, with the token of one of its devices."""
+        """Mount the endpoints that an account's owner calls over TLS, with a device's access token."""
         router.serve(REGISTER, self.register)
         router.serve(CLOSE_ACCOUNT, self.close, admit=self._caller)
         router.serve(ADD_DEVICE, self.add_device, admit=self._caller)
@@ -76,7 +76,7 @@ class AccountService:
         router.serve(FORGET_CONNECTION_REQUEST, self.forget, admit=self._caller)
 
     def mount_oblivious(self, router: Router) -> None:
-        """Mount what strangers call through the gateway."""
+        """Mount the endpoints that strangers call through the gateway."""
         router.serve(TAKE_CONNECTION_PACKAGE, self.package)
         router.serve(REQUEST_CONNECTION, self.deposit)
 
@@ -93,7 +93,7 @@ class AccountService:
         return self._certified(user, device, request.device_public_key)
 
     async def add_device(self, call: Call[Caller, AddDeviceRequest]) -> CertificateChain:
-        """Add a device, which one that is there vouches for."""
+        """Add a device; the request carries the access token of a device that the account already has."""
         caller, request = call.subject, call.request
         device, key = self._device(request.device), request.device_public_key
         token = AccessToken(request.access_token)
@@ -107,11 +107,11 @@ class AccountService:
         return DeviceList(tuple(device.name for device in await self._store.devices(call.subject.user)))
 
     async def remove_device(self, call: Call[Caller, None]) -> None:
-        """Remove a device; from now on its token opens nothing."""
+        """Remove a device; its access token is no longer accepted."""
         await self._store.remove_device(call.subject, self._device(call.names["device"]))
 
     async def close(self, call: Call[Caller, None]) -> None:
-        """Delete all of the account but its name, which nobody can take again."""
+        """Delete the account. Only its name stays reserved: nobody can register it again."""
         await self._store.close_account(call.subject)
 
     async def certificate(self, call: Call[Caller, None]) -> CertificateChain:
@@ -131,27 +131,27 @@ class AccountService:
         await self._store.publish(caller, packages)
 
     async def packages_left(self, call: Call[Caller, None]) -> PackagesLeft:
-        """Count the packages that are left, so that a device can make more in time."""
+        """Count the connection packages that are left, so that a device can publish more in time."""
         return await self._store.packages_left(call.subject, self._clock())
 
     async def withdraw_packages(self, call: Call[Caller, None]) -> None:
-        """Delete what any device of the account has published so far."""
+        """Delete all connection packages of the account, whichever device published them."""
         await self._store.withdraw_packages(call.subject)
 
     async def requests(self, call: Call[Caller, None]) -> Inbox:
-        """List the connection requests that wait."""
+        """List the waiting connection requests."""
         waiting = await self._store.requests(call.subject.user)
         return Inbox(tuple(WaitingDeposit(item.id, Deposit.from_bytes(item.deposit)) for item in waiting))
 
     async def forget(self, call: Call[Caller, None]) -> None:
-        """Delete a connection request, which is dealt with, accepted or not."""
+        """Delete a connection request that the user has accepted or refused."""
         number = call.names["number"]
         if not number.isdecimal() or len(number) > 15:
             raise NotAllowed("expected the number of a request")
         await self._store.forget_request(call.subject.user, int(number))
 
     async def _caller(self, arrival: Arrival) -> tuple[Caller, bytes]:
-        """Admit requests with a token of a device of the account that the path names."""
+        """Admit a request whose access token belongs to a device of the account that the path names."""
         bearer = arrival.bearer
         try:
             token = AccessToken(base64.urlsafe_b64decode(bearer + "=" * (-len(bearer) % 4)))
@@ -168,14 +168,14 @@ class AccountService:
     # --- strangers -----------------------------------------------------------------------------------
 
     async def package(self, call: Call[None, None]) -> Encoded[ConnectionPackage]:
-        """Give one of the user's packages away; a one-time package is gone afterwards."""
+        """Return one of the user's connection packages; delete it if it is a one-time package."""
         package = await self._store.take_package(self._user(call.names["user"]), self._clock())
         if package is None:
             raise NoKeyPackages("no such user, or no connection package of theirs is left")
         return Encoded(package)
 
     async def deposit(self, call: Call[None, Deposit]) -> None:
-        """Keep a request for the user: the same answer whoever that is, and whatever becomes of it."""
+        """Store a request for the user. The answer is the same for unknown users and full inboxes."""
         deposit = call.request
         if len(deposit.request.ciphertext) != request_size(deposit.request.kem):
             raise NotAllowed("a sealed connection request has one size")

@@ -1,4 +1,4 @@
-"""A whole provider: its parts, opened in order, and how they start, go on and stop."""
+"""A whole provider: it opens its parts in order, starts them and stops them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Provider:
     """Hub, accounts, queues, shelves, relay and gateway of one domain."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        """Open nothing before `start`."""
+        """Store the settings; nothing is opened before `start`."""
         self.settings = settings
         self._clock = clock
         self._recorder = Recorder(settings.record_dir)
@@ -68,16 +68,16 @@ class Provider:
         return self.listener.application(self.documents.routes())
 
     def stopping(self) -> None:
-        """Refuse what comes from now on, tell health checks, end long polls and sockets; the rest is finished."""
+        """Refuse new requests, fail health checks, end long polls and sockets; other requests are finished."""
         self.queues.stopping()
         self.listener.stop()
 
     async def finished(self) -> None:
-        """Wait, after `stopping`, until no request is in flight, or their time is over."""
+        """Wait, after `stopping`, until no request is in flight or their time is over."""
         await self.listener.finished()
 
     async def close(self) -> None:
-        """Stop workers, then close what they used; safe to call after a failed start."""
+        """Stop the workers, then close their databases and connections; safe to call after a failed start."""
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._opened.aclose()
@@ -127,7 +127,7 @@ class Provider:
         self._opened.push_async_callback(self.outbox.close)
 
     def _mount(self) -> None:
-        """Mount every part's endpoints on the router of the way that they are reached by."""
+        """Mount every part's endpoints on the router for the way by which clients reach them."""
         direct, oblivious = self.listener.direct, self.listener.oblivious
         self.accounts.mount_direct(direct)
         self.documents.mount_direct(direct)
@@ -142,7 +142,7 @@ class Provider:
     # --- work ----------------------------------------------------------------------------------------
 
     async def _fan_out(self, domain: str, body: bytes) -> None:
-        """Deliver the hub's notification to a peer, or to the queues of this very provider."""
+        """Deliver the hub's notification to a peer, or to this provider's own queues."""
         if domain == self.settings.domain:
             await self.queues.notify(domain, NOTIFY.read_request(body), body)
         else:
@@ -153,11 +153,11 @@ class Provider:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 await self._tidy()
-            except Exception as error:  # what failed now is tried again next time
+            except Exception as error:  # the next round tries again
                 log.error("housekeeping failed: %s", type(error).__name__)  # noqa: TRY400
 
     async def _tidy(self) -> None:
         self.keys.rotate()
-        self.peers.publish(self.keys.document(self._clock()))  # signed anew: its expiry moves on
+        self.peers.publish(self.keys.document(self._clock()))  # signed again, with a later expiry
         await self.delivery_store.expire(self._clock())
         await self.account_store.expire(self._clock())

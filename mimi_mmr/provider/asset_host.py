@@ -1,4 +1,4 @@
-"""A small asset host: a server of its own, which keeps encrypted assets as files."""
+"""A small asset host: a separate server that stores encrypted assets as files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NAME = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class AssetHost:
-    """PUT with the upload token, GET for anybody who knows the name; names are random and say nothing."""
+    """The asset host: PUT needs the upload token; GET needs the asset's random name only."""
 
     def __init__(self, directory: Path, upload_token: str, max_bytes: int, recorder: Recorder) -> None:
-        """Keep assets as files in `directory`."""
+        """Store assets as files in `directory`."""
         self._directory = directory
         self._token = upload_token
         self._max_bytes = max_bytes
@@ -35,13 +35,13 @@ class AssetHost:
     def app(self) -> web.Application:
         """Return the application."""
         app = web.Application(client_max_size=self._max_bytes, middlewares=[self.drain.watch])
-        app.router.add_get(HEALTH.template, health(self.drain))  # first: its path looks like a name
+        app.router.add_get(HEALTH.template, health(self.drain))  # first: `/{name}` would match its path
         app.add_routes([web.get("/{name}", self.get), web.put("/{name}", self.put)])
         app.on_response_prepare.append(hide_server)
         return app
 
     async def put(self, request: web.Request) -> web.Response:
-        """Keep what `PUT /{name}` brings, from who has the upload token."""
+        """Store the body of `PUT /{name}` as an asset, if the request has the upload token."""
         name = request.match_info["name"]
         wanted = f"Bearer {self._token}"
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")

@@ -1,7 +1,7 @@
-"""Assets: the endpoint that puts one on the provider's asset host, and the hosts that gateways fetch from.
+"""Assets: the endpoint that stores one on the provider's asset host, and the hosts that gateways fetch from.
 
-An asset is encrypted by the sender under a key of its own; it is put by the provider, out of a capsule, and
-fetched by gateways, so the host sees neither who put it nor who reads it.
+The sender encrypts each asset under its own key and sends it in a capsule. The provider stores it on the asset
+host, and gateways fetch it. So the host sees neither who stores an asset nor who reads it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class AssetService:
     """Puts assets on the provider's asset host."""
 
     def __init__(self, storage: AssetStorage | None, ssl_context: ssl.SSLContext | None) -> None:
-        """Put them into `storage`; without one, the endpoint says that there is none."""
+        """Store assets in `storage`; if it is None, the endpoint answers that the provider has no asset host."""
         self._storage = storage
         connector = aiohttp.TCPConnector(ssl=ssl_context or True)
         timeout = aiohttp.ClientTimeout(total=60)
@@ -35,7 +35,7 @@ class AssetService:
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
 
     def mount_oblivious(self, router: Router) -> None:
-        """Mount the endpoint, which answers through the gateway only."""
+        """Mount the endpoint; it answers through the gateway only."""
         router.serve(PUT_ASSET, self.put)
 
     async def close(self) -> None:
@@ -43,7 +43,7 @@ class AssetService:
         await self._session.close()
 
     async def put(self, call: Call[None, bytes]) -> AssetLocation:
-        """Put an encrypted asset on the asset host; return where it is."""
+        """Store an encrypted asset on the asset host; return its location."""
         if self._storage is None:
             raise NotAllowed("this provider has no asset host")
         url = f"{self._storage.origin}/{secrets.token_hex(16)}"
@@ -60,12 +60,12 @@ class AssetService:
 
 
 class AssetHosts(Container[str]):
-    """Where this hub's download proxy fetches from: its own asset host, and its peers' (-06, "Download Files")."""
+    """Hosts that this hub's download proxy may fetch from: its own and its peers' (-06, "Download Files")."""
 
     def __init__(self, peers: Peers) -> None:
-        """Take them from the providers' signed documents."""
+        """Read the hosts from the providers' signed documents."""
         self._peers = peers
 
     def __contains__(self, host: object) -> bool:
-        """Return whether `host` (with a port that is not 443) is one of them."""
+        """Return whether `host` is an allowed asset host; it includes the port unless that is 443."""
         return host in {urlsplit(origin).netloc for origin in self._peers.asset_origins()}

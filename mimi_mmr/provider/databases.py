@@ -1,6 +1,6 @@
-"""A provider's three databases, where its settings say: prepared, opened, upgraded, looked at.
+"""A provider's three databases, at the URLs in its settings: prepare, open, upgrade and check them.
 
-For operators: `check_databases` says what `upgrade_databases` would do; starting a provider does that, too.
+For operators: `check_databases` reports what `upgrade_databases` would do. A provider also upgrades at its start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSchema:
-    """One role's schema: the number that is recorded (None: empty, or of version 0.1.0), and this program's."""
+    """One role's schema: the recorded number (None: empty, or made by version 0.1.0), and this program's number."""
 
     role: str
     recorded: int | None
@@ -31,7 +31,7 @@ class DatabaseSchema:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is to be upgraded."""
+        """Whether the schema needs no upgrade."""
         return self.recorded == self.latest
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class DatabaseSchema:
 
 
 async def open_database(settings: Settings, role: str) -> Database:
-    """Open one role's database at the latest schema; raises `ConfigError` naming the setting and what is wrong."""
+    """Open one role's database at the latest schema; raise `ConfigError`, which names the setting."""
     url = settings.database_url(role)
     with _named(role, url):
         prepare_database(url)
@@ -51,16 +51,16 @@ async def open_database(settings: Settings, role: str) -> Database:
 
 
 async def upgrade_databases(settings: Settings) -> list[DatabaseSchema]:
-    """Bring all three to the latest schema, and return it; raises `ConfigError` at the first that can't be."""
+    """Upgrade all three databases; return their schemas. Raise `ConfigError` for the first failure."""
     for role in ROLES:
         await (await open_database(settings, role)).close()
     return await check_databases(settings)
 
 
 async def check_databases(settings: Settings) -> list[DatabaseSchema]:
-    """Return each database's schema, and change nothing.
+    """Return each database's schema without changing anything.
 
-    Raises `ConfigError` for a database that can't be read, is newer than this program, or is another role's.
+    Raises `ConfigError` for a database that can't be read, is newer than this program, or belongs to another role.
     """
     return [await _check(role, settings.database_url(role)) for role in ROLES]
 
@@ -75,7 +75,7 @@ async def _check(role: str, url: str) -> DatabaseSchema:
 
 @contextmanager
 def _named(role: str, url: str) -> Iterator[None]:
-    """Name the setting in an error, and where the database is."""
+    """Add the setting's name and the database's place to an error."""
     try:
         yield
     except ConfigError as error:
@@ -83,13 +83,13 @@ def _named(role: str, url: str) -> Iterator[None]:
 
 
 def prepare_database(url: str) -> None:
-    """Make a SQLite database's file before SQLite does, readable by the provider alone, as its key files are.
+    """Create a SQLite database's file before SQLite does, readable by the provider alone, like its key files.
 
-    SQLite gives the files beside it (-wal, -shm) the same mode. Raises `ConfigError` for a path that can't be used.
+    SQLite gives the -wal and -shm files the same mode. Raises `ConfigError` for a path that can't be used.
     """
     path = _sqlite_path(url)
     if path is None or not path.parent.is_dir():
-        return  # opening it says what is wrong
+        return  # opening the database reports the error
     try:
         if path.is_dir():
             raise ConfigError(f"{path} is a directory; expected a file")
@@ -107,7 +107,7 @@ def prepare_database(url: str) -> None:
 
 
 def _place_of(url: str) -> str:
-    """Return where a database is, without what may be secret, as an error's end; "" if there is nothing to say."""
+    """Return a database's place as the end of an error message, without secrets; "" if there is nothing to add."""
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):

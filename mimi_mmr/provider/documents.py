@@ -28,7 +28,7 @@ class DocumentService:
     """Documents of one provider domain."""
 
     def __init__(self, domain: str, base_url: str, peers: Peers) -> None:
-        """Publish what `peers` knows, and the endpoints of `domain`, which is served at `base_url`."""
+        """Publish the documents that `peers` holds, and the endpoints of `domain`, whose base URL is `base_url`."""
         self._domain = domain
         self._base_url = base_url
         self._peers = peers
@@ -39,7 +39,7 @@ class DocumentService:
         router.serve(PROVIDERS, self.providers)
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the route of the directory, which is JSON."""
+        """Return the route of the directory (JSON)."""
         return [web.get(DIRECTORY.template, self.directory)]
 
     async def keys(self, _: Call[None, None]) -> ProviderKeys:
@@ -51,7 +51,7 @@ class DocumentService:
         return ProviderList(tuple(await self._peers.documents()))
 
     async def directory(self, _: web.Request) -> web.Response:
-        """Return where endpoints are (-06, "Directory"); those that these rooms have no use for answer 404."""
+        """Return the endpoints' URLs (-06, "Directory"); endpoints that this project does not use answer 404."""
         document = {
             "keyMaterial": self._out_of_gateway(KEY_MATERIAL, "{provider}"),
             "update": self._out_of_gateway(UPDATE_ROOM, "{roomId}"),
@@ -63,6 +63,6 @@ class DocumentService:
         return web.Response(body=json.dumps(document), content_type="application/json")
 
     def _out_of_gateway(self, endpoint: Endpoint[Any, Any], name: str) -> str:
-        """Return a URL that is asked for in a capsule, with the draft's name in place of ours."""
+        """Return the URL of an endpoint that clients call in a capsule, with the draft's placeholder name."""
         (ours,) = endpoint.names
         return f"https://{self._domain}{endpoint.template.replace(f'{{{ours}}}', name)}"

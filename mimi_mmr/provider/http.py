@@ -1,7 +1,7 @@
 """The router: endpoints of the table, mounted with their handlers.
 
-A request goes through the same steps whichever way it came: its size is checked, it is admitted, its body is
-parsed, its handler is called. A handler gets a parsed request and returns an answer of the type in the table.
+Every request takes the same steps: check its size, admit it, parse its body, call its handler. A handler gets a
+parsed request and returns an answer of the type that the table names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that is not admitted yet: what the path names, the body, the bearer token if there is one."""
+    """A request before admission: the names in its path, its body, its bearer token ("" if there is none)."""
 
     names: Mapping[str, str]
     body: bytes = field(repr=False)
@@ -37,9 +37,9 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Subject, Req]):
-    """A request for a handler: whom or what it is about, what it says, what the path names.
+    """A request for a handler: its subject, the parsed request, the names in its path.
 
-    `body` is the request before it was parsed, for who hashes it or passes it on.
+    `body` is the unparsed request, for a handler that hashes it or forwards it.
     """
 
     subject: Subject
@@ -50,12 +50,12 @@ class Call(Generic[Subject, Req]):
 
 @dataclass(frozen=True, slots=True)
 class Encoded(Generic[Ans]):
-    """An answer that was encoded elsewhere, and is passed on unread."""
+    """An answer that is already encoded and is forwarded without parsing."""
 
     body: bytes = field(repr=False)
 
 
-# Admits a request: returns whom or what it is about, and the body that is left to parse; or raises an error.
+# Admits a request: returns its subject and the body to parse, or raises an error.
 Admission = Callable[[Arrival], Awaitable[tuple[Subject, bytes]]]
 Handler = Callable[[Call[Subject, Req]], Awaitable[Ans | Encoded[Ans]]]
 _Answer = Callable[[Arrival], Awaitable[Reply]]
@@ -63,10 +63,10 @@ _Route = tuple[Endpoint[Any, Any], _Answer]
 
 
 class Router:
-    """Endpoints that are reached by the same ways; errors become problem documents with stable codes."""
+    """Endpoints that are reached in the same ways; errors become problem documents with stable codes."""
 
     def __init__(self, recorder: Recorder, *ways: Way) -> None:
-        """Serve endpoints that are reached by one of `ways`, and no others."""
+        """Serve only endpoints that are reached in one of `ways`."""
         self._recorder = recorder
         self._ways = ways
         self._routes: dict[tuple[str, int], list[_Route]] = defaultdict(list)
@@ -99,8 +99,9 @@ class Router:
     ) -> None:
         """Mount an endpoint.
 
-        `admit` is called before the body is parsed; accounts' and peers' endpoints can't do without. `refuse`
-        makes an answer of an error, for endpoints whose answer has a place for one; else it is a problem document.
+        `admit` is called before the body is parsed; endpoints of accounts and peers must have one. `refuse` turns
+        an error into an answer, for endpoints whose answer type can hold one; without it, errors become problem
+        documents.
         """
         if endpoint.way not in self._ways:
             raise ValueError(f"{endpoint.template} is not reached by any of this router's ways")
@@ -124,7 +125,7 @@ class Router:
         self._routes[endpoint.method, endpoint.template.count("/")].append((endpoint, answer))
 
     async def dispatch(self, method: str, path: str, body: bytes, bearer: str = "") -> Reply:
-        """Answer one request, whatever it is; raise nothing."""
+        """Answer any request; errors become replies."""
         for endpoint, answer in self._routes.get((method, path.count("/")), ()):
             names = endpoint.match(method, path)
             if names is not None:

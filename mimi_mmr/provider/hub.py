@@ -1,4 +1,4 @@
-"""The hub's endpoints: requests to the state machine, its outcome to the store, events to the outbox."""
+"""The hub's endpoints: they pass requests to the state machine, its results to the store, events to the outbox."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ JOIN_ATTEMPTS = 4
 
 
 class HubService:
-    """Rooms of one provider domain. Mount its routes beside a plain MIMI hub's; the mode is per room."""
+    """Rooms of one provider domain. Its routes can be mounted beside those of a hub for plain MIMI rooms."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class HubService:
         claim_locally: Callable[[KeyMaterialRequest, str], Awaitable[SealedBox]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Serve rooms at `domain`; `claim_locally` answers key-material requests for this very provider."""
+        """Serve rooms at `domain`; `claim_locally` answers key-material requests for this provider."""
         self._domain = domain
         self._mode = HubMode(domain, {domain, *peers.urls})
         self._store = store
@@ -70,10 +70,10 @@ class HubService:
         self._claim_locally = claim_locally
         self._clock = clock
         self._cache: OrderedDict[str, HubRoom] = OrderedDict()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as one is held
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
 
     def mount_oblivious(self, router: Router) -> None:
-        """Mount the endpoints, all of which answer through the gateway only."""
+        """Mount the endpoints; all of them answer through the gateway only."""
         router.serve(CREATE_ROOM, self.create)
         router.serve(UPDATE_ROOM, self.update, admit=self._room, refuse=_refusal)
         router.serve(SUBMIT_MESSAGE, self.submit, admit=self._room, refuse=_refusal)
@@ -84,7 +84,7 @@ class HubService:
         router.serve(KEY_MATERIAL, self.key_material)
 
     async def _room(self, arrival: Arrival) -> tuple[MimiUri, bytes]:
-        """Admit every request for a room; what it is about is the room that the path names."""
+        """Admit every request for a room; its subject is the room that the path names."""
         return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), arrival.body
 
     # --- endpoints -----------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class HubService:
         await self._store.create(self._mode.create(call.request, self._clock()))
 
     async def update(self, call: Call[MimiUri, UpdateRequest]) -> UpdateRoomResponse:
-        """Take a commit (-06, "Update Room State")."""
+        """Accept or refuse a commit (-06, "Update Room State")."""
         await self._update(call.subject, call.request)
         return self._accepted()
 
@@ -106,18 +106,18 @@ class HubService:
             except WrongEpoch:
                 auth = request.auth.content
                 if await self._store.began_with(room, auth.epoch + 1, auth.commit_hash):
-                    return  # the very commit that was accepted, sent again because its answer was lost
+                    return  # the accepted commit again: the client lost the answer
                 raise
             try:
                 await self._store.advance(accepted, self._clock())
             except WrongEpoch:
-                self._cache.pop(str(room), None)  # another worker was first: read its outcome next time
+                self._cache.pop(str(room), None)  # another worker was first: reload the room next time
                 raise
             accepted.commit()
         self._outbox.wake()
 
     async def submit(self, call: Call[MimiUri, SubmitMessageRequest]) -> UpdateRoomResponse:
-        """Take a message (-06, "Submit a Message")."""
+        """Accept or refuse an application message (-06, "Submit a Message")."""
         await self._submit(call.subject, call.request)
         return self._accepted()
 
@@ -132,7 +132,7 @@ class HubService:
         return UpdateRoomResponse(UpdateCode.SUCCESS, "", "", int(self._clock() * 1000))
 
     async def report(self, call: Call[MimiUri, CommitReport]) -> None:
-        """Note that a member can't process the last commit, or undo it for an admin."""
+        """Record that a member can't process the last commit, or undo that commit for an admin."""
         room, report = call.subject, call.request
         content = report.content
         async with self._lock(room):
@@ -148,7 +148,7 @@ class HubService:
                 self._cache.pop(str(room), None)
 
     async def snapshot(self, call: Call[MimiUri, SnapshotRequest]) -> Snapshot:
-        """Return both trees and the policy as of the epoch that a Welcome is for."""
+        """Return both trees and the policy of the epoch that a Welcome is for."""
         room, request = call.subject, call.request
         request.verify()
         if request.content.room != room:
@@ -158,7 +158,7 @@ class HubService:
         return to_snapshot(state)
 
     async def links(self, call: Call[MimiUri, LinkOrder]) -> None:
-        """Make a member's join link known, or revoke it."""
+        """Register a member's join link, or revoke it."""
         room, order = call.subject, call.request
         async with self._lock(room):
             state = await self._state(room)
@@ -169,9 +169,9 @@ class HubService:
                 await self._store.revoke_link(room, state.epoch, link.id)
 
     async def join_request(self, call: Call[MimiUri, JoinRequest]) -> None:
-        """Pass on to members that somebody with a link asks to be added; they decide.
+        """Forward a request to join, made with a join link, to the members, who decide.
 
-        The very same request again, its answer lost, is confirmed again, and neither counted nor passed on.
+        A retry of the same request after a lost answer is confirmed again; it is not counted or forwarded again.
         """
         room, digest = call.subject, hashlib.sha256(call.body).digest()
         async with self._lock(room):
@@ -180,7 +180,7 @@ class HubService:
                     await self._join(room, call.request, digest)
                     break
                 except WrongEpoch:
-                    continue  # another worker took a commit meanwhile; who asks is no member, and can't act on it
+                    continue  # another worker accepted a commit; a joiner can't handle WrongEpoch, so retry here
             else:
                 raise HubRefusal("too much is going on in this room: try again")
         self._outbox.wake()
@@ -194,7 +194,7 @@ class HubService:
             await self._store.join(room, state.epoch, wanted, digest, events, self._clock())
 
     async def key_material(self, call: Call[None, KeyMaterialRequest]) -> SealedBox | Encoded[SealedBox]:
-        """Pass a sealed claim on; what comes back is sealed, too."""
+        """Forward a sealed claim to the KeyPackages' provider; return its sealed answer."""
         request = call.request
         if request.provider != call.names["provider"]:
             raise HubRefusal("the claim is for another provider than the path names")

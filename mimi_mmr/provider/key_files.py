@@ -1,7 +1,7 @@
-"""What a provider keeps on disk beside its databases: its keys and CA, the roots of others.
+"""Files that a provider keeps besides its databases: its keys, its CA, and the root certificates of others.
 
-Each is looked at when the provider starts. What is not there and can't be made, or could be read by others, is
-named; nothing that exists is ever replaced.
+All are checked when the provider starts. An error names a file that is missing and can't be made, or that others
+can read. Existing files are never replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ohttp_relay.keys import KeyRing
 
 
 def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
-    """Read a key of `size` bytes, made on first use; readable by the provider alone."""
+    """Read a key of `size` bytes, created on first use; only the provider may be able to read the file."""
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -35,12 +35,12 @@ def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) 
 
 
 def sealing_key(path: Path) -> SealingKey:
-    """Read a hybrid HPKE key, made on first use."""
+    """Read a hybrid HPKE key, created on first use."""
     return SealingKey(Kem.X_WING, secret_file(path, 96, lambda: SealingKey.generate(Kem.X_WING).seed))
 
 
 def key_ring(directory: Path) -> KeyRing:
-    """Read the gateway's keys, made on first use."""
+    """Read the gateway's keys, created on first use."""
     if directory.exists():
         return KeyRing.load(directory)
     ring = KeyRing.generate()
@@ -49,9 +49,9 @@ def key_ring(directory: Path) -> KeyRing:
 
 
 def authority(settings: Settings) -> CertificateAuthority:
-    """Read the CA in `data_dir`, which has to be there."""
+    """Read the CA in `data_dir`; it must exist."""
     path = settings.data_dir / "ca.pem"
-    if not path.exists():  # never made here: a new one would orphan every device that the old one certified
+    if not path.exists():  # never created here: a new CA would invalidate all devices of the old one
         command = _command_for_ca(settings)
         raise ConfigError(
             f"data_dir: no {path}; restore it from your backup, or make a new CA with: {command}"
@@ -65,7 +65,7 @@ def authority(settings: Settings) -> CertificateAuthority:
 
 
 def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
-    """Read the roots in `trust_dir`, of every peer and of this provider itself."""
+    """Read the root certificates in `trust_dir`: those of all peers and of this provider."""
     roots: dict[str, tuple[x509.Certificate, ...]] = {}
     for path in sorted(settings.trust_dir.glob("*.pem")):
         try:
@@ -99,9 +99,9 @@ def _command_for_ca(settings: Settings) -> str:
 
 
 def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> CertificateAuthority:
-    """Make a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`.
+    """Create a provider's CA: key and root in `path`, the root for others as `<trust_dir>/<domain>.pem`.
 
-    Raise `FileExistsError` with the name of the file that there is already; nothing is replaced.
+    Raises `FileExistsError` with the file's name if either file exists; nothing is replaced.
     """
     root = trust_dir / f"{domain}.pem"
     for taken in (path, root):

@@ -1,8 +1,8 @@
-"""A provider's one TLS listener: every way in, and which endpoints are behind it.
+"""A provider's one TLS listener, and which endpoints are reached directly or through the gateway.
 
-Over TLS come accounts, by their owners, other providers, health checks, and Oblivious HTTP: the relay to the
-peers' gateways and the gateway of this provider. Rooms, queues, shelves, directory and assets answer out of the
-gateway only. The table of endpoints says which is which; there is no setting for it.
+These are reached directly over TLS: accounts by their owners, endpoints for other providers, health checks, the
+relay to the peers' gateways, and this provider's gateway. Rooms, queues, shelves, directory and assets answer
+through the gateway only. The table of endpoints decides this; there is no setting for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROLES = {row.template: row.role for row in ENDPOINTS if row.way is Way.PEER}
 
 
 class Listener:
-    """The two routers, gateway, download proxy and relay of one provider; endpoints are mounted on the routers."""
+    """The two routers, the gateway, the download proxy and the relay of one provider."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Listener:
         self.sockets = [one.sockets for one in (self._gateway, self._relay) if one is not None]
 
     def application(self, documents: list[web.RouteDef]) -> web.Application:
-        """Return the application, of what is mounted now and of `documents`."""
+        """Return the application, with the endpoints mounted so far and the routes in `documents`."""
         app = web.Application(middlewares=[self._watch])
         app.add_routes(self._gateway.routes())
         if self._relay is not None:
@@ -67,13 +67,13 @@ class Listener:
         return app
 
     def stop(self) -> None:
-        """Refuse what comes from now on, tell health checks, end sockets; requests in flight are finished."""
+        """Refuse new requests, fail health checks, end sockets; requests in flight are finished."""
         self._drain.stop()
         for sockets in self.sockets:
             sockets.stop()
 
     async def finished(self) -> None:
-        """Wait, after `stop`, until no request is in flight, or their time is over."""
+        """Wait, after `stop`, until no request is in flight or their time is over."""
         await self._drain.finished()
 
     async def close(self) -> None:
@@ -102,7 +102,7 @@ class Listener:
         )
 
     async def _answer(self, request: bhttp.Request) -> AnyResponse:
-        """Answer what comes out of a capsule, for this provider itself."""
+        """Answer a request from a capsule that is for this provider."""
         if request.path.startswith(DOWNLOAD_PREFIX):
             return await self._downloads.handler(request)
         return await self.oblivious.oblivious(request)
@@ -110,7 +110,7 @@ class Listener:
     # --- recording -----------------------------------------------------------------------------------
 
     def _observe(self, event: str, seen: Seen) -> None:
-        """Record what relay, gateway and download proxy see."""
+        """Record what the relay, the gateway and the download proxy see."""
         role, _, _ = event.partition(".")
         self._recorder.write(
             ProviderRole.ASSETS if role == "download" else role,
@@ -127,7 +127,7 @@ class Listener:
     async def _watch(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Record who connects, for the ledger; nothing else in this package looks at an address."""
+        """Record the client's address, for the ledger; no other code in this package reads an address."""
         if self._recorder.active:
             self._recorder.write(
                 _role_of(request.path),
@@ -141,7 +141,7 @@ class Listener:
 
 
 def _role_of(path: str) -> str:
-    """Return which of the provider's parts learns the address of who asks for this path."""
+    """Return the part of the provider that learns the client's address for this path."""
     if path.startswith(f"{RELAY_PATH}/"):
         return "relay"
     if path == GATEWAY_PATH:

@@ -1,4 +1,4 @@
-"""Logs: one JSON line an event, on stderr. No address, identity, room or key is ever an argument of one."""
+"""Logs: one JSON line per event, on stderr. Addresses, identities, rooms and keys are never logged."""
 
 from __future__ import annotations
 

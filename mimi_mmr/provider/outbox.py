@@ -1,4 +1,4 @@
-"""Fan-out: what the hub has accepted goes to each provider in order, at least once, until it is confirmed."""
+"""Fan-out: deliver accepted events to each provider in order, at least once, until the provider confirms."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Send = Callable[[str, bytes], Awaitable[object]]
 
 
 class OutboxWorker:
-    """One task for each provider that something waits for, so that a slow one holds up nobody else."""
+    """The outbox worker: one task per provider with waiting events, so that a slow provider delays no other."""
 
     def __init__(self, store: HubStore, send: Send) -> None:
-        """Deliver from `store` with `send(domain, body)`, which raises when the provider did not confirm."""
+        """Deliver from `store` with `send(domain, body)`, which raises if the provider does not confirm."""
         self._store = store
         self._send = send
         self._wake = asyncio.Event()
@@ -29,16 +29,16 @@ class OutboxWorker:
         self._workers: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Begin, with what is in the store from before."""
+        """Start delivering, first what is already in the store."""
         self._main = asyncio.create_task(self._run(), name="outbox")
         self.wake()
 
     def wake(self) -> None:
-        """Have the outbox looked at, since there is something new in it."""
+        """Tell the worker that the outbox has new events."""
         self._wake.set()
 
     async def close(self) -> None:
-        """Stop; what isn't confirmed stays in the store for the next start."""
+        """Stop; unconfirmed events stay in the store for the next start."""
         tasks = [task for task in (self._main, *self._workers.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -50,7 +50,7 @@ class OutboxWorker:
             self._wake.clear()
             try:
                 waiting = await self._store.destinations()
-            except Exception as error:  # whatever it is, a hub that never delivers again is worse
+            except Exception as error:  # any error: a worker that ended would never deliver again
                 log.error("outbox failed: %s", type(error).__name__)  # noqa: TRY400
                 await asyncio.sleep(FIRST_DELAY)
                 self._wake.set()
@@ -72,12 +72,12 @@ class OutboxWorker:
                 log.warning("fan-out to %s failed: %s", domain, reason)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
-        self._wake.set()  # something may have come between the last look and the end of this task
+        self._wake.set()  # an event may have arrived after this task's last look
 
     async def _deliver_pending(self, domain: str) -> int:
-        """Deliver what waits for a provider, in order, up to the first failure; return how many there were.
+        """Deliver a provider's waiting notifications in order, up to the first failure; return how many there were.
 
-        A notification that its provider refuses for good is dropped, and logged: it must not hold up the next ones.
+        A notification that the provider refuses for good is dropped and logged: it must not delay the next ones.
         """
         items = await self._store.pending(domain)
         for item in items:

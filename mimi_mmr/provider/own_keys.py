@@ -14,10 +14,10 @@ KEY_RING_LIFETIME = 30 * 86400.0
 
 
 class OwnKeys:
-    """CA and signing key, the two HPKE keys for sealed queue ids and claims, and the gateway's key ring."""
+    """The CA, the signing key, the two HPKE keys for sealed queue ids and claims, and the gateway's key ring."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read what is in `data_dir`, and make what is not; raise `ConfigError`."""
+        """Read the keys in `data_dir`, and create missing ones; raise `ConfigError`."""
         self._settings = settings
         directory = settings.data_dir
         self.ca = authority(settings)
@@ -29,11 +29,11 @@ class OwnKeys:
         self._keeper = KeyKeeper(self.ring, directory / KEY_RING, lifetime=KEY_RING_LIFETIME)
 
     def rotate(self) -> None:
-        """Have the gateway's keys rotate when they are due."""
+        """Rotate the gateway's keys if they are due."""
         self._keeper.tend()
 
     def document(self, now: float) -> ProviderKeys:
-        """Return the public keys, signed anew: they expire `KEYS_LIFETIME` seconds from `now`."""
+        """Sign and return the public keys; they expire `KEYS_LIFETIME` seconds after `now`."""
         settings = self._settings
         keys = ProviderKeysTBS(
             settings.domain,

@@ -36,14 +36,14 @@ REFRESH_SECONDS = 600.0
 DOCUMENT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 CONNECTIONS_PER_PEER = 16
-# Said of the request itself; what else a peer may answer can pass with time, or with a setting.
+# These answers concern the request itself; a retry may succeed after any other error.
 REFUSALS = (400, 403, 404, 409, 413)
 
 log = logging.getLogger(__name__)
 
 
 class Peers:
-    """Providers by domain. What they say is believed as far as their CA signed it."""
+    """Other providers by domain. Only what is signed under a provider's CA is trusted."""
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ class Peers:
         return document
 
     async def documents(self) -> list[ProviderKeys]:
-        """Return every known provider's signed keys; one that can't be had in time is left out, and logged."""
+        """Return every known provider's signed keys; skip and log those that can't be fetched in time."""
         found = await asyncio.gather(*(self._document_or_none(domain) for domain in sorted(self.urls)))
         return [self.own, *(document for document in found if document is not None)]
 
     async def _document_or_none(self, domain: str) -> ProviderKeys | None:
-        """Return a peer's keys, or those known before if still valid; a silent peer is not asked again soon."""
+        """Return a peer's keys, or cached ones that are still valid. Wait before asking a silent peer again."""
         now = self._clock()
         _, known = self._known.get(domain, (0.0, None))
         usable = known if known is not None and known.keys.expiry > now else None
@@ -129,7 +129,7 @@ class Peers:
             return usable
 
     def asset_origins(self) -> set[str]:
-        """Return the asset hosts that this provider's and its peers' documents name, as far as known."""
+        """Return the asset hosts named in this provider's document and in the known documents of its peers."""
         known = [self.own, *(document for _, document in self._known.values())]
         return {document.keys.asset_origin for document in known} - {""}
 
@@ -145,7 +145,7 @@ class Peers:
         return await self._call(domain, endpoint, data)
 
     def admission(self, endpoint: Endpoint[Any, Any]) -> Admission[str]:
-        """Return what admits signed requests of peers to an endpoint, and says which peer's they are."""
+        """Return the check for peers' signed requests to an endpoint; its subject is the peer's domain."""
 
         async def admit(arrival: Arrival) -> tuple[str, bytes]:
             return await self.receive(arrival.body, endpoint)
@@ -191,7 +191,7 @@ class Peers:
 
 
 class _NoAnswer(PeerError):
-    """No answer of a peer that is any good. `cause` is one of this module's own phrases: no address is in it."""
+    """A peer gave no usable answer. `cause` is one of this module's fixed phrases, so it contains no address."""
 
     def __init__(self, domain: str, cause: str) -> None:
         super().__init__(f"no answer of {domain}: {cause}")
@@ -199,7 +199,7 @@ class _NoAnswer(PeerError):
 
 
 def _cause(error: Exception) -> str:
-    """Say what is in the way, so that an operator knows where to look."""
+    """Describe the cause, so that an operator knows where to look."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return "its TLS certificate is not trusted (see tls.ca)"
@@ -217,7 +217,7 @@ def _cause(error: Exception) -> str:
 
 
 def _reason(error: MmrError | TimeoutError) -> str:
-    """Say why in fixed words, for a log line."""
+    """Describe the reason in fixed words, for a log line."""
     if isinstance(error, _NoAnswer):
         return error.cause
     if isinstance(error, CertificateRejected):

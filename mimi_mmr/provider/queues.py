@@ -1,4 +1,4 @@
-"""Endpoints of queues and reply inboxes: messages wait for whoever shows the token."""
+"""Endpoints of queues and reply inboxes: messages wait until a client collects them with the access token."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ MAX_PAGE = 256
 
 
 class Arrivals:
-    """The long polls that wait, by queue, so that one ends when something comes."""
+    """Waiting long polls by queue; a new message ends those of its queue."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start with no long polls."""
         self._waiting: dict[bytes, set[asyncio.Event]] = {}
         self._closing = False
 
     def close(self) -> None:
-        """End every long poll: the provider is about to stop."""
+        """End every long poll before the provider stops."""
         self._closing = True
         self.notify(list(self._waiting))
 
     def notify(self, queues: Iterable[bytes]) -> None:
-        """End the long polls of these queues, for which something came."""
+        """End the long polls of these queues: they have new messages."""
         for queue in queues:
             for event in self._waiting.get(queue, ()):
                 event.set()
 
     async def wait(self, queue: bytes, event: asyncio.Event, seconds: float) -> None:
-        """Wait for `event`, which `listen` gave for this queue, until the time is over."""
+        """Wait at most `seconds` for `event`, which `listen` returned for this queue."""
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
-            return  # an empty page is the answer then
+            return  # the answer is then an empty page
         finally:
             self.leave(queue, event)
 
     def listen(self, queue: bytes) -> asyncio.Event:
-        """Start to listen, before looking whether there is something already."""
+        """Return an event for the next message; call this before reading the queue, to miss no message."""
         event = asyncio.Event()
         if self._closing:
             event.set()
@@ -93,11 +93,11 @@ class QueueService:
         self._arrivals = Arrivals()
 
     def mount_direct(self, router: Router, peers: Peers) -> None:
-        """Mount what hubs call, who prove to be peers."""
+        """Mount the endpoint that hubs call; they must prove that they are peers."""
         router.serve(NOTIFY, self.notified, admit=peers.admission(NOTIFY))
 
     def mount_oblivious(self, router: Router) -> None:
-        """Mount what answers through the gateway only."""
+        """Mount the endpoints that answer through the gateway only."""
         router.serve(CREATE_QUEUE, self.create)
         router.serve(DELETE_QUEUE, self.delete)
         router.serve(COLLECT, self.collect)
@@ -108,19 +108,19 @@ class QueueService:
         self._arrivals.close()
 
     async def create(self, call: Call[None, QueueOrder]) -> None:
-        """Make a queue."""
+        """Create a queue."""
         order = call.request
         queue = queue_id(AccessToken(order.token))
         await self._store.create_queue(queue, accepts_deposits=order.accepts_deposits)
 
     async def delete(self, call: Call[None, QueueRemoval]) -> None:
-        """Delete a queue; the same answer if there is none (any more)."""
+        """Delete a queue; the answer is the same if it does not exist."""
         queue = queue_id(AccessToken(call.request.token))
         await self._store.delete_queue(queue)
-        self._arrivals.notify([queue])  # who waits for it learns that it is gone
+        self._arrivals.notify([queue])  # its long polls then learn that it is gone
 
     async def collect(self, call: Call[None, CollectRequest]) -> QueuePage:
-        """Return what follows what is acknowledged: a long poll."""
+        """Delete acknowledged messages and return the next ones (long poll)."""
         request = call.request
         queue = queue_id(AccessToken(request.token))
         arrival = self._arrivals.listen(queue)
@@ -137,19 +137,19 @@ class QueueService:
         return await self._store.collect(queue, request.acknowledged, max(1, min(request.limit, MAX_PAGE)))
 
     async def reply(self, call: Call[None, ReplyDeposit]) -> None:
-        """Put a connection response, from nobody, into a reply inbox."""
+        """Put an anonymous connection response into a reply inbox."""
         deposit = call.request
         await self._store.deposit(deposit.queue, deposit.response.to_bytes(), self._clock())
         self._arrivals.notify([deposit.queue])
 
     async def notified(self, call: Call[str, NotifyRequest]) -> None:
-        """Take a peer's fan-out."""
+        """Accept fan-out from a peer."""
         await self.notify(call.subject, call.request, call.body)
 
     async def notify(self, hub: str, request: NotifyRequest, body: bytes) -> None:
-        """Take a hub's fan-out (-06, "Fanout Messages and Room Events"); a repetition changes nothing.
+        """Accept fan-out from a hub (-06, "Fanout Messages and Room Events"); a repeated request changes nothing.
 
-        `body` is the request before it was parsed, by which a repetition is known.
+        `body` is the unparsed request, which identifies a repeated one.
         """
         if request.hub != hub:
             raise NotAllowed("the notification names another hub than its sender")
@@ -160,7 +160,7 @@ class QueueService:
             try:
                 queue = open_queue_id(self._queue_key, delivery.encrypted_queue_id, delivery.leaf_binding)
             except UnknownQueue:
-                continue  # a copied or invented address reaches nobody, and costs the others nothing
+                continue  # a copied or invented address: skip it, deliver to the others
             self._recorder.write(ProviderRole.DELIVERIES, "opened", body=queue)
             queues.append(queue)
         transaction = b"notify" + hub.encode() + hashlib.sha256(body).digest()

@@ -1,7 +1,7 @@
-"""Recording of all that a party sees, for the ledger. Off unless a directory is configured.
+"""Recording of everything that a party sees, for the ledger. Off unless a directory is configured.
 
-A record is a party's view: every frame in and out with peer address, headers and body, by role. It is
-for tests, demonstrations and audits with planted data; a deployment has no reason to turn it on.
+A record is one role's view: every frame in and out, with peer address, headers and body. It is meant for tests,
+demonstrations and audits with planted data; a deployment has no reason to turn it on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Recorder:
     """Appends frames to `<directory>/<role>.frames.jsonl`; without a directory it does nothing."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        """Record below `directory`, or not at all."""
+        """Record below `directory`; record nothing if it is None."""
         self._directory = directory
         self._lock = threading.Lock()
         if directory is not None:

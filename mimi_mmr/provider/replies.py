@@ -49,7 +49,7 @@ _STATUS: tuple[tuple[type[MmrError], int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back: a status, a body and the body's type."""
+    """A reply: status, body and content type."""
 
     status: int = 200
     body: bytes = field(default=b"", repr=False)
@@ -66,6 +66,6 @@ def problem(status: int, code: str, message: str) -> Reply:
 
 
 def error_reply(error: MmrError) -> Reply:
-    """Return an error of this package as it crosses the wire."""
+    """Return the reply for an error of this package."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
     return problem(status, error.code, str(error))

@@ -1,4 +1,4 @@
-"""Serving an application until a signal: TLS, a socket of one's own or one that was passed, graceful shutdown."""
+"""Serving an application until a signal: TLS, its own or a passed socket, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mimi_mmr.provider.settings import ServerTls, activated_socket
 from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
-RELAYED_SECONDS = 2.0  # for those of them that another provider answers: one may be a long poll
-SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that: so long once more after it has cancelled what is left
-STOP_SECONDS = 10.0  # no stop takes longer; docs/operations.md says so
+RELAYED_SECONDS = 2.0  # for relayed requests in flight: one may be a long poll at another provider
+SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that; it waits as long again after it cancels the rest
+STOP_SECONDS = 10.0  # the upper bound for a stop, stated in docs/operations.md
 BEGUN = web.RequestKey("mimi_mmr.begun", bool)
 
 _T = TypeVar("_T")
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run on uvloop, where there is one."""
+    """Run on uvloop if it is installed."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -49,7 +49,7 @@ def server_tls(tls: ServerTls) -> ssl.SSLContext:
 
 
 def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
-    """Return TLS for a client that trusts the CA in this file, or None for the system's; raise `ConfigError`."""
+    """Return a TLS context that trusts the CA in this file; None means the system's CAs. Raise `ConfigError`."""
     try:
         return ssl.create_default_context(cafile=ca) if ca else None
     except (OSError, ssl.SSLError):
@@ -57,7 +57,7 @@ def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
 
 
 def _no_password() -> str:
-    """Refuse an encrypted key, where OpenSSL would prompt on the terminal."""
+    """Refuse an encrypted key; otherwise OpenSSL would prompt on the terminal."""
     raise ValueError("the key is encrypted")
 
 
@@ -82,13 +82,13 @@ async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRun
 
 
 class Drain:
-    """Requests in flight, and how they end when the server stops: finished, if that does not take too long.
+    """Requests in flight; when the server stops, they have limited time to finish.
 
-    While they are being finished nothing new is accepted but health checks, which are told so.
+    During that time only health checks are accepted, and they report that the server is stopping.
     """
 
     def __init__(self, relayed: str | None = None) -> None:
-        """Give requests whose path begins with `relayed` less time to end: they wait for another server."""
+        """Give requests whose path begins with `relayed` less time to finish: they wait for another server."""
         self._relayed = relayed
         self._stopping = False
         self._in_flight = 0
@@ -101,7 +101,7 @@ class Drain:
         return self._stopping
 
     def stop(self) -> None:
-        """Refuse what comes from now on, and give relayed requests their last seconds."""
+        """Refuse new requests, and start the shorter time limit of relayed requests."""
         self._stopping = True
         end = asyncio.get_running_loop().time() + RELAYED_SECONDS
         for patience in self._patience:
@@ -114,13 +114,13 @@ class Drain:
         try:
             await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
         except TimeoutError:
-            return  # what is left is broken off with its connection
+            return  # the remaining requests end with their connections
 
     @web.middleware
     async def watch(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Handle a request, as a middleware does."""
+        """Handle a request as aiohttp middleware."""
         if request.path == HEALTH.template:
             return await handler(request)
         if self._stopping:
@@ -146,7 +146,7 @@ class Drain:
         except TimeoutError:
             if not patience.expired():
                 raise
-            if request.get(BEGUN):  # its head is out: only a broken connection says that it is not whole
+            if request.get(BEGUN):  # the head is sent: only an abort shows that the answer is incomplete
                 abort(request)
             return _unavailable()
         finally:
@@ -154,7 +154,7 @@ class Drain:
 
 
 async def mark_begun(request: web.BaseRequest, _: web.StreamResponse) -> None:
-    """Remember that the head of an answer is out, for `on_response_prepare`."""
+    """Record that the head of an answer was sent; a handler for `on_response_prepare`."""
     if isinstance(request, web.Request):
         request[BEGUN] = True
 
@@ -188,7 +188,7 @@ async def until_signalled(ready: Callable[[], None] | None = None) -> None:
 
 
 def announce(runner: web.AppRunner, name: str) -> None:
-    """Say on stdout, in one line, that requests are served, and where."""
+    """Print one line on stdout: the server is ready, at which address."""
     addresses = ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses)
     sys.stdout.write(f"{name} serves on {addresses}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Endpoints of shelves: sets of KeyPackages wait for whoever shows the token of a contact."""
+"""Endpoints of shelves: KeyPackage sets wait until a contact claims them with its fetch token."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class ShelfService:
         self._clock = clock
 
     def mount_direct(self, router: Router, peers: Peers) -> None:
-        """Mount what hubs call, who prove to be peers."""
+        """Mount the endpoint that hubs call; they must prove that they are peers."""
         router.serve(CLAIM, self.claimed, admit=peers.admission(CLAIM))
 
     def mount_oblivious(self, router: Router) -> None:
-        """Mount what answers through the gateway only."""
+        """Mount the endpoints that answer through the gateway only."""
         router.serve(UPLOAD_KEY_PACKAGES, self.upload)
         router.serve(ORDER_SHELF, self.order)
 
@@ -84,11 +84,11 @@ class ShelfService:
         return await self._store.order(order, content.issued + ORDER_AGE + 1)
 
     async def claimed(self, call: Call[str, KeyMaterialRequest]) -> SealedBox:
-        """Answer a claim that a peer passed on."""
+        """Answer a claim that a peer forwarded."""
         return await self.claim(call.request, call.subject)
 
     async def claim(self, request: KeyMaterialRequest, hub: str) -> SealedBox:
-        """Answer a sealed claim that `hub` passed on; the answer is sealed to the requester, whatever it says."""
+        """Answer a sealed claim that `hub` forwarded; every answer is sealed to the requester."""
         now = self._clock()
         claim = open_claim(request, self._key_material_key, hub, now)
         self._recorder.write(ProviderRole.DELIVERIES, "opened", body=claim.to_bytes())
@@ -96,7 +96,7 @@ class ShelfService:
         if not await self._store.first_time(seen, now, now + 2 * CLAIM_LIFETIME):
             raise NoKeyPackages("this claim was made before; a new one is needed for each fetch")
         answer = KeyMaterialAnswer(ClaimStatus.NOTHING, False, None)
-        seal_answer(answer, claim.response_key)  # an unsound key is refused before anything is taken for it
+        seal_answer(answer, claim.response_key)  # an invalid key is refused before a set is taken
         shelf = shelf_id(FetchToken(claim.token), claim.upload_public_key)
         taken = await self._store.claim(shelf, claim.upload_public_key, now)
         if taken is not None:

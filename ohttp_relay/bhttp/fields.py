@@ -96,7 +96,7 @@ def without_connection_fields(fields: Iterable[Field]) -> list[Field]:
 
 
 def join_cookies(fields: Iterable[Field]) -> list[Field]:
-    """Return the fields with all Cookie fields made one, joined with "; " (RFC 9113, section 8.2.3)."""
+    """Return the fields with all Cookie fields joined into one, with "; " (RFC 9113, section 8.2.3)."""
     pairs = list(fields)
     cookies = [value for name, value in pairs if name == "cookie"]
     if len(cookies) < 2:

@@ -160,7 +160,7 @@ class Decoder:
     def _known_lines(self) -> Generator[Event | None, None, list[Field]]:
         left = yield from self._varint("field section length")
         self._check_section(left)
-        yield from self._wait(left, "field section")  # whole, since its length is limited
+        yield from self._wait(left, "field section")  # the whole section: its length is limited
         fields: list[Field] = []
         while left > 0:
             length = yield from self._varint("name length")

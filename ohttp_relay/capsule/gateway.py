@@ -94,8 +94,7 @@ def _open(capsule: bytes, enc: bytes, context: RecipientContext) -> OpenedReques
 def decapsulate_requests(ring: KeyRing, capsules: Iterable[bytes]) -> list[OpenedRequest | CapsuleError]:
     """Open several requests; an error of `decapsulate_request` stands in place of its request.
 
-    Each step runs for all requests before the next step: the code of one step pushes that of another out of the
-    processor's caches.
+    Each step runs for all requests before the next step, so that its code stays in the processor's caches.
     """
 
     def begin(capsule: bytes) -> tuple[PrivateKey, Schedule, bytes, bytes]:

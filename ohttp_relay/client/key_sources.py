@@ -170,7 +170,7 @@ class KeyCache:
             return self._held()[0] != rejected
 
     def expire(self) -> None:
-        """Have the list fetched before its next use, unless the last fetch is less than the interval ago."""
+        """Fetch the list again before its next use, unless the last fetch is less than the interval ago."""
         if self._clock() >= self._fetched + self._interval:
             self._expires = self._clock()
 

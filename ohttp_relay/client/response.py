@@ -21,8 +21,8 @@ from ohttp_relay.transport.streams import one_piece
 class OhttpResponse:
     """The target's response.
 
-    `headers` and pieces of content are there as soon as they arrive, `trailers` after the content was read to
-    its end.  Reading raises unless the message comes whole.
+    `headers` and pieces of content are available as soon as they arrive, `trailers` after all content was read.
+    Reading raises if the message does not arrive whole.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class DiskCache:
         self._scan()
 
     def _scan(self) -> None:
-        """Read what all workers have stored, the least recently used first; remove what dead ones left."""
+        """Read the objects of all workers, the least recently used first; remove leftovers of dead workers."""
         self._sizes.clear()
         self._total = 0
         for path in sorted(self._folder.glob("*.json"), key=_changed):
@@ -98,7 +98,7 @@ class DiskCache:
         return self._folder / f"{name}.{os.getpid()}.{os.urandom(4).hex()}.part"
 
     def lock(self, name: str) -> Path:
-        """Return the path of the lock of an object's fetch."""
+        """Return the path of the lock for fetching an object."""
         return self._folder / f"{name}.lock"
 
     def add(self, stored: StoredObject, part: Path) -> None:

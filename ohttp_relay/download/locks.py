@@ -1,4 +1,4 @@
-"""One fetch of an object among all workers: the holder of the object's lock fetches, the others read along.
+"""One fetch per object for all workers: the holder of the object's lock fetches, the others read its file.
 
 The system releases a lock when its process ends.  A worker that dies leaves only a part of a file, which is
 never taken for a whole object.
@@ -71,7 +71,7 @@ class PendingObject:
 
     @classmethod
     def find(cls, lock: Path) -> PendingObject | None:
-        """Return what the holder of a lock announced; None if there is nothing, or nobody writes any more."""
+        """Return what the holder of a lock announced; None if there is nothing, or no worker is writing."""
         try:
             announced = json.loads(_announcement(lock).read_text())
             fields = tuple((str(name), str(value)) for name, value in announced["fields"])

@@ -213,7 +213,7 @@ class DownloadProxy(Service):
     async def _fetch(
         self, cache: DiskCache, name: str, url: URL, stored: StoredObject | None, lock: FetchLock
     ) -> _Fetching | StoredObject | AnyResponse:
-        """Fetch from the asset host, as the only worker that does; release `lock` when that is over."""
+        """Fetch from the asset host as the only worker; release `lock` afterwards."""
         stack = AsyncExitStack()
         fetching: _Fetching | None = None
         try:

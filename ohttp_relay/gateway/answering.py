@@ -76,7 +76,7 @@ class RequestAnswerer:
     refused: Callable[[str], None] | None = None
 
     def whole(self, request: Request, enc: bytes) -> Response | Awaitable[Response]:
-        """Return the response to a whole request, or an awaitable of it, which raises CancelledError alone.
+        """Return the response to a whole request, or an awaitable of it that raises only CancelledError.
 
         An in-process target that is a plain function costs no task and no timer.
         """
@@ -115,7 +115,7 @@ class RequestAnswerer:
             return self._failure(error)
 
     async def streamed(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
-        """Return the response as it begins; `body` is the content still to come.  Raises nothing itself."""
+        """Return the response when it begins; `body` is the content still to come.  Raises nothing itself."""
         try:
             return await self._serve(request, enc, body)
         except TimeoutError:

@@ -41,7 +41,7 @@ class KeyKeeper:
         self._interval = interval
 
     def tend(self) -> bool:
-        """Reload, rotate and erase as far as it is due; tell whether the ring changed.  Raises KeyFileError."""
+        """Reload, rotate and erase keys if due; tell whether the ring changed.  Raises KeyFileError."""
         changed = self.ring.reload()
         if not self._due():
             return changed

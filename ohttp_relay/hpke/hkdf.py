@@ -2,7 +2,7 @@
 
 A gateway needs ten HMACs for each request.  As calls of `hashlib.sha256` with shared pads they take two
 thirds of the time of `hmac.digest` (docs/adr/0003).  No step branches on a secret or uses one as an index: the
-pads are XORed to the key as one integer.  The tests hold everything here to RFC 5869 and to `hmac.digest`.
+pads are XORed to the key as one integer.  The tests compare all functions with RFC 5869 and `hmac.digest`.
 """
 
 from __future__ import annotations

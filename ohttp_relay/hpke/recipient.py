@@ -1,8 +1,8 @@
 """The recipient's end of HPKE base mode (RFC 9180, section 5), built to be fast.
 
-A gateway spends most of its time here, so this is code of this project and not of a library (docs/adr/0004).
-The part of the key schedule that depends on suite and info alone is computed once (`Schedule`).  What remains
-for each request is one KEM operation, seven HMACs and the AEAD.
+A gateway spends most of its time here, so this project has its own code instead of a library (docs/adr/0004).
+The part of the key schedule that depends only on suite and info is computed once (`Schedule`).  Each request then
+costs one KEM operation, seven HMACs and the AEAD.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RecipientContext(Sequence):
 
 
 class Schedule:
-    """The key schedule of one suite and one info (RFC 9180, section 5.1), the constant half of it computed."""
+    """The key schedule of one suite and one info (RFC 9180, section 5.1), with its constant part precomputed."""
 
     __slots__ = ("_expanded", "_exports", "_secret", "_suite_id", "aead")
 

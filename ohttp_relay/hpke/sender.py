@@ -27,7 +27,7 @@ _PYHPKE_KEMS: Final = {
 
 
 class XWingPublicKey(KEMKeyInterface):
-    """An X-Wing public key, 1216 bytes, as pyhpke passes keys about."""
+    """An X-Wing public key, 1216 bytes, in pyhpke's key interface."""
 
     def to_public_bytes(self) -> bytes:
         """Return the key, 1216 bytes."""
@@ -35,7 +35,7 @@ class XWingPublicKey(KEMKeyInterface):
 
 
 class XWingPrivateKey(KEMKeyInterface):
-    """An X-Wing private key, as pyhpke passes keys about; `raw` is an `XWingPair`."""
+    """An X-Wing private key in pyhpke's key interface; `raw` is an `XWingPair`."""
 
     def __init__(self, pair: XWingPair, seed: KemSecret | None = None) -> None:
         super().__init__(pair)

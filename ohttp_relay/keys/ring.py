@@ -1,6 +1,6 @@
 """A gateway's keys: which are advertised, which open requests, how they are stored and replaced.
 
-What is advertised and accepted follows from the stored keys and the time alone.  So all workers that read the
+Only the stored keys and the time decide which keys are advertised and accepted.  So all workers that read the
 same directory serve the same list (RFC 9458, section 7, asks for consistency).
 """
 

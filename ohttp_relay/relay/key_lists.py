@@ -49,7 +49,7 @@ class KeyListCache:
             return found.body, max(0, int(found.until - self._clock()))
 
     def invalidate(self, name: str) -> None:
-        """Have the list fetched again at its next use once it is `min_age` old: the gateway refused a key."""
+        """Fetch the list again at its next use if it is `min_age` old, because the gateway refused a key."""
         found = self._lists.get(name)
         if found is not None:
             soon = max(found.fetched + self._min_age, self._clock())

@@ -1,4 +1,4 @@
-"""WebSockets through a relay: for each of a client's one to the gateway, and frames from one to the other.
+"""WebSockets through a relay: one to the gateway for each socket of a client, and frames between the two.
 
 The handshake to the gateway is the same for all clients: it has no header field of the client's.  Sockets are
 closed without a reason in words.

@@ -35,7 +35,7 @@ States of a connection, and what follows on an event:
 | handed over | anything | aiohttp's; this module has no part in it |
 | closed | anything | ignored |
 
-What was buffered while a connection was submitted or waiting is taken up as if it arrived after the reply.
+Bytes buffered in the states submitted and waiting are processed after the reply, as if they had just arrived.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class WholeRequest(NamedTuple):
 
 
 class FastServer:
-    """What the connections of one worker share: the service, the HTTP library, known heads, the time.
+    """The shared state of one worker's connections: the service, the HTTP library, known heads, the time.
 
     `library` makes a protocol of the HTTP library for a connection that is handed over.  `idle`: seconds
     after which an unused connection is closed.
@@ -307,9 +307,9 @@ class FastConnection(asyncio.Protocol):
         server.submit(self, WholeRequest(head, data[start:end], self))
 
     def eof_received(self) -> None:
-        """Answer what the client asked before the end of its data, as far as no reply has to be awaited.
+        """Answer the requests before the end of the client's data, unless a reply has to be awaited.
 
-        At once, because the transport closes after this; one with TLS cannot be kept open.
+        This happens at once, because the transport closes afterwards; a TLS transport cannot be kept open.
         """
         self._take_next()
         while self._submitted:
@@ -371,7 +371,7 @@ class FastConnection(asyncio.Protocol):
 
     def _finish(self, reply: Reply | StreamedReply, started: float) -> None:
         server = self._server
-        if server.metrics is not None:  # before the write: whoever has the reply may read the metrics
+        if server.metrics is not None:  # before the write: a client with the reply may read the metrics
             server.metrics.answered(reply.status, time.perf_counter() - started)
         if isinstance(reply, Reply) and not self._transport.is_closing():
             self._transport.write(reply.to_bytes(server.date, close=server.closing))

@@ -1,4 +1,4 @@
-"""Oblivious HTTP over a WebSocket: what client, relay and gateway share.
+"""Oblivious HTTP over a WebSocket: the parts common to client, relay and gateway.
 
 RFC 9458 has no WebSocket; this is a binding of this project for the same messages (docs/specs/ohttp.md).  A
 client opens a socket at the URL to which it would POST, with the subprotocol `ohttp`.  Each binary message of
@@ -212,7 +212,7 @@ async def connect(
 
 
 class _Handshake:
-    """A client middleware that refuses redirects, and can close the connection however the socket broke."""
+    """A client middleware that refuses redirects, and can close the connection after any failure."""
 
     def __init__(self) -> None:
         self._response: aiohttp.ClientResponse | None = None

@@ -164,10 +164,10 @@ class LightTree:
     def follow(
         self, update: MemberUpdate | bytes, epoch_secret: EpochSecret, *, epoch: int | None = None
     ) -> Staged:
-        """Take another member's update over without fetching anything, and commit it afterwards.
+        """Compute the change of another member's update without fetching anything; commit it afterwards.
 
-        It trusts the tree hash of a member of the new epoch, which the tag proves. Whatever it fetches next is
-        checked against that hash. With `epoch`, an update of any other epoch is refused.
+        The tree trusts the update's tree hash, since the tag proves that a member of the new epoch sent it. All
+        paths fetched later are checked against that hash. With `epoch`, an update of any other epoch is refused.
 
         Raises ParseError, StaleEpoch, UpdateRefused, ConfirmationError.
         """

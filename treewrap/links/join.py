@@ -1,4 +1,4 @@
-"""Joining through a link: open the tree that the hub serves, with nothing but the link's private key."""
+"""Joining through a link: open the tree that the hub serves, with the link's private key only."""
 
 from __future__ import annotations
 

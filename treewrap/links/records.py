@@ -1,4 +1,4 @@
-"""Join links as they stand in the root and travel in updates: the structs, and their bytes."""
+"""Join links in the root and in updates: the structs and their encoding."""
 
 from __future__ import annotations
 

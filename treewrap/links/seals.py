@@ -43,7 +43,7 @@ class LinkKey:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Read one: 32 bytes of X25519, or 96 with an ML-KEM-768 seed of 64 bytes in front. Raises LinkError."""
+        """Read a key: 32 bytes (X25519), or 96 (an ML-KEM-768 seed of 64 bytes, then X25519). Raises LinkError."""
         if len(content) not in (_X25519_SIZE, _MLKEM_SEED_SIZE + _X25519_SIZE):
             raise LinkError(f"link key: expected 32 or 96 bytes, got {len(content)}")
         seed, x25519 = content[:-_X25519_SIZE], content[-_X25519_SIZE:]

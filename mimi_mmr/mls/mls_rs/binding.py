@@ -1,4 +1,4 @@
-"""The Python binding of mls-rs, which has no type stubs: only this package sees it."""
+"""The Python binding of mls-rs. It has no type stubs, so only this package uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUITE: Final = mls.CipherSuite.CURVE25519_AES128
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn what the library raises into `EngineError`."""
+    """Convert the library's exceptions to `EngineError`."""
     try:
         yield
     except (mls.Error, mls.InternalError) as error:
@@ -50,7 +50,7 @@ class _Storage(mls.GroupStateStorage):  # type: ignore[misc]
 
 
 def new_client(identity: bytes, public: bytes, secret: bytes, storage: GroupStorage) -> Any:
-    """Make the library's own client: 32-byte public key; secret = seed and public key, 64 bytes."""
+    """Make a client object of the library; `public` is 32 bytes, `secret` is seed and public key, 64 bytes."""
     pair = mls.SignatureKeypair(
         cipher_suite=_SUITE,
         public_key=mls.SignaturePublicKey(bytes=public),
@@ -61,12 +61,12 @@ def new_client(identity: bytes, public: bytes, secret: bytes, storage: GroupStor
 
 
 def message(data: bytes) -> Any:
-    """Read an MLSMessage into the library's own form."""
+    """Convert an MLSMessage to the library's object."""
     return mls.Message.from_bytes(data)
 
 
 def key_package_message(key_package: bytes) -> Any:
-    """Read a KeyPackage struct into the library's own form."""
+    """Convert a KeyPackage struct to the library's object."""
     return message(KEY_PACKAGE_HEADER + key_package)
 
 
@@ -76,33 +76,33 @@ def export(group: Any) -> bytes:
 
 
 def tree_extension(data: bytes) -> Any:
-    """Read a `ratchet_tree` extension into the library's own form."""
+    """Convert a `ratchet_tree` extension to the library's object."""
     return mls.RatchetTree(bytes=data)
 
 
 class Identities:
-    """The library's signing identities, which it compares but does not show, matched to leaves."""
+    """The library's signing identities by leaf. The library can compare them but does not show their content."""
 
     __slots__ = ("_known", "_recent")
 
     def __init__(self) -> None:
-        """Know nobody yet."""
+        """Start with an empty cache."""
         self._known: dict[tuple[bytes, bytes], Any] = {}
         self._recent: dict[int, None] = {}
 
     def at(self, tree: RatchetTree, leaf: int) -> Any:
-        """Return the signing identity of a member; raise `EngineError` if there is none at this leaf."""
+        """Return the signing identity of the member at this leaf; raise `EngineError` if there is none."""
         row = tree.node_bytes(2 * leaf)
         if row is None:
             raise EngineError(f"no member at leaf {leaf}")
         who = identity(row), signature_key(row)
         if who not in self._known:
-            # The binding makes identities for clients only; the secret key of this one is never used.
+            # The binding can make identities only with a client; this client's secret key is never used.
             self._known[who] = new_client(*who, bytes(64), GroupStorage()).signing_identity()
         return self._known[who]
 
     def leaf_of(self, tree: RatchetTree, signer: Any) -> int:
-        """Return the leaf of this signing identity; whoever spoke last is tried first."""
+        """Return the leaf of this signing identity; the last sender is tried first."""
         candidates: Iterable[int] = chain(reversed(tuple(self._recent)), tree.occupied())
         for leaf in candidates:
             if tree.node_bytes(2 * leaf) is not None and self.at(tree, leaf) == signer:

@@ -15,7 +15,7 @@ class MlsRsEngine:
     """`MlsEngine` over mls-rs; `storage` says where each client's groups are stored (in memory by default)."""
 
     def __init__(self, storage: Callable[[], MutableMapping[bytes, bytes]] = dict) -> None:
-        """Give each client a mapping that `storage` makes."""
+        """Give each client a mapping made by `storage`."""
         self._storage = storage
 
     def client(
@@ -29,7 +29,7 @@ class MlsRsClient:
     """`MlsClient` over mls-rs."""
 
     def __init__(self, identity: bytes, key: SigningKey, storage: GroupStorage) -> None:
-        """A client with this credential and key, whose groups live in `storage`."""
+        """Make a client with this credential and key; its groups are in `storage`."""
         if not 0 < len(identity) < 1 << 16:
             raise EngineError(f"an identity has 1 to 65,535 bytes, got {len(identity)}")
         with engine_errors():
@@ -37,13 +37,13 @@ class MlsRsClient:
         self._library = Library(key.public, storage, self._client.load_group)
 
     def key_package(self) -> bytes:
-        """Make a fresh KeyPackage; the first group it joins that is stored uses it up."""
+        """Make a fresh KeyPackage; it is used up when the first group joined with it is stored."""
         with engine_errors():
             sealed = bytes(self._client.generate_key_package_message().to_bytes())
         return sealed.removeprefix(KEY_PACKAGE_HEADER)
 
     def create_group(self, group_id: bytes) -> MlsRsGroup:
-        """Make a group of one, in epoch 0, not yet stored."""
+        """Create a group with one member, in epoch 0, not yet stored."""
         with engine_errors():
             return MlsRsGroup(self._library, self._client.create_group(group_id), group_id, epoch=0)
 

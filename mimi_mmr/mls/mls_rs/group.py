@@ -28,7 +28,7 @@ from mimi_mmr.mls.wire import (
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What a group needs of its client."""
+    """The parts of its client that a group needs."""
 
     public_key: bytes
     storage: GroupStorage
@@ -36,9 +36,9 @@ class Library:
 
 
 def whereabouts(group: Any) -> tuple[bytes, int]:
-    """Find out group id and epoch of a group that the library has just made."""
-    # The binding does not tell a group's id and epoch; the header of a message does, which costs one
-    # generation of the sender's ratchet, and is never sent.
+    """Find the group id and epoch of a group that the library has just made."""
+    # The binding has no call for a group's id and epoch. The header of a message has both: this encrypts one that
+    # is never sent, which costs one generation of the sender's ratchet.
     header = parse_application(bytes(group.encrypt_application_message(b"").to_bytes()))
     return header.group_id, header.epoch
 
@@ -51,7 +51,7 @@ class MlsRsGroup:
         self.group_id = group_id
         self.epoch = epoch
         self._library = library
-        self._handle: Any | None = handle  # None: as it was last stored
+        self._handle: Any | None = handle  # None: load it from storage
         self._removed = False
         self._identities = Identities()
         self._tree = RatchetTree.from_engine(export(handle))
@@ -92,7 +92,7 @@ class MlsRsGroup:
             return bytes(self._live.export_secret(label, context, length))
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """Encrypt an application message; store the group first, so that no key is ever used twice."""
+        """Encrypt an application message; store the group before returning, so that no key is used twice."""
         with engine_errors():
             sealed = bytes(self._live.encrypt_application_message(plaintext).to_bytes())
             self._live.write_to_storage()
@@ -101,8 +101,8 @@ class MlsRsGroup:
     def decrypt(self, private: PrivateMessage) -> tuple[int, bytes]:
         """Return the sender's leaf index and the plaintext.
 
-        A message of a past epoch opens only if this client was in the group then, and the sender still is.
-        The library names the sender by who has its leaf now, which may be somebody else than who had it then.
+        A message of a past epoch opens only if this client was in the group then and the sender is still in it. The
+        library names the member that has the sender's leaf now, so a leaf that changed hands is refused.
         """
         self._check_member()
         if private.content_type is not ContentType.APPLICATION:
@@ -116,7 +116,7 @@ class MlsRsGroup:
         return leaf, bytes(received.data)
 
     def _changed_since(self, epoch: int) -> set[int]:
-        """Return the leaves that changed hands after an epoch, which must be this one or one of the last few."""
+        """Return the leaves that changed hands since an epoch: the current one or one of the last few."""
         changed: set[int] = set()
         if not self.epoch - RETAINED_EPOCHS <= epoch <= self.epoch:
             raise EngineError(f"no members known for a message of epoch {epoch}")
@@ -128,18 +128,18 @@ class MlsRsGroup:
         return changed
 
     def store(self) -> None:
-        """Write the group to storage; while a commit waits, what lies there is this epoch already."""
+        """Write the group to storage. While a commit waits, storage already holds this epoch."""
         self._check_member()
         if self._handle is not None:
             with engine_errors():
                 self._handle.write_to_storage()
 
     def stage_commit(self, add: Sequence[bytes] = (), remove: Sequence[int] = ()) -> MlsRsStagedCommit:
-        """Make a commit for the hub, after which this group can still go either way.
+        """Make a commit for the hub; this group stays in its epoch until the hub answers.
 
-        The library's group is stored, then goes ahead as the copy; this one comes back from storage if it is
-        needed before the hub answers, which is rare and costs a load. The copy with its commit is stored
-        beside it: whoever restarts before the answer can still follow its own commit.
+        The library's group is stored, then moves ahead as the copy. If this epoch is needed before the hub answers,
+        which is rare, it is loaded from storage. The copy is stored with its commit in a row of its own, so that a
+        client that restarts before the answer can still follow its own commit.
         """
         if add and remove:
             raise EngineError("this engine adds or removes in one commit, not both")
@@ -151,7 +151,7 @@ class MlsRsGroup:
         return self._wait_for(copy, parse_commit(commit), welcome)
 
     def staged_commit(self, commit: bytes, welcome: bytes | None = None) -> MlsRsStagedCommit:
-        """Return this very commit again, staged by an object that ended before the hub answered."""
+        """Return a commit that an earlier object staged before the hub answered."""
         if self._waiting is not None:
             raise EngineError("a commit is waiting for the hub already")
         parsed = _read_commit(commit)
@@ -203,8 +203,8 @@ class MlsRsGroup:
     def process_commit(self, commit: PublicCommit) -> Applied:
         """Follow a commit that the hub accepted.
 
-        One's own, staged by this object or by one that ended before the hub answered, counts as accepted;
-        anybody else's as the rejection of one that waits.
+        If it is this client's waiting commit, staged by this or an earlier object, that commit is accepted. Another
+        commit rejects the waiting one.
         """
         self._check_epoch(commit)
         applied, waiting = self._applied(commit), self._waiting

@@ -1,4 +1,4 @@
-"""A commit between its making and the hub's answer, over mls-rs."""
+"""A commit that waits for the hub's answer, over mls-rs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class MlsRsStagedCommit:
             return bytes(self.copy.export_secret(label, context, length))
 
     def accept(self) -> None:
-        """Make the copy the group, and store it only now; a second time does nothing."""
+        """Replace the group by the copy, and store it; a second call does nothing."""
         self._decide(accepted=True)
 
     def reject(self) -> None:
-        """Forget the copy; a second time does nothing."""
+        """Discard the copy; a second call does nothing."""
         self._decide(accepted=False)
 
     def _decide(self, *, accepted: bool) -> None:

@@ -1,4 +1,4 @@
-"""What one commit does to a ratchet tree (RFC 9420, sections 7.5 to 7.9, 12.1 and 12.4.2)."""
+"""The effect of one commit on a ratchet tree (RFC 9420, sections 7.5 to 7.9, 12.1 and 12.4.2)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mimi_mmr.mls.wire import (
 
 @dataclass(frozen=True, slots=True)
 class TreeChange:
-    """A commit's effect, checked, not yet done.
+    """A commit's effect on the tree, checked and not yet applied.
 
-    `added` is in the order of the proposals, `updated` the committer's leaf if the commit has a path, with
-    its new content in `new_leaf`. `rows` are exactly the nodes that differ, None for one that becomes blank;
-    `size` is the number of leaf slots afterwards.
+    `added` is in the order of the proposals. `updated` is the committer's leaf index if the commit has a path, and
+    `new_leaf` its new content. `rows` holds exactly the changed nodes, None for one that becomes blank; `size` is
+    the number of leaf slots afterwards.
 
-    Whether `new_leaf` may differ from the old one in signature key or identity, and whether the newcomers'
-    lifetimes are right, is for the caller to say.
+    The caller decides whether `new_leaf` may have another signature key or identity than the old leaf, and checks
+    the lifetimes of the added leaves.
     """
 
     added: tuple[tuple[int, KeyPackage], ...]
@@ -47,12 +47,12 @@ class TreeChange:
         return self._draft.tree_hash(treemath.root(self.size))
 
     def commit(self) -> None:
-        """Do it. Raise `ValueError` if the tree has moved on since `apply`."""
+        """Apply the change. Raise `ValueError` if the tree has changed since `apply`."""
         self._draft.merge()
 
 
 def stage(tree: TreeState, commit: PublicCommit, group_id: bytes | None = None) -> TreeChange:
-    """Work out the change that `commit` stands for; `RatchetTree.apply` lists what it raises."""
+    """Compute the change that `commit` makes; raise what `RatchetTree.apply` raises."""
     if group_id is not None and commit.group_id != group_id:
         raise InvalidCommit("the commit is for another group")
     if tree.node_bytes(2 * commit.sender) is None:
@@ -116,7 +116,7 @@ def _check_new_leaf(draft: Draft, commit: PublicCommit, leaf: LeafNode) -> None:
 
 
 def _filtered_path(draft: Draft, leaf: int) -> Iterator[tuple[int, int]]:
-    """List the leaf's parents whose other child has somebody below it, each with that child (section 4.1.2)."""
+    """List the leaf's filtered direct path: parents whose other child is not empty, with it (section 4.1.2)."""
     node = 2 * leaf
     for parent in treemath.direct_path(leaf, draft.size):
         other = treemath.sibling(node)

@@ -1,4 +1,4 @@
-"""A ratchet tree being changed: the rows of one epoch, with those of the next laid over them."""
+"""A ratchet tree being changed: the rows of one epoch, overlaid with those of the next."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mimi_mmr.mls.wire import LeafNode
 
 
 class Draft:
-    """An overlay. The tree below does not change until `merge`."""
+    """An overlay of changed rows; the base tree does not change until `merge`."""
 
     __slots__ = ("_base", "_dirty", "_free", "_hashes", "_rows", "_version", "size")
 
     def __init__(self, base: TreeState) -> None:
-        """Begin with nothing changed."""
+        """Start without changes."""
         self._base = base
         self._version = base.version
         self._rows: dict[int, bytes | None] = {}
@@ -32,7 +32,7 @@ class Draft:
         self.size = base.size
 
     def row(self, node: int) -> bytes | None:
-        """Return the node as it will be; None for a blank."""
+        """Return the node's row after the changes; None for a blank node."""
         return self._rows[node] if node in self._rows else self._base.node_bytes(node)
 
     def set_row(self, node: int, row: bytes | None) -> None:
@@ -51,7 +51,7 @@ class Draft:
         self.set_row(2 * index, leaf_row(leaf))
 
     def set_parent(self, node: int, encryption_key: bytes, parent_hash: bytes) -> None:
-        """Give a parent a new key, which everyone below holds."""
+        """Set a parent's new key and parent hash; it has no unmerged leaves."""
         self.set_row(node, ParentNode(encryption_key, parent_hash, ()).to_row())
 
     def blank_leaf(self, index: int) -> None:
@@ -93,11 +93,11 @@ class Draft:
         self.set_row(node, ParentNode(parent.encryption_key, parent.parent_hash, unmerged).to_row())
 
     def resolution(self, node: int) -> list[int]:
-        """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+        """Return a node's resolution: nodes whose keys reach all members below it (RFC 9420, section 4.1.1)."""
         return resolution(self.row, node)
 
     def tree_hash(self, node: int) -> bytes:
-        """Return the tree hash of a subtree as it will be, 32 bytes (RFC 9420, section 7.8)."""
+        """Return the tree hash of a subtree after the changes, 32 bytes (RFC 9420, section 7.8)."""
         if node not in self._dirty:
             return self._base.tree_hash(node)
         if node not in self._hashes:
@@ -127,11 +127,11 @@ class Draft:
         return default if owner is None or owner in self._rows else owner
 
     def changed(self) -> dict[int, bytes | None]:
-        """Return the rows that differ from the tree below."""
+        """Return the rows that differ from the base tree."""
         return {node: row for node, row in self._rows.items() if row != self._base.node_bytes(node)}
 
     def merge(self) -> None:
-        """Make the changes in the tree below; raise `ValueError` if that has changed in the meantime."""
+        """Apply the changes to the base tree; raise `ValueError` if it has changed in the meantime."""
         if self._base.version != self._version:
             raise ValueError("the tree has changed since this commit was applied to it")
         self._base.replace(self.changed(), self.size)

@@ -1,6 +1,6 @@
-"""Nodes of the ratchet tree as bytes (RFC 9420, sections 7.1 and 7.8): cut, look into, hash.
+"""Nodes of the ratchet tree as bytes (RFC 9420, sections 7.1 and 7.8): splitting, reading, hashing.
 
-A *row* is a node as `Node` in the `ratchet_tree` extension travels (section 12.4.3.3): its type, 1 or 2, then
+A *row* is the encoding of `Node` in the `ratchet_tree` extension (section 12.4.3.3): the node's type, 1 or 2, then
 the LeafNode or ParentNode. A blank node has no row.
 """
 
@@ -45,14 +45,14 @@ class LeafIndices:
 
 @dataclass(frozen=True, slots=True)
 class ParentNode(Struct):
-    """ParentNode (RFC 9420, section 7.1): a 32-byte key, and the leaves below that do not hold its secret."""
+    """ParentNode (RFC 9420, section 7.1): a 32-byte key, a parent hash, and the unmerged leaves."""
 
     encryption_key: Annotated[bytes, KEY]
     parent_hash: Annotated[bytes, Opaque(32)]
     unmerged_leaves: Annotated[tuple[int, ...], LeafIndices()]
 
     def __post_init__(self) -> None:
-        """Refuse half a hash."""
+        """Refuse a parent hash of another size."""
         if len(self.parent_hash) not in (0, 32):
             raise ValueError(f"parent_hash of {len(self.parent_hash)} bytes, expected 32 or none")
 
@@ -70,7 +70,7 @@ class ParentNode(Struct):
 
 
 def resolution(row_of: Callable[[int], bytes | None], node: int) -> list[int]:
-    """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+    """Return a node's resolution: nodes whose keys reach all members below it (RFC 9420, section 4.1.1)."""
     row = row_of(node)
     if not node & 1:
         return [] if row is None else [node]
@@ -101,7 +101,7 @@ def _open(row: bytes, kind: int) -> Reader:
 
 
 def split_tree(data: bytes) -> dict[int, bytes]:
-    """Cut a `ratchet_tree` extension (`optional<Node> ratchet_tree<V>`) into rows, without looking inside.
+    """Split a `ratchet_tree` extension (`optional<Node> ratchet_tree<V>`) into rows, without parsing them.
 
     Raises `ParseError`, also for a type at the wrong place or a blank at the end (section 12.4.3.3).
     """
@@ -166,17 +166,17 @@ _SIGNATURE_KEY = slice(35, 67)  # type, length and 32 bytes, length and 32 bytes
 
 
 def signature_key(row: bytes) -> bytes:
-    """Cut out a leaf row's signature key, without parsing the leaf."""
+    """Return a leaf row's signature key without parsing the leaf."""
     return row[_SIGNATURE_KEY]
 
 
 def identity(row: bytes) -> bytes:
-    """Cut out a leaf row's identity, without parsing the leaf."""
+    """Return a leaf row's identity without parsing the leaf."""
     return _IDENTITY.read(Reader(row, 69), "BasicCredential.identity")
 
 
 def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:
-    """List what of this row no other node of the tree may have (RFC 9420, sections 7.3, 7.5 and 12.4.3.1)."""
+    """List the row's values that must be unique in the tree (RFC 9420, sections 7.3, 7.5 and 12.4.3.1)."""
     yield "encryption key", row[2:34]
     if row[0] == LEAF:
         yield "signature key", row[_SIGNATURE_KEY]

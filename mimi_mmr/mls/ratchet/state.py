@@ -1,8 +1,8 @@
 """A ratchet tree as it is stored (RFC 9420, section 7).
 
-It is a table of rows, one a node that is not blank, so that a database can hold it node by node and write only
-the rows a commit changed. Leaves are parsed when somebody asks, subtree hashes are kept until a row below
-changes: a commit costs its path, not the tree.
+It is a table with one row for each node that is not blank, so that a database can store single nodes and write only
+the rows that a commit changed. Leaves are parsed at first use, and subtree hashes are cached until a row below
+changes. So the cost of a commit grows with its path, not with the tree.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Unique = tuple[str, bytes]
 
 
 class Credentials(Mapping[int, tuple[bytes, bytes]]):
-    """A tree's members' identities and signature keys by leaf index, taken out of a leaf when asked for."""
+    """The identities and signature keys of a tree's members by leaf index, read from the rows at each access."""
 
     __slots__ = ("_rows",)
 
     def __init__(self, rows: Mapping[int, bytes]) -> None:
-        """A view of these rows, by node."""
+        """Make a view of these rows (by node index)."""
         self._rows = rows
 
     def __getitem__(self, index: int) -> tuple[bytes, bytes]:
@@ -48,12 +48,12 @@ class Credentials(Mapping[int, tuple[bytes, bytes]]):
 
 
 class Leaves(Mapping[int, LeafNode]):
-    """A tree's members by leaf index; parses a leaf when it is asked for."""
+    """A tree's members by leaf index; a leaf is parsed at its first use."""
 
     __slots__ = ("_tree",)
 
     def __init__(self, tree: TreeState) -> None:
-        """A view that follows the tree."""
+        """Make a view that follows the tree's changes."""
         self._tree = tree
 
     def __getitem__(self, index: int) -> LeafNode:
@@ -73,12 +73,12 @@ class Leaves(Mapping[int, LeafNode]):
 
 
 class TreeState:
-    """The rows of one epoch's tree, its hashes, and who owns which key. Only `replace` changes it."""
+    """The rows of one epoch's tree, its hashes, and the owner of each key. Only `replace` changes it."""
 
     __slots__ = ("_hashes", "_leaves", "_owners", "_rows", "size", "version")
 
     def __init__(self, rows: Mapping[int, bytes]) -> None:
-        """Take rows that were checked before, or will be."""
+        """Store rows, which the caller has checked or will check."""
         self._rows = dict(rows)
         self._leaves: dict[int, LeafNode] = {}
         self._hashes: dict[int, bytes] = {}
@@ -105,7 +105,7 @@ class TreeState:
         return sorted(node // 2 for node in self._rows if not node & 1)
 
     def credentials(self) -> Credentials:
-        """Return every member's identity and signature key, by leaf index; parse no more of a leaf than that."""
+        """Return every member's identity and signature key by leaf index, without parsing the rest of the leaf."""
         return Credentials(self._rows)
 
     def node_bytes(self, node: int) -> bytes | None:
@@ -127,7 +127,7 @@ class TreeState:
         return None if row is None else ParentNode.from_row(row)
 
     def resolution(self, node: int) -> list[int]:
-        """List the nodes whose keys together reach everyone below this one (RFC 9420, section 4.1.1)."""
+        """Return a node's resolution: nodes whose keys reach all members below it (RFC 9420, section 4.1.1)."""
         return resolution(self.node_bytes, node)
 
     def tree_hash(self, node: int | None = None) -> bytes:
@@ -146,13 +146,13 @@ class TreeState:
         return parent_node_hash(row, self.tree_hash(left), self.tree_hash(right))
 
     def owner(self, value: Unique) -> int | None:
-        """Return the node that has this key or identity, each of which a tree holds once."""
+        """Return the node that has this key or identity; both are unique in a tree."""
         if self._owners is None:
             self._owners = index_rows(self._rows)
         return self._owners.get(value)
 
     def replace(self, rows: Mapping[int, bytes | None], size: int) -> None:
-        """Put these rows into the tree, None for a blank, which then has `size` leaf slots."""
+        """Put these rows into the tree (None for a blank); afterwards the tree has `size` leaf slots."""
         self.version += 1
         self._reindex(rows)
         for node, row in rows.items():
@@ -186,7 +186,7 @@ class TreeState:
 
 
 def index_rows(rows: Mapping[int, bytes]) -> dict[Unique, int]:
-    """Map keys and identities to the nodes that have them; raise `InvalidCommit` if two nodes have the same."""
+    """Map keys and identities to their nodes; raise `InvalidCommit` if two nodes share one."""
     owners: dict[Unique, int] = {}
     for node, row in rows.items():
         for value in unique_values(row):

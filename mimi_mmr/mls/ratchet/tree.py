@@ -1,4 +1,4 @@
-"""The public ratchet tree that a hub tracks, and what commits do to it (RFC 9420, sections 7 and 12.4.2)."""
+"""The public ratchet tree that a hub tracks, and the effect of commits (RFC 9420, sections 7 and 12.4.2)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Leaves", "RatchetTree", "TreeChange"]
 
 
 class RatchetTree(TreeState):
-    """The tree of one epoch. Only `TreeChange.commit` moves it to the next."""
+    """The tree of one epoch. Only `TreeChange.commit` moves it to the next epoch."""
 
     __slots__ = ()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read a whole `ratchet_tree` extension, of at most 256 MiB, every node of it.
+        """Parse a whole `ratchet_tree` extension, of at most 256 MiB, with every node in it.
 
         Raises `ParseError`, or `InvalidCommit` if two nodes share a key or two members an identity.
         """
@@ -36,27 +36,27 @@ class RatchetTree(TreeState):
 
     @classmethod
     def from_rows(cls, rows: Mapping[int, bytes]) -> Self:
-        """Make a tree of stored rows, by node index; a leaf that is malformed shows when it is asked for."""
+        """Make a tree from stored rows, by node index; a malformed leaf raises only when it is read."""
         return cls(rows)
 
     @classmethod
     def from_engine(cls, data: bytes) -> Self:
-        """Cut a `ratchet_tree` extension that one's own engine made into rows, without reading them."""
+        """Make a tree from the own engine's `ratchet_tree` extension; split it into rows without parsing them."""
         return cls(split_tree(data))
 
     def verify(self, group_id: bytes) -> None:
-        """Check a tree that somebody supplied: every leaf's signature, every key and parent hash.
+        """Check a tree from another party: every leaf's signature, every key and parent hash.
 
-        Raises `SignatureRejected` or `InvalidCommit`, naming the node. Source: RFC 9420, section 12.4.3.1,
-        but for what needs a clock (lifetimes) or the GroupInfo (the tree hash).
+        Raises `SignatureRejected` or `InvalidCommit`, naming the node. Source: RFC 9420, section 12.4.3.1, except
+        the checks that need a clock (lifetimes) or the GroupInfo (the tree hash).
         """
         validate(self, group_id)
 
     def apply(self, commit: PublicCommit, group_id: bytes | None = None) -> TreeChange:
-        """Work out what a commit makes of the tree, which stays as it is until `TreeChange.commit()`.
+        """Compute the change that a commit makes; the tree does not change until `TreeChange.commit()`.
 
-        Raises `UnknownSender`, `InvalidCommit` or `SignatureRejected`; a commit for a group other than
-        `group_id`, if that is given, is refused too. What only members can check (the commit's own signature,
-        its tags, the path secrets) is left to them. Source: RFC 9420, sections 7.3 to 7.9 and 12.4.2.
+        Raises `UnknownSender`, `InvalidCommit` or `SignatureRejected`. If `group_id` is given, a commit for another
+        group is refused too. Checks that only members can make (the commit's signature, its tags, the path secrets)
+        are left to them. Source: RFC 9420, sections 7.3 to 7.9 and 12.4.2.
         """
         return stage(self, commit, group_id)

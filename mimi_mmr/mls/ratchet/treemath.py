@@ -46,7 +46,7 @@ def direct_path(leaf: int, size: int) -> Iterator[int]:
 
 
 def is_below(node: int, top: int) -> bool:
-    """Say whether `node` is `top` or a descendant of it."""
+    """Return whether `node` is `top` or a descendant of it."""
     reach = (1 << level(top)) - 1
     return top - reach <= node <= top + reach
 

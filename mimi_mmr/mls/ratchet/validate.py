@@ -1,4 +1,4 @@
-"""Whether a whole ratchet tree is one to join (RFC 9420, sections 7.3, 7.9.2 and 12.4.3.1)."""
+"""Validation of a whole ratchet tree before joining (RFC 9420, sections 7.3, 7.9.2 and 12.4.3.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mimi_mmr.mls.ratchet.state import TreeState, index_rows
 
 
 def validate(tree: TreeState, group_id: bytes) -> None:
-    """Check every signature, key and parent hash; raise what `RatchetTree.verify` says."""
+    """Check every signature, key and parent hash; raise what `RatchetTree.verify` raises."""
     index_rows(tree.rows)
     for index, leaf in tree.leaves.items():
         leaf.verify(group_id, index, by=f"leaf {index}")
@@ -41,7 +41,7 @@ def _check_parent_hash(tree: TreeState, node: int, parent: ParentNode) -> None:
 
 
 def _vouches(tree: TreeState, parent: ParentNode, child: int, other: int) -> bool:
-    """Say whether a node under `child` has the hash of `parent`, made when all but the unmerged were below it."""
+    """Return whether a node under `child` has the parent hash of `parent`, computed without its unmerged leaves."""
     mine = {2 * leaf for leaf in parent.unmerged_leaves if treemath.is_below(2 * leaf, child)}
     below = tree.resolution(child)
     candidates = [node for node in below if node not in mine]

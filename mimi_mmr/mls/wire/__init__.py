@@ -1,7 +1,7 @@
 """RFC 9420's public messages, read strictly: bytes in, object or `ParseError` out. No I/O, no secrets.
 
-Messages that are well-formed MLS, but outside this profile (other senders, proposals by reference, other
-proposal types), raise `InvalidCommit` instead.
+Well-formed MLS messages that this profile does not use (other senders, proposals by reference, other proposal
+types) raise `InvalidCommit` instead.
 """
 
 from mimi_mmr.mls.wire.commit import Add, HPKECiphertext, Proposal, Remove, Update, UpdatePath, UpdatePathNode

@@ -1,7 +1,7 @@
 """Proposals and commits (RFC 9420, sections 7.6, 12.1 and 12.4), as far as this profile uses them.
 
-Its commits carry Adds and Removes by value. What else MLS knows is refused by name (`InvalidCommit`), so that
-a sender learns that the message was understood and is not wanted.
+Commits carry Adds and Removes by value. Other proposals of MLS are refused by name (`InvalidCommit`), so that the
+sender learns that the message was understood but is not supported.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class HPKECiphertext(Struct):
 
 @dataclass(frozen=True, slots=True)
 class UpdatePathNode(Struct):
-    """A new 32-byte key for one parent, and its path secret for everyone below (RFC 9420, section 7.6)."""
+    """A new 32-byte key for one parent, and its encrypted path secret (RFC 9420, section 7.6)."""
 
     encryption_key: Annotated[bytes, KEY]
     encrypted_path_secret: Annotated[tuple[HPKECiphertext, ...], Vector(Nested(HPKECiphertext), MAX_MESSAGE)]
@@ -75,14 +75,14 @@ class UpdatePathNode(Struct):
 
 @dataclass(frozen=True, slots=True)
 class UpdatePath:
-    """The committer's new leaf and the new keys above it, from below to above (RFC 9420, section 7.6)."""
+    """The committer's new leaf and the new keys on its path, from the bottom up (RFC 9420, section 7.6)."""
 
     leaf_node: LeafNode
     nodes: tuple[UpdatePathNode, ...] = field(repr=False)
 
     @classmethod
     def read_from(cls, reader: Reader) -> UpdatePath:
-        """Read one, leaving what follows; raise `ParseError`."""
+        """Read an UpdatePath, without the bytes after it; raise `ParseError`."""
         return cls(LeafNode.read_from(reader), _PATH_NODES.read(reader, "UpdatePath.nodes"))
 
 

@@ -1,4 +1,4 @@
-"""MLSMessage and what this profile puts into it (RFC 9420, sections 6 and 12.4.3.1)."""
+"""MLSMessage and the contents that this profile uses (RFC 9420, sections 6 and 12.4.3.1)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PublicCommit:
 
 @dataclass(frozen=True, slots=True)
 class PublicProposal:
-    """A proposal that stands alone in a PublicMessage; no commit of this profile may refer to it."""
+    """A standalone proposal in a PublicMessage; no commit of this profile may refer to it."""
 
     group_id: bytes
     epoch: int
@@ -64,7 +64,7 @@ class PublicProposal:
 
 @dataclass(frozen=True, slots=True)
 class PrivateMessage:
-    """A PrivateMessage (RFC 9420, section 6.3): what it says in clear, and the whole as `encoded`."""
+    """A PrivateMessage (RFC 9420, section 6.3): its plaintext header fields, and the whole message as `encoded`."""
 
     group_id: bytes
     epoch: int
@@ -75,7 +75,7 @@ class PrivateMessage:
 
 @dataclass(frozen=True, slots=True)
 class WelcomeMessage:
-    """A Welcome: whom it is for, by KeyPackageRef of 32 bytes each (RFC 9420, section 12.4.3.1)."""
+    """A Welcome and the KeyPackageRefs of its recipients, 32 bytes each (RFC 9420, section 12.4.3.1)."""
 
     cipher_suite: int
     refs: tuple[bytes, ...]
@@ -115,10 +115,10 @@ _GROUP_INFO = Opaque(MAX_MESSAGE, 16)
 
 
 def parse_message(data: bytes) -> Message:
-    """Read the message that these bytes, all of them, are.
+    """Parse one MLSMessage of at most 16 MiB; no bytes may follow it.
 
-    At most 16 MiB. Raises `ParseError` for bytes that are no MLSMessage of version mls10 and cipher suite 1,
-    and `InvalidCommit` for a message that is, but that this profile does not use.
+    Raises `ParseError` for anything but an MLSMessage of version mls10 and cipher suite 1, and `InvalidCommit` for
+    one that this profile does not use.
     """
     if len(data) > MAX_MESSAGE:
         raise ParseError(f"MLSMessage of {len(data)} bytes, at most {MAX_MESSAGE} allowed", 0)
@@ -129,7 +129,7 @@ def parse_message(data: bytes) -> Message:
 
 
 def parse_commit(data: bytes) -> PublicCommit:
-    """Read the commit that these bytes are; raise `ParseError`, or `InvalidCommit` if they are another message."""
+    """Parse a commit; raise `ParseError`, or `InvalidCommit` for another kind of message."""
     message = parse_message(data)
     if not isinstance(message, PublicCommit):
         raise InvalidCommit("expected a commit as an MLS PublicMessage")
@@ -137,7 +137,7 @@ def parse_commit(data: bytes) -> PublicCommit:
 
 
 def parse_application(data: bytes) -> PrivateMessage:
-    """Read the application message that these bytes are; raise `ParseError`, or `InvalidCommit` as above."""
+    """Parse an application message; raise `ParseError`, or `InvalidCommit` for another kind of message."""
     message = parse_message(data)
     if not isinstance(message, PrivateMessage) or message.content_type is not ContentType.APPLICATION:
         raise InvalidCommit("expected an application message as an MLS PrivateMessage")

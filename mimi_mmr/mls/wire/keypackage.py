@@ -24,7 +24,7 @@ from mimi_mmr.presentation import Reader, read_whole
 class KeyPackage:
     """A client's offer to be added: a 32-byte HPKE key for the Welcome, and the leaf it will have.
 
-    Only cipher suite 0x0001 is read. `encoded` is the struct as it travelled.
+    Only cipher suite 0x0001 is accepted. `encoded` holds the received bytes of the struct.
     """
 
     version: int
@@ -43,7 +43,7 @@ class KeyPackage:
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
-        """Read one, leaving what follows; raise `ParseError`."""
+        """Read a KeyPackage, without the bytes after it; raise `ParseError`."""
         start = reader.offset
         version, cipher_suite = _read_suite(reader)
         init_key = KEY.read(reader, "KeyPackage.init_key")
@@ -64,7 +64,7 @@ class KeyPackage:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read the KeyPackage that these bytes, all of them, are (the struct, not an MLSMessage)."""
+        """Parse a KeyPackage struct (not an MLSMessage); no bytes may follow it."""
         return read_whole(data, MAX_MESSAGE, "KeyPackage", cls.read_from)
 
     @property
@@ -74,9 +74,9 @@ class KeyPackage:
 
 
 def verify_key_package(key_package: KeyPackage) -> None:
-    """Check what RFC 9420, section 10.1, asks, but for the lifetime, which needs a clock.
+    """Make the checks of RFC 9420, section 10.1, except the lifetime, which needs a clock.
 
-    Raises `SignatureRejected` or `InvalidCommit`, saying which part is wrong.
+    Raises `SignatureRejected` or `InvalidCommit`, naming the part that is wrong.
     """
     leaf = key_package.leaf_node
     if leaf.source is not LeafNodeSource.KEY_PACKAGE:

@@ -29,7 +29,7 @@ _DEFAULT_EXTENSIONS = frozenset(range(1, 6))  # RFC 9420, section 7.2: never lis
 
 
 class LeafNodeSource(enum.IntEnum):
-    """Who put a leaf into the tree (RFC 9420, section 7.2)."""
+    """The origin of a leaf in the tree (RFC 9420, section 7.2)."""
 
     KEY_PACKAGE = 1
     UPDATE = 2
@@ -38,7 +38,7 @@ class LeafNodeSource(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities(Struct):
-    """What a client supports, as IANA code points (RFC 9420, section 7.2)."""
+    """A client's capabilities, as IANA code points (RFC 9420, section 7.2)."""
 
     versions: Annotated[tuple[int, ...], CodePoints()]
     cipher_suites: Annotated[tuple[int, ...], CodePoints()]
@@ -51,8 +51,8 @@ class Capabilities(Struct):
 class LeafNode:
     """One member's leaf: two 32-byte keys, a BasicCredential's identity, and the leaf's signature over them.
 
-    `lifetime` (Unix seconds) is there exactly when `source` is KEY_PACKAGE, `parent_hash` (32 bytes, or none
-    in a group of one) when it is COMMIT. `encoded` is the struct as it travelled.
+    `lifetime` (Unix seconds) is present exactly if `source` is KEY_PACKAGE, `parent_hash` (32 bytes, or none in a
+    group of one) exactly if it is COMMIT. `encoded` holds the received bytes of the struct.
     """
 
     encryption_key: bytes
@@ -69,7 +69,7 @@ class LeafNode:
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
-        """Read one leaf, leaving what follows; raise `ParseError`."""
+        """Read a LeafNode, without the bytes after it; raise `ParseError`."""
         start = reader.offset
         encryption_key = KEY.read(reader, "LeafNode.encryption_key")
         signature_key = KEY.read(reader, "LeafNode.signature_key")
@@ -95,13 +95,13 @@ class LeafNode:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read the leaf that these bytes, all of them, are; raise `ParseError`."""
+        """Parse a LeafNode; no bytes may follow it. Raise `ParseError`."""
         return read_whole(data, MAX_MESSAGE, "LeafNode", cls.read_from)
 
     def verify(self, group_id: bytes = b"", leaf_index: int = 0, *, by: str = "leaf") -> None:
-        """Check the signature over LeafNodeTBS (RFC 9420, section 7.2) and what section 7.3 asks of any leaf.
+        """Check the signature over LeafNodeTBS (RFC 9420, section 7.2) and the rules of section 7.3 for every leaf.
 
-        A leaf from an update or a commit is bound to its group and place; one from a KeyPackage to neither.
+        A leaf from an update or a commit is bound to its group and leaf index; one from a KeyPackage is not.
         Raises `SignatureRejected` or `InvalidCommit`, naming `by`.
         """
         self._check_capabilities(by)

@@ -1,4 +1,4 @@
-"""Sizes of RFC 9420's fields under the one cipher suite of this profile, and the bound of each vector."""
+"""Sizes of RFC 9420's fields in this profile's only cipher suite, and the limit of each vector."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _CODE_POINTS = Opaque(512)
 
 @lru_cache(256)
 def _code_points(data: bytes) -> tuple[int, ...]:
-    """Return one shared list for equal ones: most clients have the same capabilities."""
+    """Return one shared tuple for equal lists, since most clients have the same capabilities."""
     return struct.unpack(f">{len(data) // 2}H", data)
 
 
@@ -86,7 +86,7 @@ _EXTENSIONS: Final = Vector(Nested(Extension), MAX_EXTENSIONS, 64)
 
 
 def read_extensions(reader: Reader, what: str) -> tuple[Extension, ...]:
-    """Read `Extension extensions<V>`, of which no type may come twice (RFC 9420, section 13.4)."""
+    """Read `Extension extensions<V>`; no type may occur twice (RFC 9420, section 13.4)."""
     start = reader.offset
     found: tuple[Extension, ...] = _EXTENSIONS.read(reader, what)
     if len({extension.extension_type for extension in found}) != len(found):

@@ -1,4 +1,4 @@
-"""What members, hub and providers say about one room: requests, events, deliveries, and the documents they carry.
+"""Messages about one room between members, hub and providers: requests, events, deliveries, and their documents.
 
 Public is what `__all__` names; the modules are internal.
 """

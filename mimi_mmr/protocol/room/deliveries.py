@@ -1,4 +1,4 @@
-"""What a hub's provider sends to the providers of a room's members: one event for many queues."""
+"""Fan-out from a hub to the providers of a room's members: one event for many queues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_DELIVERIES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Struct):
-    """One leaf's queue: its sealed id, and the hash that it was sealed for."""
+    """One leaf's queue: its sealed id, and the leaf binding that the seal covers."""
 
     encrypted_queue_id: SealedBox
     leaf_binding: Annotated[bytes, Fixed(32)]

@@ -1,7 +1,7 @@
-"""Departures: a member's signed consent to its removal, since MLS lets nobody remove itself in its own commit.
+"""Departures: a member's signed request to be removed, since MLS lets no member remove itself in its own commit.
 
-It travels to the other members inside an application message, so that the hub learns of it only with the commit
-that answers it. It names the leaf by its client pseudonym, which no other leaf has; an index may be reused.
+A departure travels to the other members in an application message, so the hub learns of it only with the commit
+that removes the leaf. It names the leaf by its unique client pseudonym, since a leaf index may be reused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_DEPARTURES = 256
 
 @dataclass(frozen=True, slots=True)
 class DepartureTBS(Struct):
-    """What the leaving leaf signs. It holds as long as that leaf is in the room."""
+    """The content that the leaving leaf signs; valid as long as that leaf is in the room."""
 
     room: Annotated[MimiUri, ROOM]
     client_pseudonym: Annotated[MimiUri, CLIENT_PSEUDONYM]
@@ -46,7 +46,7 @@ DEPARTURES = Vector(Nested(Departure), count=MAX_DEPARTURES)
 
 
 def sign_departure(room: MimiUri, client: MimiUri, key: SigningKey) -> Departure:
-    """Ask to be removed, as the leaf of this client pseudonym."""
+    """Sign a departure as the leaf with this client pseudonym."""
     content = DepartureTBS(room, client)
     return Departure(content, key.sign("DepartureTBS", content.to_bytes()))
 
@@ -60,17 +60,17 @@ def departures_hash(departures: tuple[Departure, ...]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Leaver:
-    """What a departure is checked against: the leaf that a commit removes."""
+    """A leaf that a commit removes; its departure is checked against it."""
 
     client: MimiUri
     signature_key: bytes
 
 
 def departed(room: MimiUri, departures: Iterable[Departure], removed: Mapping[int, Leaver]) -> frozenset[int]:
-    """Return which of the leaves that a commit removes have asked for it, whoever commits.
+    """Return the removed leaves that have asked for their removal.
 
-    Raises `InvalidCommit` for a departure that is of another room, of nobody whom the commit removes, there
-    twice, or not signed by its leaf.
+    Raises `InvalidCommit` for a departure that is for another room, names a leaf that the commit does not remove,
+    occurs twice, or is not signed by its leaf.
     """
     by_client = {leaver.client: leaf for leaf, leaver in removed.items()}
     found: set[int] = set()

@@ -1,4 +1,4 @@
-"""What a hub sends to a room's members: events, each in the envelope that numbers it.
+"""Events that a hub sends to a room's members, each in an envelope with a sequence number.
 
 After draft-ietf-mimi-protocol-06, section "Fanout Messages and Room Events".
 """
@@ -27,7 +27,7 @@ from mimi_mmr.uris import ROOM, MimiUri
 
 
 class EventKind(enum.IntEnum):
-    """What a room event is."""
+    """The type of a room event."""
 
     COMMIT = 1
     WELCOME = 2
@@ -37,7 +37,7 @@ class EventKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommitEvent(Struct):
-    """An accepted commit, for those who were members before it."""
+    """An accepted commit, for the members before it."""
 
     LIMIT: ClassVar[int] = 1 << 26
     auth: CommitAuth
@@ -48,7 +48,7 @@ class CommitEvent(Struct):
     room_state: Annotated[bytes | None, SEALED_STATE] = None
 
     def check_parts(self) -> None:
-        """Check that the parts are those that were signed; raise `WrongSigner`."""
+        """Check that the parts match the signed hashes; raise `WrongSigner`."""
         content = self.auth.content
         signed = (content.commit_hash, content.member_update_hash, content.departures_hash)
         parts = (digest(self.commit), digest(self.member_update), departures_hash(self.departures))
@@ -58,7 +58,7 @@ class CommitEvent(Struct):
 
 @dataclass(frozen=True, slots=True)
 class WelcomeEvent(Struct):
-    """A Welcome, for those whom a commit added. The trees are fetched, as of `auth.content.epoch + 1`."""
+    """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`."""
 
     LIMIT: ClassVar[int] = 1 << 25
     auth: CommitAuth
@@ -80,9 +80,9 @@ RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest
 
 
 def event_epoch(event: RoomEvent) -> int | None:
-    """Return the epoch in which a member processes an event; None for a request to join, which has none.
+    """Return the epoch in which a member processes an event; None for a request to join.
 
-    For a commit that is the epoch it ends, for a Welcome the one it begins.
+    For a commit this is the epoch that it ends, for a Welcome the epoch that it begins.
     """
     match event:
         case CommitEvent():
@@ -107,9 +107,9 @@ class FanoutMessage(Struct):
     event: Annotated[bytes, Opaque(1 << 26)]
 
     def parsed(self) -> RoomEvent:
-        """Return the event itself; raise `ParseError`, or `InvalidCommit` for a message that is not used here.
+        """Parse the event; raise `ParseError`, or `InvalidCommit` for MLS messages that are not used here.
 
-        The MLS commit inside a `CommitEvent` stays bytes until its committer's signature is verified.
+        The MLS commit inside a `CommitEvent` is parsed only after its committer's signature is verified.
         """
         match self.kind:
             case EventKind.COMMIT:

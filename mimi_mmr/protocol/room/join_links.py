@@ -1,19 +1,20 @@
 """Join links: `mimi-join:<room uri>?l=<base64url>`, for people who have no contact in the room.
 
-A link is a seed. Members hold it in the members-only state, whoever was given the link holds it too; the hub knows
-what it needs to count uses, and neither room name nor newcomer. A newcomer seals KeyPackages to the link, and any
-member who may add adds them: the MLS engine has no external commits, and a link gives no key of the room.
+A link is made from a seed. Members have the seed in the members-only state; people who were given the link have it
+too. The hub knows only what it needs to count uses, not the room's name or the newcomer. A newcomer seals
+KeyPackages to the link, and any member with the right to add adds them: the MLS engine has no external commits,
+and a link contains no key of the room.
 
-Whoever holds a link can come in by it, and so see what members see; it can also open what others sealed to the
-link, later too, if it comes by that. A link needs as much care as a membership.
+Anybody with a link can join and then see what members see. A link also opens the requests that others sealed to
+it, even later. So a link needs as much care as a membership.
 
-A member makes one (`JoinLinks.make`), commits a state that has it (`MembersOnlyState.with_link`), then sends the
-hub its order (`JoinLinks.order`). A newcomer sends the hub a request (`make_join_request`); members get it as an
-event, open it (`JoinLinks.open_request`) and add the newcomer in a commit that counts the use
+A member makes a link (`JoinLinks.make`), commits a state that contains it (`MembersOnlyState.with_link`), then
+sends the hub an order (`JoinLinks.order`). A newcomer sends the hub a request (`make_join_request`). Members get it
+as an event, open it (`JoinLinks.open_request`) and add the newcomer in a commit that counts the use
 (`JoinLinks.after_join`).
 
-The URI also says how the room shows identities, since a newcomer sends along what opens its name only where every
-member sees every name.
+The URI also says how the room shows identities: a newcomer sends its identity link keys only if every member sees
+every identity.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ _PURPOSE = "join request"
 
 
 class LinkSeed(Secret):
-    """What a join link is made of."""
+    """The seed of a join link."""
 
 
 @dataclass(frozen=True, slots=True)
 class JoinLink:
-    """A link as it is given to people; whoever holds it may ask to join. Its keys are for this room only."""
+    """A link as people share it; its holder may ask to join. Its keys are for this room only."""
 
     room: MimiUri
     identities: Identities
@@ -61,7 +62,7 @@ class JoinLink:
 
     @property
     def uri(self) -> str:
-        """The secret URI: 33 bytes in base64url, how identities are shown and then the seed."""
+        """The secret URI; 33 bytes in base64url: one for how identities are shown, then the seed."""
         payload = bytes([self.identities]) + self.seed.reveal()
         return f"{SCHEME}{self.room}?l={urlsafe_b64encode(payload).decode()}"
 
@@ -70,7 +71,7 @@ class JoinLink:
 
     @classmethod
     def parse(cls, text: str) -> JoinLink:
-        """Read a link, in the one form that `uri` gives; raise `InvalidUri`."""
+        """Parse a link in the form that `uri` returns; raise `InvalidUri`."""
         name, mark, encoded = text.removeprefix(SCHEME).partition("?l=")
         if not text.startswith(SCHEME) or not mark:
             raise InvalidUri(f"expected {SCHEME}<room uri>?l=<base64url>")
@@ -86,17 +87,17 @@ class JoinLink:
 
     @property
     def id(self) -> bytes:
-        """By which the hub knows it (32 bytes)."""
+        """The id by which the hub knows the link (32 bytes)."""
         return self._expand("join link id")
 
     @property
     def signing_key(self) -> SigningKey:
-        """What signs requests to join."""
+        """The key that signs requests to join."""
         return SigningKey.from_seed(self._expand("join link signature key"))
 
     @property
     def sealing_key(self) -> SealingKey:
-        """What they are sealed to (X25519)."""
+        """The key that requests to join are sealed to (X25519)."""
         return SealingKey(Kem.X25519, self._expand("join link sealing key"))
 
     def _expand(self, label: str) -> bytes:
@@ -116,22 +117,22 @@ class LiveLink(Struct):
     uses_left: Annotated[int, U32]
 
     def link(self, room: MimiUri, identities: Identities) -> JoinLink:
-        """Return the link as it is given to people."""
+        """Return the link as people share it."""
         return JoinLink(room, identities, LinkSeed(self.seed))
 
     def check(self, now: float) -> None:
-        """Check that it may be used now; raise `JoinRefused`."""
+        """Check that the link may be used now; raise `JoinRefused`."""
         if not (now < self.expiry <= now + MAX_LIFETIME) or not 0 < self.uses_left <= MAX_USES:
             raise JoinRefused("the join link has expired, or is used up")
 
     def used(self) -> LiveLink:
-        """Return the link with one use less."""
+        """Return the link with one use fewer."""
         return replace(self, uses_left=max(0, self.uses_left - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Joiner(Struct):
-    """What a request to join seals: KeyPackages of one user, one a device, all under one pseudonym.
+    """The plaintext of a request to join: one user's KeyPackages, one per device, all under one pseudonym.
 
     Where the room hides identities, identity link keys are zero.
     """
@@ -141,7 +142,7 @@ class Joiner(Struct):
 
 
 def make_join_request(link: JoinLink, packages: Sequence[OpenKeyPackage]) -> JoinRequest:
-    """Make a request to be added, with every device of one user; raise `ValueError` if it is above 128 KiB."""
+    """Make a request to add all devices of one user; raise `ValueError` if it is above 128 KiB."""
     if link.identities is not Identities.EVERYONE:
         packages = [replace(package, identity_link_key=bytes(32)) for package in packages]
     plaintext = pad(Joiner(tuple(packages)).to_bytes(), PADDING)

@@ -1,4 +1,4 @@
-"""Orders about join links, and requests to join by one, as they travel to the hub."""
+"""Orders about join links, and requests to join with one, as sent to the hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_SUCH_LINK = "no such join link, or it can't be used any more"
 
 
 class LinkKind(enum.IntEnum):
-    """What is to be done with a link."""
+    """The action of a link order."""
 
     CREATE = 1
     REVOKE = 2
@@ -28,9 +28,9 @@ class LinkKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkOrderTBS(Struct):
-    """What a member's leaf signs, for the room's current epoch; `expiry` in seconds.
+    """The content that a member's leaf signs, for the room's current epoch; `expiry` in seconds.
 
-    To revoke, the id alone counts.
+    A revocation uses the id only.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -59,13 +59,13 @@ class LinkOrder(Struct):
 
 
 def sign_link_order(content: LinkOrderTBS, key: SigningKey) -> LinkOrder:
-    """Sign as a member's leaf."""
+    """Sign an order as a member's leaf."""
     return LinkOrder(content, key.sign("LinkOrderTBS", content.to_bytes()))
 
 
 @dataclass(frozen=True, slots=True)
 class JoinRequestTBS(Struct):
-    """What the link's key signs: the sealed KeyPackages, for one room and link."""
+    """The content that the link's key signs: sealed KeyPackages, for one room and link."""
 
     room: Annotated[MimiUri, ROOM]
     link_id: Annotated[bytes, Fixed(32)]
@@ -74,7 +74,7 @@ class JoinRequestTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest(Struct):
-    """The body of POST /v1/joinRequests/{room}, and of the event that members get of it."""
+    """The body of POST /v1/joinRequests/{room}, and of the event for the members."""
 
     LIMIT: ClassVar[int] = MAX_BOX + 1024
     content: JoinRequestTBS
@@ -89,5 +89,5 @@ class JoinRequest(Struct):
 
 
 def sign_join(content: JoinRequestTBS, key: SigningKey) -> JoinRequest:
-    """Sign with the link's key."""
+    """Sign a request to join with the link's key."""
     return JoinRequest(content, key.sign("JoinRequestTBS", content.to_bytes()))

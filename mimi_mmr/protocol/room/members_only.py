@@ -1,8 +1,8 @@
-"""What members share and nobody else may read: a room's name, its topic, its join links (MIMI: members-only state).
+"""The members-only state, which only members can read: a room's name, its topic, its join links.
 
-It is sealed under a room secret that stands in the Tree Wrap root, and travels with a commit; the hub stores the
-sealed bytes of each epoch, as it does the policy. Every sealing draws the room secret anew, so an earlier state
-does not open under the current secret, and members notice a hub that serves one.
+It is sealed under a room secret in the Tree Wrap root and travels with a commit. The hub stores the sealed bytes of
+each epoch, like the policy. Every sealing draws a new room secret, so an earlier state does not open under the
+current secret, and members notice a hub that serves one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from mimi_mmr.uris import ROOM, MimiUri
 
 VERSION = 1
 PADDING = 256
-STATE_SECRET = "state"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
+STATE_SECRET = "state"  # noqa: S105  # the name of a room secret in the Tree Wrap root, not a password
 
 
 class StateSecret(Secret):
-    """The room secret that a members-only state is sealed under; it seals once."""
+    """The room secret that seals one members-only state, once."""
 
 
 @dataclass(frozen=True, slots=True)
 class MembersOnlyState(Struct):
-    """The state itself. Any member may change it, as any member may speak; no right depends on it."""
+    """The state in plaintext. Any member may change it; no right depends on it."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     version: Annotated[int, U8] = VERSION
@@ -43,14 +43,14 @@ class MembersOnlyState(Struct):
     )
 
     def with_link(self, live: LiveLink, now: float) -> MembersOnlyState:
-        """Return the state with one more join link, and without those that have expired."""
+        """Return the state with one more join link and without expired links."""
         links = (one for one in self.links if one.expiry > now)
         return replace(self, links=(*links, live))
 
 
 @dataclass(frozen=True, slots=True)
 class SealedState(Struct):
-    """The state as the hub stores it: the epoch that it was sealed for, and the ciphertext with its tag."""
+    """The state as the hub stores it: the epoch it was sealed for, and the ciphertext with its tag."""
 
     LIMIT: ClassVar[int] = MAX_SEALED_STATE
     epoch: Annotated[int, U64]
@@ -59,15 +59,15 @@ class SealedState(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SealedStateAAD(Struct):
-    """What the ciphertext is bound to."""
+    """The associated data of the ciphertext."""
 
     room: Annotated[MimiUri, ROOM]
     epoch: Annotated[int, U64]
 
 
 def seal_state(state: MembersOnlyState, secret: StateSecret, room: MimiUri, epoch: int) -> bytes:
-    """Seal for the epoch that begins with the commit; AES-256-GCM, padded to a multiple of 256 bytes."""
-    # The secret seals once: it is drawn for this very state, and two members who race draw two.
+    """Seal a state for the epoch that begins with the commit; AES-256-GCM, padded to a multiple of 256 bytes."""
+    # The secret seals once: it is drawn for this state, and two members who commit at once draw two secrets.
     aad = SealedStateAAD(room, epoch).to_bytes()
     ciphertext = seal_once(_sealing_key(secret), pad(state.to_bytes(), PADDING), aad)
     return SealedState(epoch, ciphertext).to_bytes()

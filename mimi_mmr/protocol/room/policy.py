@@ -1,4 +1,4 @@
-"""Room policy and roles: a document that an admin's leaf signs. Members obey it, not the hub's copy of it."""
+"""Room policy and roles: a document that an admin's leaf signs. Members verify and enforce it themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ROLES = 1024
 
 
 class Role(enum.IntEnum):
-    """What a user pseudonym may do; a higher role may do all that a lower one may."""
+    """The rights of a user pseudonym; a higher role includes the rights of the lower ones."""
 
     NOBODY = 0
     MEMBER = 1
@@ -27,7 +27,7 @@ class Role(enum.IntEnum):
 
 
 class Identities(enum.IntEnum):
-    """Whose identity link keys stand in the Tree Wrap tree."""
+    """The users whose identity link keys are in the Tree Wrap tree."""
 
     EVERYONE = 1
     ADMINS_ONLY = 2
@@ -36,14 +36,14 @@ class Identities(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleAssignment(Struct):
-    """A pseudonym's role, where it isn't `MEMBER`."""
+    """A user pseudonym's role, if it isn't `MEMBER`."""
 
     user_pseudonym: Annotated[MimiUri, USER_PSEUDONYM]
     role: Annotated[Role, Code(Role)]
 
 
 class _ByUser:
-    """A slot for the roles by user: an index over `roles`, so not a field of its own."""
+    """A slot for an index of `roles` by user; it is not a wire field."""
 
     __slots__ = ("_by_user",)
     _by_user: Mapping[MimiUri, Role]
@@ -54,7 +54,7 @@ _put_by_user = slot(_ByUser, "_by_user")
 
 @dataclass(frozen=True, slots=True)
 class RoomPolicy(_ByUser, Struct):
-    """Who may do what. `serial` grows with every change; identity policy is fixed at the room's creation."""
+    """The rights in a room. `serial` grows with every change; the identity policy is fixed at creation."""
 
     version: Annotated[int, U8]
     room: Annotated[MimiUri, ROOM]
@@ -65,7 +65,7 @@ class RoomPolicy(_ByUser, Struct):
     roles: Annotated[tuple[RoleAssignment, ...], Vector(Nested(RoleAssignment), count=MAX_ROLES)]
 
     def __post_init__(self) -> None:
-        """Refuse an unknown version, a pseudonym that stands twice, and `NEVER` as somebody's role."""
+        """Refuse an unknown version, a pseudonym that occurs twice, and `NEVER` as a user's role."""
         if self.version != VERSION:
             raise ValueError(f"expected policy version {VERSION}, got {self.version}")
         by_user = {entry.user_pseudonym: entry.role for entry in self.roles}
@@ -77,7 +77,7 @@ class RoomPolicy(_ByUser, Struct):
 
     @property
     def hash(self) -> bytes:
-        """What commits and the Tree Wrap root carry (32 bytes)."""
+        """The policy's hash, which commits and the Tree Wrap root carry (32 bytes)."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def role(self, user: MimiUri) -> Role:
@@ -86,43 +86,44 @@ class RoomPolicy(_ByUser, Struct):
 
     @property
     def privileged(self) -> frozenset[MimiUri]:
-        """Who has a role above `MEMBER`."""
+        """The users with a role above `MEMBER`."""
         return frozenset(entry.user_pseudonym for entry in self.roles if entry.role > Role.MEMBER)
 
     def allow_add(self, actor: MimiUri, target: MimiUri) -> None:
-        """Check an Add: one's own clients always, others with the role `may_add`. Raises `NotAllowed`."""
+        """Check an Add: own clients always, others' with the role `may_add`. Raises `NotAllowed`."""
         if actor != target:
             self.allow_invite(actor)
 
     def allow_return(self, actor: MimiUri, target: MimiUri) -> None:
         """Check an Add of a user pseudonym that has no leaf in the room; raise `NotAllowed`.
 
-        One that still has a role there, since it was taken out by others than admins, comes back by an admin only.
+        If the user still has a role there, because somebody other than an admin removed it, only an admin may
+        add it.
         """
         self.allow_add(actor, target)
         if target in self.privileged and self.role(actor) is not Role.ADMIN:
             raise NotAllowed("adding somebody who has a role already needs the role ADMIN")
 
     def allow_invite(self, actor: MimiUri) -> None:
-        """Check whether somebody may add others than its own clients; raise `NotAllowed`."""
+        """Check that a user may add other users' clients; raise `NotAllowed`."""
         if self.role(actor) < self.may_add:
             raise NotAllowed(f"adding needs the role {self.may_add.name}")
 
     def allow_remove(self, actor: MimiUri, target: MimiUri) -> None:
-        """Check a Remove: one's own clients always, others' with the role, and never those of a higher role."""
+        """Check a Remove: own clients always, others' with the role `may_remove`, but never a higher role's."""
         if actor == target:
             return
         if self.role(actor) < max(self.may_remove, self.role(target)):
             raise NotAllowed(f"removing this participant needs the role {self.may_remove.name} or theirs")
 
     def with_role(self, user: MimiUri, role: Role) -> RoomPolicy:
-        """Return the next policy, in which this participant has this role; `Room.stage` signs it."""
+        """Return the next policy, with this role for this participant; `Room.stage` signs it."""
         others = tuple(entry for entry in self.roles if entry.user_pseudonym != user)
         own = () if role is Role.MEMBER else (RoleAssignment(user, role),)
         return replace(self, serial=self.serial + 1, roles=(*others, *own))
 
     def shows_identity(self, user: MimiUri) -> bool:
-        """Say whether this participant's identity link key must stand in the tree."""
+        """Return whether this participant's identity link key must be in the tree."""
         if self.identities is Identities.ADMINS_ONLY:
             return self.role(user) is Role.ADMIN
         return self.identities is Identities.EVERYONE
@@ -130,7 +131,7 @@ class RoomPolicy(_ByUser, Struct):
 
 @dataclass(frozen=True, slots=True)
 class SignedPolicy(Struct):
-    """A policy and the leaf that signed it, a member with the role ADMIN under the policy before."""
+    """A policy and the leaf that signed it; this leaf must have the role ADMIN under the previous policy."""
 
     policy: RoomPolicy
     signer: Annotated[int, U32]
@@ -144,7 +145,7 @@ class SignedPolicy(Struct):
             raise WrongSigner("the room policy is not signed by the leaf that it names") from None
 
     def check_succession(self, old: RoomPolicy, committer: int, user: MimiUri, signature_key: bytes) -> None:
-        """Check that this may follow `old`, in a commit of leaf `committer`, which is `user`'s and has this key.
+        """Check that this policy may follow `old` in a commit by leaf `committer`, of `user` and with this key.
 
         Raises `NotAllowed` or `WrongSigner`.
         """

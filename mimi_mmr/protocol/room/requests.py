@@ -1,4 +1,4 @@
-"""What members ask of a hub, and what it answers: rooms, commits, messages, snapshots.
+"""Requests of members to a hub, and its answers: rooms, commits, messages, snapshots.
 
 After draft-ietf-mimi-protocol-06, sections "Update Room State" and "Submit a Message". A request carries the MLS
 message, the Tree Wrap update and the sending leaf's signature, since a hub without GroupInfo can't check the
@@ -32,7 +32,7 @@ def group_id(room: MimiUri) -> bytes:
 
 
 def digest(data: bytes | None) -> bytes:
-    """Hash a part with SHA-256; an absent one as if it were empty."""
+    """Hash a part with SHA-256; an absent part counts as empty."""
     return hashlib.sha256(data or b"").digest()
 
 
@@ -48,7 +48,7 @@ def _verified(key: bytes, label: str, content: Struct, signature: bytes) -> None
 
 @dataclass(frozen=True, slots=True)
 class CreateRoomTBS(Struct):
-    """What the creator's leaf signs."""
+    """The content that the creator's leaf signs."""
 
     room: Annotated[MimiUri, ROOM]
     ratchet_tree_hash: Annotated[bytes, Fixed(32)]
@@ -83,9 +83,9 @@ class CreateRoomRequest(Struct):
 
 @dataclass(frozen=True, slots=True)
 class CommitAuthTBS(Struct):
-    """What the committer's leaf signs, for the hub and for every follower: each part, the tree, the policy.
+    """The content that the committer's leaf signs, for the hub and all members: each part, the tree, the policy.
 
-    `epoch` is the one the commit ends; `tree_hash`, `policy_hash` and `room_state_hash` are those after it.
+    `epoch` is the epoch that the commit ends; `tree_hash`, `policy_hash` and `room_state_hash` are of the next one.
     """
 
     room: Annotated[MimiUri, ROOM]
@@ -114,7 +114,7 @@ class CommitAuth(Struct):
 
 
 def sign_commit(content: CommitAuthTBS, key: SigningKey) -> CommitAuth:
-    """Sign as the committer's leaf."""
+    """Sign a commit's parts as the committer's leaf."""
     return CommitAuth(content, key.sign("CommitAuthTBS", content.to_bytes()))
 
 
@@ -122,8 +122,8 @@ def sign_commit(content: CommitAuthTBS, key: SigningKey) -> CommitAuth:
 class UpdateRequest(Struct):
     """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members.
 
-    It carries the policy and the sealed members-only state (`room_state`) where they change, and the departures of
-    those who go.
+    It carries the policy and the sealed members-only state (`room_state`) if they change, and the departures of
+    leaving members.
     """
 
     LIMIT: ClassVar[int] = 1 << 26
@@ -174,7 +174,7 @@ class UpdateRoomResponse(Struct):
     number: int = 0
 
     def write_to(self, out: bytearray) -> None:
-        """Append, with what the code selects."""
+        """Append the fields that the code selects."""
         Code(UpdateCode).write(out, self.code)
         Text(1024).write(out, self.error_description)
         Text(64).write(out, self.error_code)
@@ -185,7 +185,7 @@ class UpdateRoomResponse(Struct):
 
     @classmethod
     def read_from(cls, reader: Reader) -> Self:
-        """Read, with what the code selects."""
+        """Read the fields that the code selects."""
         code = UpdateCode(Code(UpdateCode).read(reader, "UpdateRoomResponse.responseCode"))
         description = Text(1024).read(reader, "UpdateRoomResponse.errorDescription")
         reason = Text(64).read(reader, "UpdateRoomResponse.errorCode")
@@ -197,11 +197,11 @@ class UpdateRoomResponse(Struct):
         return cls(code, description, reason, number)
 
 
-# --- a commit that nobody can process ----------------------------------------------------------------
+# --- a commit that members can't process --------------------------------------------------------------
 
 
 class RepairKind(enum.IntEnum):
-    """What a member says about the commit that began the room's current epoch."""
+    """A member's statement about the commit that began the room's current epoch."""
 
     CANNOT_PROCESS = 1
     REOPEN = 2
@@ -209,7 +209,7 @@ class RepairKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommitReportTBS(Struct):
-    """What a reporting leaf signs: the epoch that a commit ended, and its hash. No hub can check that itself."""
+    """The content that a reporting leaf signs: the epoch that the commit ended, and the commit's hash."""
 
     room: Annotated[MimiUri, ROOM]
     epoch: Annotated[int, U64]
@@ -220,7 +220,7 @@ class CommitReportTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class CommitReport(Struct):
-    """A report by a leaf of the epoch before: "I cannot process it", or, from an admin, "go back to before it"."""
+    """A report by a leaf of the previous epoch: it can't process the commit; or, from an admin, undo the commit."""
 
     content: CommitReportTBS
     signature: Annotated[bytes, Fixed(64)]
@@ -231,7 +231,7 @@ class CommitReport(Struct):
 
 
 def sign_report(content: CommitReportTBS, key: SigningKey) -> CommitReport:
-    """Sign as a leaf."""
+    """Sign a report as a leaf."""
     return CommitReport(content, key.sign("CommitReportTBS", content.to_bytes()))
 
 
@@ -240,7 +240,7 @@ def sign_report(content: CommitReportTBS, key: SigningKey) -> CommitReport:
 
 @dataclass(frozen=True, slots=True)
 class SubmitTBS(Struct):
-    """What the sending leaf signs."""
+    """The content that the sending leaf signs."""
 
     room: Annotated[MimiUri, ROOM]
     epoch: Annotated[int, U64]
@@ -250,7 +250,7 @@ class SubmitTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SubmitMessageRequest(Struct):
-    """-06's request; the sender is a leaf, whose pseudonym the hub knows."""
+    """-06's request; its sender is a leaf, and the hub knows the leaf's pseudonym."""
 
     LIMIT: ClassVar[int] = MAX_APPLICATION + 1024
     content: SubmitTBS
@@ -265,7 +265,7 @@ class SubmitMessageRequest(Struct):
 
 
 def sign_submit(content: SubmitTBS, message: bytes, key: SigningKey) -> SubmitMessageRequest:
-    """Sign as the sending leaf."""
+    """Sign a message as the sending leaf."""
     return SubmitMessageRequest(content, key.sign("SubmitTBS", content.to_bytes()), message)
 
 
@@ -284,7 +284,7 @@ class SnapshotTBS(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest(Struct):
-    """`SnapshotTBS` with its signature by the key of a leaf in that epoch: the tree is for members."""
+    """`SnapshotTBS` signed with the key of a leaf of that epoch, because only members get the tree."""
 
     content: SnapshotTBS
     signature: Annotated[bytes, Fixed(64)]
@@ -295,7 +295,7 @@ class SnapshotRequest(Struct):
 
 
 def sign_snapshot(content: SnapshotTBS, key: SigningKey) -> SnapshotRequest:
-    """Sign with the joiner's leaf key."""
+    """Sign a snapshot request with the joiner's leaf key."""
     return SnapshotRequest(content, key.sign("SnapshotTBS", content.to_bytes()))
 
 

@@ -1,4 +1,4 @@
-"""What a commit must do to the Tree Wrap tree. Hub and members check an update by the same rule."""
+"""The changes that a commit must make in the Tree Wrap tree. Hub and members check updates by the same rules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from treewrap import ChangeKind, MemberUpdate, PublicTree, StagedPublic, TreeUpd
 def expected_changes(
     policy: RoomPolicy, removed: Iterable[int], added: Iterable[tuple[int, MimiUri]]
 ) -> dict[int, ChangeKind]:
-    """Return the net effect in MLS order, of leaves `removed` and of leaves `added` with their user pseudonyms.
+    """Return the net changes, in MLS order, of the leaves `removed` and `added` (with their user pseudonyms).
 
-    A Remove blanks its leaf; an Add sets its leaf, or leaves it blank where the policy hides names: the policy that
-    comes with the same commit, if it brings one.
+    A Remove blanks its leaf. An Add sets its leaf, or leaves it blank if the policy hides identities. A new policy
+    in the same commit decides this.
     """
     expected = dict.fromkeys(removed, ChangeKind.BLANK)
     expected |= {leaf: ChangeKind.SET for leaf, user in added if policy.shows_identity(user)}
@@ -26,13 +26,13 @@ def expected_changes(
 def wrong_leaves(
     found: Mapping[int, ChangeKind], expected: Mapping[int, ChangeKind], committer: int
 ) -> list[int]:
-    """List the leaves that an update changes otherwise than expected; the committer may change its own."""
+    """List the leaves whose change differs from the expected one; the committer may change its own leaf."""
     both = found.keys() | expected.keys()
     return sorted(leaf for leaf in both - {committer} if found.get(leaf) != expected.get(leaf))
 
 
 def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
-    """Refuse a member update that is not the tree update's, as far as a hub can read it: `TreeMismatch`."""
+    """Check a member update against the tree update, as far as a hub can read it; raise `TreeMismatch`."""
     if sent is None:
         raise TreeMismatch("a Tree Wrap update comes with the members' update")
     try:
@@ -49,10 +49,10 @@ def check_member_update(sent: bytes | None, update: TreeUpdate) -> None:
 
 
 def check_rebuilt(tree: PublicTree, update: TreeUpdate, staged: StagedPublic, *, may_drop: bool) -> None:
-    """Refuse a tree sealed anew as a whole that is not the one there was, with the named changes.
+    """Check that a rebuilt tree is the old tree with the named changes; raise `TreeMismatch`.
 
-    An admin may leave out leaves, those whose secret the members never got; their owners set them again. Raises
-    `TreeMismatch`. Node by node the tree checks this itself; a whole one it takes as it comes.
+    With `may_drop`, an admin may leave out leaves whose secret the members never got; their owners set them again.
+    `treewrap` itself checks single nodes against the old tree, but not a rebuilt tree.
     """
     after = set(staged.occupied)
     changes = dict(update.changes)

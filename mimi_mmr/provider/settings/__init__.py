@@ -1,7 +1,8 @@
-"""A provider's settings: a TOML file, environment variables over it, defaults that work.
+"""A provider's settings: a TOML file, environment variables that override it, and working defaults.
 
-`MIMI_MMR_DOMAIN`, `MIMI_MMR_TLS__CERTIFICATE` and so on: two underscores go down one table. What is wrong is
-found before anything is opened, and named with what was expected; a value is never repeated, it may be a secret.
+Variables are `MIMI_MMR_DOMAIN`, `MIMI_MMR_TLS__CERTIFICATE` and so on; two underscores separate a table from its
+key. Settings are checked before anything is opened. An error names the setting and what was expected; it never
+repeats a value, which may be secret.
 """
 
 from mimi_mmr.provider.settings.load import load_asset_host_settings, load_settings

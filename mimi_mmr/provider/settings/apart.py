@@ -1,4 +1,4 @@
-"""Three databases, for three roles: found out by what their URLs lead to, however they are written."""
+"""Check that the three roles have three different databases, however their URLs are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mimi_mmr.provider.settings.model import ROLES, Settings
 
 
 def check_apart(settings: Settings) -> None:
-    """Refuse databases of which two are one, however their URLs are written."""
+    """Raise an error if two URLs lead to the same database, however they are written."""
     seen: dict[tuple[str, ...], str] = {}
     for role in ROLES:
         place = _database_place(role, settings.database_url(role))
@@ -24,17 +24,17 @@ def check_apart(settings: Settings) -> None:
 
 
 def _database_place(role: str, url: str) -> tuple[str, ...]:
-    """Return what a URL leads to: a file, or a server's database; the URL itself if it is neither."""
+    """Return the place that a URL leads to: a file or a server's database, otherwise the URL itself."""
     try:
         parsed = sa.make_url(url)
         kind = parsed.get_backend_name()
     except (sa.exc.ArgumentError, ValueError):
-        return (url,)  # whoever opens it says what is wrong
+        return (url,)  # opening the database reports the error
     if kind == "sqlite":
         name = (parsed.database or "").removeprefix("file:").partition("?")[0]
         if name in ("", ":memory:") or "mode=memory" in url:
             raise ConfigError(f"database.{role}: expected a file; what is in memory is lost at the end")
-        try:  # two names of one file may differ even then: hard links, bind mounts
+        try:  # one file may still have two names: hard links, bind mounts
             found = Path(name).stat()
         except OSError:
             return kind, os.path.realpath(name)

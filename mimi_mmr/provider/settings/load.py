@@ -1,4 +1,4 @@
-"""Loading settings: a file, variables over it, and what has to hold between settings."""
+"""Loading settings from a file and environment variables, and checks between settings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _load(kind: type[_S], path: Path | None) -> _S:
         settings = kind(**values)
     except ValidationError as error:
         raise ConfigError(explain(error, kind, prefix)) from None
-    except SettingsError as error:  # a table in one variable; its words name the field, not the value
+    except SettingsError as error:  # a table in one variable; the error names the field, not the value
         field = re.search(r'"(\w+)"', str(error))
         top = f"{prefix}{field[1] if field else ''}".upper()
         given = sorted(name for name in os.environ if f"{name.upper()}__".startswith(f"{top}__"))

@@ -55,7 +55,7 @@ class Databases(_SettingsTable):
 
 
 class AssetStorage(_SettingsTable):
-    """Where this provider's users put assets, and the token that lets the provider write there."""
+    """The asset host for this provider's users, and the token with which the provider writes to it."""
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")
     upload_token: str = Field(min_length=16, description="the asset host's `upload_token`")
@@ -76,7 +76,7 @@ class _FromFileAndEnvironment(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file."""
+        """Let environment variables override the file."""
         return (env_settings, init_settings)
 
 

@@ -1,4 +1,4 @@
-"""Names of settings: their variables, their table, and what a mistaken name may have been meant to be."""
+"""Names of settings: their environment variables, their table, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mimi_mmr.provider.settings.model import PREFIX
 
 
 class Setting(NamedTuple):
-    """One setting as a line of a table, with its default or what stands for it."""
+    """One setting as a row of a table, with its default or a description of it."""
 
     name: str
     default: str
@@ -21,7 +21,7 @@ class Setting(NamedTuple):
 
 
 def every(kind: type[BaseModel], above: str = "", missing: str = "must be given") -> Iterator[Setting]:
-    """Yield every setting, a table's after one another."""
+    """Yield every setting; the settings of a table follow each other."""
     for name, field in kind.model_fields.items():
         table = _table(field.annotation)
         if table is not None:
@@ -48,7 +48,7 @@ def _shown(value: object) -> str:
 
 
 def variable(kind: type[BaseSettings], name: str) -> str:
-    """Return the environment variable of a setting, which is named with dots."""
+    """Return the environment variable of a setting whose name is written with dots."""
     return kind.model_config.get("env_prefix", "") + name.replace(".", "__").upper()
 
 
@@ -61,7 +61,7 @@ def settings_table(kind: type[BaseSettings]) -> str:
 
 
 def alike(name: str, known: list[str]) -> str:
-    """Return a hint at the known name that `name` is most like, the first of those that are as near."""
+    """Return a hint with the known name that is most similar to `name`; of equally similar names, the first."""
     bare = {_bare(one): one for one in reversed(known)}
     close = difflib.get_close_matches(_bare(name), bare, 1)
     return f"; did you mean {bare[close[0]]}?" if close else ""

@@ -1,4 +1,4 @@
-"""Sockets that systemd has opened for the server (sd_listen_fds)."""
+"""Sockets that systemd opened for the server (sd_listen_fds)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def socket_was_passed() -> bool:
-    """Return whether systemd passed a socket (LISTEN_FDS), which is number 3 then."""
+    """Return whether systemd passed a socket (LISTEN_FDS); it is file descriptor 3."""
     return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
 
 

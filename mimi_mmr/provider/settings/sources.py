@@ -1,4 +1,4 @@
-"""Where settings come from: a TOML file, and environment variables; what is mistaken in either is refused."""
+"""Sources of settings: a TOML file and environment variables. Unknown names in either are refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.settings.model import PREFIX, AssetHostSettings, Settings
 from mimi_mmr.provider.settings.names import alike, every, variable
 
-OF_PEOPLE = {f"{PREFIX}HOME", f"{PREFIX}PASSPHRASE"}  # of the commands that use an account
+OF_PEOPLE = {f"{PREFIX}HOME", f"{PREFIX}PASSPHRASE"}  # for the client's commands
 
 
 def check_environment(kind: type[BaseSettings]) -> None:
-    """Refuse a variable that no setting of any command has, and name one that it is like."""
+    """Refuse an environment variable that no command's setting has, and suggest a similar one."""
     known = {
         variable(part, setting.name) for part in (Settings, AssetHostSettings) for setting in every(part)
     }
@@ -35,7 +35,7 @@ def check_environment(kind: type[BaseSettings]) -> None:
 
 
 def read_file(path: Path, kind: type[BaseSettings]) -> Mapping[str, Any]:
-    """Return what a TOML file says, with its relative paths taken from where it lies; raise `ConfigError`."""
+    """Read a TOML file; its relative paths are relative to the file's directory. Raise `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -53,7 +53,7 @@ def read_file(path: Path, kind: type[BaseSettings]) -> Mapping[str, Any]:
 
 
 def _check_quotes(peers: object) -> None:
-    """Refuse a domain without quotes, which is a table in a table in TOML."""
+    """Refuse a domain without quotes: TOML reads it as nested tables."""
     if not isinstance(peers, dict):
         return
     for name, value in peers.items():
@@ -67,7 +67,7 @@ def _check_quotes(peers: object) -> None:
 
 
 def _absolute(name: str, value: Any, base: Path) -> Any:
-    """Return a value of a file with its relative paths taken from the file's directory."""
+    """Return a value of a file; resolve relative paths against the file's directory."""
     if name.endswith("_dir") and isinstance(value, str):
         return base / value
     if name == "tls" and isinstance(value, dict):
@@ -80,6 +80,6 @@ def _absolute(name: str, value: Any, base: Path) -> Any:
 
 
 def _beside(url: str, base: Path) -> str:
-    """Return a SQLite URL with a relative path as one with the file's directory before it."""
+    """Return a SQLite URL; put the file's directory before a relative path."""
     relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(.+)", url)
     return f"{relative[1]}{base / relative[2]}" if relative else url

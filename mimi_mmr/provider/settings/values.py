@@ -1,4 +1,4 @@
-"""What a setting's value has to be: a domain, an origin, a file that is there, a network, an address."""
+"""Types of settings' values: a domain, an origin, an existing file, a network, an address."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _https(value: str) -> str:
     try:
         parts = urlsplit(value)
         sound = parts.scheme == "https" and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         sound = False
     if (
         not sound
@@ -48,7 +48,7 @@ def _file(value: Path) -> Path:
 
 
 def _private(value: Path) -> Path:
-    """Check that the service's user and group may read a key, and others may not."""
+    """Check that only the service's user and group may read a key."""
     if _file(value).stat().st_mode & 0o007:
         raise ValueError(f"readable by others; expected mode 640 or less: {value.absolute()}")
     return value

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: the place, its variable, and what was expected; never the value."""
+"""Error messages for settings: the setting, its variable, and what was expected; never the value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _lines(item: Any, known: list[str], prefix: str) -> Iterator[str]:
             if name in (f"{place}.certificate", f"{place}.key"):
                 yield f"{name} (or {prefix}{name.replace('.', '__').upper()}): not set"
     else:
-        inside = top == "peers" or any(part.isdecimal() for part in parts)  # no variable of its own
+        inside = top == "peers" or any(part.isdecimal() for part in parts)  # it has no variable
         name = top if top == "peers" else ".".join(part for part in parts if not part.isdecimal())
         said = "not set" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
         said = _WORDS.get(item["type"], said).format(**item.get("ctx", {}))

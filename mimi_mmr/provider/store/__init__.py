@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load one of the names above, when it is first asked for: a command that needs one loads no other."""
+    """Import one of the names above at its first use, so that a command loads only the modules it needs."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_MODULES[name]), name)

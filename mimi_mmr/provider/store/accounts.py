@@ -1,4 +1,4 @@
-"""A provider's accounts: its users, their devices, their connection packages, and requests that wait for them."""
+"""A provider's accounts: users, their devices, their connection packages, and waiting connection requests."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAX_REQUESTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device of an account, as it registers: its name, its 32-byte key, its access token."""
+    """One device of an account at its registration: its name, its 32-byte key, its access token."""
 
     uri: MimiUri
     public_key: bytes
     token: AccessToken
 
     def row(self, user: MimiUri) -> dict[str, object]:
-        """Return what is stored of it; of the token no more than its hash."""
+        """Return the database row; it holds only the hash of the token."""
         return {
             "device": str(self.uri),
             "uri": str(user),
@@ -43,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token has been found to be of."""
+    """The user and the device that an access token belongs to."""
 
     user: MimiUri
     device: MimiUri
@@ -62,7 +62,7 @@ class AccountStore:
     """Accounts of one provider."""
 
     def __init__(self, database: Database) -> None:
-        """Over the accounts' own database."""
+        """Store accounts in `database`, which holds nothing else."""
         self._database = database
 
     async def close(self) -> None:
@@ -72,9 +72,9 @@ class AccountStore:
     # --- accounts and devices ------------------------------------------------------------------------
 
     async def register(self, user: MimiUri, device: Device) -> None:
-        """Add a new account with its first device; the very same one again changes nothing.
+        """Add a new account with its first device; repeating the same registration changes nothing.
 
-        Raises `NotAllowed` if one of the names is taken: a closed account keeps its name.
+        Raises `NotAllowed` if the user's or the device's name is taken; a closed account keeps its name.
         """
         try:
             async with self._database.write() as connection:
@@ -86,9 +86,10 @@ class AccountStore:
                     raise NotAllowed("this name is taken") from None
 
     async def authenticate(self, user: MimiUri, token: AccessToken) -> Caller:
-        """Return whose token this is; raise `Unauthorized`, the same for an unknown user and a wrong token.
+        """Return the user and device that a token belongs to; raise `Unauthorized`.
 
-        Both find no row in the same index, by the hash of a token that nobody chose.
+        An unknown user and a wrong token give the same error: both are a look-up of the token's hash, in one index,
+        that finds no row.
         """
         wanted = access_token_hash(token)
         async with self._database.read() as connection:
@@ -101,9 +102,9 @@ class AccountStore:
         return Caller(user, MimiUri.parse(row.device), row.public_key)
 
     async def add_device(self, caller: Caller, device: Device) -> None:
-        """Add a further device; the very same one again changes nothing.
+        """Add a further device; repeating the same request changes nothing.
 
-        Raises `NotAllowed` if its name is taken, by anybody, or the account has as many as it may have.
+        Raises `NotAllowed` if its name is taken in any account, or if the account has its maximum of devices.
         """
         async with self._database.write() as connection:
             await _lock(connection, caller)
@@ -120,22 +121,22 @@ class AccountStore:
             return sorted(MimiUri.parse(uri) for uri in await _devices(connection, user))
 
     async def remove_device(self, caller: Caller, device: MimiUri) -> None:
-        """Remove a device with its token and its connection packages; if it is not there, nothing happens.
+        """Remove a device, its token and its connection packages; do nothing if there is no such device.
 
-        Raises `NotAllowed` for the last one.
+        Raises `NotAllowed` for the account's last device.
         """
         async with self._database.write() as connection:
             await _lock(connection, caller)
             present = await _devices(connection, caller.user)
             if str(device) not in present:
-                return  # gone before: a retry after a lost answer
+                return  # removed before: a retry after a lost answer
             if len(present) == 1:
                 raise NotAllowed("an account keeps its last device; close the account instead")
             for table in (devices, connection_packages):
                 await connection.execute(sa.delete(table).where(table.c.device == str(device)))
 
     async def close_account(self, caller: Caller) -> None:
-        """Delete everything of an account, but for the fact that its name is taken."""
+        """Delete everything of an account except the reservation of its name."""
         async with self._database.write() as connection:
             await _lock(connection, caller)
             for table in (connection_packages, connection_requests, devices):
@@ -146,7 +147,7 @@ class AccountStore:
     # --- connection packages -------------------------------------------------------------------------
 
     async def publish(self, caller: Caller, packages: Sequence[ConnectionPackage]) -> None:
-        """Add connection packages of the calling device; raises `QueueFull` above the account's bound."""
+        """Add connection packages of the calling device; raise `QueueFull` above the account's limit."""
         rows = [
             {
                 "uri": str(caller.user),
@@ -174,7 +175,7 @@ class AccountStore:
             await connection.execute(sa.delete(table).where(table.c.uri == str(caller.user)))
 
     async def packages_left(self, caller: Caller, now: float) -> PackagesLeft:
-        """Count the packages that somebody may still be given."""
+        """Count the packages that can still be given out."""
         table = connection_packages
         valid = sa.and_(table.c.uri == str(caller.user), table.c.expiry > int(now))
         query = sa.select(table.c.device, table.c.last_resort, table.c.expiry).where(valid)
@@ -185,7 +186,7 @@ class AccountStore:
         return PackagesLeft(_count(own), _count(left))
 
     async def take_package(self, user: MimiUri, now: float) -> bytes | None:
-        """Take a one-time package, which is then gone, or else the last resort, or else None."""
+        """Take and delete a one-time package; without one return the last resort; without that, None."""
         table = connection_packages
         valid = sa.and_(table.c.uri == str(user), table.c.expiry > now)
         oldest = sa.select(table).where(valid).order_by(table.c.last_resort, table.c.id).limit(1)
@@ -198,7 +199,7 @@ class AccountStore:
             return bytes(row.package)
 
     async def expire(self, now: float) -> None:
-        """Drop packages that nobody is given any more, so that they don't fill their account."""
+        """Delete packages that are no longer given out, so that they don't count towards their account's limit."""
         async with self._database.write() as connection:
             table = connection_packages
             await connection.execute(sa.delete(table).where(table.c.expiry <= now))
@@ -206,31 +207,31 @@ class AccountStore:
     # --- connection requests -------------------------------------------------------------------------
 
     async def deposit(self, user: MimiUri, request: bytes) -> None:
-        """Keep a sealed request. An unknown user, or a full inbox, looks like any other to the depositor."""
+        """Store a sealed request. The depositor can't tell an unknown user or a full inbox from success."""
         table = connection_requests
         waiting = sa.select(sa.func.count()).where(table.c.uri == str(user)).scalar_subquery()
         addressee = sa.select(users.c.uri, sa.literal(request)).where(
             users.c.uri == str(user), users.c.open, waiting < MAX_REQUESTS
         )
-        async with self._database.write() as connection:  # one statement, whatever comes of it
+        async with self._database.write() as connection:  # one statement in every case
             await connection.execute(sa.insert(table).from_select(["uri", "deposit"], addressee))
 
     async def requests(self, user: MimiUri) -> list[WaitingRequest]:
-        """Return what waits for a user, oldest first."""
+        """Return a user's waiting requests, oldest first."""
         table = connection_requests
         query = sa.select(table).where(table.c.uri == str(user)).order_by(table.c.id)
         async with self._database.read() as connection:
             return [WaitingRequest(row.id, row.deposit) for row in await connection.execute(query)]
 
     async def forget_request(self, user: MimiUri, number: int) -> None:
-        """Drop a request that its user has dealt with."""
+        """Delete a request that its user has accepted or refused."""
         table = connection_requests
         async with self._database.write() as connection:
             await connection.execute(sa.delete(table).where(table.c.uri == str(user), table.c.id == number))
 
 
 async def _lock(connection: AsyncConnection, caller: Caller) -> None:
-    """Hold the account, so that its devices do not change meanwhile; `Unauthorized` if the caller is gone."""
+    """Lock the account, so that its devices do not change; raise `Unauthorized` if the caller was removed."""
     account = sa.select(users.c.uri).where(users.c.uri == str(caller.user), users.c.open).with_for_update()
     is_open = await connection.scalar(account) is not None
     if not is_open or str(caller.device) not in await _devices(connection, caller.user):

@@ -33,8 +33,8 @@ class Database:
     async def open(cls, url: str, metadata: sa.MetaData) -> Database:
         """Connect to the database of the role that `metadata` names, and bring it to the latest schema.
 
-        Raises `ConfigError` naming what can't be used: a URL, a database that can't be reached, one of another role
-        or of a newer version.
+        Raises `ConfigError`, which names the problem: an invalid URL, a database that can't be reached, belongs to
+        another role, or has a newer version.
         """
         database = cls._connected(url)
         try:
@@ -47,7 +47,7 @@ class Database:
 
     @classmethod
     async def recorded_schema(cls, url: str, metadata: sa.MetaData) -> int | None:
-        """Return the number of a database's schema, None if there is no record of it; raises as `open` does."""
+        """Return the recorded number of a database's schema, None if none is recorded; raises as `open` does."""
         database = cls._connected(url)
         try:
             with _errors():
@@ -83,12 +83,12 @@ class Database:
 
     @asynccontextmanager
     async def _upgrading(self) -> AsyncIterator[AsyncConnection]:
-        """Begin a transaction that waits as long as another process may need to do the same."""
+        """Begin a transaction that waits long enough for another process to finish its upgrade."""
         async with self._engine.connect() as connection:
             await connection.execution_options(sqlite_busy_timeout=UPGRADE_TIMEOUT_MS)
             async with connection.begin():
                 yield connection
-                if self.is_sqlite:  # the connection is kept for others
+                if self.is_sqlite:  # the connection goes back to the pool
                     await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
     @asynccontextmanager
@@ -114,21 +114,21 @@ class Database:
         return self._engine.dialect.name == "sqlite"
 
     async def close(self) -> None:
-        """Return every connection."""
+        """Close all connections."""
         await self._engine.dispose()
 
 
 async def insert_new(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> bool:
-    """Insert a row, unless there is one of its key; whether it was new.
+    """Insert a row unless its key exists; return whether the row is new.
 
-    Of several that try at once one is told so, after it; the others wait for its transaction.
+    Concurrent callers wait for the first one's transaction; only one of them gets True.
     """
     insert = _INSERTS[connection.dialect.name](table).values(dict(values)).on_conflict_do_nothing()
     return (await connection.execute(insert)).rowcount == 1
 
 
 async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: Mapping[str, Any]) -> Row:
-    """Return the row of this primary key, made of `values` if there is none; lock it for the transaction."""
+    """Return the row with this primary key, inserted from `values` if missing, locked for the transaction."""
     key = {column.name: column for column in table.primary_key.columns}
     insert = _INSERTS[connection.dialect.name](table).values(dict(values))
     locked = insert.on_conflict_do_update(index_elements=list(key), set_=key).returning(table)
@@ -151,7 +151,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, and by nobody else
+        connection.isolation_level = None  # only the code below begins transactions
         cursor = connection.cursor()
         for pragma in (
             "journal_mode=WAL",
@@ -168,13 +168,13 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         read_only = options.get("sqlite_read_only", False)
         if "sqlite_busy_timeout" in options:
             connection.exec_driver_sql(f"PRAGMA busy_timeout={options['sqlite_busy_timeout']:d}")
-        # IMMEDIATE: two writers wait for each other here rather than fail in the middle
+        # IMMEDIATE: a second writer waits here instead of failing in mid-transaction
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def let_go(connection: Any, _record: object, _error: object) -> None:
-        # A task was cancelled in the midst of a statement. Closing alone would keep the write lock for as long as
-        # somebody holds a cursor with rows left in it, and the task's traceback may.
+        # A task was cancelled during a statement. Closing alone would keep the write lock while a cursor with
+        # unread rows exists, and the task's traceback may still hold one.
         connection.rollback()
 
     return engine

@@ -1,4 +1,4 @@
-"""What a provider keeps for nobody in particular: queues, shelves of KeyPackage sets, and what it has seen."""
+"""A provider's data without accounts: queues, shelves of KeyPackage sets, and hashes of requests seen before."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DeliveryStore:
     def __init__(
         self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES, max_queues: int = MAX_QUEUES
     ) -> None:
-        """Over the deliveries' own database."""
+        """Store deliveries in `database`, which holds nothing else."""
         self._database = database
         self._max_queues = max_queues
         self._max_queue_bytes = max_queue_bytes
@@ -59,17 +59,17 @@ class DeliveryStore:
     # --- queues --------------------------------------------------------------------------------------
 
     async def create_queue(self, queue: bytes, *, accepts_deposits: bool) -> None:
-        """Make a new, empty queue; making it again changes nothing. Raise `QueueFull` above the bound."""
+        """Create an empty queue; repeating it changes nothing. Raise `QueueFull` above the provider's limit."""
         values = {"id": queue, "accepts_deposits": accepts_deposits, "next_sequence": 1, "lost": 0, "size": 0}
         async with self._database.write() as connection:
             if await insert_new(connection, queues, values) and not await self._count_one(connection):
                 raise QueueFull(f"this provider keeps at most {self._max_queues} queues")
 
     async def _count_one(self, connection: AsyncConnection) -> bool:
-        """Count a queue that was just made, unless there are too many.
+        """Count a queue that was just created; return False if there are too many.
 
-        The count is locked after the queue here and in `delete_queue`, and held until the end of the transaction,
-        which is next: nobody who holds it waits for anything.
+        Here and in `delete_queue` the count is locked after the queue and as the last step of the transaction. So a
+        transaction that holds this lock waits for no other, and there is no deadlock.
         """
         more = sa.update(queue_count).values(count=queue_count.c.count + 1)
         more = more.where(queue_count.c.count < self._max_queues)
@@ -82,13 +82,13 @@ class DeliveryStore:
         )  # this one included
         if await insert_new(connection, queue_count, {"row": 1, "count": there}):
             return there <= self._max_queues
-        return (await connection.execute(more)).rowcount == 1  # somebody else was first
+        return (await connection.execute(more)).rowcount == 1  # another transaction inserted the row first
 
     async def delete_queue(self, queue: bytes) -> None:
-        """Forget a queue and all in it; if there is none, nothing."""
+        """Delete a queue and its messages; do nothing if there is no such queue."""
         async with self._database.write() as connection:
             this = queues.c.id == queue
-            # The queue is locked before its messages, as everywhere, so that nobody waits in a circle.
+            # Every transaction locks a queue before its messages, so that there is no deadlock.
             if await connection.scalar(sa.select(queues.c.id).where(this).with_for_update()) is None:
                 return
             await connection.execute(sa.delete(queue_messages).where(queue_messages.c.queue == queue))
@@ -98,14 +98,14 @@ class DeliveryStore:
     async def put(
         self, wanted: Sequence[bytes], message: bytes, transaction: bytes, now: float
     ) -> list[bytes]:
-        """Put one message into several queues, once for each transaction; return the queues that it reached.
+        """Put one message into several queues, once for each `transaction`; return the queues that took it.
 
-        A queue above its bound counts the message as lost, so that its collector learns of it.
+        A full queue counts the message as lost, so that its collector learns of the loss.
         """
         async with self._database.write() as connection:
             if not await _first_time(connection, transaction, now + TRANSACTION_LIFETIME):
                 return []
-            unique = sorted(set(wanted))  # sorted, so that two transactions can't wait for each other
+            unique = sorted(set(wanted))  # sorted, so that two transactions can't deadlock
             return [queue for queue in unique if await self._append(connection, queue, message, now)]
 
     async def deposit(self, queue: bytes, message: bytes, now: float) -> None:
@@ -135,7 +135,7 @@ class DeliveryStore:
         return True
 
     async def collect(self, queue: bytes, acknowledged: int, limit: int) -> QueuePage:
-        """Drop what is acknowledged, give what follows, oldest first; raises `UnknownQueue`."""
+        """Delete acknowledged messages, return the next ones, oldest first; raise `UnknownQueue`."""
         table = queue_messages.c
         async with self._database.write() as connection:
             row = (
@@ -157,7 +157,7 @@ class DeliveryStore:
     # --- shelves -------------------------------------------------------------------------------------
 
     async def upload(self, upload: SetUpload) -> None:
-        """Put a verified upload on its shelf; the very same one again changes nothing, whatever became of the set.
+        """Put a verified upload on its shelf. Repeating it changes nothing, even after the set is gone.
 
         Raises `NotAllowed` if the shelf has another key or is closed.
         """
@@ -166,7 +166,7 @@ class DeliveryStore:
             shelf = await _lock_or_make(connection, content.shelf, upload.upload_public_key)
             _check_shelf(shelf, upload.upload_public_key)
             await _keep_until(connection, content.shelf, content.expiry)
-            # Remembered as long as the set is good: once it was given or taken back, nobody can put it there again.
+            # Remembered until the set expires: a set that was given out or taken back can't be uploaded again.
             if not await _first_time(connection, b"upload" + content.to_bytes(), content.expiry):
                 return
             count = sa.select(sa.func.count()).where(key_package_sets.c.shelf == content.shelf)
@@ -189,10 +189,10 @@ class DeliveryStore:
             raise NotAllowed("another set lies on the shelf under this serial")
 
     async def order(self, order: ShelfOrder, expiry: float) -> ShelfReport:
-        """Carry out a verified order, once until `expiry`, and tell what is there then.
+        """Carry out a verified order, at most once until `expiry`; report the shelf's sets afterwards.
 
-        Raises `NotAllowed` if it was given before, and alike if the shelf is unknown, closed or another key's; only
-        CLOSE may be given to an unknown shelf, or a second time.
+        Raises `NotAllowed` for a repeated order, and for a shelf that is unknown, closed or kept by another key.
+        CLOSE alone is allowed on an unknown or closed shelf.
         """
         content, key = order.content, order.upload_public_key
         closing = content.kind is ShelfOrderKind.CLOSE
@@ -216,10 +216,10 @@ class DeliveryStore:
     async def claim(
         self, shelf: bytes, upload_public_key: bytes, now: float
     ) -> tuple[KeyPackageSet, bool] | None:
-        """Take a whole set, once; or a last resort, chosen at random and counted; or None.
+        """Take and delete a set; without one return a random last resort and count its use; without that, None.
 
-        Only of a shelf that is kept by the key which the claim names. For a shelf that is unknown, closed or empty
-        the very same statements find nothing.
+        The shelf must belong to the upload key that the claim names. For an unknown, closed or empty shelf the same
+        statements run and find nothing.
         """
         table = key_package_sets
         keeper = sa.select(shelves.c.id).where(
@@ -236,7 +236,7 @@ class DeliveryStore:
                 await connection.scalars(sa.select(table.c.serial).where(valid, table.c.last_resort))
             )
             secrets.SystemRandom().shuffle(serials)
-            for serial in serials:  # the next one only if its owner takes this one back meanwhile
+            for serial in serials:  # tries the next one only if the owner just took this one back
                 counted = sa.update(table).where(_same_set(shelf, serial)).values(uses=table.c.uses + 1)
                 given = await connection.scalar(counted.returning(table.c.key_packages))
                 if given is not None:
@@ -244,7 +244,7 @@ class DeliveryStore:
             return None
 
     async def first_time(self, what: bytes, now: float, expiry: float) -> bool:
-        """Say whether this was not seen before, and remember it until `expiry`."""
+        """Return whether `what` was not seen before; remember its hash until `expiry`."""
         async with self._database.write() as connection:
             await _purge(
                 connection,
@@ -254,7 +254,7 @@ class DeliveryStore:
             return await _first_time(connection, what, expiry)
 
     async def expire(self, now: float) -> None:
-        """Drop what is too old to keep; a message so dropped counts as lost."""
+        """Delete expired messages, sets, shelves and hashes; expired messages count as lost."""
         async with self._database.write() as connection:
             await self._expire_messages(connection, queue_messages.c.received < int(now) - MAX_QUEUE_AGE)
         async with self._database.write() as connection:
@@ -287,7 +287,7 @@ _ENTRY = tuple(key_package_sets.c[name] for name in ("serial", "last_resort", "u
 
 
 async def _lock(connection: AsyncConnection, shelf: bytes) -> Row | None:
-    """Lock a shelf, so that nothing is put on it while it is closed."""
+    """Lock a shelf, so that no set is put on it while it is being closed."""
     query = sa.select(shelves).where(shelves.c.id == shelf).with_for_update()
     return (await connection.execute(query)).one_or_none()
 
@@ -327,7 +327,7 @@ def _entries(rows: Iterable[Any]) -> tuple[ShelfEntry, ...]:
 
 
 async def _purge(connection: AsyncConnection, table: sa.Table, old: sa.Select[Any]) -> None:
-    """Delete these rows (by primary key), but for those that somebody is at: waiting here could be a deadlock."""
+    """Delete these rows by primary key; skip rows that are locked, since waiting for them could deadlock."""
     which = sa.tuple_(*table.primary_key.columns).in_(old.with_for_update(skip_locked=True))
     await connection.execute(sa.delete(table).where(which))
 

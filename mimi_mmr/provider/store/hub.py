@@ -1,4 +1,4 @@
-"""The hub's store: rooms by epoch, and the outbox that every accepted event goes into in the same transaction."""
+"""The hub's store: rooms by epoch, and the outbox, which gets every accepted event in the same transaction."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HubStore:
     """Rooms and outbox of one hub."""
 
     def __init__(self, database: Database, domain: str) -> None:
-        """Over the hub's own database."""
+        """Store rooms and the outbox in `database`, which holds nothing else."""
         self._database = database
         self._domain = domain
 
@@ -61,7 +61,7 @@ class HubStore:
     # --- rooms ---------------------------------------------------------------------------------------
 
     async def create(self, new: NewRoom) -> None:
-        """Store a new room; raises `NotAllowed` if its URI is taken."""
+        """Store a new room; raise `NotAllowed` if its URI is taken."""
         state = new.state
         try:
             async with self._database.write() as connection:
@@ -88,7 +88,7 @@ class HubStore:
             return await _state(connection, room, await _epoch(connection, room))
 
     async def advance(self, accepted: AcceptedCommit, now: float) -> None:
-        """Compare-and-set to the next epoch, with its rows and its events; raises `WrongEpoch`."""
+        """Move to the next epoch by compare-and-set, with its rows and events; raise `WrongEpoch`."""
         room, before = accepted.state.room, accepted.state.epoch
         async with self._database.write() as connection:
             await self._emit(connection, room, before, accepted.epoch, accepted.events, now)
@@ -98,14 +98,14 @@ class HubStore:
                 await _forget_links(connection, join_links.c.room == str(room))
 
     async def began_with(self, room: MimiUri, epoch: int, commit_hash: bytes) -> bool:
-        """Say whether an epoch began with this commit: then the hub accepted it, even if its answer was lost."""
+        """Return whether this commit began an epoch: then the hub accepted it, even if the answer was lost."""
         epochs = room_epochs.c
         wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
         async with self._database.read() as connection:
             return await connection.scalar(sa.select(epochs.epoch).where(*wanted)) is not None
 
     async def report(self, room: MimiUri, epoch: int, leaf: int) -> None:
-        """Keep that a member can't process the commit which began `epoch`; again is no more than once."""
+        """Record that a member can't process the commit that began `epoch`; repeating it changes nothing."""
         values = {"room": str(room), "epoch": epoch, "leaf": leaf}
         try:
             async with self._database.write() as connection:
@@ -116,7 +116,7 @@ class HubStore:
     async def reopen(self, room: MimiUri, epoch: int) -> None:
         """Undo the commit that began `epoch`, the current one, if a member reported it.
 
-        Raises `WrongEpoch`, or `NotAllowed` if nobody did.
+        Raises `WrongEpoch`, or `NotAllowed` if no member reported it.
         """
         name, reports, nodes = str(room), commit_reports.c, room_nodes.c
         async with self._database.write() as connection:
@@ -136,7 +136,7 @@ class HubStore:
                 await connection.execute(sa.delete(table).where(gone))
 
     async def submit(self, room: MimiUri, epoch: int, events: Sequence[Outgoing], now: float) -> None:
-        """Put an application message's events into the outbox; raises `WrongEpoch` if a commit came first."""
+        """Put an application message's events into the outbox; raise `WrongEpoch` if a commit came first."""
         async with self._database.write() as connection:
             await self._emit(connection, room, epoch, epoch, events, now)
 
@@ -174,7 +174,7 @@ class HubStore:
     # --- join links ----------------------------------------------------------------------------------
 
     async def create_link(self, room: MimiUri, epoch: int, link: HubLink, now: float) -> None:
-        """Keep a new link; raises `WrongEpoch` if a commit came first, or `NotAllowed`."""
+        """Store a new link; raise `WrongEpoch` if a commit was accepted first, or `NotAllowed`."""
         values = {
             "room": str(room),
             "id": link.id,
@@ -192,7 +192,7 @@ class HubStore:
                 raise NotAllowed("a join link of this id exists, or has been revoked")
 
     async def revoke_link(self, room: MimiUri, epoch: int, link: bytes) -> None:
-        """Leave a link without uses; one that is not there is as good as revoked. Raises `WrongEpoch`."""
+        """Set a link's remaining uses to 0; do nothing if there is no such link. Raise `WrongEpoch`."""
         links = join_links.c
         revoked = sa.update(join_links).where(links.room == str(room), links.id == link).values(uses_left=0)
         async with self._database.write() as connection:
@@ -200,7 +200,7 @@ class HubStore:
             await connection.execute(revoked)
 
     async def link(self, room: MimiUri, link: bytes) -> HubLink | None:
-        """Return a join link that the hub keeps; None if there is none."""
+        """Return a stored join link; None if there is none."""
         links = join_links.c
         wanted = sa.select(join_links).where(links.room == str(room), links.id == link)
         async with self._database.read() as connection:
@@ -208,7 +208,7 @@ class HubStore:
         return None if row is None else HubLink(row.id, row.public_key, row.expiry, row.uses_left)
 
     async def passed_on(self, room: MimiUri, link: bytes, digest: bytes) -> bool:
-        """Say whether this very request to join has been passed on."""
+        """Return whether this request to join was forwarded before."""
         made = join_requests.c
         wanted = sa.select(made.link).where(made.room == str(room), made.link == link, made.digest == digest)
         async with self._database.read() as connection:
@@ -223,9 +223,9 @@ class HubStore:
         events: Sequence[Outgoing],
         now: float,
     ) -> None:
-        """Count a use of a link and pass the request on, once for each `digest`.
+        """Count a use of a link and forward the request, once for each `digest`.
 
-        Raises `JoinRefused` if no use is left by now, and `WrongEpoch` if a commit came first.
+        Raises `JoinRefused` if the link has no use left, and `WrongEpoch` if a commit was accepted first.
         """
         links = join_links.c
         live = (links.room == str(room), links.id == link, links.uses_left > 0, links.expiry > now)
@@ -240,13 +240,13 @@ class HubStore:
             await self._emit(connection, room, epoch, epoch, events, now)
 
     async def _in_epoch(self, connection: AsyncConnection, room: MimiUri, epoch: int) -> None:
-        """Hold the room in this epoch until the transaction ends; raises `WrongEpoch`, `UnknownRoom`."""
+        """Lock the room in this epoch until the transaction ends; raise `WrongEpoch` or `UnknownRoom`."""
         held = sa.update(rooms).where(rooms.c.id == str(room), rooms.c.epoch == epoch).values(epoch=epoch)
         if (await connection.execute(held)).rowcount != 1:
             raise WrongEpoch(await _epoch(connection, room))
 
     async def snapshot(self, room: MimiUri, epoch: int) -> HubRoom:
-        """Return the room as of an epoch that is still kept; raise `UnknownRoom` or `WrongEpoch`."""
+        """Return the room as of an epoch that is still stored; raise `UnknownRoom` or `WrongEpoch`."""
         async with self._database.read() as connection:
             current = await _epoch(connection, room)
             if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
@@ -256,7 +256,7 @@ class HubStore:
     # --- outbox --------------------------------------------------------------------------------------
 
     async def destinations(self) -> list[str]:
-        """Providers that something waits for."""
+        """Return the providers that have waiting notifications."""
         async with self._database.read() as connection:
             found = await connection.scalars(sa.select(outbox.c.destination).distinct())
             return list(found)
@@ -270,13 +270,13 @@ class HubStore:
             return [OutboxItem(row.id, row.destination, row.body) for row in await connection.execute(query)]
 
     async def delivered(self, item: OutboxItem) -> None:
-        """Forget a notification that its provider has confirmed."""
+        """Delete a notification that its provider has confirmed."""
         async with self._database.write() as connection:
             await connection.execute(sa.delete(outbox).where(outbox.c.id == item.id))
 
 
 async def _forget_links(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
-    """Delete links, and what was made by them."""
+    """Delete links and the record of the requests made with them."""
     gone = sa.select(join_links.c.room, join_links.c.id).where(which)
     made = sa.tuple_(join_requests.c.room, join_requests.c.link).in_(gone)
     await connection.execute(sa.delete(join_requests).where(made))
@@ -362,6 +362,6 @@ async def _replace_nodes(
 
 
 def to_snapshot(state: HubRoom) -> Snapshot:
-    """Return a state as it travels to a joiner."""
+    """Return a room's state as a snapshot for a joiner."""
     trees = state.ratchet.to_bytes(), state.wrap.to_bytes()
     return Snapshot(state.epoch, *trees, state.policy, state.sealed_state)

@@ -1,11 +1,10 @@
-"""Which schema a role's database has, and how an older one is brought to this program's.
+"""The schema of a role's database, and the upgrade from an older schema to this program's.
 
 The schema is a number that alembic records in the database, together with the role and the first version of this
-program that knows it: `hub_0002_0.3.0`. Revisions stand in `migrations/<role>`. They are run when a database is
-opened, all of them in one transaction, by the first process that comes; no other way leads from schema to schema,
-and none leads back.
+program that knows it: `hub_0002_0.3.0`. Revisions are modules in `migrations/<role>`. The first process that opens
+a database runs all missing ones in one transaction. There is no other way to upgrade, and no downgrade.
 
-Version 0.1.0 recorded nothing: tables that are its own, column by column, are taken for schema 1.
+Version 0.1.0 recorded nothing: tables that match its own, column by column, count as schema 1.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mimi_mmr.provider.store.tables import ROLES
 PROGRAM = "mimi-mmr"
 _FOLDER = Path(__file__).parent / "migrations"
 _REVISION = re.compile(r"([a-z]+)_(\d{4})_(\d+\.\d+\.\d+)")
-_LOCK = 0x4D4D5201  # "MMR", 1: PostgreSQL's advisory lock for upgrades, in each database its own
+_LOCK = 0x4D4D5201  # "MMR", 1: PostgreSQL's advisory lock for upgrades, one in each database
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +40,7 @@ class Schema:
 
     @classmethod
     def parse(cls, revision: str) -> Schema | None:
-        """Return what a revision's name says, or None if it is not of this form."""
+        """Parse a revision's name; return None if it has another form."""
         match = _REVISION.fullmatch(revision)
         return cls(match[1], int(match[2]), match[3]) if match else None
 
@@ -59,8 +58,8 @@ def latest(role: str) -> Schema:
 def current(connection: sa.Connection, role: str) -> Schema | None:
     """Return a database's recorded schema, or None if nothing is recorded, as in an empty database.
 
-    Raises `ConfigError` for a database that this program can't use: a newer one, another role's, or one whose
-    schema is none of this program's revisions.
+    Raises `ConfigError` for a database that this program can't use: it is newer, belongs to another role, or has a
+    schema that this program has no revision for.
     """
     heads = [str(head) for head in MigrationContext.configure(connection).get_current_heads()]
     if not heads:
@@ -87,17 +86,17 @@ def _unknown(role: str, heads: Sequence[str]) -> ConfigError:
 
 
 def is_latest(connection: sa.Connection, role: str) -> bool:
-    """Return whether nothing is to be done; raises `ConfigError` as `current` does."""
+    """Return whether no upgrade is needed; raise `ConfigError` as `current` does."""
     return current(connection, role) == latest(role)
 
 
 def upgrade(connection: sa.Connection, role: str) -> None:
     """Bring a database to the latest schema, inside the transaction that the connection is in.
 
-    Creates all tables in an empty database. Of several processes that try at once one does it, and the others find
+    Creates all tables in an empty database. If several processes try at once, one does the work and the others find
     it done. Raises `ConfigError` as `current` does, and for tables that no version of this program made.
     """
-    if connection.dialect.name == "postgresql":  # SQLite's writers wait for each other anyway
+    if connection.dialect.name == "postgresql":  # SQLite allows one writer at a time
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     found, revisions = current(connection, role), _revisions(role)
     context = MigrationContext.configure(connection)
@@ -128,7 +127,7 @@ def _first(revisions: ScriptDirectory) -> Script:
 
 
 def _missing(revisions: ScriptDirectory, heads: Sequence[str]) -> list[Script]:
-    """Return the revisions after the one that is recorded, in the order of work."""
+    """Return the revisions after the recorded one, in the order to run them."""
     lower = heads[0] if heads else "base"
     return list(revisions.iterate_revisions("head", lower))[::-1]
 
@@ -145,9 +144,9 @@ def _check_owner(connection: sa.Connection, role: str) -> None:
 
 
 def _adopt(connection: sa.Connection, first: Script) -> bool:
-    """Return whether there are tables of version 0.1.0, completed as that version did when it started.
+    """Return whether there are tables of version 0.1.0; create missing ones, as that version did at its start.
 
-    Raises `ConfigError` for a table that has other columns than that version's.
+    Raises `ConfigError` for a table whose columns differ from that version's.
     """
     expected: sa.MetaData = first.module.tables
     if not set(sa.inspect(connection).get_table_names()) & expected.tables.keys():

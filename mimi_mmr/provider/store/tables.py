@@ -1,7 +1,7 @@
-"""Tables, in three databases that share no key: a provider's hub, its accounts, its anonymous deliveries.
+"""The tables of three databases that share no key: a provider's hub, its accounts, its anonymous deliveries.
 
-No table ties an account to a pseudonym, a queue to a KeyPackage set, or a request to an address; there is no
-column that could. `migrations/<role>` makes and changes them; here is what the newest revision leaves.
+No column links an account to a pseudonym, a queue to a KeyPackage set, or a request to an address. The revisions
+in `migrations/<role>` create and change the tables; this module describes them after the newest revision.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ rooms = sa.Table(
     sa.Column("arity", sa.Integer, nullable=False),
 )
 
-# A node's row holds from `epoch_from` up to, not including, `epoch_to`; so a joiner gets the very trees that its
-# Welcome was made for, however far the room has moved on since.
+# A node's row is valid from `epoch_from` up to, not including, `epoch_to`. So a joiner gets the trees of its
+# Welcome's epoch even if the room has moved on.
 room_nodes = sa.Table(
     "room_nodes",
     hub,
@@ -48,7 +48,7 @@ room_epochs = sa.Table(
     sa.Column("commit_hash", sa.LargeBinary, nullable=False),
 )
 
-# Members who said that they can't process the commit which began an epoch.
+# Members who reported that they can't process the commit that began an epoch.
 commit_reports = sa.Table(
     "commit_reports",
     hub,
@@ -57,7 +57,7 @@ commit_reports = sa.Table(
     sa.Column("leaf", sa.BigInteger, primary_key=True),
 )
 
-# Join links: enough to count uses. A link that is revoked stays until it expires, without uses.
+# Join links, with what is needed to count uses. A revoked link stays until it expires, with 0 uses left.
 join_links = sa.Table(
     "join_links",
     hub,
@@ -68,7 +68,7 @@ join_links = sa.Table(
     sa.Column("uses_left", sa.Integer, nullable=False),
 )
 
-# Requests to join that were passed on, by hash, as long as their link is kept: each counts once.
+# Hashes of forwarded requests to join, kept as long as their link, so that each request counts once.
 join_requests = sa.Table(
     "join_requests",
     hub,
@@ -97,7 +97,7 @@ users = sa.Table(
     sa.Column("open", sa.Boolean, nullable=False),
 )
 
-# A closed account's row stays in `users`, so that nobody after it gets what was meant for it; its devices' go.
+# A closed account's row stays in `users`, so that no later account gets its name and its requests.
 devices = sa.Table(
     "devices",
     accounts,
@@ -140,7 +140,7 @@ queues = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
 )
 
-# One row: how many queues there are, so that nobody has to count them.
+# One row: the number of queues, so that no query has to count them.
 queue_count = sa.Table(
     "queue_count",
     deliveries,
@@ -164,7 +164,7 @@ transactions = sa.Table(
     sa.Column("expiry", sa.BigInteger, nullable=False, index=True),
 )
 
-# `expiry`, a day: nothing that was signed for the shelf so far is taken after it, so that the row can go.
+# `expiry` (a day): all that was signed for the shelf has expired by then, so the row can be deleted.
 shelves = sa.Table(
     "shelves",
     deliveries,

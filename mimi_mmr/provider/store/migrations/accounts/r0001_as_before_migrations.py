@@ -1,4 +1,4 @@
-"""The accounts' tables as version 0.1.0 made them, which kept no record of its schema."""
+"""The accounts' tables as version 0.1.0 made them; that version recorded no schema number."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ sa.Table(
 
 
 def upgrade(op: Operations) -> None:
-    """Create them."""
+    """Create the tables."""
     tables.create_all(op.get_bind())

@@ -1,4 +1,4 @@
-"""The deliveries' tables as version 0.1.0 made them, which kept no record of its schema."""
+"""The deliveries' tables as version 0.1.0 made them; that version recorded no schema number."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ sa.Table(
 
 
 def upgrade(op: Operations) -> None:
-    """Create them."""
+    """Create the tables."""
     tables.create_all(op.get_bind())

@@ -1,4 +1,4 @@
-"""The hub's tables as version 0.1.0 made them, which kept no record of its schema."""
+"""The hub's tables as version 0.1.0 made them; that version recorded no schema number."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ sa.Table(
 
 
 def upgrade(op: Operations) -> None:
-    """Create them."""
+    """Create the tables."""
     tables.create_all(op.get_bind())
