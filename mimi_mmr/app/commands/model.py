@@ -8,6 +8,7 @@ help of the command. `Command.about` holds the rest: the name, the words on the 
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -166,6 +167,6 @@ class Command(BaseModel):
         local = {name for name, shape in self.shapes().items() if isinstance(shape, Option) and shape.local}
         return self.model_dump(mode="json", exclude=local)
 
+    @abstractmethod
     async def run(self, agent: AgentContext, say: Say) -> Any:
         """Run the command in the agent; return the result."""
-        raise NotImplementedError
