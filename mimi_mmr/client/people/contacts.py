@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from mimi_mmr.crypto.sealing import SealingKey
 from mimi_mmr.crypto.secret import AccessToken, ConnectionKey
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.protocol.connections import ConnectionKeyOffer, ConnectionPackage, ConnectionRequest
+from mimi_mmr.protocol.connections import (
+    ConnectionKeyOffer,
+    ConnectionPackage,
+    ConnectionRequest,
+    newest_offer,
+)
 from mimi_mmr.protocol.credentials import VerifiedDevice
 from mimi_mmr.protocol.key_packages import fetch_token, shelf_id
 from mimi_mmr.uris import MimiUri
@@ -49,12 +54,9 @@ class Contact:
         """Return the message with this side's connection key, for the connection room."""
         return ConnectionKeyOffer(self.key_version, self.own_key.reveal(), self.upload_key.public)
 
-    def take(self, offer: ConnectionKeyOffer) -> bool:
-        """Store their connection key if it is newer than the known one; return whether it was."""
-        newer = self.theirs is None or offer.key_version > self.theirs.key_version
-        if newer:
-            self.theirs = offer
-        return newer
+    def take(self, offer: ConnectionKeyOffer) -> None:
+        """Store their connection key if it is newer than the known one."""
+        self.theirs = newest_offer(self.theirs, offer)
 
     def rotate(self) -> None:
         """Make a new connection key, which names a new shelf. The caller closes the old shelf."""
