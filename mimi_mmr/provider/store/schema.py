@@ -107,7 +107,7 @@ def upgrade(connection: sa.Connection, role: str) -> None:
     for script in _missing(revisions, context.get_current_heads()):
         script.module.upgrade(operations)
         context.stamp(revisions, script.revision)
-    if found is not None:
+    if found is not None and found.number < latest(role).number:
         log.info("database %s: upgraded from schema %d to %d", role, found.number, latest(role).number)
 
 
