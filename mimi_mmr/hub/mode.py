@@ -406,7 +406,9 @@ class HubMode:
         grounds = tuple(report for user, report in by_user.items() if report and user in counted)[:1]
         policy = None if after.policy == before.policy else after.policy
         event = ReportEvent(order, grounds, undone, policy)
-        everybody = {member.signature_key: member for member in (*before.members.values(), *after.members.values())}
+        everybody = {
+            member.signature_key: member for member in (*before.members.values(), *after.members.values())
+        }
         del everybody[before.members[order.content.sender].signature_key]
         return outgoing(everybody.values(), EventKind.COMMIT_REPORT, event.to_bytes())
 

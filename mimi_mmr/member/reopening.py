@@ -82,9 +82,7 @@ def _before(local: LocalRoom) -> Roster:
     return Roster(frozenset((one.signature_key, one.user) for one in members), local.policy.policy)
 
 
-def _leaves_after(
-    local: LocalRoom, before: Roster, commit: PublicCommit
-) -> frozenset[tuple[bytes, MimiUri]]:
+def _leaves_after(local: LocalRoom, before: Roster, commit: PublicCommit) -> frozenset[tuple[bytes, MimiUri]]:
     removed = {
         local.members.signature_key(proposal.leaf)
         for proposal in commit.proposals

@@ -15,10 +15,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import aiohttp
+from yarl import URL
 
+from mimi_mmr.client.transport.clock_check import ClockCheck
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
@@ -97,6 +99,7 @@ class PrivatePath:
         """Serve a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
         self.domain = domain
         self.traffic = Traffic()
+        self.clock_check = ClockCheck(clock)
         self._url = url
         self._trust = trust
         self._clock = clock
@@ -107,13 +110,33 @@ class PrivatePath:
         connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=jar, trace_configs=[self._dates()]
+        )
 
     async def close(self) -> None:
         """Close every connection."""
         for client in self._clients.values():
             await client.close()
         await self._session.close()
+
+    def _dates(self) -> aiohttp.TraceConfig:
+        """Return what notes the Date of every answer, of the own provider or of another one's relay."""
+        own, clock, trace = URL(self._url).origin(), self._clock, aiohttp.TraceConfig()
+
+        async def started(
+            _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestStartParams
+        ) -> None:
+            context.asked = clock()
+
+        async def ended(_: aiohttp.ClientSession, context: Any, about: aiohttp.TraceRequestEndParams) -> None:
+            domain = self.domain if about.url.origin() == own else self._own_relay
+            if domain is not None:
+                self.clock_check.note(domain, about.response.headers.get("Date"), context.asked, clock())
+
+        trace.on_request_start.append(started)
+        trace.on_request_end.append(ended)
+        return trace
 
     # --- one's own provider, over TLS ----------------------------------------------------------------
 

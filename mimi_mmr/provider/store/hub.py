@@ -97,11 +97,16 @@ class HubStore:
         """
         room = accepted.state.room
         undone = undone_commits.c
-        same = (undone.room == str(room), undone.epoch == accepted.epoch, undone.commit_hash == accepted.commit_hash)
+        same = undone.epoch == accepted.epoch, undone.commit_hash == accepted.commit_hash
         async with self._database.write() as connection:
             await self._emit(connection, room, accepted.state.id, accepted.id, accepted.events, now)
-            if await connection.scalar(sa.select(undone.epoch).where(*same)) is not None:
-                raise NotAllowed("this commit was undone before, since members can't process it: make a new one")
+            if (
+                await connection.scalar(sa.select(undone.epoch).where(undone.room == str(room), *same))
+                is not None
+            ):
+                raise NotAllowed(
+                    "this commit was undone before, since members can't process it: make a new one"
+                )
             header = _header(accepted.rows, accepted.policy, accepted.sealed_state, accepted.auth)
             await _write_epoch(connection, room, accepted.epoch, accepted.rows, header)
             if accepted.ends_links:
@@ -161,7 +166,7 @@ class HubStore:
             await connection.execute(sa.insert(undone_commits).values(values))
 
     async def submit(self, room: MimiUri, epoch: EpochId, events: Sequence[Outgoing], now: float) -> None:
-        """Put an application message's events into the outbox; raise `WrongEpoch` if the room is in another epoch."""
+        """Put an application message's events into the outbox; raise `WrongEpoch` for another epoch."""
         async with self._database.write() as connection:
             await self._emit(connection, room, epoch, epoch, events, now)
 

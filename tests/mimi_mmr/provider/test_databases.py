@@ -12,6 +12,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.provider.databases import check_databases, upgrade_databases
 from mimi_mmr.provider.settings import Settings, load_settings
+from mimi_mmr.provider.store import schema
 from tests.fixtures import stored
 
 

@@ -164,7 +164,9 @@ async def test_a_demoted_admin_does_not_undo_the_own_demotion(hub: Hub) -> None:
     await hub.reports("mallory", demotion)
     await hub.reports("bob", demotion)
     assert await hub.reopens("mallory", demotion) == "not-allowed"
-    assert (await hub.store.load(hub.bench.uri)).policy.policy.role(hub.bench.pseudonym("mallory")) is Role.MEMBER
+    assert (await hub.store.load(hub.bench.uri)).policy.policy.role(
+        hub.bench.pseudonym("mallory")
+    ) is Role.MEMBER
 
 
 async def test_an_admin_of_whom_the_commit_made_one_does_not_undo_it(hub: Hub) -> None:
@@ -234,7 +236,9 @@ async def test_a_report_is_about_the_commit_that_began_the_epoch(hub: Hub) -> No
     last = await hub.commit("bob")
     assert await hub.says("cathy", other, RepairKind.CANNOT_PROCESS) == "wrong-epoch"
     forged = sign_report(
-        CommitReportTBS(hub.bench.uri, 3, hub.leaves["cathy"], digest(other.commit), RepairKind.CANNOT_PROCESS),
+        CommitReportTBS(
+            hub.bench.uri, 3, hub.leaves["cathy"], digest(other.commit), RepairKind.CANNOT_PROCESS
+        ),
         hub.bench.leaves["cathy"].key,
     )
     assert (await hub.post("/v1/report/room", forged.to_bytes())).status != 200
@@ -249,7 +253,9 @@ async def test_members_check_the_order_to_undo_a_commit_that_they_can_not_proces
     await hub.reports("cathy", commit)
     assert await hub.reopens("alice", commit) == ""
     told = await hub.events(EventKind.COMMIT_REPORT)
-    receivers = {leaf_binding(hub.bench.leaves[name].key.public) for name in ("bob", "cathy", "mallory", "dave")}
+    receivers = {
+        leaf_binding(hub.bench.leaves[name].key.public) for name in ("bob", "cathy", "mallory", "dave")
+    }
     assert told.keys() == receivers
     (event,) = {ReportEvent.from_bytes(one) for one in told.values()}
     hub.bench.rooms["cathy"].check_undone(event, commit.commit)
@@ -284,10 +290,10 @@ async def test_members_refuse_an_undo_that_a_hub_makes_for_a_demoted_admin(hub: 
 
 async def test_after_an_undo_another_worker_sends_to_the_members_of_the_new_commit(hub: Hub) -> None:
     """The undone commit and the next one begin an epoch of the same number, with other members."""
-    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 1  # has the room with Dave from now on
-    await hub.reports("cathy", undone)
+    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 0
+    await hub.reports("cathy", undone)
     assert await hub.reopens("alice", undone) == ""
     await hub.commit("alice", add=["erin"])
     for domain in await hub.store.destinations():
@@ -302,10 +308,10 @@ async def test_after_an_undo_another_worker_sends_to_the_members_of_the_new_comm
 
 
 async def test_after_an_undo_another_worker_takes_the_next_commit(hub: Hub) -> None:
-    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 1
-    await hub.reports("cathy", undone)
+    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 0
+    await hub.reports("cathy", undone)
     assert await hub.reopens("alice", undone) == ""
     await hub.commit("alice", add=["erin"])
     hub.worker = 1
