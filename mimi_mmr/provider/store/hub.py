@@ -35,6 +35,7 @@ from treewrap import PublicTree, Suite
 _RATCHET, _WRAP = 0, 1
 _BATCH = 500
 SNAPSHOT_EPOCHS = 1000
+PENDING_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +262,22 @@ class HubStore:
             found = await connection.scalars(sa.select(outbox.c.destination).distinct())
             return list(found)
 
-    async def pending(self, destination: str, limit: int = 32) -> list[OutboxItem]:
-        """Return the oldest notifications for a provider, in order."""
-        query = (
-            sa.select(outbox).where(outbox.c.destination == destination).order_by(outbox.c.id).limit(limit)
-        )
+    async def pending(
+        self, destination: str, limit: int = 32, most: int = PENDING_BYTES
+    ) -> list[OutboxItem]:
+        """Return the oldest notifications for a provider, in order: `limit` of them, and `most` bytes.
+
+        One that is larger alone is returned alone.
+        """
+        waiting = outbox.c.destination == destination
+        sizes = sa.select(outbox.c.id, sa.func.length(outbox.c.body)).where(waiting).order_by(outbox.c.id)
         async with self._database.read() as connection:
+            last = size = 0
+            for number, length in await connection.execute(sizes.limit(limit)):
+                if size and size + length > most:
+                    break
+                last, size = number, size + length
+            query = sa.select(outbox).where(waiting, outbox.c.id <= last).order_by(outbox.c.id)
             return [OutboxItem(row.id, row.destination, row.body) for row in await connection.execute(query)]
 
     async def delivered(self, item: OutboxItem) -> None:
