@@ -21,7 +21,7 @@ from yarl import URL
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets, stream_buckets
-from ohttp_relay.bhttp.parts import Limits
+from ohttp_relay.bhttp.parts import response_limits
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
 from ohttp_relay.capsule.chunked import (
     CHUNKED_REQUEST_TYPE,
@@ -104,7 +104,7 @@ class OhttpClient:
         self._max_response = max_response
         self._chunked = chunked
         self._targets = None if targets is None else frozenset(Origin.parse(origin) for origin in targets)
-        self._limits = Limits(content=1 << 62 if chunked else max_response)
+        self._limits = response_limits(1 << 62 if chunked else max_response)
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -172,7 +172,7 @@ class OhttpClient:
             )
 
     def _check_target(self, request: Request) -> None:
-        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
+        if self._targets is not None and Origin.of_request(request.scheme, request.host) not in self._targets:
             raise TargetRefused("this gateway is not to be asked for that origin")
 
     def _transport(self) -> aiohttp.ClientSession:
