@@ -11,7 +11,13 @@ import aiohttp
 from ohttp_relay.bhttp.fields import Field, join_cookies, without_connection_fields
 from ohttp_relay.bhttp.message import Request
 from ohttp_relay.errors import TargetRefused, TargetUnreachable
-from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer, payload, to_library
+from ohttp_relay.transport.http import (
+    AUTO_HEADERS,
+    from_library,
+    invalid_answer,
+    payload,
+    to_library,
+)
 from ohttp_relay.transport.streams import OwnedStream, StreamedResponse
 from ohttp_relay.transport.targets import TargetPolicy
 
@@ -68,6 +74,7 @@ class Fetcher:
             headers=to_library([("Host", request.host), *forwarded_fields(request)]),
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
         # An upload may take long; the session's own time-outs apply to it.
         async with asyncio.timeout(None if body else self._timeout):

@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.bhttp.parts import RESPONSE_FIELDS, RESPONSE_SECTION
@@ -108,6 +108,25 @@ def invalid_answer(whose: str) -> InvalidAnswer:
     )
 
 
+def has_coding(headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a message's content is coded (gzip and the like).
+
+    This package decodes no content, so that nobody can make it hold or forward other bytes than it got.
+    """
+    content = _tokens(headers, "Content-Encoding") - {"identity"}
+    return bool(content) or _has_transfer_coding(headers)
+
+
+def _has_transfer_coding(headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a message has a transfer coding other than chunked, which is framing."""
+    return bool(_tokens(headers, "Transfer-Encoding") - {"chunked"})
+
+
+def _tokens(headers: CIMultiDictProxy[str], name: str) -> set[str]:
+    texts = ",".join(headers.getall(name, ())).lower().split(",")
+    return {text.strip(" \t") for text in texts} - {""}
+
+
 async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Remove the Server field of the HTTP library (an `on_response_prepare` signal)."""
     response.headers.popall("Server", None)
@@ -131,8 +150,11 @@ def to_library(fields: list[Field]) -> CIMultiDict[str]:
 def from_library(response: aiohttp.ClientResponse) -> tuple[Field, ...]:
     """Return the fields of a target's answer, repeated ones kept apart, connection fields dropped.
 
-    Raises InvalidAnswer if they have more than `RESPONSE_SECTION` bytes.
+    Raises InvalidAnswer if they have more than `RESPONSE_SECTION` bytes, or if the content has a transfer coding,
+    which would be lost.
     """
+    if _has_transfer_coding(response.headers):
+        raise InvalidAnswer("the answer has a transfer coding that nobody asked for")
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
     if sum(len(name) + len(value) for name, value in pairs) > RESPONSE_SECTION:
         raise InvalidAnswer(f"the header section of the answer has more than {RESPONSE_SECTION} bytes")
