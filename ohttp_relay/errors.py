@@ -68,6 +68,10 @@ class BodyTooLarge(OhttpError):
     """A body is larger than a configured limit."""
 
 
+class Overloaded(OhttpError):
+    """The server holds as much as it may for others' requests.  Try again later."""
+
+
 class RequestRefused(OhttpError):
     """The gateway opened a request and refuses it."""
 
