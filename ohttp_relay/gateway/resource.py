@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets
 from ohttp_relay.bhttp.parts import Limits
@@ -40,10 +41,10 @@ from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Reply
+from ohttp_relay.server.reply import NO_CODING, Reply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.http import media_type, read_limited
+from ohttp_relay.transport.http import has_coding, media_type, read_limited
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import Handler
 from ohttp_relay.transport.targets import Origin, TargetPolicy, open_target_session
@@ -159,6 +160,8 @@ class Gateway(Service):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse | Reply:
         kind = media_type(request.headers.get("Content-Type"))
+        if has_coding(request.headers):
+            return _plain(415, "expected content without a coding", field=NO_CODING)
         try:
             if kind == CHUNKED_REQUEST_TYPE:
                 return await self._handle_chunked(request)
@@ -293,8 +296,10 @@ class _FastPath:
         return self.gateway.receive([request.body for request in requests])
 
 
-def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
-    return Reply(status, _PROBLEM, problems.encode_problem(kind, title))
+def _plain(status: int, title: str, kind: str = problems.BLANK, field: Field | None = None) -> Reply:
+    return Reply(
+        status, _PROBLEM if field is None else (*_PROBLEM, field), problems.encode_problem(kind, title)
+    )
 
 
 def _refusal(error: CapsuleError) -> Reply:
