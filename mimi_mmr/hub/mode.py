@@ -118,6 +118,14 @@ class AcceptedCommit:
         return bool(self._change.removed)
 
 
+def check_reported(current: EpochId, report: CommitReport) -> None:
+    """Check that a report is about the commit that began the current epoch; raise `WrongEpoch` or `HubRefusal`."""
+    if report.content.epoch + 1 != current.number:
+        raise WrongEpoch(current.number)
+    if report.content.commit_hash != current.commit_hash:
+        raise HubRefusal("the report names another commit than the one that began this epoch")
+
+
 class HubMode:
     """The rules of minimal metadata rooms, for the hub of one provider domain."""
 
@@ -374,10 +382,7 @@ class HubMode:
         if sender is None:
             raise UnknownSender(f"no member at leaf {content.sender}")
         report.verify(sender.signature_key)
-        if content.epoch + 1 != after.epoch:
-            raise WrongEpoch(after.epoch)
-        if content.commit_hash != after.commit_hash:
-            raise HubRefusal("the report names another commit than the one that began this epoch")
+        check_reported(after.id, report)
 
     def reopen(
         self,
@@ -424,11 +429,13 @@ class HubMode:
         others = (member for leaf, member in state.members.items() if leaf != content.sender)
         return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
 
-    def allow_snapshot(self, ratchet: RatchetTree, request: SnapshotRequest, now: float) -> None:
-        """Check whether a snapshot of this ratchet tree's epoch may be served; raise a subclass of `HubRefusal`."""
-        request.verify()
+    def check_snapshot(self, room: MimiUri, request: SnapshotRequest, now: float) -> None:
+        """Check a request for a snapshot of this room: time and signature; raise a subclass of `HubRefusal`.
+
+        The caller then has to check that a leaf of that epoch has the key. None of this needs a tree.
+        """
+        if request.content.room != room:
+            raise HubRefusal("the request for a snapshot is for another room")
         if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
             raise NotAllowed("the request for a snapshot is too old")
-        key = request.content.signature_public_key
-        if all(leaf.signature_key != key for leaf in ratchet.leaves.values()):
-            raise UnknownSender("no leaf of that epoch has this signature key")
+        request.verify()

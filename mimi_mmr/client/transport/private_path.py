@@ -111,7 +111,11 @@ class PrivatePath:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         jar = aiohttp.DummyCookieJar()
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=jar, trace_configs=[self._dates()]
+            connector=connector,
+            timeout=timeout,
+            cookie_jar=jar,
+            auto_decompress=False,
+            trace_configs=[self._dates()],
         )
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.links import HubLink
 from mimi_mmr.hub.mode import AcceptedCommit, NewRoom
 from mimi_mmr.hub.state import EpochId, HubRoom, Outgoing, TreeRows
+from mimi_mmr.mls.ratchet.node import SIGNATURE_KEY, signature_key
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.protocol.room.deliveries import MAX_DELIVERIES, NotifyRequest
 from mimi_mmr.protocol.room.events import FanoutMessage
@@ -36,6 +37,7 @@ from treewrap import PublicTree, Suite
 _RATCHET, _WRAP = 0, 1
 _BATCH = 500
 SNAPSHOT_EPOCHS = 1000
+PENDING_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,14 @@ class HubStore:
         """
         room = accepted.state.room
         undone = undone_commits.c
-        same = undone.epoch == accepted.epoch, undone.commit_hash == accepted.commit_hash
+        same = (
+            undone.room == str(room),
+            undone.epoch == accepted.epoch,
+            undone.commit_hash == accepted.commit_hash,
+        )
         async with self._database.write() as connection:
             await self._emit(connection, room, accepted.state.id, accepted.id, accepted.events, now)
-            if (
-                await connection.scalar(sa.select(undone.epoch).where(undone.room == str(room), *same))
-                is not None
-            ):
+            if await connection.scalar(sa.select(undone.epoch).where(*same)) is not None:
                 raise NotAllowed(
                     "this commit was undone before, since members can't process it: make a new one"
                 )
@@ -118,6 +121,36 @@ class HubStore:
         wanted = (epochs.room == str(room), epochs.epoch == epoch, epochs.commit_hash == commit_hash)
         async with self._database.read() as connection:
             return await connection.scalar(sa.select(epochs.epoch).where(*wanted)) is not None
+
+    async def leaf_key(self, room: MimiUri, leaf: int, epoch: int | None = None) -> bytes | None:
+        """Return the signature key of a leaf in an epoch, by default the current one; None if there is no leaf.
+
+        This reads one row, so a request's signature can be checked before the room's trees are loaded. Raises
+        `UnknownRoom` or `WrongEpoch` for an epoch that is not stored, as `snapshot` does.
+        """
+        nodes = room_nodes.c
+        current = sa.select(rooms.c.epoch).where(rooms.c.id == str(room)).scalar_subquery()
+        wanted = _nodes_at(room, current if epoch is None else epoch)
+        leaf_row = wanted.where(nodes.tree == _RATCHET, nodes.level == 0, nodes.position == 2 * leaf)
+        async with self._database.read() as connection:
+            if epoch is not None:
+                await _check_stored(connection, room, epoch)
+            row = (await connection.execute(leaf_row)).one_or_none()
+        return None if row is None else signature_key(row.data)
+
+    async def has_leaf_key(self, room: MimiUri, key: bytes, epoch: int) -> bool:
+        """Return whether a leaf of a stored epoch has this signature key; no tree is loaded.
+
+        Raises `UnknownRoom` or `WrongEpoch`, as `snapshot` does.
+        """
+        nodes = room_nodes.c
+        leaves = (nodes.tree == _RATCHET, nodes.level == 0, nodes.position % 2 == 0)
+        start, size = SIGNATURE_KEY.start + 1, SIGNATURE_KEY.stop - SIGNATURE_KEY.start
+        same = sa.func.substr(nodes.data, start, size) == key
+        wanted = _nodes_at(room, epoch).with_only_columns(nodes.position).where(*leaves, same).limit(1)
+        async with self._database.read() as connection:
+            await _check_stored(connection, room, epoch)
+            return await connection.scalar(wanted) is not None
 
     async def report(self, room: MimiUri, epoch: EpochId, report: CommitReport) -> None:
         """Store a member's report about the commit that began `epoch`, in the place of an earlier one of this leaf.
@@ -278,9 +311,7 @@ class HubStore:
     async def snapshot(self, room: MimiUri, epoch: int) -> HubRoom:
         """Return the room as of an epoch that is still stored; raise `UnknownRoom` or `WrongEpoch`."""
         async with self._database.read() as connection:
-            current = (await _epoch(connection, room)).number
-            if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
-                raise WrongEpoch(current)
+            await _check_stored(connection, room, epoch)
             return await _state(connection, room, epoch)
 
     # --- outbox --------------------------------------------------------------------------------------
@@ -291,12 +322,20 @@ class HubStore:
             found = await connection.scalars(sa.select(outbox.c.destination).distinct())
             return list(found)
 
-    async def pending(self, destination: str, limit: int = 32) -> list[OutboxItem]:
-        """Return the oldest notifications for a provider, in order."""
-        query = (
-            sa.select(outbox).where(outbox.c.destination == destination).order_by(outbox.c.id).limit(limit)
-        )
+    async def pending(self, destination: str, limit: int = 32, most: int = PENDING_BYTES) -> list[OutboxItem]:
+        """Return the oldest notifications for a provider, in order: `limit` of them, and `most` bytes.
+
+        One that is larger alone is returned alone.
+        """
+        waiting = outbox.c.destination == destination
+        sizes = sa.select(outbox.c.id, sa.func.length(outbox.c.body)).where(waiting).order_by(outbox.c.id)
         async with self._database.read() as connection:
+            last = size = 0
+            for number, length in await connection.execute(sizes.limit(limit)):
+                if size and size + length > most:
+                    break
+                last, size = number, size + length
+            query = sa.select(outbox).where(waiting, outbox.c.id <= last).order_by(outbox.c.id)
             return [OutboxItem(row.id, row.destination, row.body) for row in await connection.execute(query)]
 
     async def delivered(self, item: OutboxItem) -> None:
@@ -330,6 +369,13 @@ def _is_in(room: MimiUri, epoch: EpochId) -> tuple[sa.ColumnElement[bool], ...]:
     return rooms.c.id == str(room), rooms.c.epoch == epoch.number, rooms.c.commit_hash == epoch.commit_hash
 
 
+async def _check_stored(connection: AsyncConnection, room: MimiUri, epoch: int) -> None:
+    """Raise `UnknownRoom`, or `WrongEpoch` if an epoch is not stored, or no longer."""
+    current = (await _epoch(connection, room)).number
+    if not max(0, current - SNAPSHOT_EPOCHS) <= epoch <= current:
+        raise WrongEpoch(current)
+
+
 async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> HubRoom:
     header = await connection.execute(
         sa.select(room_epochs).where(room_epochs.c.room == str(room), room_epochs.c.epoch == epoch)
@@ -349,7 +395,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> HubR
     return HubRoom.load(room, epoch, *parts, row.room_state, row.commit_hash)
 
 
-def _nodes_at(room: MimiUri, epoch: int) -> sa.Select[tuple[int, int, int, bytes]]:
+def _nodes_at(room: MimiUri, epoch: int | sa.ScalarSelect[int]) -> sa.Select[tuple[int, int, int, bytes]]:
     nodes = room_nodes.c
     ends = sa.or_(nodes.epoch_to.is_(None), nodes.epoch_to > epoch)
     query = sa.select(nodes.tree, nodes.level, nodes.position, nodes.data)

@@ -171,7 +171,9 @@ async def test_a_device_whose_clock_is_off_learns_it_from_its_provider_and_its_r
     await alice.rooms.create()
     assert alice.path.clock_check.finding() == ""
     clock.ahead = 240.0
-    await alice.account.registered_devices()  # asks the own provider; a room is made through another one's relay
+    await (
+        alice.account.registered_devices()
+    )  # asks the own provider; a room is made through another one's relay
     await alice.rooms.create()
     assert alice.path.clock_check.ahead.keys() > {"a.example"}
     finding = alice.path.clock_check.finding()

@@ -72,8 +72,6 @@ CHILD = """
 
     from mimi_mmr.provider.store import schema, tables
     from mimi_mmr.provider.store.database import Database
-from mimi_mmr.provider.store.hub import HubStore
-from mimi_mmr.uris import MimiUri
 
     folders = schema.folders
     schema.folders = lambda role: (*folders(role), Path(sys.argv[2]))

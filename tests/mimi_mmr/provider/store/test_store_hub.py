@@ -98,6 +98,27 @@ async def test_a_room_that_is_not_there_is_unknown(hub: HubStore) -> None:
         await hub.submit(nowhere, EpochId(0, b""), (), 0)
 
 
+async def test_a_leafs_key_is_found_in_the_epochs_in_which_it_is_a_member(
+    hub: HubStore, bench: RoomBench
+) -> None:
+    bob, stranger = bench.leaves["bob"].key.public, bytes(32)
+    index = next(leaf for leaf, member in bench.state.members.items() if member.signature_key == bob)
+    await advance(bench, hub, "alice", remove=["bob"])
+    assert (await hub.epoch(bench.uri)).number == 3
+    assert [await hub.has_leaf_key(bench.uri, bob, epoch) for epoch in range(4)] == [False, True, True, False]
+    assert not any([await hub.has_leaf_key(bench.uri, stranger, epoch) for epoch in range(4)])
+    assert [await hub.leaf_key(bench.uri, index, epoch) for epoch in range(4)] == [None, bob, bob, None]
+    assert await hub.leaf_key(bench.uri, index) is None
+    assert await hub.leaf_key(bench.uri, 0) == bench.leaves["alice"].key.public
+    for epoch in (4, (1 << 64) - 1):
+        with pytest.raises(WrongEpoch):
+            await hub.has_leaf_key(bench.uri, bob, epoch)
+        with pytest.raises(WrongEpoch):
+            await hub.leaf_key(bench.uri, index, epoch)
+    with pytest.raises(UnknownRoom):
+        await hub.has_leaf_key(MimiUri(HUB, Kind.ROOM, "nowhere"), bob, 0)
+
+
 async def test_a_uri_is_one_rooms(hub: HubStore, bench: RoomBench) -> None:
     before = await hub.load(bench.uri)
     with pytest.raises(NotAllowed, match="a room of this URI exists"):
@@ -266,6 +287,17 @@ async def test_the_outbox_is_taken_in_pages_oldest_first(hub: HubStore, bench: R
     whole = await hub.pending("b.example", limit=100)
     assert page == whole[:2]
     assert [item.id for item in whole] == sorted(item.id for item in whole)
+
+
+async def test_the_outbox_is_taken_in_pages_that_are_bounded_in_bytes(
+    hub: HubStore, bench: RoomBench
+) -> None:
+    for _ in range(5):
+        await say(hub, bench, "hello")
+    whole = await hub.pending("b.example", limit=100)
+    one = len(whole[0].body)
+    assert await hub.pending("b.example", most=2 * one) == whole[:2]
+    assert await hub.pending("b.example", most=one - 1) == whole[:1]  # what is larger alone comes alone
 
 
 async def test_rooms_do_not_disturb_each_other(hub: HubStore, bench: RoomBench) -> None:
