@@ -31,7 +31,7 @@ from mimi_mmr.mls.wire import (
     parse_commit,
     parse_message,
 )
-from mimi_mmr.protocol.key_packages import MAX_CLIENTS, check_leaf, check_lifetime
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, REQUEST_SKEW, check_leaf, check_lifetime
 from mimi_mmr.protocol.room.departures import Leaver, departed
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
@@ -63,7 +63,7 @@ from mimi_mmr.protocol.room.tree_changes import (
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
 
-SNAPSHOT_CLOCK_SKEW = 900
+SNAPSHOT_CLOCK_SKEW = REQUEST_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,5 +437,7 @@ class HubMode:
         if request.content.room != room:
             raise HubRefusal("the request for a snapshot is for another room")
         if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
-            raise NotAllowed("the request for a snapshot is too old")
+            raise NotAllowed(
+                "the request for a snapshot is too old, or of the future: the sender's clock is off"
+            )
         request.verify()

@@ -87,6 +87,27 @@ async def test_a_request_and_its_answer(home: Home) -> None:
         assert said[-1] == ("result", {})
 
 
+async def test_what_a_command_waits_for_is_told_before_its_result(home: Home) -> None:
+    released = asyncio.Event()
+
+    async def waits(_: CommandRequest, say: AnswerLines) -> dict[str, Any]:
+        say.note("waiting for a clock")
+        await released.wait()
+        return {"result": {}}
+
+    loop = asyncio.get_running_loop()
+
+    def read(connection: Connection) -> list[tuple[str, Any]]:
+        found = []
+        for answer in connection.stream("add"):
+            found.append(answer)
+            loop.call_soon_threadsafe(released.set)
+        return found
+
+    async with serving(home, waits):
+        assert await in_thread(read, home) == [("note", "waiting for a clock"), ("result", {})]
+
+
 async def test_errors_carry_code_message_and_hint(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(home):
         with pytest.raises(Refused, match="no room of this name") as caught:
