@@ -100,6 +100,10 @@ class TargetUnreachable(OhttpError):
     """The target did not give a whole answer."""
 
 
+class InvalidAnswer(OhttpError):
+    """The target's answer is not valid HTTP, or its fields exceed a limit."""
+
+
 class ExchangeFailed(OhttpError):
     """An exchange through the relay did not end in an encapsulated response.
 

@@ -100,6 +100,8 @@ class CertificateAuthority:
         for uri in (user, device):
             if uri.domain != self.domain:
                 raise CertificateRejected(f"expected a URI of {self.domain}, got one of {uri.domain}")
+        if device.owner not in ("", user.name):
+            raise CertificateRejected("expected a device of the user, got another user's")
         names = x509.SubjectAlternativeName(
             [x509.UniformResourceIdentifier(str(uri)) for uri in (user, device)]
         )
@@ -261,6 +263,12 @@ class TrustAnchors:
         """Read a directory with one `<domain>.pem` for each provider."""
         return cls.from_pem({path.stem: path.read_bytes() for path in sorted(directory.glob("*.pem"))})
 
+    def replace(self, roots: Mapping[str, tuple[x509.Certificate, ...]]) -> None:
+        """Trust these roots from now on, and forget what was verified under the old ones."""
+        self.roots = dict(roots)
+        self.devices, self._issuers = Verdicts(), Verdicts()
+        self._stores.clear()
+
     def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
         """Return a device's user URI, device URI and 32-byte key; raise `CertificateRejected`. See `certified`."""
         found = self.certified(DeviceChain.read(chain), now)
@@ -354,6 +362,8 @@ def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
         raise CertificateRejected("expected exactly one user and one device URI in the certificate")
     if user.domain != device.domain:
         raise CertificateRejected(f"user of {user.domain} and device of {device.domain} in one certificate")
+    if device.owner not in ("", user.name):
+        raise CertificateRejected("the certificate names a user, and a device of another user")
     return user, device
 
 

@@ -86,6 +86,15 @@ class Provider:
             self._housekeeping.cancel()
         await self._opened.aclose()
 
+    def reload_trust(self) -> None:
+        """Read `trust_dir` again; the old roots stay in use, and the log says so, if the new ones can't be used."""
+        try:
+            self.keys.reload_trust()
+        except ConfigError:
+            log.error("the roots in trust_dir are refused, the old ones stay in use")  # noqa: TRY400
+        else:
+            log.info("the roots in trust_dir were read again")
+
     # --- parts ---------------------------------------------------------------------------------------
 
     def _open_peers(self, outgoing: ssl.SSLContext | None) -> None:
@@ -112,7 +121,11 @@ class Provider:
         self.hub_store = HubStore(databases["hub"], settings.domain)
         self.account_store = AccountStore(databases["accounts"])
         self.delivery_store = DeliveryStore(
-            databases["deliveries"], settings.max_queue_bytes, settings.max_queues
+            databases["deliveries"],
+            settings.max_queue_bytes,
+            settings.max_queues,
+            settings.max_page_bytes,
+            settings.max_pages_bytes,
         )
 
     def _open_services(self, outgoing: ssl.SSLContext | None) -> None:

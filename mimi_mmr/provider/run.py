@@ -94,7 +94,11 @@ async def listen(
     """
     certificate = server_certificate(tls)
     runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=idle
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=idle,
+        auto_decompress=False,
     )
     await runner.setup()
     try:
@@ -233,7 +237,7 @@ def _unavailable() -> web.Response:
 
 
 async def until_signalled(
-    ready: Callable[[], None] | None = None, reload: Callable[[], None] | None = None
+    ready: Callable[[], None] | None = None, reload: Callable[[], object] | None = None
 ) -> None:
     """Wait for SIGTERM or SIGINT; call `reload` at each SIGHUP."""
     stop = asyncio.Event()

@@ -21,7 +21,7 @@ from yarl import URL
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets, stream_buckets
-from ohttp_relay.bhttp.parts import Limits
+from ohttp_relay.bhttp.parts import response_limits
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
 from ohttp_relay.capsule.chunked import (
     CHUNKED_REQUEST_TYPE,
@@ -54,7 +54,7 @@ from ohttp_relay.errors import (
 from ohttp_relay.hpke.suites import Suite
 from ohttp_relay.keys.configuration import KeyConfig
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.http import AUTO_HEADERS, open_session, payload, read_limited
+from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, open_session, payload, read_limited
 from ohttp_relay.transport.targets import Origin
 from ohttp_relay.transport.urls import check_url, parse_url
 from ohttp_relay.transport.websocket import SocketLimits, connect
@@ -104,7 +104,7 @@ class OhttpClient:
         self._max_response = max_response
         self._chunked = chunked
         self._targets = None if targets is None else frozenset(Origin.parse(origin) for origin in targets)
-        self._limits = Limits(content=1 << 62 if chunked else max_response)
+        self._limits = response_limits(1 << 62 if chunked else max_response)
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -172,7 +172,7 @@ class OhttpClient:
             )
 
     def _check_target(self, request: Request) -> None:
-        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
+        if self._targets is not None and Origin.of_request(request.scheme, request.host) not in self._targets:
             raise TargetRefused("this gateway is not to be asked for that origin")
 
     def _transport(self) -> aiohttp.ClientSession:
@@ -230,8 +230,7 @@ class _Exchange:
         client = self.client
         sealed, opener = encapsulate_request(config, request.to_bytes(client._padding), suite)
         async with await self._post(sealed, {"Content-Type": REQUEST_TYPE}) as answer:
-            if answer.status != 200 or answer.content_type != RESPONSE_TYPE:
-                raise await _refusal(answer)
+            await _check(answer, RESPONSE_TYPE)
             body = await read_limited(answer.content, client._max_response, answer.content_length)
         return OhttpResponse.of(Response.from_bytes(opener.open(body), client._limits))
 
@@ -244,8 +243,7 @@ class _Exchange:
         else:
             upload = _upload(first, writer, request, self.body)
         answer = await self.stack.enter_async_context(await self._post(upload, headers))
-        if answer.status != 200 or answer.content_type != CHUNKED_RESPONSE_TYPE:
-            raise await _refusal(answer)
+        await _check(answer, CHUNKED_RESPONSE_TYPE)
         return await receive_chunked(answer.content, reader, client._limits, client._max_response)
 
     async def _post(self, data: Body, headers: dict[str, str]) -> aiohttp.ClientResponse:
@@ -255,6 +253,7 @@ class _Exchange:
             headers={**self.client._relay_headers, **headers},
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
 
 
@@ -294,6 +293,14 @@ async def _corrected_date(response: OhttpResponse) -> float | None:
     if not may_correct(response.status, kind):
         return None
     return corrected_date(kind, await response.read(), response.headers.get("date"))
+
+
+async def _check(answer: aiohttp.ClientResponse, kind: str) -> None:
+    """Raise unless an answer is an encapsulated response of this media type, in its own bytes."""
+    if answer.status != 200 or answer.content_type != kind:
+        raise await _refusal(answer)
+    if has_coding(answer.headers):
+        raise ExchangeFailed("expected an encapsulated response, got one with a content coding")
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> RelayRefused:

@@ -27,10 +27,10 @@ from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, dis
 from ohttp_relay.download.freshness import Freshness, judge
 from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
 from ohttp_relay.download.ranges import Unsatisfiable, parse_range
-from ohttp_relay.errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
+from ohttp_relay.errors import InvalidAnswer, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
-from ohttp_relay.transport.http import AUTO_HEADERS, from_library
+from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
 from ohttp_relay.transport.targets import TargetPolicy, open_target_session
@@ -161,6 +161,10 @@ class DownloadProxy(Service):
             return await self._download(url, wanted)
         except TargetRefused as error:
             return _plain(403, str(error))
+        except InvalidAnswer as error:
+            return _plain(502, str(error))
+        except aiohttp.ClientResponseError:
+            return _plain(502, str(invalid_answer("the asset host")))
         except InvalidMessage as error:
             return _plain(400, str(error))
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
@@ -244,6 +248,7 @@ class DownloadProxy(Service):
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
 
     def _fits(self, answer: aiohttp.ClientResponse) -> bool:

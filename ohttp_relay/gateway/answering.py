@@ -15,16 +15,16 @@ from typing import Final
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.errors import (
     BodyTooLarge,
-    ConfigurationError,
+    CapsuleError,
     DateRejected,
     ExpectationRefused,
+    InvalidAnswer,
     InvalidMessage,
     OhttpError,
     ReplayedRequest,
     ReplayStoreFull,
     TargetRefused,
     TargetUnreachable,
-    TruncatedCapsule,
 )
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
@@ -41,10 +41,11 @@ _ANSWERS: Final[Mapping[type[OhttpError], tuple[int, str]]] = MappingProxyType(
         DateRejected: (400, problems.DATE),
         ReplayedRequest: (400, problems.BLANK),
         InvalidMessage: (400, problems.BLANK),
-        TruncatedCapsule: (400, problems.BLANK),
+        CapsuleError: (400, problems.BLANK),  # the first chunk opened, a later one did not
         TargetRefused: (403, problems.BLANK),
         BodyTooLarge: (413, problems.BLANK),
         ExpectationRefused: (417, problems.BLANK),
+        InvalidAnswer: (502, problems.BLANK),
         ReplayStoreFull: (503, problems.BLANK),
         TargetUnreachable: (504, problems.BLANK),
     }
@@ -173,10 +174,7 @@ class RequestAnswerer:
         text = f"{request.scheme}://{request.host}"
         if text in self.local_names:
             return self.local_names[text]
-        try:
-            return self.local.get(Origin.parse(text))
-        except ConfigurationError:
-            raise TargetRefused("the target is not an origin") from None
+        return self.local.get(Origin.of_request(request.scheme, request.host))
 
     async def _with_content(self, request: Request, body: AsyncIterator[bytes]) -> Request:
         whole = await StreamedResponse(200, (), body).collect(self.request_limit)

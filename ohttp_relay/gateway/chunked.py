@@ -138,9 +138,14 @@ async def send_chunked(
     first, writer = incoming.respond()
     if isinstance(response, Response):
         return web.Response(body=first + writer.finish(encode(response)), headers=HEADERS)
-    answer = web.StreamResponse(headers=HEADERS)
     try:
         head = start_response(response.status, response.fields, response.informational)
+    except InvalidMessage:
+        await response.close()
+        invalid = encode(Response(response.status, response.fields))  # becomes an error for the client
+        return web.Response(body=first + writer.finish(invalid), headers=HEADERS)
+    answer = web.StreamResponse(headers=HEADERS)
+    try:
         await answer.prepare(request)
         await answer.write(first + writer.write(head))
         await _send_content(answer, writer, response)

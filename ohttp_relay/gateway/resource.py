@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets
 from ohttp_relay.bhttp.parts import Limits
@@ -29,6 +30,7 @@ from ohttp_relay.errors import (
     InvalidMessage,
     OhttpError,
     OpenFailed,
+    Overloaded,
     UnknownKey,
 )
 from ohttp_relay.gateway.answering import RequestAnswerer, problem
@@ -38,12 +40,13 @@ from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.sockets import GatewaySockets
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.server.budget import ByteBudget
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Reply
+from ohttp_relay.server.reply import NO_CODING, Reply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.http import media_type, read_limited
+from ohttp_relay.transport.http import has_coding, media_type, read_limited
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import Handler
 from ohttp_relay.transport.targets import Origin, TargetPolicy, open_target_session
@@ -65,6 +68,9 @@ class GatewayLimits:
 
     request: int = 16 * 1024 * 1024
     """Bytes of a whole request."""
+
+    requests: int = 256 * 1024 * 1024
+    """Bytes of all large whole requests together, from their first byte to their answer."""
 
     response: int = 64 * 1024 * 1024
     """Bytes of a whole response."""
@@ -108,6 +114,7 @@ class Gateway(Service):
         self.keyring = keyring
         self.policy = targets if isinstance(targets, TargetPolicy) else TargetPolicy.of(targets)
         self.limits = limits or GatewayLimits()
+        self._budget = ByteBudget(self.limits.requests, self.limits.idle_seconds)
         handlers = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
         if not self.policy.origins and not handlers:
             raise ConfigurationError("a gateway needs an allow-list of targets")
@@ -159,6 +166,8 @@ class Gateway(Service):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse | Reply:
         kind = media_type(request.headers.get("Content-Type"))
+        if has_coding(request.headers):
+            return _plain(415, "expected content without a coding", field=NO_CODING)
         try:
             if kind == CHUNKED_REQUEST_TYPE:
                 return await self._handle_chunked(request)
@@ -172,16 +181,19 @@ class Gateway(Service):
             return _plain(400, "the request's framing is broken")
         except TimeoutError:
             return _plain(408, "the request did not come in time")
+        except Overloaded as error:
+            return _plain(503, str(error))
         return _plain(415, f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
 
     async def _handle_whole(self, request: web.Request) -> Reply:
         limits = self.limits
-        body = await read_limited(
-            request.content, limits.request, request.content_length, limits.idle_seconds
-        )
-        self._see("gateway.received", request, body)
-        [reply] = self.receive([body])
-        return reply if isinstance(reply, Reply) else await reply
+        declared = request.content_length
+        size = limits.request if declared is None else min(declared, limits.request)
+        async with self._budget.taken(size):
+            body = await read_limited(request.content, limits.request, declared, limits.idle_seconds)
+            self._see("gateway.received", request, body)
+            [reply] = self.receive([body])
+            return reply if isinstance(reply, Reply) else await reply
 
     def receive(self, bodies: Sequence[bytes]) -> list[Reply | Awaitable[Reply]]:
         """Return the replies to whole encapsulated requests, or awaitables of them; neither raises.
@@ -293,8 +305,10 @@ class _FastPath:
         return self.gateway.receive([request.body for request in requests])
 
 
-def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
-    return Reply(status, _PROBLEM, problems.encode_problem(kind, title))
+def _plain(status: int, title: str, kind: str = problems.BLANK, field: Field | None = None) -> Reply:
+    return Reply(
+        status, _PROBLEM if field is None else (*_PROBLEM, field), problems.encode_problem(kind, title)
+    )
 
 
 def _refusal(error: CapsuleError) -> Reply:

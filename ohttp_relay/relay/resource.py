@@ -31,10 +31,11 @@ from ohttp_relay.relay.sockets import RelaySockets
 from ohttp_relay.relay.upload import Upload
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Reply, StreamedReply
+from ohttp_relay.server.reply import NO_CODING, Reply, StreamedReply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import (
     AUTO_HEADERS,
+    has_coding,
     header_pairs,
     is_incremental,
     media_type,
@@ -171,6 +172,8 @@ class Relay(Service):
         kind = media_type(request.headers.get("Content-Type"))
         if kind not in (REQUEST_TYPE, CHUNKED_REQUEST_TYPE):
             return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
+        if has_coding(request.headers):
+            return Reply.text(415, "expected content without a coding", NO_CODING).to_library()
         length = request.content_length
         streams = kind == CHUNKED_REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
         if not streams and length is not None and length > self.limits.request:
@@ -277,6 +280,7 @@ class Relay(Service):
             headers=headers,
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
         try:
             if upload is not None:
@@ -292,6 +296,9 @@ class Relay(Service):
     async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | StreamedReply:
         """Return the gateway's answer: whole if it is small, else as a stream."""
         headers = answer.headers
+        if has_coding(headers):
+            answer.close()
+            return Reply.text(502, "the gateway's answer has a content coding")
         length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
         fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
         if length is None or length > self.limits.buffered:
@@ -330,10 +337,14 @@ class Relay(Service):
         url = self._key_urls[name]
         async with (
             asyncio.timeout(self.limits.gateway_seconds),
-            self.session.get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
+            self.session.get(
+                url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False, auto_decompress=False
+            ) as answer,
         ):
             if answer.status != 200:
                 raise InvalidKeyList(f"expected a key list, got status {answer.status}")
+            if has_coding(answer.headers):
+                raise InvalidKeyList("expected a key list without a content coding")
             body = await read_limited(answer.content, self.limits.key_list, answer.content_length)
         decode_key_list(body)  # some gateways send another media type, so the content decides
         return body

@@ -354,7 +354,10 @@ def _session(
     """Open a session with connections of its own. Python resumes no TLS session unless it is told to."""
     connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+    jar = aiohttp.DummyCookieJar()
+    return aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
+    )
 
 
 def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:

@@ -100,14 +100,13 @@ class DeliveryStore:
         more = more.where(queue_count.c.count < self._max_queues)
         if (await connection.execute(more)).rowcount:
             return True
-        if await connection.scalar(sa.select(queue_count.c.count)) is not None:
-            return False
-        there = (
-            await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
-        )  # this one included
-        if await insert_new(connection, queue_count, {"row": 1, "count": there}):
-            return there <= self._max_queues
-        return (await connection.execute(more)).rowcount == 1  # another transaction inserted the row first
+        if await connection.scalar(sa.select(queue_count.c.count)) is None:
+            there = await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
+            await insert_new(
+                connection, queue_count, {"row": 1, "count": there - 1}
+            )  # this one is counted below
+        # Another transaction may have inserted the row since the first try; if not, the limit is reached.
+        return (await connection.execute(more)).rowcount == 1
 
     async def delete_queue(self, queue: bytes) -> None:
         """Delete a queue and its messages; do nothing if there is no such queue."""

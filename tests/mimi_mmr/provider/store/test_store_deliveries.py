@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
@@ -30,6 +31,7 @@ from mimi_mmr.protocol.key_packages import (
 )
 from mimi_mmr.provider.store import deliveries as deliveries_module
 from mimi_mmr.provider.store import tables
+from mimi_mmr.provider.store.database import insert_new
 from mimi_mmr.provider.store.deliveries import MAX_QUEUE_AGE, TRANSACTION_LIFETIME, DeliveryStore
 from ohttp_relay.server.budget import SMALL
 from tests.mimi_mmr.provider.store.conftest import QUEUE_BYTES, Open, statements
@@ -264,6 +266,26 @@ async def test_a_provider_keeps_so_many_queues_however_many_are_made_at_once(ope
     await stores[2].create_queue(secrets.token_bytes(32), accepts_deposits=False)
     with pytest.raises(QueueFull, match="at most 10"):
         await stores[3].create_queue(made[0], accepts_deposits=False)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+async def test_a_fresh_provider_refuses_no_queue_when_its_first_users_come_at_once(opened: Open) -> None:
+    """The first queue is committed just when the second one's transaction has found no count to raise."""
+    first, second = [await opened(tables.deliveries) for _ in range(2)]
+    store = DeliveryStore(second)
+    async with first._engine.connect() as connection:
+        values = {"id": ONE, "accepts_deposits": False, "next_sequence": 1, "lost": 0, "size": 0}
+        assert await insert_new(connection, tables.queues, values)
+        assert await DeliveryStore(first)._count_one(connection)
+
+        def commit_the_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("UPDATE queue_count"):
+                await_only(connection.commit())
+
+        sa.event.listen(second._engine.sync_engine, "after_cursor_execute", commit_the_first)
+        await store.create_queue(OTHER, accepts_deposits=False)
+    assert await there(store, ONE) and await there(store, OTHER)
+    assert await counted(store) == 2
 
 
 async def there(store: DeliveryStore, queue: bytes) -> bool:
