@@ -1,8 +1,8 @@
 """Peers: signed requests of one provider to another.
 
-The signature is over the hash and the size of the body, and comes before it: in the HTTP field `Authorization`, with
-the scheme `MIMI-MMR-Peer` and a `PeerRequest` in base64url without padding. So a provider reads no body of somebody
-who is no peer.
+The signature is over the hash and the size of the body, and comes before it: in the HTTP field `Authorization`,
+with the scheme `MIMI-MMR-Peer` and a `PeerRequest` in base64url without padding. So a provider reads no body of
+somebody who is no peer.
 """
 
 from __future__ import annotations

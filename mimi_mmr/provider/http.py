@@ -23,6 +23,7 @@ from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.replies import Reply, error_reply, problem
 from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
+from ohttp_relay.server import ByteBudget
 from ohttp_relay.transport import has_coding, read_limited
 
 Subject = TypeVar("Subject")

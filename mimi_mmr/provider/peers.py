@@ -139,9 +139,7 @@ class Peers:
 
     async def send(self, domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
         """Send a signed request; return the answer's body. Raise `PeerError` for anything but success."""
-        content = PeerRequestTBS.of(
-            self.domain, domain, endpoint.peer_name, int(self._clock()), body
-        )
+        content = PeerRequestTBS.of(self.domain, domain, endpoint.peer_name, int(self._clock()), body)
         request = sign_peer_request(content, self._key)
         path = endpoint.path({})
         self._recorder.write(

@@ -19,7 +19,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import HEALTH
 from mimi_mmr.provider.settings import ServerTls, activated_socket
 from ohttp_relay.errors import ConfigurationError
-from ohttp_relay.server import Connections, ConnectionLimits, ServerCertificate, raise_descriptor_limit
+from ohttp_relay.server import ConnectionLimits, Connections, ServerCertificate, raise_descriptor_limit
 from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on

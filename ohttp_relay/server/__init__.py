@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ohttp_relay.server.budget import ByteBudget
 from ohttp_relay.server.certificates import ServerCertificate
-from ohttp_relay.server.connections import Connections, ConnectionLimits, raise_descriptor_limit
+from ohttp_relay.server.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from ohttp_relay.server.logs import configure_logs
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.run import Bind, open_sockets, run, run_on, serve

@@ -32,9 +32,9 @@ class ServerCertificate:
         client_ca: Path | None = None,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     ) -> None:
-        """Read the files; without `key`, it is in `certificate`.  Clients need a certificate if `client_ca` is given.
+        """Read the files.  Without `key`, the key is in `certificate`.
 
-        Raises ConfigurationError.
+        If `client_ca` is given, clients need a certificate of these authorities.  Raises ConfigurationError.
         """
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._minimum = minimum

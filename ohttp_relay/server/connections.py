@@ -79,7 +79,9 @@ class _Connection:
 
     def __init__(self, opened: socket.socket, now: float) -> None:
         self.socket = opened
-        self.since = now  # the last event: accepted, opened, a request began or ended, some of an answer was read
+        self.since = (
+            now  # the last event: accepted, opened, a request began or ended, some of an answer was read
+        )
         self.opening: asyncio.Task[None] | None = None
         self.transport: Any = None  # asyncio.Transport; None during the handshake
         self.protocol: asyncio.BaseProtocol | None = None

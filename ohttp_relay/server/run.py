@@ -11,14 +11,14 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from aiohttp import web
 
 from ohttp_relay.errors import ConfigurationError
 from ohttp_relay.server.certificates import ServerCertificate
-from ohttp_relay.server.connections import Connections, ConnectionLimits, raise_descriptor_limit
+from ohttp_relay.server.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from ohttp_relay.server.fast_http import FastServer
 from ohttp_relay.server.service import FAST_PATH
 
@@ -47,7 +47,7 @@ class Bind:
     idle: float = 75.0
     admin_port: int | None = None
     backlog: int = 4096
-    limits: ConnectionLimits = ConnectionLimits()
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     @property
     def context(self) -> ssl.SSLContext | None:

@@ -114,9 +114,7 @@ async def _serve(config: Path | None) -> None:
         app = await provider.start()
         host = await _beside(settings, stack)
         limits, servers = settings.connections, 1 if host is None else 2
-        served = await listen(
-            app, settings.listen, settings.tls, limits.limits, limits.idle_seconds, servers
-        )
+        served = await listen(app, settings.listen, settings.tls, limits.limits, limits.idle_seconds, servers)
         stack.push_async_callback(served.cleanup)
         hosting = None if host is None else host[1]
 

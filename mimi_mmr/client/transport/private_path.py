@@ -348,16 +348,12 @@ class PathSocket:
         return _checked(answer.status, answer.header("content-type") or "", answer.content)
 
 
-def _session(
-    ssl_context: ssl.SSLContext | None, local: tuple[str, int] | None
-) -> aiohttp.ClientSession:
+def _session(ssl_context: ssl.SSLContext | None, local: tuple[str, int] | None) -> aiohttp.ClientSession:
     """Open a session with connections of its own. Python resumes no TLS session unless it is told to."""
     connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
-    )
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False)
 
 
 def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:

@@ -291,9 +291,7 @@ class HubStore:
             found = await connection.scalars(sa.select(outbox.c.destination).distinct())
             return list(found)
 
-    async def pending(
-        self, destination: str, limit: int = 32, most: int = PENDING_BYTES
-    ) -> list[OutboxItem]:
+    async def pending(self, destination: str, limit: int = 32, most: int = PENDING_BYTES) -> list[OutboxItem]:
         """Return the oldest notifications for a provider, in order: `limit` of them, and `most` bytes.
 
         One that is larger alone is returned alone.
@@ -355,9 +353,7 @@ async def _state(connection: AsyncConnection, room: MimiUri, epoch: int) -> HubR
     return HubRoom.load(room, epoch, RatchetTree.from_rows(ratchet), public, policy, row.room_state)
 
 
-def _nodes_at(
-    room: MimiUri, epoch: int | sa.ScalarSelect[int]
-) -> sa.Select[tuple[int, int, int, bytes]]:
+def _nodes_at(room: MimiUri, epoch: int | sa.ScalarSelect[int]) -> sa.Select[tuple[int, int, int, bytes]]:
     nodes = room_nodes.c
     ends = sa.or_(nodes.epoch_to.is_(None), nodes.epoch_to > epoch)
     query = sa.select(nodes.tree, nodes.level, nodes.position, nodes.data)

@@ -74,7 +74,8 @@ async def served(world: World, handler: object) -> web.AppRunner:
     app.router.add_get(PROVIDER_KEYS.template, handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.SockSite(runner, world.providers[B].socket.dup(), ssl_context=server_certificate(settings.tls).context).start()
+    tls = server_certificate(settings.tls).context
+    await web.SockSite(runner, world.providers[B].socket.dup(), ssl_context=tls).start()
     return runner
 
 

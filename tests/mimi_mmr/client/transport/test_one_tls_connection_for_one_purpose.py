@@ -83,7 +83,10 @@ async def test_who_watches_would_see_a_common_connection_and_a_resumed_session(l
     await watched(live, "a.example", seen)
     url, tls = live.world.providers["a.example"].url, live.world.tls()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
-        for path, headers in ((HEALTH.template, {"Authorization": "Bearer x"}), (f"{RELAY_PATH}/b.example", {})):
+        for path, headers in (
+            (HEALTH.template, {"Authorization": "Bearer x"}),
+            (f"{RELAY_PATH}/b.example", {}),
+        ):
             async with session.get(url + path, headers=headers) as answer:
                 await answer.read()
     assert list(seen.kinds.values()) == [{ACCOUNT, RELAY}]

@@ -289,7 +289,9 @@ async def test_the_outbox_is_taken_in_pages_oldest_first(hub: HubStore, bench: R
     assert [item.id for item in whole] == sorted(item.id for item in whole)
 
 
-async def test_the_outbox_is_taken_in_pages_that_are_bounded_in_bytes(hub: HubStore, bench: RoomBench) -> None:
+async def test_the_outbox_is_taken_in_pages_that_are_bounded_in_bytes(
+    hub: HubStore, bench: RoomBench
+) -> None:
     for _ in range(5):
         await say(hub, bench, "hello")
     whole = await hub.pending("b.example", limit=100)
