@@ -131,7 +131,7 @@ class Connections:
         self._open: dict[int, _Connection] = {}  # by descriptor
         self._next_word = 0.0  # when the log may tell again that there are too many
         self._answer: Callable[[Any], Awaitable[web.StreamResponse]] = library.request_handler
-        library.request_handler = self._watch  # type: ignore[assignment]
+        library.request_handler = self._watch
         smallest = min(limits.head_seconds, limits.body_seconds, limits.reading_seconds)
         self._pause = min(1.0, smallest / 4)
         for listener in self._listeners:

@@ -72,6 +72,7 @@ def run(
     sessions.
     Raises ConfigurationError if the address cannot be listened on.
     """
+    _ignore_hangup()
     sockets = open_sockets(bind)
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if bind.tls else "http"
@@ -87,12 +88,17 @@ def run_on(
     enter: Callable[[int], None] | None = None,
 ) -> None:
     """Serve on sockets made by `open_sockets`, one worker each, until SIGTERM or SIGINT."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the workers can read their certificate again
+    _ignore_hangup()
     raise_descriptor_limit()
     if len(sockets) == 1:
         _run_worker(make_app, bind, sockets[0], make_admin)
     else:
         _supervise(make_app, bind, sockets, make_admin, enter)
+
+
+def _ignore_hangup() -> None:
+    """Ignore SIGHUP until the certificate can be read again; later the server looks at the files by itself."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def open_sockets(bind: Bind) -> list[socket.socket]:
@@ -228,7 +234,7 @@ def _supervise(
         try:
             for number in _ENDING:
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            _ignore_hangup()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             os.close(held)
             for other in sockets[:index] + sockets[index + 1 :]:

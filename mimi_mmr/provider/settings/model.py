@@ -71,17 +71,23 @@ class ConnectionSettings(_SettingsTable):
     """Limits of the connections that a server accepts."""
 
     most: int = Field(
-        10_000, ge=1, description="most connections at once; never more than half of the file descriptors"
+        default=10_000,
+        ge=1,
+        description="most connections at once; never more than half of the file descriptors",
     )
-    handshake_seconds: float = Field(10.0, gt=0, description="until the TLS handshake is complete")
+    handshake_seconds: float = Field(default=10.0, gt=0, description="until the TLS handshake is complete")
     head_seconds: float = Field(
-        15.0, gt=0, description="until a new connection's first request has arrived, without its body"
+        default=15.0, gt=0, description="until a new connection's first request has arrived, without its body"
     )
-    body_seconds: float = Field(30.0, gt=0, description="until a request's body has arrived, and …")
-    body_rate: int = Field(16 << 10, ge=1, description="… a second more for every so many bytes of it")
-    idle_seconds: float = Field(75.0, gt=0, description="until a connection without a request is closed")
+    body_seconds: float = Field(default=30.0, gt=0, description="until a request's body has arrived, and …")
+    body_rate: int = Field(
+        default=16 << 10, ge=1, description="… a second more for every so many bytes of it"
+    )
+    idle_seconds: float = Field(
+        default=75.0, gt=0, description="until a connection without a request is closed"
+    )
     reading_seconds: float = Field(
-        75.0, gt=0, description="without progress while a client reads an answer, until it is closed"
+        default=75.0, gt=0, description="without progress while a client reads an answer, until it is closed"
     )
 
     @property
