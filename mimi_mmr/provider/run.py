@@ -34,17 +34,21 @@ _T = TypeVar("_T")
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run on uvloop if it is installed.
-
-    SIGHUP is ignored until the server can reload; the server looks at its files by itself later.
-    """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raise_descriptor_limit()
+    """Run on uvloop if it is installed."""
     try:
         import uvloop
     except ModuleNotFoundError:
         return asyncio.run(work)
     return uvloop.run(work)
+
+
+def prepare_process() -> None:
+    """Prepare this process to be a server: call this first.
+
+    SIGHUP is ignored until the server can reload its files; it looks at them by itself later.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise_descriptor_limit()
 
 
 def server_certificate(tls: ServerTls) -> ServerCertificate:

@@ -173,9 +173,10 @@ async def _serve_assets(config: Path | None) -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    from mimi_mmr.provider.run import run
+    from mimi_mmr.provider.run import prepare_process, run
     from ohttp_relay.errors import OhttpError
 
+    prepare_process()
     try:
         run(work)
     except (MmrError, OhttpError, OSError) as error:

@@ -138,6 +138,18 @@ async def test_a_hangup_reads_the_roots_of_other_providers_again(world: World) -
         await said(process, "the roots in trust_dir are refused")
 
 
+async def test_the_limits_of_connections_are_settings(world: World) -> None:
+    party = world.asset_host
+    with party.config.open("a") as config:
+        config.write("\n[connections]\nhead_seconds = 0.1\nmost = 100\n")
+    async with running(party, "asset-host"), AsyncExitStack() as lines:
+        used, silent = await Line.to(party, lines), await Line.to(party, lines)
+        assert await used.ask() == b"200"
+        async with asyncio.timeout(PATIENCE):
+            assert await silent.reader.read() == b""
+        assert await used.ask() == b"200"
+
+
 async def test_a_stranger_with_more_connections_than_descriptors_locks_nobody_out(world: World) -> None:
     party = world.asset_host
 
