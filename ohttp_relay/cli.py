@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import ssl
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
 from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway, GatewayLimits
 from ohttp_relay.gateway.rotation import KeyKeeper
-from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.gateway.shared_replay import DEFAULT_RATE, SharedReplayCache
 from ohttp_relay.hpke.kem import KemId
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.options import (
@@ -147,6 +148,14 @@ def _tokens(path: Path | None) -> Callable[[web.Request], bool] | None:
     return allowed
 
 
+def _replay_guard(folder: Path, window: float, rate: int, undated: int) -> ReplayGuard:
+    """Return the guard that all workers share: `rate` requests a second, `undated` keys; window in seconds."""
+    remembered = 2 * window + 1
+    dated = SharedReplayCache(folder / "dated", remembered, math.ceil(rate * remembered))
+    others = SharedReplayCache(folder / "undated", UNDATED_WINDOW, undated) if undated else None
+    return ReplayGuard(dated, others, window)
+
+
 def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) -> None:
     """Run a role with logs, and with metrics that its workers share."""
     configure_logs(sys.stderr)
@@ -262,6 +271,21 @@ def gateway(
     ] = 24.0,
     window: Annotated[float, seconds("Time that a Date may differ.", 2, 86_400)] = 60.0,
     require_date: RequireDate = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(envvar="OHTTP_REPLAY", help="Directory of the replay tables; by default KEYS/replay."),
+    ] = None,
+    replay_rate: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Requests a second that the replay table has room for.")
+    ] = DEFAULT_RATE,
+    replay_undated: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000_000_000,
+            help="Requests without a Date remembered in two days; 0 as --require-date.",
+        ),
+    ] = 100_000,
     cert: Certificate = None,
     key: PrivateKey = None,
     client_ca: ClientCa = None,
@@ -280,14 +304,12 @@ def gateway(
         fields=max_fields,
     )
     bounds = SocketLimits(sockets=sockets, idle_seconds=socket_idle_seconds, life_seconds=socket_life_seconds)
+    undated = 0 if require_date else replay_undated
+    guard = _replay_guard(replay or keys / "replay", window, replay_rate, undated)
+    whole, streamed = padding.paddings()
 
     def make(metrics: Metrics) -> web.Application:
         ring = KeyRing.load(keys)
-        dated = SharedReplayCache(keys / "replay-dated", 2 * window + 1)
-        undated = None
-        if not require_date:
-            undated = SharedReplayCache(keys / "replay-undated", UNDATED_WINDOW, 1_000_000)
-        guard = ReplayGuard(dated, undated, window)
         serving = Gateway(
             ring,
             policy,
@@ -303,7 +325,6 @@ def gateway(
         KeyKeeper(ring, keys, lifetime=rotate_hours * 3600 or None).attach(made)
         return made
 
-    whole, streamed = padding.paddings()
     tls = _server_tls(cert, key, client_ca)
     _serve("gateway", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
