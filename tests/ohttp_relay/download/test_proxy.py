@@ -287,6 +287,7 @@ class Parts:
         )
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads, cached: bool) -> None:
     parts = Parts(downloads)
@@ -309,6 +310,7 @@ async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads,
     }
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, cached: bool) -> None:
     async def part(_: web.Request) -> web.Response:
@@ -324,6 +326,7 @@ async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, c
         assert (status, headers["content-range"], body) == (206, "bytes 10-19/100", b"0123456789")
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_an_asset_hosts_fields_that_exceed_a_limit_are_a_502(
     downloads: Downloads, cached: bool
