@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.download import DownloadLimits, DownloadProxy
 from ohttp_relay.download.cache import DiskCache, GrowingFile, object_name
 from ohttp_relay.download.locks import FetchLock, PendingObject
@@ -308,6 +309,25 @@ async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads,
     assert {name for seen in downloads.world.target.requests for name, _ in seen.fields} <= {
         *("host", "accept-encoding", "range", "if-none-match", "if-modified-since")
     }
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_head_is_answered_like_get_without_the_asset(downloads: Downloads, cached: bool) -> None:
+    await downloads.start(cached=cached)
+    target = quote(f"{downloads.origin}/asset", safe="")
+    path = aiohttp.client.URL(f"{downloads.url}/proxyDownload/{target}", encoded=True)
+    _, fields, _ = await downloads.get()
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.head(path, headers={"Range": "bytes=0-9"}, ssl=downloads.world.tls) as answer:
+                assert (answer.status, answer.content_length) == (200, len(ASSET))
+                assert {name.lower() for name in answer.headers} - {"age"} == set(fields) - {"age"}
+    for method, status in (("HEAD", 200), ("PUT", 405)):
+        asked = Request(method, "https", "hub.example", f"/proxyDownload/{target}")
+        inside = await downloads.proxy.handler(asked)
+        assert isinstance(inside, Response)
+        assert (inside.status, inside.content) == (status, b"")
 
 
 @pytest.mark.parametrize("serve", ["fast"], indirect=True)
