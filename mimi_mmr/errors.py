@@ -254,6 +254,12 @@ class StateRejected(RoomError):
     code = "room-state"
 
 
+class DeviceRefused(RoomError):
+    """The user's existing device did not add this one to the account; the message has its reason."""
+
+    code = "device-refused"
+
+
 class RemovedFromRoom(RoomError):
     """This client is no longer a member."""
 

@@ -15,7 +15,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.provider.accounts import AccountService
 from mimi_mmr.provider.assets import AssetService
-from mimi_mmr.provider.databases import open_database
+from mimi_mmr.provider.databases import hold_databases, open_database
 from mimi_mmr.provider.documents import DocumentService
 from mimi_mmr.provider.hub import HubService
 from mimi_mmr.provider.listener import Listener
@@ -102,6 +102,7 @@ class Provider:
 
     async def _open_stores(self) -> None:
         settings = self.settings
+        self._opened.enter_context(hold_databases(settings))
         databases = {}
         for role in ROLES:
             databases[role] = await open_database(settings, role)
