@@ -15,8 +15,9 @@ from mimi_mmr.app.commands.model import (
     Option,
     ShortText,
 )
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
-from mimi_mmr.errors import ConfigError, HubRefusal, InvalidUri, MmrError
+from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError
 from mimi_mmr.uris import check_domain, check_name, https_origin
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class NoResult(Result):
 
 def _provider_url(text: str) -> str:
     try:
-        return https_origin(text)
+        return https_origin(unwrapped(text))
     except InvalidUri as error:
-        raise ConfigError(f"--provider: {error}") from None
+        raise ValueError(str(error)) from None
 
 
 def _device_name(text: str | None) -> str | None:

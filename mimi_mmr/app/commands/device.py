@@ -10,6 +10,7 @@ from mimi_mmr.app.commands.account import AccountResult, NewDevice
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.errors import NothingYet
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.errors import DeviceRefused, InvalidUri, UnknownQueue
 
@@ -83,7 +84,7 @@ class JoinAccount(NewDevice, name="device.join", result=AccountResult, changes=T
         client = agent.account.begin(self.new_client(), entering=True)
         await agent.background.stop()
         try:
-            await client.devices.join_account(self.code)
+            await client.devices.join_account(unwrapped(self.code))
         except (InvalidUri, UnknownQueue, DeviceRefused):
             if first and not client.registered:
                 await agent.delete_state()
