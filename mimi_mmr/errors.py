@@ -192,7 +192,7 @@ class JoinRefused(HubRefusal):
 
 
 class QueueFull(MmrError):
-    """A queue, reply inbox, shelf, account or provider at its limit; nothing was stored."""
+    """A queue, reply inbox, shelf, account, asset host or provider at its limit; nothing was stored."""
 
     code = "queue-full"
 

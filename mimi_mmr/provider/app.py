@@ -55,6 +55,7 @@ class Provider:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
+        self._opened.enter_context(hold_databases(settings))
         self.keys = OwnKeys(settings)
         outgoing = outgoing_tls(settings.tls.ca)
         self._open_peers(outgoing)
@@ -102,7 +103,6 @@ class Provider:
 
     async def _open_stores(self) -> None:
         settings = self.settings
-        self._opened.enter_context(hold_databases(settings))
         databases = {}
         for role in ROLES:
             databases[role] = await open_database(settings, role)

@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator
 
 import aiohttp
 
-from mimi_mmr.errors import InvalidUri, NotAllowed, PeerError
+from mimi_mmr.errors import InvalidUri, NotAllowed, PeerError, QueueFull
 from mimi_mmr.protocol.assets import AssetLocation
 from mimi_mmr.protocol.endpoints import PUT_ASSET
 from mimi_mmr.provider.http import Call, Router
@@ -54,6 +54,8 @@ class AssetService:
             async with self._session.put(
                 url, data=io.BytesIO(call.request), headers=headers, skip_auto_headers=AUTO_HEADERS
             ) as answer:
+                if answer.status == 507:
+                    raise QueueFull("the asset host has no room left; nothing was stored")
                 if answer.status != 201:
                     raise PeerError(f"the asset host answered with status {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -60,7 +60,9 @@ class AssetStorage(_SettingsTable):
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")
     upload_token: str = Field(min_length=16, description="the asset host's `upload_token`")
-    networks: tuple[Network, ...] = Field((), description="non-public networks that asset hosts may be in")
+    networks: tuple[Network, ...] = Field(
+        (), description="non-public networks that this asset host may be in"
+    )
     listen: Listen | None = Field(
         None,
         description="run the asset host in this process, on this address:port; else it is one of its own",
