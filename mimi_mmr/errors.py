@@ -242,6 +242,22 @@ class EngineError(RoomError):
     code = "mls"
 
 
+class NotYet(RoomError):
+    """A KeyPackage that is not valid yet by this device's clock; the same works at `due`, in seconds since 1970."""
+
+    code = "not-yet"
+
+    def __init__(self, due: float, now: float) -> None:
+        """Store when it is due; the message says how far the two clocks are apart at least."""
+        ahead = max(1, round(due - now))
+        span = f"{ahead} seconds" if ahead < 120 else f"{round(ahead / 60)} minutes"
+        super().__init__(
+            f"a KeyPackage is valid only in {span} by this device's clock: the clock of the device that made it is "
+            "ahead, or this one is behind"
+        )
+        self.due = due
+
+
 class Desynchronised(RoomError):
     """The hub's state of the room differs from what the members computed."""
 

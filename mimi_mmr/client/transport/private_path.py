@@ -16,10 +16,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import aiohttp
+from yarl import URL
 
+from mimi_mmr.client.transport.clock_check import ClockCheck
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
@@ -110,6 +112,7 @@ class PrivatePath:
         """Serve a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
         self.domain = domain
         self.traffic = Traffic()
+        self.clock_check = ClockCheck(clock)
         self._url = url
         self._trust = trust
         self._clock = clock
@@ -117,7 +120,8 @@ class PrivatePath:
         self._clients: dict[str, OhttpClient] = {}
         self._own_relay: str | None = None
         local = (source_address, 0) if source_address else None
-        self._sessions = {purpose: _session(ssl_context, local) for purpose in Purpose}
+        dates = self._dates()
+        self._sessions = {purpose: _session(ssl_context, local, dates) for purpose in Purpose}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -125,6 +129,24 @@ class PrivatePath:
             await client.close()
         for session in self._sessions.values():
             await session.close()
+
+    def _dates(self) -> aiohttp.TraceConfig:
+        """Return what notes the Date of every answer, of the own provider or of another one's relay."""
+        own, clock, trace = URL(self._url).origin(), self._clock, aiohttp.TraceConfig()
+
+        async def started(
+            _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestStartParams
+        ) -> None:
+            context.asked = clock()
+
+        async def ended(_: aiohttp.ClientSession, context: Any, about: aiohttp.TraceRequestEndParams) -> None:
+            domain = self.domain if about.url.origin() == own else self._own_relay
+            if domain is not None:
+                self.clock_check.note(domain, about.response.headers.get("Date"), context.asked, clock())
+
+        trace.on_request_start.append(started)
+        trace.on_request_end.append(ended)
+        return trace
 
     # --- one's own provider, over TLS ----------------------------------------------------------------
 
@@ -348,12 +370,17 @@ class PathSocket:
         return _checked(answer.status, answer.header("content-type") or "", answer.content)
 
 
-def _session(ssl_context: ssl.SSLContext | None, local: tuple[str, int] | None) -> aiohttp.ClientSession:
+def _session(
+    ssl_context: ssl.SSLContext | None, local: tuple[str, int] | None, dates: aiohttp.TraceConfig
+) -> aiohttp.ClientSession:
     """Open a session with connections of its own. Python resumes no TLS session unless it is told to."""
-    connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-    jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trace_configs=[dates],
+    )
 
 
 def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:
