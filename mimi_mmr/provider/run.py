@@ -61,8 +61,10 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted")
 
 
-async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
-    """Serve `app`; raise `ConfigError` when the address can't be used."""
+async def listen(
+    app: web.Application, where: str, tls: ServerTls, *, setting: str = "listen"
+) -> web.AppRunner:
+    """Serve `app`; raise `ConfigError`, which names the `setting`, when the address can't be used."""
     context = server_tls(tls)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False)
     await runner.setup()
@@ -77,7 +79,7 @@ async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRun
         await site.start()
     except OSError as error:
         await runner.cleanup()
-        raise ConfigError(f"listen: {where}: {error.strerror}") from None
+        raise ConfigError(f"{setting}: {where}: {error.strerror}") from None
     return runner
 
 

@@ -1,7 +1,7 @@
 """Text of other people, made safe for a terminal: what people type stays, what hides or reorders text is replaced.
 
 Sources: UAX #9 for controls of the writing direction, UTS #51 (ED-14a) for flags made of tag characters, UTS #39
-(5.4) and UAX #29 for marks on one letter, DerivedCoreProperties.txt of Unicode 16 for default-ignorable code points.
+(section 5.4) for marks on one letter, DerivedCoreProperties.txt of Unicode 14 for default-ignorable code points.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_CONJOINING = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")  # Hangul vowels and finals, drawn onto the letter before
+_CONJOINING = re.compile(
+    "[\u1160-\u11ff\ud7b0-\ud7ff]"
+)  # Hangul vowels and finals, drawn onto the letter before
 
 
 def safe(text: str) -> str:

@@ -146,9 +146,7 @@ def _leaves(members: Iterable[Whois], text: str) -> list[int]:
         return pseudonymous
     users = {entry.leaf: entry.member.device.user for entry in members if entry.member is not None}
     named = users_called(set(users.values()), wanted)
-    leaves = [
-        entry.leaf for entry in members if wanted == str(entry.leaf) or users.get(entry.leaf) in named
-    ]
+    leaves = [entry.leaf for entry in members if wanted == str(entry.leaf) or users.get(entry.leaf) in named]
     if not leaves:
         raise NotFound("no member has this name, pseudonym or leaf: mimi-mmr room who shows all members")
     if len({users.get(leaf) for leaf in leaves}) > 1:

@@ -108,7 +108,9 @@ Room = Annotated[
 def _room_name(text: str) -> str:
     name = plain_name(text)
     if is_reference(name):
-        raise ValueError("expected a name that can't be mistaken for a room's id, a URI, a link or an address")
+        raise ValueError(
+            "expected a name that can't be mistaken for a room's id, a URI, a link or an address"
+        )
     return name
 
 
