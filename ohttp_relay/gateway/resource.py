@@ -37,6 +37,7 @@ from ohttp_relay.gateway.chunked import Incoming, send_chunked
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.sockets import GatewaySockets
+from ohttp_relay.keys.configuration import BARE_TYPE, bare_config
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
@@ -133,25 +134,34 @@ class Gateway(Service):
 
     # Mounting
 
-    def routes(self, path: str = DEFAULT_PATH) -> list[web.RouteDef]:
+    def routes(self, path: str = DEFAULT_PATH, bare_keys: str | None = None) -> list[web.RouteDef]:
         """Return the routes: POST for encapsulated requests, GET for the key list (RFC 9540, section 5).
 
         GET opens a WebSocket if the request asks for one.  Call `sockets.stop` before the server stops.
+        `bare_keys` is a further path, where GET gives one key configuration, for clients that read no list.
         """
         keys = self.sockets.with_sockets(self.handle_keys)
-        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
+        bare = [web.get(bare_keys, self.handle_bare_key)] if bare_keys is not None else []
+        return [web.post(path, self.handle), web.get(path, keys), *bare]
 
-    def app(self, path: str = DEFAULT_PATH) -> web.Application:
-        """Return an application that serves the gateway alone and closes it at the end."""
-        return self._application(self.routes(path), self.sockets.stop, _FastPath(self, path))
+    def app(self, path: str = DEFAULT_PATH, bare_keys: str | None = None) -> web.Application:
+        """Return an application that serves the gateway alone and closes it at the end; paths as in `routes`."""
+        return self._application(self.routes(path, bare_keys), self.sockets.stop, _FastPath(self, path))
 
     # Requests
 
     async def handle_keys(self, request: web.Request) -> web.Response:
         """Serve the key list."""
+        return self._keys(request, self.keyring.public_list(), KEYS_TYPE)
+
+    async def handle_bare_key(self, request: web.Request) -> web.Response:
+        """Serve one key configuration, without the length that it has in a list."""
+        return self._keys(request, bare_config(self.keyring.public_configs()).to_bytes(), BARE_TYPE)
+
+    def _keys(self, request: web.Request, body: bytes, kind: str) -> web.Response:
         self._see("gateway.keys", request)
         headers = {"Cache-Control": f"max-age={int(min(3600, self.keyring.overlap / 2))}"}
-        return web.Response(body=self.keyring.public_list(), content_type=KEYS_TYPE, headers=headers)
+        return web.Response(body=body, content_type=kind, headers=headers)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer an encapsulated request, chunked or not."""
@@ -252,7 +262,7 @@ class Gateway(Service):
             target = head.origin + head.path
             self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
         body = self._observed(await incoming.body())
-        response = await self._answerer.streamed(head, incoming.enc, body)
+        response = await self._answerer.streamed(head, incoming.enc, body, incoming.trailers)
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
         return await send_chunked(request, incoming, response, self._encode)

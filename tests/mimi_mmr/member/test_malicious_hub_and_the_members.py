@@ -376,7 +376,9 @@ def test_a_request_for_a_tree_is_fresh_and_signed(bench: RoomBench) -> None:
         with pytest.raises(NotAllowed, match="too old"):
             bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2, issued), bench.now)
     with pytest.raises(HubRefusal, match="another room"):
-        bench.mode.check_snapshot(MimiUri(bench.uri.domain, bench.uri.kind, "x"), ask(bench, bob, 2), bench.now)
+        bench.mode.check_snapshot(
+            MimiUri(bench.uri.domain, bench.uri.kind, "x"), ask(bench, bob, 2), bench.now
+        )
     mine = ask(bench, SigningKey.generate(), 2)
     stolen = replace(mine, content=replace(mine.content, signature_public_key=bob.public))
     with pytest.raises(WrongSigner):
