@@ -209,6 +209,12 @@ class Unauthorized(MmrError):
     code = "unauthorized"
 
 
+class ShutOut(Unauthorized):
+    """This device's provider does not know it any more: the account is deleted, or the device was removed."""
+
+    code = "shut-out"
+
+
 class PeerError(MmrError):
     """Another provider answered with an error or not at all."""
 
