@@ -192,7 +192,7 @@ class JoinRefused(HubRefusal):
 
 
 class QueueFull(MmrError):
-    """A queue, reply inbox, shelf, account or provider at its limit; nothing was stored."""
+    """A queue, reply inbox, shelf, account, asset host or provider at its limit; nothing was stored."""
 
     code = "queue-full"
 
@@ -207,6 +207,12 @@ class Unauthorized(MmrError):
     """Credentials for this endpoint are missing or wrong."""
 
     code = "unauthorized"
+
+
+class ShutOut(Unauthorized):
+    """This device's provider does not know it any more: the account is deleted, or the device was removed."""
+
+    code = "shut-out"
 
 
 class PeerError(MmrError):
@@ -268,6 +274,12 @@ class StateRejected(RoomError):
     """A members-only state that does not open for the room's members, or has invalid content."""
 
     code = "room-state"
+
+
+class DeviceRefused(RoomError):
+    """The user's existing device did not add this one to the account; the message has its reason."""
+
+    code = "device-refused"
 
 
 class RemovedFromRoom(RoomError):
