@@ -62,7 +62,9 @@ def hold_databases(settings: Settings) -> Iterator[None]:
         for role in ROLES:
             url = settings.database_url(role)
             path = _sqlite_path(url)
-            if path is not None and path.parent.is_dir() and not path.is_dir():  # else opening reports the error
+            if (
+                path is not None and path.parent.is_dir() and not path.is_dir()
+            ):  # else opening reports the error
                 with _named(role, url):
                     held.enter_context(_locked(path))
         yield
