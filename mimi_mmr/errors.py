@@ -209,6 +209,12 @@ class Unauthorized(MmrError):
     code = "unauthorized"
 
 
+class ShutOut(Unauthorized):
+    """This device's provider does not know it any more: the account is deleted, or the device was removed."""
+
+    code = "shut-out"
+
+
 class PeerError(MmrError):
     """Another provider answered with an error or not at all."""
 
@@ -240,6 +246,22 @@ class EngineError(RoomError):
     """The MLS engine refused an operation; the message comes from the engine."""
 
     code = "mls"
+
+
+class NotYet(RoomError):
+    """A KeyPackage that is not valid yet by this device's clock; the same works at `due`, in seconds since 1970."""
+
+    code = "not-yet"
+
+    def __init__(self, due: float, now: float) -> None:
+        """Store when it is due; the message says how far the two clocks are apart at least."""
+        ahead = max(1, round(due - now))
+        span = f"{ahead} seconds" if ahead < 120 else f"{round(ahead / 60)} minutes"
+        super().__init__(
+            f"a KeyPackage is valid only in {span} by this device's clock: the clock of the device that made it is "
+            "ahead, or this one is behind"
+        )
+        self.due = due
 
 
 class Desynchronised(RoomError):

@@ -268,6 +268,12 @@ class TrustAnchors:
         """Read a directory with one `<domain>.pem` for each provider."""
         return cls.from_pem({path.stem: path.read_bytes() for path in anchor_files(directory)})
 
+    def replace(self, roots: Mapping[str, tuple[x509.Certificate, ...]]) -> None:
+        """Trust these roots from now on, and forget what was verified under the old ones."""
+        self.roots = dict(roots)
+        self.devices, self._issuers = Verdicts(), Verdicts()
+        self._stores.clear()
+
     def verify_device(self, chain: Sequence[bytes], now: float) -> tuple[MimiUri, MimiUri, bytes]:
         """Return a device's user URI, device URI and 32-byte key; raise `CertificateRejected`. See `certified`."""
         found = self.certified(DeviceChain.read(chain), now)

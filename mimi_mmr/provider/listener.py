@@ -25,6 +25,7 @@ from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
+from ohttp_relay.server import ByteBudget
 from ohttp_relay.transport import AnyResponse, Observer, Seen, TargetPolicy, hide_server
 
 DOWNLOAD_PREFIX = DOWNLOAD_ASSET.template.partition("{")[0]
@@ -45,7 +46,8 @@ class Listener:
         """Open capsules with the keys in `ring`; connect to peers and asset hosts with `outgoing`."""
         self._recorder = recorder
         self._drain = Drain(relayed=RELAY_PATH)
-        self.direct = Router(recorder, Way.DIRECT, Way.ACCOUNT, Way.PEER)
+        bodies = ByteBudget(settings.max_bodies_bytes)
+        self.direct = Router(recorder, Way.DIRECT, Way.ACCOUNT, Way.PEER, bodies=bodies)
         self.oblivious = Router(recorder, Way.OBLIVIOUS)
         observe = self._observe if recorder.active else None
         self._downloads = _downloads(settings, peers, outgoing, observe)
@@ -96,7 +98,7 @@ class Listener:
             ring,
             targets,
             {f"https://{settings.domain}": self._answer},
-            limits=GatewayLimits(request=settings.max_request_bytes),
+            limits=GatewayLimits(request=settings.max_request_bytes, requests=settings.max_bodies_bytes),
             ssl_context=outgoing,
             observe=observe,
         )

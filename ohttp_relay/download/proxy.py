@@ -33,7 +33,7 @@ from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer
 from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
+from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, as_stream, send
 from ohttp_relay.transport.targets import TargetPolicy, open_target_session
 from ohttp_relay.transport.urls import parse_url
 
@@ -146,14 +146,16 @@ class DownloadProxy(Service):
     # Mounting
 
     def routes(self, prefix: str = PREFIX) -> list[web.RouteDef]:
-        """Return the route `GET {prefix}{downloadUrl}`."""
+        """Return the route `GET {prefix}{downloadUrl}`, for HEAD too."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            if request.method == "HEAD":
+                return await send(request, await self._head(request.raw_path, prefix))
             headers = request.headers
             wanted = Wanted(headers.get("Range"), headers.get("If-Range"))
             return await send(request, await self.answer(request.raw_path, wanted, prefix))
 
-        return [web.get(prefix + "{url:.*}", handle, allow_head=False)]
+        return [web.get(prefix + "{url:.*}", handle)]
 
     def app(self, prefix: str = PREFIX) -> web.Application:
         """Return an application that serves the proxy alone and closes it at the end."""
@@ -161,8 +163,10 @@ class DownloadProxy(Service):
 
     async def handler(self, request: Request) -> AnyResponse:
         """Answer a request as a gateway's in-process target."""
+        if request.method == "HEAD":
+            return await self._head(request.path)
         if request.method != "GET":
-            return Response(405, (("allow", "GET"),))
+            return Response(405, (("allow", "GET, HEAD"),))
         return await self.answer(request.path, Wanted(request.header("range"), request.header("if-range")))
 
     async def close(self) -> None:
@@ -193,6 +197,12 @@ class DownloadProxy(Service):
             return _plain(400, str(error))
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
             return _plain(504, "the asset host gave no whole answer")
+
+    async def _head(self, path: str, prefix: str = PREFIX) -> Response:
+        """Return the answer to `HEAD path`: status and fields of a GET for the whole object."""
+        answer = as_stream(await self.answer(path, None, prefix))
+        await answer.close()
+        return Response(answer.status, answer.fields)
 
     def _check(self, url: URL) -> URL:
         if _host_of(url) not in self._hosts:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mimi_mmr.app.agent.client_settings import ClientSettings
 from mimi_mmr.app.commands.context import NewClient
-from mimi_mmr.app.commands.errors import AgentError, NoAccount
+from mimi_mmr.app.commands.errors import AgentError, NoAccount, TrustUnusable
 from mimi_mmr.client import Client
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
@@ -78,7 +78,7 @@ class AccountHolder:
                 key_package_slot=settings.key_package_slot,
             )
         except (ConfigError, CertificateRejected) as error:
-            self._closed = error  # `account trust` repairs the settings
+            self._closed = TrustUnusable(str(error))
 
     async def close(self) -> None:
         """Close the client and the vault."""

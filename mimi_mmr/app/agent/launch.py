@@ -92,7 +92,7 @@ def _spawn(home: Home, opening: bytes) -> None:
 def _failure(home: Home, answer: bytes) -> AgentError:
     try:
         error = json.loads(answer)["error"]
-        return Refused(error["code"], error["message"], error["hint"])
+        return Refused(error["code"], error["message"])
     except (ValueError, KeyError, TypeError):
         return AgentError(f"the agent did not start; {home.log} may say why")
 

@@ -3,8 +3,8 @@
     {"do": "room.send", "given": {"room": "friends", "text": "hello"}, "notices": true}
 
 `do` is the name of a command, `given` holds its arguments. The agent answers with any number of
-`{"progress": [done, total]}` and `{"item": …}`, and then one `{"result": …, "notices": [text, …]}` or
-`{"error": {"code": …, "message": …, "hint": …}}`.
+`{"progress": [done, total]}`, `{"note": text}` and `{"item": …}`, and then one
+`{"result": …, "notices": [text, …]}` or `{"error": {"code": …, "message": …}}`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mimi_mmr.app.commands.errors import BadRequest, hint_for
+from mimi_mmr.app.commands.errors import BadRequest
 from mimi_mmr.errors import MmrError
 
 MAX_REQUEST = 1 << 20
@@ -51,7 +51,7 @@ def to_line(value: Mapping[str, Any]) -> bytes:
 
 def error_answer(error: MmrError) -> dict[str, Any]:
     """Return the answer that reports an error."""
-    return {"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}}
+    return {"error": {"code": error.code, "message": str(error)}}
 
 
 def read(data: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mimi_mmr.app.commands.model import (
     Option,
     ShortText,
 )
+from mimi_mmr.app.commands.passphrases import check_new_passphrase
 from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError
@@ -179,7 +180,8 @@ class ChangePassphrase(Command, name="account.passphrase", result=NoResult):
 
     new: Annotated[
         ShortText,
-        Field(min_length=1, repr=False),
+        AfterValidator(check_new_passphrase),
+        Field(repr=False),
         NewPassphrase("--new-passphrase-file", "File whose first line is the new passphrase."),
     ]
 

@@ -40,6 +40,9 @@ class Say(Protocol):
     def progress(self, done: int, total: int) -> None:
         """Report how much is done."""
 
+    def note(self, text: str) -> None:
+        """Tell the person something at once, such as what the command waits for."""
+
     async def item(self, value: Result) -> None:
         """Report one item of several; wait if the reader is slow."""
 

@@ -27,12 +27,14 @@ from mimi_mmr.client.devices.sharing import Sharing
 from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.waiting import wait_until
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import verify
 from mimi_mmr.errors import (
     BindingRejected,
     IdentityError,
     NotAllowed,
+    NotYet,
     ParseError,
     RoomError,
     SealedBoxRejected,
@@ -140,6 +142,10 @@ class DeviceInvitations:
         for queued in page.messages:
             try:
                 await self._take_step(invitation, channel.open(queued.message))
+            except NotYet as error:
+                self._context.refusals.add("device enrolment, to be tried again", error)
+                await wait_until(error.due, self._context.clock, wait)
+                return False
             except (SealedBoxRejected, ParseError, IdentityError, NotAllowed) as error:
                 self._context.refusals.add("device enrolment", error)
                 self._context.notify(f"a further device was not added: {error}")

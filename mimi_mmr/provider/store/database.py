@@ -19,6 +19,7 @@ from mimi_mmr.provider.store.postgresql import connect_arguments
 
 BUSY_TIMEOUT_MS = 15_000
 UPGRADE_TIMEOUT_MS = 600_000
+CHECKPOINT_TIMEOUT_MS = 1_000
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -108,6 +109,25 @@ class Database:
             await connection.execution_options(**options)
             async with connection.begin():
                 yield connection
+
+    async def empty_log(self) -> bool:
+        """Write SQLite's write-ahead log into the file and truncate it, so that neither has what was deleted.
+
+        Returns False if a reader or writer was in the way for `CHECKPOINT_TIMEOUT_MS`; writers wait as long. For
+        PostgreSQL there is nothing to do: its vacuum frees rows, and its archives are the operator's.
+        """
+        if not self.is_sqlite:
+            return True
+        async with self._engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            if driver is None:
+                return False
+            try:
+                await driver.execute(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT_MS}")
+                busy, *_ = await (await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")).fetchone()
+            finally:  # the connection goes back to the pool
+                await driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        return not busy
 
     @property
     def is_sqlite(self) -> bool:
