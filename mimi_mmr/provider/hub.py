@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from mimi_mmr.crypto.sealing import SealedBox
 from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, UnknownSender, WrongEpoch
 from mimi_mmr.hub.links import check_join, check_order, check_use
-from mimi_mmr.hub.mode import HubMode
+from mimi_mmr.hub.mode import HubMode, check_reported
 from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.protocol.endpoints import (
     CLAIM,
@@ -87,7 +87,7 @@ class HubService:
 
     async def _room(self, arrival: Arrival) -> tuple[MimiUri, bytes]:
         """Admit every request for a room; its subject is the room that the path names."""
-        return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), arrival.body
+        return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), await arrival.body()
 
     # --- endpoints -----------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class HubService:
             await self._check_signer(room, request.content.sender, request.verify)
             state = await self._state(room)
             events = self._mode.submit(state, request)
-            await self._store.submit(room, state.epoch, events, self._clock())
+            await self._store.submit(room, state.id, events, self._clock())
         self._outbox.wake()
 
     def _accepted(self) -> UpdateRoomResponse:
@@ -138,21 +138,24 @@ class HubService:
     async def report(self, call: Call[MimiUri, CommitReport]) -> None:
         """Record that a member can't process the last commit, or undo that commit for an admin."""
         room, report = call.subject, call.request
-        content = report.content
         async with self._lock(room):
-            await self._check_key(room, content.sender, report.verify, content.epoch)
-            epoch = await self._store.epoch(room)
-            if content.epoch + 1 != epoch:
-                raise WrongEpoch(epoch)
-            before = await self._store.snapshot(room, content.epoch)
-            self._mode.check_report(before, epoch, report)
-            if not await self._store.began_with(room, epoch, content.commit_hash):
-                raise HubRefusal("the report names another commit than the one that began this epoch")
-            if content.kind is RepairKind.CANNOT_PROCESS:
-                await self._store.report(room, epoch, content.sender)
+            await self._check_key(room, report.content.sender, report.verify, report.content.epoch)
+            check_reported(await self._store.epoch(room), report)
+            state = await self._state(room)
+            before = await self._store.snapshot(room, report.content.epoch)
+            self._mode.check_report(before, state, report)
+            if report.content.kind is RepairKind.CANNOT_PROCESS:
+                await self._store.report(room, state.id, report)
             else:
-                await self._store.reopen(room, epoch)
-                self._cache.pop(str(room), None)
+                await self._reopen(before, state, report)
+        self._outbox.wake()
+
+    async def _reopen(self, before: HubRoom, state: HubRoom, order: CommitReport) -> None:
+        room, undone = state.room, state.id
+        auth, reports = await self._store.auth(room, undone), await self._store.reports(room, undone)
+        events = self._mode.reopen(before, state, order, auth, reports)
+        await self._store.reopen(room, undone, before.id, events, self._clock())
+        self._cache.pop(str(room), None)
 
     async def snapshot(self, call: Call[MimiUri, SnapshotRequest]) -> Snapshot:
         """Return both trees and the policy of the epoch that a Welcome is for."""
@@ -172,9 +175,9 @@ class HubService:
             state = await self._state(room)
             link = check_order(state, order, self._clock())
             if order.content.kind is LinkKind.CREATE:
-                await self._store.create_link(room, state.epoch, link, self._clock())
+                await self._store.create_link(room, state.id, link, self._clock())
             else:
-                await self._store.revoke_link(room, state.epoch, link.id)
+                await self._store.revoke_link(room, state.id, link.id)
 
     async def join_request(self, call: Call[MimiUri, JoinRequest]) -> None:
         """Forward a request to join, made with a join link, to the members, who decide.
@@ -202,7 +205,7 @@ class HubService:
         check_use(room, link, request, self._clock())
         state = await self._state(room)
         events = check_join(state, link, request, self._clock())
-        await self._store.join(room, state.epoch, wanted, digest, events, self._clock())
+        await self._store.join(room, state.id, wanted, digest, events, self._clock())
 
     async def key_material(self, call: Call[None, KeyMaterialRequest]) -> SealedBox | Encoded[SealedBox]:
         """Forward a sealed claim to the KeyPackages' provider; return its sealed answer."""
@@ -242,7 +245,7 @@ class HubService:
     async def _state(self, room: MimiUri) -> HubRoom:
         epoch = await self._store.epoch(room)
         state = self._cache.pop(str(room), None)
-        if state is None or state.epoch != epoch:
+        if state is None or state.id != epoch:
             state = await self._store.load(room)
         self._cache[str(room)] = state
         if len(self._cache) > CACHED_ROOMS:

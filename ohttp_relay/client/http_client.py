@@ -6,7 +6,6 @@ fails: it is never sent directly.
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
@@ -56,14 +55,13 @@ from ohttp_relay.keys.configuration import KeyConfig
 from ohttp_relay.transport import problems
 from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, open_session, payload, read_limited
 from ohttp_relay.transport.targets import Origin
-from ohttp_relay.transport.urls import check_url, parse_url
+from ohttp_relay.transport.urls import check_url, split_target
 from ohttp_relay.transport.websocket import SocketLimits, connect
 
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "OhttpSocket", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
 _TIMEOUT: Final = 90.0  # seconds; longer than at relay and gateway, so that their error arrives first
-_WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")
 Headers = Mapping[str, str] | Iterable[Field]
 Body = bytes | AsyncIterable[bytes]
 
@@ -144,7 +142,7 @@ class OhttpClient:
         content, body = (data, None) if isinstance(data, bytes) else (b"", data)
         if body is not None and not self._chunked:
             raise ConfigurationError("a body that streams needs a chunked client")
-        request = build_request(method, as_url(url), content, headers)
+        request = build_request(method, url, content, headers)
         self._check_target(request)
         async with AsyncExitStack() as stack:
             yield await _Exchange(self, self._transport(), stack, body).dated(request)
@@ -269,23 +267,17 @@ async def _upload(
     yield writer.finish(tail.ljust(len(tail) + stream_buckets(length) - length, b"\0"))
 
 
-def as_url(text: str | URL) -> URL:
-    """Return `text` as a URL; text that needs no quoting is not changed."""
-    if isinstance(text, URL):
-        return text
-    return parse_url(text, encoded=_WRITTEN_URL.fullmatch(text) is not None)
+def build_request(method: str, url: str | URL, data: bytes, headers: Headers) -> Request:
+    """Return a Binary HTTP request for an absolute URL, whose octets are kept.  Raises ConfigurationError.
 
-
-def build_request(method: str, url: URL, data: bytes, headers: Headers) -> Request:
-    """Return a Binary HTTP request for an absolute URL.  Raises ConfigurationError."""
-    if not url.absolute or url.scheme not in ("https", "http") or not url.raw_host:
-        raise ConfigurationError("a target is an absolute http or https URL")
-    if url.raw_user is not None:
-        raise ConfigurationError("a target's URL must not hold user information")
+    OPTIONS for a URL without a path asks the server as a whole (RFC 9112, section 3.2.4).
+    """
+    scheme, authority, path = split_target(url)
     pairs = without_connection_fields(headers.items() if isinstance(headers, Mapping) else headers)
     if any(name == "expect" for name, _ in pairs):
         raise ConfigurationError("Expect cannot be used (RFC 9458, section 5.1)")
-    return Request(method, url.scheme, url.raw_authority, url.raw_path_qs or "/", tuple(pairs), data)
+    whole = "*" if method == "OPTIONS" else "/"
+    return Request(method, scheme, authority, path or whole, tuple(pairs), data)
 
 
 async def _corrected_date(response: OhttpResponse) -> float | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from os import PathLike
 from typing import Final
 from urllib.parse import unquote
@@ -26,13 +27,13 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
 from ohttp_relay.download.freshness import Freshness, judge
 from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
-from ohttp_relay.download.ranges import Unsatisfiable, parse_range
+from ohttp_relay.download.ranges import Unsatisfiable, is_current, is_part_of, is_range, parse_range
 from ohttp_relay.errors import InvalidAnswer, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer
 from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
+from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, as_stream, send
 from ohttp_relay.transport.targets import TargetPolicy, open_target_session
 from ohttp_relay.transport.urls import parse_url
 
@@ -82,6 +83,23 @@ def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
     return url
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client wants of an object: the values of its Range and If-Range fields."""
+
+    range: str | None = None
+    if_range: str | None = None
+
+    @property
+    def span(self) -> str | None:
+        """The range, if it is one that is served."""
+        return self.range if is_range(self.range) else None
+
+    def is_of(self, fields: Fields) -> bool:
+        """Tell whether a range may be served of the version that has these fields."""
+        return is_current(self.if_range, get_field(fields, "etag"), get_field(fields, "last-modified"))
+
+
 @dataclass(slots=True)
 class _Fetching:
     """An answer that is written to disk and may be read meanwhile."""
@@ -96,7 +114,7 @@ class DownloadProxy(Service):
     """A proxy for assets of `asset_hosts` (`host` or `host:port`), with a disk cache in `cache_dir` if given.
 
     `asset_hosts` is read at each request, so it may change.  `networks` are non-public networks that asset
-    hosts may be in.
+    hosts may be in: all of them, or only `private_hosts` if these are given.
     """
 
     def __init__(
@@ -107,6 +125,7 @@ class DownloadProxy(Service):
         limits: DownloadLimits | None = None,
         *,
         networks: Iterable[str] = (),
+        private_hosts: Container[str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
@@ -117,6 +136,8 @@ class DownloadProxy(Service):
         self._hosts = asset_hosts
         self._cache = DiskCache(cache_dir, self.limits.cache) if cache_dir is not None else None
         self._policy = TargetPolicy.of((), networks)
+        self._private_hosts = private_hosts
+        self._public: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
         self._clock = clock
         self._fetching: dict[str, _Fetching] = {}
@@ -125,14 +146,16 @@ class DownloadProxy(Service):
     # Mounting
 
     def routes(self, prefix: str = PREFIX) -> list[web.RouteDef]:
-        """Return the route `GET {prefix}{downloadUrl}`."""
+        """Return the route `GET {prefix}{downloadUrl}`, for HEAD too."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await send(
-                request, await self.answer(request.raw_path, request.headers.get("Range"), prefix)
-            )
+            if request.method == "HEAD":
+                return await send(request, await self._head(request.raw_path, prefix))
+            headers = request.headers
+            wanted = Wanted(headers.get("Range"), headers.get("If-Range"))
+            return await send(request, await self.answer(request.raw_path, wanted, prefix))
 
-        return [web.get(prefix + "{url:.*}", handle, allow_head=False)]
+        return [web.get(prefix + "{url:.*}", handle)]
 
     def app(self, prefix: str = PREFIX) -> web.Application:
         """Return an application that serves the proxy alone and closes it at the end."""
@@ -140,9 +163,11 @@ class DownloadProxy(Service):
 
     async def handler(self, request: Request) -> AnyResponse:
         """Answer a request as a gateway's in-process target."""
+        if request.method == "HEAD":
+            return await self._head(request.path)
         if request.method != "GET":
-            return Response(405, (("allow", "GET"),))
-        return await self.answer(request.path, request.header("range"))
+            return Response(405, (("allow", "GET, HEAD"),))
+        return await self.answer(request.path, Wanted(request.header("range"), request.header("if-range")))
 
     async def close(self) -> None:
         """Cancel running fetches; close the session that the proxy opened."""
@@ -150,15 +175,18 @@ class DownloadProxy(Service):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._public is not None:
+            await self._public.close()
+            self._public = None
         await super().close()
 
     # One download
 
-    async def answer(self, path: str, wanted: str | None = None, prefix: str = PREFIX) -> AnyResponse:
-        """Return the answer to `GET path`; `wanted` is the Range field.  Raises no OhttpError."""
+    async def answer(self, path: str, wanted: Wanted | None = None, prefix: str = PREFIX) -> AnyResponse:
+        """Return the answer to `GET path`; `wanted` is a part of the object.  Raises no OhttpError."""
         try:
             url = self._check(parse_download_url(path, prefix))
-            return await self._download(url, wanted)
+            return await self._download(url, wanted or Wanted())
         except TargetRefused as error:
             return _plain(403, str(error))
         except InvalidAnswer as error:
@@ -170,15 +198,18 @@ class DownloadProxy(Service):
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
             return _plain(504, "the asset host gave no whole answer")
 
+    async def _head(self, path: str, prefix: str = PREFIX) -> Response:
+        """Return the answer to `HEAD path`: status and fields of a GET for the whole object."""
+        answer = as_stream(await self.answer(path, None, prefix))
+        await answer.close()
+        return Response(answer.status, answer.fields)
+
     def _check(self, url: URL) -> URL:
-        host = (url.raw_host or "").lower().rstrip(".")
-        host = f"[{host}]" if ":" in host else host
-        known = host if url.port == 443 else f"{host}:{url.port}"
-        if known not in self._hosts:
+        if _host_of(url) not in self._hosts:
             raise TargetRefused("the host is not a registered asset host")
         return url
 
-    async def _download(self, url: URL, wanted: str | None) -> AnyResponse:
+    async def _download(self, url: URL, wanted: Wanted) -> AnyResponse:
         if self._cache is None:
             return await self._pass_through(url, wanted)
         name = object_name(str(url))
@@ -243,7 +274,7 @@ class DownloadProxy(Service):
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
         self._note("download.fetched", Seen(method="GET", target=str(url)))
-        return self.session.get(
+        return self._session_for(url).get(
             url,
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
@@ -256,18 +287,25 @@ class DownloadProxy(Service):
 
     # Without storing
 
-    async def _pass_through(self, url: URL, wanted: str | None) -> AnyResponse:
+    async def _pass_through(self, url: URL, wanted: Wanted) -> AnyResponse:
+        """Fetch what is wanted; fetch the whole if the part is of another version than the client has."""
+        span = wanted.span
         stack = AsyncExitStack()
         try:
-            answer = await stack.enter_async_context(self._ask(url, {"Range": wanted} if wanted else {}))
-            return await self._relay(stack, answer, from_library(answer))
+            answer = await stack.enter_async_context(self._ask(url, {"Range": span} if span else {}))
+            fields = from_library(answer)
+            if answer.status not in (206, 416) or wanted.is_of(fields):
+                return await self._relay(stack, answer, fields, span)
         except BaseException:
             await stack.aclose()
             raise
+        await stack.aclose()
+        return await self._pass_through(url, Wanted())
 
     async def _relay(
-        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse, fields: Fields
+        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse, fields: Fields, span: str | None = None
     ) -> AnyResponse:
+        """Return an asset host's answer; `span` is the range that it was asked for.  Raises InvalidAnswer."""
         if answer.status not in (200, 206):
             await stack.aclose()
             status = answer.status if 400 <= answer.status < 500 or answer.status == 503 else 502
@@ -277,7 +315,10 @@ class DownloadProxy(Service):
             return _plain(502, "the asset is too large")
         returned = _safe(fields, answer.content_length)
         if answer.status == 206:
-            returned = (*returned, ("content-range", get_field(fields, "content-range") or ""))
+            part = get_field(fields, "content-range")
+            if span is None or not is_part_of(span, part):
+                raise InvalidAnswer("the asset host answered with a part that it was not asked for")
+            returned = (*returned, ("content-range", part or ""))
         return StreamedResponse(answer.status, returned, OwnedStream(self._pieces(stack, answer), stack))
 
     async def _pieces(
@@ -339,7 +380,7 @@ class DownloadProxy(Service):
         fetching.task = asyncio.create_task(write())
         return fetching
 
-    def _stored(self, cache: DiskCache, stored: StoredObject, wanted: str | None) -> AnyResponse:
+    def _stored(self, cache: DiskCache, stored: StoredObject, wanted: Wanted) -> AnyResponse:
         fields = (*stored.fields, ("age", str(int(stored.current_age(self._clock())))))
         path, size = cache.body(stored.name), stored.size
 
@@ -348,18 +389,40 @@ class DownloadProxy(Service):
 
         return _ranged(fields, size, wanted, read)
 
+    def _session_for(self, url: URL) -> aiohttp.ClientSession:
+        """Return the session for an asset host: only private hosts may be in the listed networks."""
+        if self._private_hosts is None or _host_of(url) in self._private_hosts:
+            return self.session
+        if self._public is None:
+            self._public = self._open(TargetPolicy.of(()))
+        return self._public
+
     def _open_session(self) -> aiohttp.ClientSession:
-        seconds = self.limits.read_seconds
-        return open_target_session(self._policy, ssl_context=self._ssl, timeout=seconds)
+        return self._open(self._policy)
+
+    def _open(self, policy: TargetPolicy) -> aiohttp.ClientSession:
+        return open_target_session(policy, ssl_context=self._ssl, timeout=self.limits.read_seconds)
+
+
+def _host_of(url: URL) -> str:
+    """Return a URL's host in its one spelling, with the port unless that is 443."""
+    host = (url.raw_host or "").lower().rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass  # a name
+    else:
+        host = f"[{address}]" if address.version == 6 else str(address)
+    return host if url.port == 443 else f"{host}:{url.port}"
 
 
 Reader = Callable[[int, int | None], AsyncIterator[bytes]]
 
 
-def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) -> AnyResponse:
+def _ranged(fields: Fields, size: int | None, wanted: Wanted, read: Reader) -> AnyResponse:
     """Return 200 with the whole object, 206 with the requested range, or 416."""
     try:
-        span = parse_range(wanted, size) if size is not None else None
+        span = parse_range(wanted.span, size) if size is not None and wanted.is_of(fields) else None
     except Unsatisfiable:
         return Response(416, (("content-range", f"bytes */{size}"),))
     if span is None:

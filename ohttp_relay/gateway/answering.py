@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from ohttp_relay.bhttp.fields import Fields
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.errors import (
     BodyTooLarge,
@@ -118,10 +119,19 @@ class RequestAnswerer:
         except Exception as error:
             return self._failure(error)
 
-    async def streamed(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
-        """Return the response when it begins; `body` is the content still to come.  Raises nothing itself."""
+    async def streamed(
+        self,
+        request: Request,
+        enc: bytes,
+        body: AsyncIterator[bytes] | None,
+        trailers: Callable[[], Fields] = tuple,
+    ) -> AnyResponse:
+        """Return the response when it begins.  Raises nothing itself.
+
+        `body` is the content still to come; `trailers` returns the trailer section when the content was read.
+        """
         try:
-            return await self._serve(request, enc, body)
+            return await self._serve(request, enc, body, trailers)
         except TimeoutError:
             return self.refusal(TargetUnreachable("the target gave no answer in time"))
         except OhttpError as error:
@@ -141,7 +151,13 @@ class RequestAnswerer:
             return response.with_fields(("date", format_date(self.clock())), ("cache-control", "no-store"))
         return response
 
-    async def _serve(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
+    async def _serve(
+        self,
+        request: Request,
+        enc: bytes,
+        body: AsyncIterator[bytes] | None,
+        trailers: Callable[[], Fields],
+    ) -> AnyResponse:
         waiting = self._check(request, enc)
         if waiting is not None:
             await waiting
@@ -150,7 +166,7 @@ class RequestAnswerer:
             return await self._fetch(request, body)
         if body is not None:
             request = await self._with_content(request, body)
-        answer = handler(request)
+        answer = handler(request._replace(trailers=trailers()))
         if not isinstance(answer, Awaitable):
             return answer
         async with asyncio.timeout(self.seconds):

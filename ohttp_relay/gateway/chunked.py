@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Callable
 import aiohttp
 from aiohttp import web
 
+from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
-from ohttp_relay.bhttp.padding import stream_buckets
+from ohttp_relay.bhttp.padding import Padding
 from ohttp_relay.bhttp.parts import Limits
 from ohttp_relay.bhttp.stream import Data, Decoder, End, Event, content_piece, end_message, start_response
 from ohttp_relay.capsule.chunked import (
@@ -40,6 +41,7 @@ class Incoming:
         self._events: deque[Event] = deque()
         self._ended = False
         self._idle = idle
+        self._trailers: tuple[Field, ...] = ()
         self.failure: OhttpError | None = None
 
     @classmethod
@@ -60,6 +62,10 @@ class Incoming:
     def enc(self) -> bytes:
         """The encapsulated key, by which replays are recognized."""
         return self._opened.enc
+
+    def trailers(self) -> tuple[Field, ...]:
+        """Return the trailer section; it is empty before the whole content was read."""
+        return self._trailers
 
     @property
     def authentic(self) -> bool:
@@ -107,7 +113,10 @@ class Incoming:
             if self._ended:
                 raise InvalidMessage("the message has no end")
             await self._receive()
-        return self._events.popleft()
+        event = self._events.popleft()
+        if isinstance(event, End):
+            self._trailers = event.trailers
+        return event
 
     async def _receive(self) -> None:
         try:
@@ -129,9 +138,9 @@ Encode = Callable[[Response], bytes]
 
 
 async def send_chunked(
-    request: web.Request, incoming: Incoming, response: AnyResponse, encode: Encode
+    request: web.Request, incoming: Incoming, response: AnyResponse, encode: Encode, padding: Padding
 ) -> web.StreamResponse:
-    """Seal and send a response: a whole one at once, a streamed one piece by piece.
+    """Seal and send a response: a whole one at once, a streamed one piece by piece and padded at its end.
 
     If the content does not come whole, abort the connection, without a final chunk.
     """
@@ -148,7 +157,7 @@ async def send_chunked(
     try:
         await answer.prepare(request)
         await answer.write(first + writer.write(head))
-        await _send_content(answer, writer, response)
+        await _send_content(answer, writer, response, padding)
         await answer.write_eof()
     except (OhttpError, OSError, TimeoutError, aiohttp.ClientError):
         abort(request)
@@ -157,9 +166,11 @@ async def send_chunked(
     return answer
 
 
-async def _send_content(answer: web.StreamResponse, writer: ChunkWriter, response: StreamedResponse) -> None:
+async def _send_content(
+    answer: web.StreamResponse, writer: ChunkWriter, response: StreamedResponse, padding: Padding
+) -> None:
     async for piece in response.content:
         await answer.write(writer.write(content_piece(piece)))
     tail = end_message(await response.trailers())
     length = writer.total + len(tail)
-    await answer.write(writer.finish(tail.ljust(len(tail) + stream_buckets(length) - length, b"\0")))
+    await answer.write(writer.finish(tail.ljust(len(tail) + padding(length) - length, b"\0")))

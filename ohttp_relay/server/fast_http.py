@@ -28,7 +28,8 @@ States of a connection, and what follows on an event:
 | | the task raises | -> closed |
 | | the server gives up, or the client disconnects | cancel the task; -> closed |
 | submitted, waiting | bytes of a further request | buffer them; over the limit, stop reading |
-| | end of the client's data | answer what was submitted; the transport then closes |
+| | end of the client's data, without TLS | answer what arrived whole; -> closed |
+| | end of the client's data, with TLS | answer what was submitted; -> closed |
 | any but handed over | the client does not read (write buffer full) | answer no further request until it does |
 | | it does not read for `idle` seconds | -> closed, aborted |
 | | the client disconnects | -> closed |
@@ -235,6 +236,7 @@ class FastConnection(asyncio.Protocol):
         "_active_since",
         "_buffer",
         "_drained",
+        "_ended",
         "_head",
         "_known_start",
         "_server",
@@ -250,6 +252,7 @@ class FastConnection(asyncio.Protocol):
         self._known_start = b"\0"  # the bytes of the last request's head; no request starts with a NUL
         self._submitted = False
         self._write_paused = False
+        self._ended = False  # the client sends nothing more
         self._drained: asyncio.Future[None] | None = None
         self._active_since = server.now
         self.task: asyncio.Task[None] | None = None
@@ -261,9 +264,19 @@ class FastConnection(asyncio.Protocol):
         return str(name[0]) if name else ""
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
         """Whether the connection is in state submitted or waiting."""
         return self._submitted or self.task is not None
+
+    @property
+    def active_since(self) -> float:
+        """The last event of the connection, in seconds of the loop's clock."""
+        return self._active_since
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come on the connection so far."""
+        return self._known_start == b"\0" and not self._buffer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
@@ -282,7 +295,7 @@ class FastConnection(asyncio.Protocol):
         """Submit a whole request, or wait for the rest of one, or hand the connection over."""
         if self._buffer:
             data = self._buffer + data
-        if self._busy or self._write_paused:
+        if self.busy or self._write_paused:
             self._keep(data)  # a further request waits its turn
         else:
             self._take(data)
@@ -299,22 +312,27 @@ class FastConnection(asyncio.Protocol):
         head, start = self._head, len(self._known_start)
         end = start + head.length
         if len(data) < end:
-            self._keep(data)
+            if self._ended:
+                self._transport.close()
+            else:
+                self._keep(data)
             return
         self._buffer = data[end:]
         self._active_since = server.now
         self._submitted = True
         server.submit(self, WholeRequest(head, data[start:end], self))
 
-    def eof_received(self) -> None:
-        """Answer the requests before the end of the client's data, unless a reply has to be awaited.
+    def eof_received(self) -> bool:
+        """Answer the requests before the end of the client's data; return whether the transport stays open for it.
 
-        This happens at once, because the transport closes afterwards; a TLS transport cannot be kept open.
+        A TLS transport cannot stay open, so only replies that need not be awaited reach its client.
         """
         self._take_next()
+        self._ended = True
         while self._submitted:
             self._server.answer_batch()
             self._take_next()
+        return self.busy and self._transport.get_extra_info("ssl_object") is None
 
     def answer(self, reply: Reply | Awaitable[Reply | StreamedReply], started: float) -> None:
         """Answer the submitted request, now or when the reply is there."""
@@ -380,6 +398,8 @@ class FastConnection(asyncio.Protocol):
             self._transport.close()
         elif self._buffer:
             self._take_next_soon()
+        elif self._ended:
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """Answer no further request before the client has read what there is."""
@@ -397,8 +417,9 @@ class FastConnection(asyncio.Protocol):
         self._server.loop.call_soon(self._take_next)
 
     def _take_next(self) -> None:
-        if self._buffer and not self._busy and not self._write_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._buffer and not self.busy and not self._write_paused and not self._transport.is_closing():
+            if not self._ended:
+                self._transport.resume_reading()
             data, self._buffer = self._buffer, b""
             self._take(data)
 
@@ -417,7 +438,7 @@ class FastConnection(asyncio.Protocol):
     def check_idle(self, now: float) -> None:
         """Hand over or close a connection that is slow or unused; `now` in seconds of the loop's clock."""
         idle = now - self._active_since
-        if self._busy or idle < _TICK:
+        if self.busy or idle < _TICK:
             return
         if self._write_paused:
             if idle > self._server.idle:

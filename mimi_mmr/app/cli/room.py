@@ -72,7 +72,7 @@ def _show_rooms(rooms: list[RoomResult]) -> None:
 
 
 def _show_left(left: LeftResult) -> None:
-    told = "The other members were told; one of their devices will remove you."
+    told = "You have left. The other members were told; one of their devices will remove you."
     terminal.say("Forgotten." if left.forgotten else told)
 
 

@@ -38,7 +38,9 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_CONJOINING = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")  # Hangul vowels and finals, drawn onto the letter before
+_CONJOINING = re.compile(
+    "[\u1160-\u11ff\ud7b0-\ud7ff]"
+)  # Hangul vowels and finals, drawn onto the letter before
 
 
 def safe(text: str) -> str:

@@ -61,6 +61,7 @@ HINTS = {
     "private-path": "no private path: nothing was sent in the clear; is the network up? Try again",
     "peer-refused": "the provider does not accept such a request; its operator may know why",
     "no-key-packages": "their device has to be online to publish new KeyPackages: try again later",
+    "not-yet": "try again when that time has passed; mimi-mmr status says whether this machine's clock is off",
     "not-allowed": "ask an admin of the room",
     "desynchronised": "ask a member to remove you and add you again",
     "removed": "ask a member to add you again",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -376,7 +377,9 @@ def test_a_request_for_a_tree_is_fresh_and_signed(bench: RoomBench) -> None:
         with pytest.raises(NotAllowed, match="too old"):
             bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2, issued), bench.now)
     with pytest.raises(HubRefusal, match="another room"):
-        bench.mode.check_snapshot(MimiUri(bench.uri.domain, bench.uri.kind, "x"), ask(bench, bob, 2), bench.now)
+        bench.mode.check_snapshot(
+            MimiUri(bench.uri.domain, bench.uri.kind, "x"), ask(bench, bob, 2), bench.now
+        )
     mine = ask(bench, SigningKey.generate(), 2)
     stolen = replace(mine, content=replace(mine.content, signature_public_key=bob.public))
     with pytest.raises(WrongSigner):
@@ -408,7 +411,7 @@ def test_a_removed_member_reads_and_sends_no_more(bench: RoomBench) -> None:
     with pytest.raises(RemovedFromRoom):
         bob.encrypt(Content.text("am I?"))
     with pytest.raises(RemovedFromRoom):
-        bob.stage(CommitIntent())
+        bob.stage(CommitIntent(), time.time())
 
 
 def test_a_leaf_that_nobody_has_resolves_to_an_error(bench: RoomBench) -> None:

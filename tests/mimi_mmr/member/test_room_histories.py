@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -119,7 +120,9 @@ def reloaded(bench: RoomBench) -> HubRoom:
     state = bench.state
     wrap = PublicTree.from_bytes(state.wrap.to_bytes())
     ratchet = RatchetTree.from_bytes(state.ratchet.to_bytes())
-    return HubRoom.load(state.room, state.epoch, ratchet, wrap, state.policy, state.sealed_state)
+    return HubRoom.load(
+        state.room, state.epoch, ratchet, wrap, state.policy, state.sealed_state, state.commit_hash
+    )
 
 
 @given(
@@ -218,7 +221,7 @@ def test_a_commit_that_can_not_be_made_leaves_nothing_behind() -> None:
             CommitIntent((bench.package("dave"),), room.members.at([2])),
         ):
             with pytest.raises(MmrError):
-                room.stage(wrong)
+                room.stage(wrong, time.time())
         assert (room.epoch, room.tree_hash) == before
         bench.commit(name)
         bench.check_agreement()

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.download import DownloadLimits, DownloadProxy
 from ohttp_relay.download.cache import DiskCache, GrowingFile, object_name
 from ohttp_relay.download.locks import FetchLock, PendingObject
@@ -43,13 +44,17 @@ class Downloads:
             raise web.HTTPNotFound
         return web.Response(body=self.body, headers={**self.fields, "Set-Cookie": "id=1", "X-Track": "1"})
 
-    async def start(self, *, cached: bool = True, limits: DownloadLimits | None = None) -> None:
+    async def start(
+        self, *, cached: bool = True, limits: DownloadLimits | None = None, private: bool | None = None
+    ) -> None:
         self.origin = await self.world.serve(self.world.target.app())
+        own = {self.origin.removeprefix("https://")} if private else set()
         self.proxy = DownloadProxy(
             {self.origin.removeprefix("https://")},
             cache_dir=self.folder / "cache" if cached else None,
             limits=limits,
             networks=LOOPBACK,
+            private_hosts=None if private is None else own,
             ssl_context=self.world.tls,
             clock=lambda: self.now,
         )
@@ -92,6 +97,18 @@ async def test_an_asset_comes_whole_and_the_asset_host_learns_nothing(
     }
     (seen,) = downloads.world.target.requests
     assert {name for name, _ in seen.fields} == {"host", "accept-encoding"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_listed_networks_are_open_for_the_private_hosts_only(
+    downloads: Downloads, cached: bool
+) -> None:
+    """Two registered hosts in one private network: the second one is named by somebody else."""
+    await downloads.start(cached=cached, private=False)
+    assert (await downloads.get())[0] == 403
+    assert downloads.fetches == 0
+    await downloads.start(cached=cached, private=True)
+    assert (await downloads.get())[::2] == (200, ASSET)
 
 
 async def test_many_downloads_are_one_fetch(downloads: Downloads) -> None:
@@ -261,6 +278,101 @@ async def test_ranges_are_served_from_one_fetch(downloads: Downloads, first: boo
     for text in ("bytes=0-1,4-5", "bytes=5-1", "items=0-1"):
         assert (await downloads.get(Range=text))[0] == 200
     assert downloads.fetches == 1
+
+
+MODIFIED = "Sun, 09 Sep 2001 01:00:00 GMT"
+
+
+class Parts:
+    """An asset host that serves ranges, of a version that may change, and notes what it was asked."""
+
+    def __init__(self, downloads: Downloads) -> None:
+        self.body = ASSET
+        self.fields = {"ETag": '"1"', "Last-Modified": MODIFIED}
+        downloads.world.target.answer = self.answer
+
+    async def answer(self, request: web.Request) -> web.Response:
+        wanted = request.http_range
+        if "Range" not in request.headers:
+            return web.Response(body=self.body, headers=self.fields)
+        start = wanted.start
+        if start >= len(self.body):
+            return web.Response(status=416)
+        span = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        return web.Response(
+            status=206, body=self.body[start:], headers={**self.fields, "Content-Range": span}
+        )
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads, cached: bool) -> None:
+    parts = Parts(downloads)
+    await downloads.start(cached=cached)
+
+    async def resume(if_range: str) -> tuple[int, bytes]:
+        fields = {"Range": "bytes=200000-", "If-Range": if_range}
+        status, _, body = await downloads.get(**fields)
+        return status, body
+
+    for current in ('"1"', MODIFIED):
+        assert await resume(current) == (206, ASSET[200_000:])
+    for other in ('"0"', 'W/"1"', "1", "Sun, 09 Sep 2001 01:00:01 GMT", ""):
+        assert await resume(other) == (200, ASSET)
+    parts.body, parts.fields = b"a shorter version", {"ETag": '"2"'}
+    downloads.now += 1e6  # what is stored is stale now
+    assert await resume('"1"') == (200, b"a shorter version")
+    assert {name for seen in downloads.world.target.requests for name, _ in seen.fields} <= {
+        *("host", "accept-encoding", "range", "if-none-match", "if-modified-since")
+    }
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_head_is_answered_like_get_without_the_asset(downloads: Downloads, cached: bool) -> None:
+    await downloads.start(cached=cached)
+    target = quote(f"{downloads.origin}/asset", safe="")
+    path = aiohttp.client.URL(f"{downloads.url}/proxyDownload/{target}", encoded=True)
+    _, fields, _ = await downloads.get()
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.head(path, headers={"Range": "bytes=0-9"}, ssl=downloads.world.tls) as answer:
+                assert (answer.status, answer.content_length) == (200, len(ASSET))
+                assert {name.lower() for name in answer.headers} - {"age"} == set(fields) - {"age"}
+    for method, status in (("HEAD", 200), ("PUT", 405)):
+        asked = Request(method, "https", "hub.example", f"/proxyDownload/{target}")
+        inside = await downloads.proxy.handler(asked)
+        assert isinstance(inside, Response)
+        assert (inside.status, inside.content) == (status, b"")
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, cached: bool) -> None:
+    async def part(_: web.Request) -> web.Response:
+        return web.Response(status=206, body=b"0123456789", headers={"Content-Range": "bytes 10-19/100"})
+
+    downloads.world.target.answer = part
+    await downloads.start(cached=cached)
+    assert (await downloads.get())[0] == 502
+    for wanted in ("bytes=0-9", "bytes=10-15", "bytes=-10", "bytes=10-11,13-14", "bytes=500-"):
+        assert (await downloads.get(Range=wanted))[0] == 502
+    if not cached:
+        status, headers, body = await downloads.get(Range="bytes=10-19")
+        assert (status, headers["content-range"], body) == (206, "bytes 10-19/100", b"0123456789")
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_an_asset_hosts_fields_that_exceed_a_limit_are_a_502(
+    downloads: Downloads, cached: bool
+) -> None:
+    downloads.fields["X-Long"] = "v" * 70_000
+    await downloads.start(cached=cached)
+    status, _, body = await downloads.get()
+    assert (status, b"more than" in body) == (502, True)
+    downloads.fields["X-Long"] = "v" * 60_000
+    assert (await downloads.get())[0] == 200
 
 
 OPEN_PROXY = [

@@ -258,5 +258,7 @@ def test_a_file_whose_maker_was_killed_before_its_header_is_made_anew(tmp_path: 
 def test_a_store_of_other_settings_is_refused_with_what_to_do(
     tmp_path: Path, store: SharedReplayCache, window: float, capacity: int
 ) -> None:
-    with pytest.raises(ConfigurationError, match="replay was made with another window or number of keys: use"):
+    with pytest.raises(
+        ConfigurationError, match="replay was made with another window or number of keys: use"
+    ):
         SharedReplayCache(tmp_path / "replay", window, capacity)
