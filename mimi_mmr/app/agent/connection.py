@@ -65,11 +65,17 @@ class Connection:
         *,
         on_progress: Callable[[int, int], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> Any:
-        """Run a command; return its result as JSON values, without its items. Raise `Refused` or `AgentError`."""
+        """Run a command; return its result as JSON values, without its items. Raise `Refused` or `AgentError`.
+
+        `on_note` gets what the command tells before its result, `on_notice` what happened without a command.
+        """
         for kind, value in self.stream(command, arguments, notices=on_notice is not None):
             if kind == "progress" and on_progress is not None:
                 on_progress(*value)
+            elif kind == "note" and on_note is not None:
+                on_note(value)
             elif kind == "notices" and on_notice is not None:
                 for text in value:
                     on_notice(text)
@@ -80,7 +86,7 @@ class Connection:
     def stream(
         self, command: str, arguments: Mapping[str, Any] | None = None, *, notices: bool = False
     ) -> Iterator[tuple[str, Any]]:
-        """Run a command; yield (kind, value) for every answer: progress, item, notices, and at last result."""
+        """Run a command; yield (kind, value) for every answer: progress, note, item, notices, at last result."""
         request = CommandRequest(command, dict(arguments or {}), notices).to_line()
         if len(request) > MAX_REQUEST:
             raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")

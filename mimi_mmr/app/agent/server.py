@@ -34,6 +34,10 @@ class AnswerLines:
         """Report how much is done."""
         self._line({"progress": [done, total]})
 
+    def note(self, text: str) -> None:
+        """Tell the person something at once."""
+        self._line({"note": text})
+
     async def item(self, value: Result) -> None:
         """Report one item of several; wait if the reader is slow."""
         self._line({"item": to_json(type(value), value)})

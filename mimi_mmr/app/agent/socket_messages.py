@@ -3,8 +3,8 @@
     {"do": "room.send", "given": {"room": "friends", "text": "hello"}, "notices": true}
 
 `do` is the name of a command, `given` holds its arguments. The agent answers with any number of
-`{"progress": [done, total]}` and `{"item": …}`, and then one `{"result": …, "notices": [text, …]}` or
-`{"error": {"code": …, "message": …}}`.
+`{"progress": [done, total]}`, `{"note": text}` and `{"item": …}`, and then one
+`{"result": …, "notices": [text, …]}` or `{"error": {"code": …, "message": …}}`.
 """
 
 from __future__ import annotations

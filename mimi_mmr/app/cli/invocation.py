@@ -63,6 +63,7 @@ class Invocation:
                 command.to_request(),
                 on_progress=on_progress,
                 on_notice=None if self.json else notes.append,
+                on_note=lambda text: terminal.note(f"note: {text}"),
             )
         for text in notes:
             terminal.note(f"note: {text}")

@@ -20,7 +20,7 @@ def local(
     directory: Annotated[Path, typer.Argument(help="Where they go. It must not exist.")],
     port: Annotated[
         int,
-        typer.Option(min=1024, max=65532, help="The first of four ports in a row."),
+        typer.Option(min=1024, max=65533, help="The first of three ports in a row."),
     ] = 8461,
     as_json: JsonOption = False,
 ) -> None:

@@ -19,10 +19,10 @@ from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.uris import check_domain
 
 if TYPE_CHECKING:
-    from aiohttp.web import AppRunner
     from pydantic import BaseModel
 
     from mimi_mmr.provider.asset_host import AssetHost
+    from mimi_mmr.provider.run import Served
     from mimi_mmr.provider.settings import Settings
 
 # Each command here imports the provider's modules itself, so that other commands and completion start fast.
@@ -127,15 +127,15 @@ def demo(
     raise typer.Exit(status)
 
 
-def _announce(runner: AppRunner, name: str, as_json: bool) -> None:
+def _announce(served: Served, name: str, as_json: bool) -> None:
     """Print one line on stdout: the server is ready, at which address."""
     from mimi_mmr.provider.run import announce
 
     if not as_json:
-        announce(runner, name)
+        announce(served, name)
         return
     terminal.show_json(
-        {"serving": name, "addresses": [f"{host}:{port}" for host, port, *_ in runner.addresses]}
+        {"serving": name, "addresses": [f"{host}:{port}" for host, port, *_ in served.addresses]}
     )
     sys.stdout.flush()
 
@@ -155,17 +155,26 @@ async def _serve(config: Path | None, as_json: bool) -> None:
         stack.push_async_callback(provider.close)
         app = await provider.start()
         host = await _beside(settings, stack)
-        runner = await listen(app, settings.listen, settings.tls)
-        stack.push_async_callback(runner.cleanup)
-        await until_signalled(lambda: _announce(runner, settings.domain, as_json))
+        limits, servers = settings.connections, 1 if host is None else 2
+        served = await listen(app, settings.listen, settings.tls, limits.limits, limits.idle_seconds, servers)
+        stack.push_async_callback(served.cleanup)
+        hosting = None if host is None else host[1]
+
+        def reload() -> None:
+            for one in (served, hosting):
+                if one is not None:
+                    one.certificate.reload()
+            provider.reload_trust()
+
+        await until_signalled(lambda: _announce(served, settings.domain, as_json), reload)
         provider.stopping()
         if host is not None:
-            host.drain.stop()
-            await host.drain.finished()
+            host[0].drain.stop()
+            await host[0].drain.finished()
         await provider.finished()
 
 
-async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None:
+async def _beside(settings: Settings, stack: AsyncExitStack) -> tuple[AssetHost, Served] | None:
     """Start the asset host in this process, if the settings say so."""
     from mimi_mmr.protocol.assets import MAX_ASSET
     from mimi_mmr.provider.asset_host import AssetHost
@@ -177,9 +186,18 @@ async def _beside(settings: Settings, stack: AsyncExitStack) -> AssetHost | None
         return None
     record = Recorder(settings.record_dir)
     host = AssetHost(settings.data_dir / "assets", wanted.upload_token, MAX_ASSET, record)
-    runner = await listen(host.app(), wanted.listen, settings.tls, setting="asset_host.listen")
-    stack.push_async_callback(runner.cleanup)
-    return host
+    limits = settings.connections
+    served = await listen(
+        host.app(),
+        wanted.listen,
+        settings.tls,
+        limits.limits,
+        limits.idle_seconds,
+        servers=2,
+        setting="asset_host.listen",
+    )
+    stack.push_async_callback(served.cleanup)
+    return host, served
 
 
 async def _serve_assets(config: Path | None, as_json: bool) -> None:
@@ -194,19 +212,21 @@ async def _serve_assets(config: Path | None, as_json: bool) -> None:
     host = AssetHost(
         settings.data_dir, settings.upload_token, settings.max_asset_bytes, Recorder(settings.record_dir)
     )
-    runner = await listen(host.app(), settings.listen, settings.tls)
+    limits = settings.connections
+    served = await listen(host.app(), settings.listen, settings.tls, limits.limits, limits.idle_seconds)
     try:
-        await until_signalled(lambda: _announce(runner, "asset host", as_json))
+        await until_signalled(lambda: _announce(served, "asset host", as_json), served.certificate.reload)
         host.drain.stop()
         await host.drain.finished()
     finally:
-        await runner.cleanup()
+        await served.cleanup()
 
 
 def _run(command: str, work: Coroutine[Any, Any, None], as_json: bool) -> None:
-    from mimi_mmr.provider.run import run
+    from mimi_mmr.provider.run import prepare_process, run
     from ohttp_relay.errors import OhttpError
 
+    prepare_process()
     try:
         run(work)
     except (MmrError, OhttpError, OSError) as error:

@@ -21,7 +21,7 @@ class NoticeResult(Result):
 
 
 class StatusResult(Result):
-    """The state of the account and of its agent."""
+    """The state of the account and of its agent. `clock` says whose clock is off by over a minute, or is empty."""
 
     account: AccountResult
     pid: int
@@ -33,6 +33,7 @@ class StatusResult(Result):
     notices: list[NoticeResult]
     trouble: dict[str, str]
     refused: list[str]
+    clock: str
 
 
 class ShowStatus(Command, name="status", result=StatusResult):
@@ -53,6 +54,7 @@ class ShowStatus(Command, name="status", result=StatusResult):
             notices=[NoticeResult(when=notice.when, text=notice.text) for notice in client.notices.take()],
             trouble=dict(agent.background.trouble),
             refused=client.refusals.texts()[-SHOWN_REFUSALS:],
+            clock=client.path.clock_check.finding(),
         )
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import enum
 import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import aiohttp
+from yarl import URL
 
+from mimi_mmr.client.transport.clock_check import ClockCheck
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed, ShutOut, Unauthorized
@@ -60,6 +63,18 @@ class Traffic:
         self.requests += 1
         self.sent += sent
         self.received += received
+
+
+class Purpose(enum.Enum):
+    """What a TLS connection is for. No connection and no TLS session serves two purposes.
+
+    On a common connection the user's own provider, which is a relay too, would see which requests through its relay
+    are the account's.
+    """
+
+    ACCOUNT = "requests with the account's token, and registration"
+    DOCUMENTS = "documents that everybody gets"
+    RELAY = "requests through a relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +131,7 @@ class PrivatePath:
         """Serve a user of `domain`, whose provider is at `url`; connect from `source_address` if given."""
         self.domain = domain
         self.traffic = Traffic()
+        self.clock_check = ClockCheck(clock)
         self._url = url
         self._trust = trust
         self._clock = clock
@@ -123,18 +139,33 @@ class PrivatePath:
         self._ways: dict[str, tuple[Route, OhttpClient]] = {}
         self._own_relay: str | None = None
         local = (source_address, 0) if source_address else None
-        connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
-        )
+        dates = self._dates()
+        self._sessions = {purpose: _session(ssl_context, local, dates) for purpose in Purpose}
 
     async def close(self) -> None:
         """Close every connection."""
         for _, client in self._ways.values():
             await client.close()
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
+
+    def _dates(self) -> aiohttp.TraceConfig:
+        """Return what notes the Date of every answer, of the own provider or of another one's relay."""
+        own, clock, trace = URL(self._url).origin(), self._clock, aiohttp.TraceConfig()
+
+        async def started(
+            _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestStartParams
+        ) -> None:
+            context.asked = clock()
+
+        async def ended(_: aiohttp.ClientSession, context: Any, about: aiohttp.TraceRequestEndParams) -> None:
+            domain = self.domain if about.url.origin() == own else self._own_relay
+            if domain is not None:
+                self.clock_check.note(domain, about.response.headers.get("Date"), context.asked, clock())
+
+        trace.on_request_start.append(started)
+        trace.on_request_end.append(ended)
+        return trace
 
     # --- one's own provider, over TLS ----------------------------------------------------------------
 
@@ -171,12 +202,19 @@ class PrivatePath:
     ) -> Ans:
         """Ask the user's own provider without an account's token; otherwise like `ask_account`."""
         _check_way(endpoint, Way.DIRECT)
+        purpose = Purpose.DOCUMENTS if endpoint.method == "GET" else Purpose.ACCOUNT
+        body = to_body(request)
         return endpoint.read_answer(
-            await self.account(endpoint.method, endpoint.path(names), to_body(request))
+            await self.account(endpoint.method, endpoint.path(names), body, purpose=purpose)
         )
 
     async def account(
-        self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        token: AccessToken | None = None,
+        purpose: Purpose = Purpose.ACCOUNT,
     ) -> bytes:
         """Send a request for the account; raise the error that the provider answered, or `PeerError`."""
         headers = {}
@@ -184,7 +222,7 @@ class PrivatePath:
             bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
             headers["Authorization"] = f"Bearer {bearer}"
         try:
-            async with self._session.request(
+            async with self._sessions[purpose].request(
                 method,
                 self._url + path,
                 data=body,
@@ -302,7 +340,8 @@ class PrivatePath:
             async def keys() -> bytes:
                 return (await self.provider(domain)).ohttp_keys
 
-            self._ways[domain] = route, OhttpClient(route.relay_url, keys, self._session)
+            client = OhttpClient(route.relay_url, keys, self._sessions[Purpose.RELAY])
+            self._ways[domain] = route, client
         return self._ways[domain]
 
     async def route(self, gateway: str) -> Route:
@@ -355,6 +394,19 @@ class PathSocket:
             raise self._route.failure(error) from error
         self._path.traffic.count(len(body), len(answer.content))
         return _checked(answer.status, answer.header("content-type") or "", answer.content)
+
+
+def _session(
+    ssl_context: ssl.SSLContext | None, local: tuple[str, int] | None, dates: aiohttp.TraceConfig
+) -> aiohttp.ClientSession:
+    """Open a session with connections of its own. Python resumes no TLS session unless it is told to."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trace_configs=[dates],
+    )
 
 
 def _check_way(endpoint: Endpoint[Req, Ans], way: Way) -> None:
