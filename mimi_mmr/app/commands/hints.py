@@ -70,6 +70,8 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "aborted": (),
     "demo": (),
     "system": (),
+    "file": (),
+    "output": (),
     "invalid-uri": (),
     "config": (),
     "trust": (
@@ -142,6 +144,9 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "wrong-signer": (_AGAIN,),
     "invalid-commit": (_AGAIN,),
     "tree-mismatch": (_AGAIN,),
+    "not-yet": (Hint("try again then; is this machine's clock right?"),),
+    "older-copy": (),
+    "device-refused": (),
     "room": (),
     "room-state": (_ADD_AGAIN,),
     "mls": (
