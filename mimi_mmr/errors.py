@@ -242,10 +242,20 @@ class EngineError(RoomError):
     code = "mls"
 
 
+class OwnMessage(EngineError):
+    """A message that this client, or another copy of its state, has sent."""
+
+
 class Desynchronised(RoomError):
     """The hub's state of the room differs from what the members computed."""
 
     code = "desynchronised"
+
+
+class OlderCopy(RoomError):
+    """A newer copy of this client's state was used in the room: keys for sending may be used already."""
+
+    code = "older-copy"
 
 
 class StateRejected(RoomError):

@@ -365,14 +365,19 @@ class HubMode:
     # --- submit and read -----------------------------------------------------------------------------
 
     def submit(self, state: HubRoom, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
-        """Check an application message; raise a subclass of `HubRefusal`."""
+        """Check an application message; raise a subclass of `HubRefusal`.
+
+        All members get it, its sender too: a provider then can't tell by the deliveries who sent it, and a client
+        notices a message that another copy of its state has sent.
+        """
         content = request.content
         self._authenticate(state, request, content)
         message = parse_application(request.app_message)
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the message is for another group or epoch than the request says")
-        others = (member for leaf, member in state.members.items() if leaf != content.sender)
-        return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
+        return outgoing(
+            state.members.values(), EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes()
+        )
 
     def allow_snapshot(self, ratchet: RatchetTree, request: SnapshotRequest, now: float) -> None:
         """Check whether a snapshot of this ratchet tree's epoch may be served; raise a subclass of `HubRefusal`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
-from mimi_mmr.app.agent.client_settings import ClientSettings
-from mimi_mmr.app.commands.context import NewClient
+from mimi_mmr.app.agent.client_settings import ClientSettings, slot
+from mimi_mmr.app.commands.context import Anchors, NewClient
 from mimi_mmr.app.commands.errors import AgentError, NoAccount
 from mimi_mmr.client import Client
 from mimi_mmr.client.storage.vault import Vault
@@ -65,10 +63,12 @@ class AccountHolder:
 
     def open(self) -> None:
         """Restore the client that the vault holds. If its settings are wrong, `client` raises that error."""
-        settings = self._settings
-        if settings is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             return
         try:
+            settings = ClientSettings.from_row(row)
+            self._rows[_SETTINGS] = settings.to_row()
             self._client = Client.restore(
                 self.vault,
                 settings.trust(),
@@ -104,13 +104,12 @@ class AccountHolder:
         return begun
 
     def _make(self, new: NewClient, entering: bool) -> Client:
-        tls_ca = str(new.tls_ca) if new.tls_ca else None
-        settings = ClientSettings(str(new.trust), tls_ca, new.key_package_slot)
+        settings = ClientSettings(new.anchors, new.key_package_slot)
         trust, ssl_context = settings.trust(new.domain), settings.tls()
-        if self._settings is not None:
+        if _SETTINGS in self._rows:
             raise AgentError("there is an account in this home already; another one needs another --home")
         with self.vault.transaction():
-            self._write(settings)
+            self._rows[_SETTINGS] = settings.to_row()
             if entering:
                 self._rows[_ENTERING] = b""
             self._client = Client(
@@ -127,26 +126,20 @@ class AccountHolder:
 
     # --- settings -------------------------------------------------------------------------------------
 
-    @property
-    def _settings(self) -> ClientSettings | None:
-        row = self._rows.get(_SETTINGS)
-        return ClientSettings(**json.loads(row)) if row is not None else None
-
-    def _write(self, settings: ClientSettings) -> None:
-        self._rows[_SETTINGS] = json.dumps(asdict(settings)).encode()
-
-    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
+    def change_trust(self, anchors: Anchors) -> list[str]:
         """Store other trust anchors, for use from the next start on; return their domains.
 
-        Raise `NoAccount`, `ConfigError`.
+        Without roots for TLS, those of before stay. Raise `NoAccount`, `ConfigError`.
         """
-        old = self._settings
-        if old is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             raise NoAccount(_NO_ACCOUNT)
-        new = replace(old, trust_dir=str(trust), tls_ca=str(tls_ca) if tls_ca else old.tls_ca)
+        if anchors.tls_ca is None:
+            anchors = replace(anchors, tls_ca=ClientSettings.from_row(row).anchors.tls_ca)
+        new = ClientSettings(anchors, slot(row))
         found = new.trust()
         new.tls()
-        self._write(new)
+        self._rows[_SETTINGS] = new.to_row()
         return sorted(found.roots)
 
     def change_passphrase(self, new: str) -> None:

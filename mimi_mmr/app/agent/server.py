@@ -22,12 +22,14 @@ PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
 BACKLOG = 32
 STOP_SECONDS = 5.0
 ACCEPT_AGAIN_SECONDS = 1.0
+CHUNK = 1 << 18  # bytes
 
 
 class AnswerLines:
-    """The answer lines that a command sends before its result."""
+    """What a command gets and sends besides its arguments and its result. `content` came with the request."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, content: bytes = b"") -> None:
+        self.content = content
         self._writer = writer
 
     def progress(self, done: int, total: int) -> None:
@@ -38,6 +40,17 @@ class AnswerLines:
         """Report one item of several; wait if the reader is slow."""
         self._line({"item": to_json(type(value), value)})
         await self._writer.drain()
+
+    def note(self, text: str) -> None:
+        """Report something that a person should know about the result."""
+        self._line({"note": text})
+
+    async def file(self, data: bytes) -> None:
+        """Send the bytes of a file."""
+        self._line({"bytes": len(data)})
+        for start in range(0, len(data), CHUNK):
+            self._writer.write(data[start : start + CHUNK])
+            await self._writer.drain()
 
     def _line(self, value: dict[str, Any]) -> None:
         self._writer.write(to_line(value))
@@ -150,8 +163,9 @@ class Server:
         line = self._next_line(reader)
         try:
             while data := await line:
+                request, content = await self._request(data, reader)
                 line = self._next_line(reader)
-                writer.write(to_line(await self._answer(data, line, writer)))
+                writer.write(to_line(await self._answer(request, content, line, writer)))
                 await writer.drain()
                 if self._stopping:
                     return
@@ -162,6 +176,19 @@ class Server:
         finally:
             line.cancel()
 
+    async def _request(
+        self, data: bytes, reader: asyncio.StreamReader
+    ) -> tuple[CommandRequest | BadRequest, bytes]:
+        """Return a request, or why it is none, and the bytes that follow its line."""
+        try:
+            request = CommandRequest.from_line(data)
+        except BadRequest as error:
+            return error, b""
+        try:
+            return request, await reader.readexactly(request.size)
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError from None
+
     def _next_line(self, reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
         line = asyncio.create_task(reader.readline())
         self._lines.add(line)
@@ -171,21 +198,23 @@ class Server:
         return line
 
     async def _answer(
-        self, data: bytes, following: asyncio.Task[bytes], writer: asyncio.StreamWriter
+        self,
+        request: CommandRequest | BadRequest,
+        content: bytes,
+        following: asyncio.Task[bytes],
+        writer: asyncio.StreamWriter,
     ) -> dict[str, Any]:
-        try:
-            request = CommandRequest.from_line(data)
-        except BadRequest as error:
-            return error_answer(error)
-        work = asyncio.create_task(self._run(request, writer))
+        if isinstance(request, BadRequest):
+            return error_answer(request)
+        work = asyncio.create_task(self._run(request, AnswerLines(writer, content)))
         waits = self._work[work] = self._only_waits(request.command)
         work.add_done_callback(self._work.pop)
         await _until_done(work, following, waits)
         return work.result()
 
-    async def _run(self, request: CommandRequest, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _run(self, request: CommandRequest, say: AnswerLines) -> dict[str, Any]:
         try:
-            return await self._handle(request, AnswerLines(writer))
+            return await self._handle(request, say)
         except MmrError as error:
             return error_answer(error)
         except OSError as error:

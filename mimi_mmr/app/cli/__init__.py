@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from mimi_mmr.app.cli import local, servers
+from mimi_mmr.app.cli import local, output, servers
 from mimi_mmr.app.commands import NOUNS
 
 EPILOG = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
@@ -51,7 +51,8 @@ for part in (servers, local):
 
 def main() -> None:
     """Run the command line: the entry of the console script."""
-    app()
+    with output.checked():
+        app()
 
 
 __all__ = ["app", "main"]

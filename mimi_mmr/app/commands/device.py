@@ -75,7 +75,7 @@ class JoinAccount(NewDevice, name="device.join", result=AccountResult, changes=T
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
         """Enter the account. A code is good for one try: if it fails before registration, nothing is left."""
-        client = agent.account.begin(self.new_client(), entering=True)
+        client = agent.account.begin(self.new_client(say), entering=True)
         await agent.background.stop()
         try:
             await client.devices.join_account(self.code)

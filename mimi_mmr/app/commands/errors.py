@@ -44,6 +44,18 @@ class Ambiguous(AgentError):
     code = "ambiguous"
 
 
+class FileProblem(AgentError):
+    """A file that a person named can't be read or written; the message names it."""
+
+    code = "file"
+
+
+class OutputFailed(AgentError):
+    """What a command found can't be written to its standard output. Messages that were not written stay unread."""
+
+    code = "output"
+
+
 class NothingYet(AgentError):
     """The time to wait is over, and nothing came."""
 
@@ -64,6 +76,9 @@ HINTS = {
     "not-allowed": "ask an admin of the room",
     "desynchronised": "ask a member to remove you and add you again",
     "removed": "ask a member to add you again",
+    "older-copy": "mimi-mmr room heal ROOM replaces this device's keys there; then send again",
+    "file": "name a file that can be read, or a new one in a directory with room for it",
+    "output": "messages that were not written stay unread: mimi-mmr room read",
     "certificate": "is the provider's CA in the trust directory? mimi-mmr account trust reads it again",
     "user-binding": "compare contact codes with that person before you go on",
     "expired": "is this machine's clock right?",

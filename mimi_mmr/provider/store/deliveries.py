@@ -135,7 +135,10 @@ class DeliveryStore:
         return True
 
     async def collect(self, queue: bytes, acknowledged: int, limit: int) -> QueuePage:
-        """Delete acknowledged messages, return the next ones, oldest first; raise `UnknownQueue`."""
+        """Delete acknowledged messages, return the next ones, oldest first; raise `UnknownQueue`.
+
+        A number above that of the queue's last message acknowledges all of them.
+        """
         table = queue_messages.c
         async with self._database.write() as connection:
             row = (
@@ -143,6 +146,7 @@ class DeliveryStore:
             ).one_or_none()
             if row is None:
                 raise UnknownQueue("no such queue")
+            acknowledged = min(acknowledged, row.next_sequence - 1)  # a database has no numbers above 2**63
             old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
             freed = await connection.scalar(sa.select(sa.func.sum(sa.func.length(table.message))).where(old))
             if freed is not None:
@@ -152,7 +156,9 @@ class DeliveryStore:
                 )
             query = sa.select(table.sequence, table.message).where(table.queue == queue)
             found = await connection.execute(query.order_by(table.sequence).limit(limit))
-            return QueuePage(row.lost, tuple(QueuedMessage(number, message) for number, message in found))
+            messages = tuple(QueuedMessage(number, message) for number, message in found)
+            gone = (messages[0].sequence if messages else row.next_sequence) - 1
+            return QueuePage(row.lost, messages, gone)
 
     # --- shelves -------------------------------------------------------------------------------------
 
