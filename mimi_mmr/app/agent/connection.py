@@ -107,8 +107,7 @@ class Connection:
         if len(request) > MAX_REQUEST:
             raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")
         with _broken():
-            self._socket.sendall(request)
-            self._socket.sendall(content)
+            self._socket.sendall(request + content)
         if on_silence is not None and not select.select([self._socket], [], [], PATIENCE)[0]:
             on_silence()
         while data := self._next_line():

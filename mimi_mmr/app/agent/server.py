@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -74,7 +74,7 @@ class Server:
         self._listening: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[dict[str, Any]], bool] = {}
-        self._lines: set[asyncio.Task[bytes]] = set()
+        self._readings: set[asyncio.Task[bytes]] = set()
         self._stopping = False
 
     async def start(self) -> None:
@@ -101,8 +101,8 @@ class Server:
             self._listening.close()
             with suppress(FileNotFoundError):
                 self._home.socket.unlink()
-        for line in list(self._lines):
-            line.cancel()
+        for reading in list(self._readings):
+            reading.cancel()
         for work, waits in list(self._work.items()):
             if waits:
                 work.cancel()
@@ -160,11 +160,11 @@ class Server:
         return bool(uid == self._uid)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = self._next_line(reader)
+        line = self._reading(reader.readline())
         try:
             while data := await line:
                 request, content = await self._request(data, reader)
-                line = self._next_line(reader)
+                line = self._reading(reader.readline())
                 writer.write(to_line(await self._answer(request, content, line, writer)))
                 await writer.drain()
                 if self._stopping:
@@ -185,17 +185,18 @@ class Server:
         except BadRequest as error:
             return error, b""
         try:
-            return request, await reader.readexactly(request.size)
+            return request, await self._reading(reader.readexactly(request.size))
         except asyncio.IncompleteReadError:
             raise ConnectionResetError from None
 
-    def _next_line(self, reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
-        line = asyncio.create_task(reader.readline())
-        self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
+    def _reading(self, what: Coroutine[Any, Any, bytes]) -> asyncio.Task[bytes]:
+        """Read from a connection in a task, which is cancelled when the server stops."""
+        task = asyncio.create_task(what)
+        self._readings.add(task)
+        task.add_done_callback(self._readings.discard)
         if self._stopping:  # no more requests are answered, so this task must be cancelled here
-            line.cancel()
-        return line
+            task.cancel()
+        return task
 
     async def _answer(
         self,
