@@ -212,6 +212,9 @@ async def test_a_provider_that_does_not_answer(alice: Person) -> None:
         async with asyncio.timeout(PATIENCE):
             while not (found := await alice.ask("status"))["trouble"]:
                 pass
+        done = await alice.run("room", "read", "friends")
+        assert done.status == 0
+        assert "note: friends is not up to date: the provider could not be asked" in done.err
     assert all(what.startswith(("following", "looking")) for what in found["trouble"])
     log = (alice.home / "agent.log").read_text()
     assert "to be tried again" in log
