@@ -64,6 +64,8 @@ async def test_an_older_copy_of_a_home_does_not_lose_its_first_message_silently(
     await alice.rooms.send(at_alice, "after a restart")
     assert await heard(bob, at_bob) == "after a restart"
     older = copied(alice.vault)
+    alice = live.restarted(alice)
+    at_alice = alice.rooms[at_alice.uri]
     await use(alice, at_alice, bob, at_bob)
 
     alice = live.with_vault(older)
