@@ -54,6 +54,7 @@ from ohttp_relay.transport.dates import format_date
 BODY = bytes(1024)
 CONNECTIONS = 64
 PAUSE = 0.0005
+REMEMBERED = 2_000_000  # requests that the gateway's replay table has room for
 ROUNDS = 9
 PLAIN = 1200  # bytes of a bare echo's bodies
 SEALED = 2080  # bytes of an encapsulated answer: a bucket, nonce and tag
@@ -310,8 +311,8 @@ def served_gateway(
 
     def make() -> web.Application:
         ring = KeyRing.load(folder)
-        dated = SharedReplayCache(folder / "replay-dated")
-        undated = SharedReplayCache(folder / "replay-undated", UNDATED_WINDOW, 1_000_000)
+        dated = SharedReplayCache(folder / "dated", capacity=REMEMBERED)
+        undated = SharedReplayCache(folder / "undated", UNDATED_WINDOW)
         policy = TargetPolicy.of(origins, ["127.0.0.0/8"])
         local: dict[str, Handler] = {LOCAL: echo_locally, AWAITED: echo_awaited}
         app = Gateway(ring, policy, local, replay=ReplayGuard(dated, undated), metrics=metrics).app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import ssl
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
 from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway
 from ohttp_relay.gateway.rotation import KeyKeeper
-from ohttp_relay.gateway.shared_replay import SharedReplayCache
+from ohttp_relay.gateway.shared_replay import DEFAULT_RATE, SharedReplayCache
 from ohttp_relay.hpke.kem import KemId
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.relay.rate_limit import RateLimit
@@ -119,6 +120,14 @@ def _tokens(path: Path | None) -> Callable[[web.Request], bool] | None:
     return allowed
 
 
+def _replay_guard(folder: Path, window: float, rate: int, undated: int) -> ReplayGuard:
+    """Return the guard that all workers share: `rate` requests a second, `undated` keys; window in seconds."""
+    remembered = 2 * window + 1
+    dated = SharedReplayCache(folder / "dated", remembered, math.ceil(rate * remembered))
+    others = SharedReplayCache(folder / "undated", UNDATED_WINDOW, undated) if undated else None
+    return ReplayGuard(dated, others, window)
+
+
 def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) -> None:
     """Run a role with logs, and with metrics that its workers share."""
     configure_logs(sys.stderr)
@@ -185,6 +194,21 @@ def gateway(
     network: Networks = None,
     rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0 for never.")] = 24.0,
     window: Annotated[float, typer.Option(min=2.0, help="Seconds that a Date may differ.")] = 60.0,
+    replay: Annotated[
+        Path | None,
+        typer.Option(envvar="OHTTP_REPLAY", help="Directory of the replay tables; by default KEYS/replay."),
+    ] = None,
+    replay_rate: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Requests a second that the replay table has room for.")
+    ] = DEFAULT_RATE,
+    replay_undated: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000_000_000,
+            help="Requests without a Date remembered in two days; 0 requires a Date.",
+        ),
+    ] = 100_000,
     cert: Certificate = None,
     key: PrivateKey = None,
     client_ca: ClientCa = None,
@@ -193,12 +217,10 @@ def gateway(
     """Run a gateway: POST takes encapsulated requests, GET gives the key list or opens a WebSocket."""
     policy, upstream = TargetPolicy.of(target, network or ()), _client_tls(ca)
     KeyRing.load(keys)
+    guard = _replay_guard(replay or keys / "replay", window, replay_rate, replay_undated)
 
     def make(metrics: Metrics) -> web.Application:
         ring = KeyRing.load(keys)
-        dated = SharedReplayCache(keys / "replay-dated", 2 * window + 1)
-        undated = SharedReplayCache(keys / "replay-undated", UNDATED_WINDOW, 1_000_000)
-        guard = ReplayGuard(dated, undated, window)
         bounds = SocketLimits(sockets=sockets)
         serving = Gateway(ring, policy, replay=guard, ssl_context=upstream, metrics=metrics, sockets=bounds)
         made = serving.app(path)

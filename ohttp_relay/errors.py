@@ -68,6 +68,10 @@ class BodyTooLarge(OhttpError):
     """A body is larger than a configured limit."""
 
 
+class Overloaded(OhttpError):
+    """The server holds as much as it may for others' requests.  Try again later."""
+
+
 class RequestRefused(OhttpError):
     """The gateway opened a request and refuses it."""
 
@@ -94,6 +98,10 @@ class ExpectationRefused(RequestRefused):
 
 class TargetUnreachable(OhttpError):
     """The target did not give a whole answer."""
+
+
+class InvalidAnswer(OhttpError):
+    """The target's answer is not valid HTTP, or its fields exceed a limit."""
 
 
 class ExchangeFailed(OhttpError):

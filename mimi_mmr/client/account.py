@@ -12,7 +12,7 @@ from mimi_mmr.client.storage.records import SavedAccount
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import RoomError
+from mimi_mmr.errors import CertificateRejected, RoomError
 from mimi_mmr.protocol.accounts import RegisterRequest, RegisterTBS
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
@@ -59,7 +59,7 @@ class Account:
         saved = saved_account(context.vault)
         if saved is None:
             self._keys = AccountKeys(AccessToken.generate(), SigningKey.generate(), SigningKey.generate())
-            self._save(self._keys, None)
+            self._save(self._keys, context.device, None)
         else:
             identity, device = (
                 SigningKey.from_seed(saved.identity_seed),
@@ -69,10 +69,10 @@ class Account:
             if saved.credential is not None:
                 self._me = DeviceIdentity(context.user, context.device, device, saved.credential)
 
-    def _save(self, keys: AccountKeys, credential: RealCredential | None) -> None:
+    def _save(self, keys: AccountKeys, device: MimiUri, credential: RealCredential | None) -> None:
         context = self._context
         seeds = keys.token.reveal(), keys.identity.seed(), keys.device.seed()
-        saved = SavedAccount(1, context.user, context.device, self.url, *seeds, credential)
+        saved = SavedAccount(1, context.user, device, self.url, *seeds, credential)
         context.vault.table("account")[_ROW] = saved.to_bytes()
 
     # --- who this is ---------------------------------------------------------------------------------
@@ -127,13 +127,20 @@ class Account:
         self._bind(chain, identity or self._keys.identity)
 
     def _bind(self, chain: tuple[bytes, ...], identity: SigningKey) -> None:
-        """Verify a certificate chain for this device, sign the user binding for it, and store both."""
+        """Verify a certificate chain for this device, sign the user binding for it, and store both.
+
+        The certificate decides which of its two forms the device's URI has: a provider of an earlier version, and a
+        registration that began with one, has the form without the user.
+        """
         context, keys = self._context, replace(self._keys, identity=identity)
-        credential = bind_device(identity, context.user, context.device, chain, keys.device.public)
+        user, device, key = context.trust.verify_device(chain, context.clock())
+        if (user, device.name, key) != (context.user, context.device.name, keys.device.public):
+            raise CertificateRejected("the certificate is not the one of this device that was asked for")
+        credential = bind_device(identity, user, device, chain, key)
         credential.verify(context.trust, context.clock())
-        self._save(keys, credential)
+        self._save(keys, device, credential)
         self._keys = keys
-        self._me = DeviceIdentity(context.user, context.device, keys.device, credential)
+        self._me = DeviceIdentity(user, device, keys.device, credential)
 
     async def renew_certificate(self) -> None:
         """Have the device's certificate renewed, if it is time."""

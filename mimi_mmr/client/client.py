@@ -55,11 +55,14 @@ class Client:
         this tells nothing about its maker, all clients make theirs at multiples of `key_package_slot` seconds.
         Raises `StateError` if the vault is another client's.
         """
-        person, this = MimiUri(domain, Kind.USER, user), MimiUri(domain, Kind.DEVICE, device)
+        person = MimiUri(domain, Kind.USER, user)
+        this = MimiUri.of_device(person, device)
         vault = vault or Vault.in_memory()
         saved = saved_account(vault)
-        if saved is not None and (saved.user, saved.device) != (person, this):
-            raise StateError(f"the state is that of {saved.user} on {saved.device}")
+        if saved is not None:
+            if (saved.user, saved.device.name) != (person, device):
+                raise StateError(f"the state is that of {saved.user} on {saved.device.name}")
+            this = saved.device
         path = PrivatePath(
             domain, url, trust, ssl_context=ssl_context, source_address=source_address, clock=clock
         )

@@ -100,6 +100,8 @@ class CertificateAuthority:
         for uri in (user, device):
             if uri.domain != self.domain:
                 raise CertificateRejected(f"expected a URI of {self.domain}, got one of {uri.domain}")
+        if device.owner not in ("", user.name):
+            raise CertificateRejected("expected a device of the user, got another user's")
         names = x509.SubjectAlternativeName(
             [x509.UniformResourceIdentifier(str(uri)) for uri in (user, device)]
         )
@@ -354,6 +356,8 @@ def _user_and_device(uris: Sequence[MimiUri]) -> tuple[MimiUri, MimiUri]:
         raise CertificateRejected("expected exactly one user and one device URI in the certificate")
     if user.domain != device.domain:
         raise CertificateRejected(f"user of {user.domain} and device of {device.domain} in one certificate")
+    if device.owner not in ("", user.name):
+        raise CertificateRejected("the certificate names a user, and a device of another user")
     return user, device
 
 

@@ -19,6 +19,7 @@ from mimi_mmr.protocol.room.link_orders import (
     LinkKind,
     LinkOrder,
 )
+from mimi_mmr.uris import MimiUri
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
     return HubLink(content.link_id, content.public_key, content.expiry, content.uses)
 
 
+def check_use(room: MimiUri, link: HubLink | None, request: JoinRequest, now: float) -> None:
+    """Check a request to join against the link that it names, without the room; raise `JoinRefused`."""
+    if request.content.room != room or link is None:
+        raise JoinRefused(NO_SUCH_LINK)
+    if link.uses_left < 1 or link.expiry <= now:
+        raise JoinRefused(NO_SUCH_LINK)
+    request.verify(link.public_key)
+
+
 def check_join(
     state: HubRoom, link: HubLink | None, request: JoinRequest, now: float
 ) -> tuple[Outgoing, ...]:
@@ -63,9 +73,5 @@ def check_join(
 
     Raises `JoinRefused`, with the same message for every problem with the link.
     """
-    if request.content.room != state.room or link is None:
-        raise JoinRefused(NO_SUCH_LINK)
-    if link.uses_left < 1 or link.expiry <= now:
-        raise JoinRefused(NO_SUCH_LINK)
-    request.verify(link.public_key)
+    check_use(state.room, link, request, now)
     return outgoing(state.members.values(), EventKind.JOIN_REQUEST, request.to_bytes())

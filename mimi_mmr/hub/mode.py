@@ -7,10 +7,11 @@ value that the caller stores in one transaction and then commits to memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mimi_mmr.errors import (
+    HubRefusal,
     IdentityError,
     InvalidCommit,
     NotAllowed,
@@ -20,7 +21,7 @@ from mimi_mmr.errors import (
     WrongEpoch,
     WrongSigner,
 )
-from mimi_mmr.hub.state import HubRoom, Member, Outgoing, TreeRows, outgoing
+from mimi_mmr.hub.state import EpochId, HubRoom, Member, Outgoing, TreeRows, outgoing
 from mimi_mmr.mls.ratchet.tree import RatchetTree, TreeChange
 from mimi_mmr.mls.wire import (
     LeafNode,
@@ -32,13 +33,20 @@ from mimi_mmr.mls.wire import (
 )
 from mimi_mmr.protocol.key_packages import MAX_CLIENTS, check_leaf, check_lifetime
 from mimi_mmr.protocol.room.departures import Leaver, departed
-from mimi_mmr.protocol.room.events import ApplicationEvent, CommitEvent, EventKind, WelcomeEvent
+from mimi_mmr.protocol.room.events import (
+    ApplicationEvent,
+    CommitEvent,
+    EventKind,
+    ReportEvent,
+    WelcomeEvent,
+)
 from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy
+from mimi_mmr.protocol.room.reopening import check_reopening, users_that_count
 from mimi_mmr.protocol.room.requests import (
+    CommitAuth,
     CommitAuthTBS,
     CommitReport,
     CreateRoomRequest,
-    RepairKind,
     SnapshotRequest,
     SubmitMessageRequest,
     SubmitTBS,
@@ -75,7 +83,7 @@ class AcceptedCommit:
     rows: TreeRows
     policy: SignedPolicy
     sealed_state: bytes | None = field(repr=False)
-    commit_hash: bytes
+    auth: CommitAuth
     events: tuple[Outgoing, ...]
     _change: TreeChange
     _wrap: StagedPublic | None
@@ -90,13 +98,32 @@ class AcceptedCommit:
             del self.state.members[leaf]
         self.state.members.update(self._added)
         self.state.epoch = self.epoch
+        self.state.commit_hash = self.commit_hash
         self.state.policy = self.policy
         self.state.sealed_state = self.sealed_state
+
+    @property
+    def commit_hash(self) -> bytes:
+        """The hash of the MLS commit (32 bytes)."""
+        return self.auth.content.commit_hash
+
+    @property
+    def id(self) -> EpochId:
+        """Which epoch it begins."""
+        return EpochId(self.epoch, self.commit_hash)
 
     @property
     def ends_links(self) -> bool:
         """Whether this commit ends the room's join links: the members that it removes know them."""
         return bool(self._change.removed)
+
+
+def check_reported(current: EpochId, report: CommitReport) -> None:
+    """Check that a report is about the commit that began the current epoch; raise `WrongEpoch` or `HubRefusal`."""
+    if report.content.epoch + 1 != current.number:
+        raise WrongEpoch(current.number)
+    if report.content.commit_hash != current.commit_hash:
+        raise HubRefusal("the report names another commit than the one that began this epoch")
 
 
 class HubMode:
@@ -172,7 +199,7 @@ class HubMode:
         rows = TreeRows(change.rows, wrap.rows if wrap else {}, wrap.header if wrap else state.wrap.header)
         events = tuple(self._events(state, request, added))
         return AcceptedCommit(
-            state, state.epoch + 1, rows, policy, sealed_state, auth.commit_hash, events, change, wrap, added
+            state, state.epoch + 1, rows, policy, sealed_state, request.auth, events, change, wrap, added
         )
 
     def _authenticate(
@@ -343,11 +370,10 @@ class HubMode:
 
     # --- a commit that members can't process ----------------------------------------------------------
 
-    def check_report(self, before: HubRoom, current_epoch: int, report: CommitReport) -> None:
-        """Check a report against the room `before` the commit that it names.
+    def check_report(self, before: HubRoom, after: HubRoom, report: CommitReport) -> None:
+        """Check a report about the commit between two epochs; raise a subclass of `HubRefusal`.
 
-        Raises a subclass of `HubRefusal`. Only the last commit can be reported, by a member of the epoch before it,
-        and only an admin of that epoch can have it undone.
+        Only the last commit can be reported, by a member of the epoch before it. `after` is the current epoch.
         """
         content = report.content
         if content.room != before.room:
@@ -356,11 +382,40 @@ class HubMode:
         if sender is None:
             raise UnknownSender(f"no member at leaf {content.sender}")
         report.verify(sender.signature_key)
-        if content.epoch + 1 != current_epoch:
-            raise WrongEpoch(current_epoch)
-        reopens = content.kind is RepairKind.REOPEN
-        if reopens and before.policy.policy.role(sender.user) is not Role.ADMIN:
-            raise NotAllowed("only an admin reopens a room")
+        check_reported(after.id, report)
+
+    def reopen(
+        self,
+        before: HubRoom,
+        after: HubRoom,
+        order: CommitReport,
+        undone: CommitAuth | None,
+        reports: Mapping[int, CommitReport | None],
+    ) -> tuple[Outgoing, ...]:
+        """Check a checked report that orders to undo the commit between two epochs; return its events.
+
+        `undone` is that commit's signature, and `reports` are those about it, by the leaf of the reporter; either
+        is None if an older version stored it without a signature. Raises `NotAllowed`.
+        """
+        actor = before.members[order.content.sender].user
+        maker = before.members.get(undone.content.sender) if undone else None
+        committer = maker.user if maker else None
+        by_user: dict[MimiUri, CommitReport | None] = {}
+        for leaf, report in reports.items():
+            if leaf in before.members:
+                user = before.members[leaf].user
+                by_user[user] = by_user.get(user) or report
+        rosters = before.roster, after.roster
+        check_reopening(*rosters, committer=committer, actor=actor, reporters=by_user)
+        counted = users_that_count(*rosters, committer) - {actor}
+        grounds = tuple(report for user, report in by_user.items() if report and user in counted)[:1]
+        policy = None if after.policy == before.policy else after.policy
+        event = ReportEvent(order, grounds, undone, policy)
+        everybody = {
+            member.signature_key: member for member in (*before.members.values(), *after.members.values())
+        }
+        del everybody[before.members[order.content.sender].signature_key]
+        return outgoing(everybody.values(), EventKind.COMMIT_REPORT, event.to_bytes())
 
     # --- submit and read -----------------------------------------------------------------------------
 
@@ -379,11 +434,13 @@ class HubMode:
             state.members.values(), EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes()
         )
 
-    def allow_snapshot(self, ratchet: RatchetTree, request: SnapshotRequest, now: float) -> None:
-        """Check whether a snapshot of this ratchet tree's epoch may be served; raise a subclass of `HubRefusal`."""
-        request.verify()
+    def check_snapshot(self, room: MimiUri, request: SnapshotRequest, now: float) -> None:
+        """Check a request for a snapshot of this room: time and signature; raise a subclass of `HubRefusal`.
+
+        The caller then has to check that a leaf of that epoch has the key. None of this needs a tree.
+        """
+        if request.content.room != room:
+            raise HubRefusal("the request for a snapshot is for another room")
         if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
             raise NotAllowed("the request for a snapshot is too old")
-        key = request.content.signature_public_key
-        if all(leaf.signature_key != key for leaf in ratchet.leaves.values()):
-            raise UnknownSender("no leaf of that epoch has this signature key")
+        request.verify()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.wire import LeafNode
@@ -12,6 +13,7 @@ from mimi_mmr.protocol.queues import QueueAddress, leaf_binding
 from mimi_mmr.protocol.room.deliveries import Delivery
 from mimi_mmr.protocol.room.events import EventKind
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.reopening import Roster
 from mimi_mmr.protocol.room.requests import group_id
 from mimi_mmr.uris import MimiUri
 from treewrap import PublicTree
@@ -44,9 +46,22 @@ class Member:
         return Delivery(self.queue.encrypted_queue_id, leaf_binding(self.signature_key))
 
 
+class EpochId(NamedTuple):
+    """One epoch of a room: its number, and the hash of the commit that began it; empty for epoch 0.
+
+    After an undo another commit begins an epoch of the same number, so the number alone names no epoch.
+    """
+
+    number: int
+    commit_hash: bytes
+
+
 @dataclass(slots=True)
 class HubRoom:
-    """One room in its current epoch. `sealed_state` is the sealed members-only state."""
+    """One room in its current epoch. `sealed_state` is the sealed members-only state.
+
+    `commit_hash` is the hash of the commit that began the epoch; it is empty in epoch 0.
+    """
 
     room: MimiUri
     epoch: int
@@ -55,6 +70,18 @@ class HubRoom:
     policy: SignedPolicy
     members: dict[int, Member] = field(default_factory=dict)
     sealed_state: bytes | None = field(default=None, repr=False)
+    commit_hash: bytes = b""
+
+    @property
+    def id(self) -> EpochId:
+        """Which epoch it is in."""
+        return EpochId(self.epoch, self.commit_hash)
+
+    @property
+    def roster(self) -> Roster:
+        """Its members and policy, as the rule about undone commits compares them."""
+        leaves = frozenset((member.signature_key, member.user) for member in self.members.values())
+        return Roster(leaves, self.policy.policy)
 
     @property
     def group_id(self) -> bytes:
@@ -70,12 +97,13 @@ class HubRoom:
         wrap: PublicTree,
         policy: SignedPolicy,
         sealed_state: bytes | None = None,
+        commit_hash: bytes = b"",
     ) -> HubRoom:
         """Make a room from its stored parts; they were checked when they were stored, and are not checked again."""
         members = {}
         for index, leaf in ratchet.leaves.items():
             members[index] = Member.of(leaf, LeafIdentity.from_bytes(leaf.identity))
-        return cls(room, epoch, ratchet, wrap, policy, members, sealed_state)
+        return cls(room, epoch, ratchet, wrap, policy, members, sealed_state, commit_hash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.local import LocalRoom, OpenedState
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
+from mimi_mmr.member.reopening import check_order, check_undone
 from mimi_mmr.member.resolving import Resolver
 from mimi_mmr.member.saved import VERSION as SAVED_VERSION
 from mimi_mmr.member.saved import LeafProblem, SavedRoom
@@ -31,7 +32,7 @@ from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.credentials import ResolvedMember
 from mimi_mmr.protocol.room.departures import Departure
-from mimi_mmr.protocol.room.events import CommitEvent, WelcomeEvent
+from mimi_mmr.protocol.room.events import CommitEvent, ReportEvent, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, SignedPolicy, default_policy, sign_policy
 from mimi_mmr.protocol.room.requests import (
     CommitReport,
@@ -304,6 +305,14 @@ class Room:
         """Make the report that a commit of this epoch can't be processed; or, as an admin, the order to undo it."""
         content = CommitReportTBS(self.uri, self.epoch, self.own_leaf, digest(commit), kind)
         return sign_report(content, self.signing_key)
+
+    def check_undone(self, event: ReportEvent, commit: bytes) -> None:
+        """Check an admin's order to undo a commit that can't be processed here. See `reopening.check_undone`."""
+        check_undone(self._local, event, commit)
+
+    def check_order(self, event: ReportEvent) -> None:
+        """Check an admin's order to undo the commit that began this epoch. See `reopening.check_order`."""
+        check_order(self._local, event)
 
     # --- messages -------------------------------------------------------------------------------------------
 

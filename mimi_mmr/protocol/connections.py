@@ -20,10 +20,10 @@ import base64
 import enum
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
-from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey, SealingPublicKey, pad, pad_to, unpad
@@ -42,6 +42,8 @@ REQUEST_LIFETIME = 14 * 86400
 _ENCAPSULATION = {Kem.X25519: 32, Kem.X_WING: 1120}
 _DEPOSIT = "connection deposit"
 _RESPONSE = "connection response"
+_CONTACT_CODE = re.compile(r"mimi-connect:([^?]*)\?f=(.*)", re.DOTALL)
+_FINGERPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 # --- contact codes -----------------------------------------------------------------------------------
@@ -56,26 +58,26 @@ class ContactCode:
 
     def __str__(self) -> str:
         pin = base64.urlsafe_b64encode(self.fingerprint).rstrip(b"=").decode()
-        return f"mimi-connect:{quote(str(self.user), safe=':/')}?f={pin}"
+        return f"mimi-connect:{self.user}?f={pin}"
 
     @classmethod
     def parse(cls, text: str) -> ContactCode:
-        """Parse a contact code; raise `InvalidUri`."""
-        try:
-            parts = urlsplit(text)
-        except ValueError:
-            raise InvalidUri("not a URI") from None
-        values = parse_qs(parts.query).get("f", [])
-        if parts.scheme != "mimi-connect" or len(values) != 1:
+        """Parse a contact code in its one spelling, the one that `str` returns; raise `InvalidUri`.
+
+        What pasting adds around a code, and the case of its scheme, is for the caller to remove.
+        """
+        match = _CONTACT_CODE.fullmatch(text)
+        if match is None:
             raise InvalidUri("expected mimi-connect:<user URI>?f=<fingerprint>")
-        user = MimiUri.parse(unquote(parts.path), Kind.USER)
-        try:
-            pin = base64.b64decode(values[0] + "=" * (-len(values[0]) % 4), altchars=b"-_", validate=True)
-        except ValueError:
-            raise InvalidUri("the fingerprint is not base64url") from None
-        if len(pin) != 32:
-            raise InvalidUri(f"expected a fingerprint of 32 bytes, got {len(pin)}")
-        return cls(user, pin)
+        user, pin = MimiUri.parse(match[1], Kind.USER), match[2]
+        if not _FINGERPRINT.fullmatch(pin):
+            raise InvalidUri(
+                "the contact code is altered or cut off: its fingerprint has 43 letters, digits, - and _"
+            )
+        code = cls(user, base64.urlsafe_b64decode(pin + "="))
+        if str(code) != text:  # the fingerprint's last letter has unused bits
+            raise InvalidUri("the contact code is altered: the last letter of its fingerprint does not fit")
+        return code
 
 
 def check_pin(device: VerifiedDevice, pin: bytes | None) -> None:

@@ -87,20 +87,20 @@ class AccountService:
         request = call.request
         tbs = RegisterTBS(self._domain, request.user, request.device)
         verify(request.device_public_key, "RegisterTBS", tbs.to_bytes(), request.proof, by="registration")
-        user, device = self._user(request.user), self._device(request.device)
-        token = AccessToken(request.access_token)
-        await self._store.register(user, Device(device, request.device_public_key, token))
-        return self._certified(user, device, request.device_public_key)
+        user = self._user(request.user)
+        key, token = request.device_public_key, AccessToken(request.access_token)
+        device = Device(MimiUri.of_device(user, request.device), key, token)
+        return self._certified(user, await self._store.register(user, device), key)
 
     async def add_device(self, call: Call[Caller, AddDeviceRequest]) -> CertificateChain:
         """Add a device; the request carries the access token of a device that the account already has."""
         caller, request = call.subject, call.request
-        device, key = self._device(request.device), request.device_public_key
+        device, key = MimiUri.of_device(caller.user, request.device), request.device_public_key
         token = AccessToken(request.access_token)
         tbs = AddDeviceTBS(self._domain, caller.user.name, device.name, key, access_token_hash(token))
         verify(key, "AddDeviceTBS", tbs.to_bytes(), request.proof, by="addition of a device")
-        await self._store.add_device(caller, Device(device, key, token))
-        return self._certified(caller.user, device, key)
+        added = await self._store.add_device(caller, Device(device, key, token))
+        return self._certified(caller.user, added, key)
 
     async def devices(self, call: Call[Caller, None]) -> DeviceList:
         """List the account's devices."""
@@ -108,7 +108,7 @@ class AccountService:
 
     async def remove_device(self, call: Call[Caller, None]) -> None:
         """Remove a device; its access token is no longer accepted."""
-        await self._store.remove_device(call.subject, self._device(call.names["device"]))
+        await self._store.remove_device(call.subject, call.names["device"])
 
     async def close(self, call: Call[Caller, None]) -> None:
         """Delete the account. Only its name stays reserved: nobody can register it again."""
@@ -161,9 +161,6 @@ class AccountService:
 
     def _user(self, name: str) -> MimiUri:
         return MimiUri(self._domain, Kind.USER, name)
-
-    def _device(self, name: str) -> MimiUri:
-        return MimiUri(self._domain, Kind.DEVICE, name)
 
     # --- strangers -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import HEALTH, ProviderRole
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import Drain, health
-from ohttp_relay.transport import hide_server
+from ohttp_relay.transport import has_coding, hide_server
 
 _NAME = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -49,6 +49,8 @@ class AssetHost:
             return web.Response(status=401)
         if not _NAME.match(name) or (self._directory / name).exists():
             return web.Response(status=409)
+        if has_coding(request.headers):  # other bytes than those sent would be stored
+            return web.Response(status=415)
         body = await request.read()
         self._see(request, body)
         partial = self._directory / f"{name}.part"

@@ -32,7 +32,9 @@ class AssetService:
         connector = aiohttp.TCPConnector(ssl=ssl_context or True)
         timeout = aiohttp.ClientTimeout(total=60)
         jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
+        )
 
     def mount_oblivious(self, router: Router) -> None:
         """Mount the endpoint; it answers through the gateway only."""

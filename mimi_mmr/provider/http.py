@@ -14,13 +14,13 @@ from typing import Any, Generic, TypeVar, overload
 
 from aiohttp import web
 
-from mimi_mmr.errors import BodyTooLarge, MmrError
+from mimi_mmr.errors import BodyTooLarge, MmrError, ParseError
 from mimi_mmr.protocol.endpoints import Ans, Endpoint, Req, Way, to_body
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.replies import Reply, error_reply, problem
 from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
-from ohttp_relay.transport import read_limited
+from ohttp_relay.transport import has_coding, read_limited
 
 Subject = TypeVar("Subject")
 log = logging.getLogger(__name__)
@@ -148,6 +148,10 @@ class Router:
         self, endpoint: Endpoint[Any, Any]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def serve(request: web.Request) -> web.StreamResponse:
+            if has_coding(request.headers):
+                return problem(
+                    415, ParseError.code, "the body has a content coding; none is decoded"
+                ).to_aiohttp()
             try:
                 body = await read_limited(request.content, endpoint.limit, request.content_length)
             except ohttp_errors.BodyTooLarge:

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 from mimi_mmr.crypto.sealing import SealedBox
-from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, WrongEpoch
-from mimi_mmr.hub.links import check_join, check_order
-from mimi_mmr.hub.mode import HubMode
+from mimi_mmr.errors import HubRefusal, IdentityError, MmrError, TreeMismatch, UnknownSender, WrongEpoch
+from mimi_mmr.hub.links import check_join, check_order, check_use
+from mimi_mmr.hub.mode import HubMode, check_reported
 from mimi_mmr.hub.state import HubRoom
 from mimi_mmr.protocol.endpoints import (
     CLAIM,
@@ -47,6 +47,7 @@ from mimi_mmr.uris import Kind, MimiUri
 CACHED_ROOMS = 64
 MAX_ERROR_TEXT = 512
 JOIN_ATTEMPTS = 4
+SNAPSHOTS_AT_ONCE = 4
 
 
 class HubService:
@@ -69,6 +70,7 @@ class HubService:
         self._peers = peers
         self._claim_locally = claim_locally
         self._clock = clock
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
         self._cache: OrderedDict[str, HubRoom] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # only locks in use
 
@@ -99,13 +101,14 @@ class HubService:
         return self._accepted()
 
     async def _update(self, room: MimiUri, request: UpdateRequest) -> None:
+        auth = request.auth
         async with self._lock(room):
+            await self._check_signer(room, auth.content.sender, auth.verify)
             state = await self._state(room)
             try:
                 accepted = self._mode.update(state, request, self._clock())
             except WrongEpoch:
-                auth = request.auth.content
-                if await self._store.began_with(room, auth.epoch + 1, auth.commit_hash):
+                if await self._store.began_with(room, auth.content.epoch + 1, auth.content.commit_hash):
                     return  # the accepted commit again: the client lost the answer
                 raise
             try:
@@ -123,9 +126,10 @@ class HubService:
 
     async def _submit(self, room: MimiUri, request: SubmitMessageRequest) -> None:
         async with self._lock(room):
+            await self._check_signer(room, request.content.sender, request.verify)
             state = await self._state(room)
             events = self._mode.submit(state, request)
-            await self._store.submit(room, state.epoch, events, self._clock())
+            await self._store.submit(room, state.id, events, self._clock())
         self._outbox.wake()
 
     def _accepted(self) -> UpdateRoomResponse:
@@ -134,39 +138,46 @@ class HubService:
     async def report(self, call: Call[MimiUri, CommitReport]) -> None:
         """Record that a member can't process the last commit, or undo that commit for an admin."""
         room, report = call.subject, call.request
-        content = report.content
         async with self._lock(room):
-            epoch = await self._store.epoch(room)
-            before = await self._store.snapshot(room, content.epoch)
-            self._mode.check_report(before, epoch, report)
-            if not await self._store.began_with(room, epoch, content.commit_hash):
-                raise HubRefusal("the report names another commit than the one that began this epoch")
-            if content.kind is RepairKind.CANNOT_PROCESS:
-                await self._store.report(room, epoch, content.sender)
+            await self._check_key(room, report.content.sender, report.verify, report.content.epoch)
+            check_reported(await self._store.epoch(room), report)
+            state = await self._state(room)
+            before = await self._store.snapshot(room, report.content.epoch)
+            self._mode.check_report(before, state, report)
+            if report.content.kind is RepairKind.CANNOT_PROCESS:
+                await self._store.report(room, state.id, report)
             else:
-                await self._store.reopen(room, epoch)
-                self._cache.pop(str(room), None)
+                await self._reopen(before, state, report)
+        self._outbox.wake()
+
+    async def _reopen(self, before: HubRoom, state: HubRoom, order: CommitReport) -> None:
+        room, undone = state.room, state.id
+        auth, reports = await self._store.auth(room, undone), await self._store.reports(room, undone)
+        events = self._mode.reopen(before, state, order, auth, reports)
+        await self._store.reopen(room, undone, before.id, events, self._clock())
+        self._cache.pop(str(room), None)
 
     async def snapshot(self, call: Call[MimiUri, SnapshotRequest]) -> Snapshot:
         """Return both trees and the policy of the epoch that a Welcome is for."""
         room, request = call.subject, call.request
-        request.verify()
-        if request.content.room != room:
-            raise HubRefusal("the request for a snapshot is for another room")
-        state = await self._store.snapshot(room, request.content.epoch)
-        self._mode.allow_snapshot(state.ratchet, request, self._clock())
-        return to_snapshot(state)
+        key, epoch = request.content.signature_public_key, request.content.epoch
+        self._mode.check_snapshot(room, request, self._clock())
+        if not await self._store.has_leaf_key(room, key, epoch):
+            raise UnknownSender("no leaf of that epoch has this signature key")
+        async with self._snapshots:
+            return to_snapshot(await self._store.snapshot(room, epoch))
 
     async def links(self, call: Call[MimiUri, LinkOrder]) -> None:
         """Register a member's join link, or revoke it."""
         room, order = call.subject, call.request
         async with self._lock(room):
+            await self._check_signer(room, order.content.sender, order.verify)
             state = await self._state(room)
             link = check_order(state, order, self._clock())
             if order.content.kind is LinkKind.CREATE:
-                await self._store.create_link(room, state.epoch, link, self._clock())
+                await self._store.create_link(room, state.id, link, self._clock())
             else:
-                await self._store.revoke_link(room, state.epoch, link.id)
+                await self._store.revoke_link(room, state.id, link.id)
 
     async def join_request(self, call: Call[MimiUri, JoinRequest]) -> None:
         """Forward a request to join, made with a join link, to the members, who decide.
@@ -187,11 +198,14 @@ class HubService:
 
     async def _join(self, room: MimiUri, request: JoinRequest, digest: bytes) -> None:
         wanted = request.content.link_id
-        state = await self._state(room)
+        await self._store.epoch(room)  # raises if there is no such room
         link = await self._store.link(room, wanted)
-        if not await self._store.passed_on(room, wanted, digest):
-            events = check_join(state, link, request, self._clock())
-            await self._store.join(room, state.epoch, wanted, digest, events, self._clock())
+        if await self._store.passed_on(room, wanted, digest):
+            return
+        check_use(room, link, request, self._clock())
+        state = await self._state(room)
+        events = check_join(state, link, request, self._clock())
+        await self._store.join(room, state.id, wanted, digest, events, self._clock())
 
     async def key_material(self, call: Call[None, KeyMaterialRequest]) -> SealedBox | Encoded[SealedBox]:
         """Forward a sealed claim to the KeyPackages' provider; return its sealed answer."""
@@ -210,10 +224,28 @@ class HubService:
             lock = self._locks[str(room)] = asyncio.Lock()
         return lock
 
+    async def _check_signer(self, room: MimiUri, sender: int, verify: Callable[[bytes], None]) -> None:
+        """Check who signed a request for a room whose trees would have to be loaded for it.
+
+        All checks follow with the room. This one reads one row, so that nobody but members can have a room loaded.
+        """
+        if str(room) not in self._cache:
+            await self._check_key(room, sender, verify)
+
+    async def _check_key(
+        self, room: MimiUri, sender: int, verify: Callable[[bytes], None], epoch: int | None = None
+    ) -> None:
+        """Check a signature against the key of a leaf in an epoch, by default the current one."""
+        key = await self._store.leaf_key(room, sender, epoch)
+        if key is None:
+            await self._store.epoch(room)  # raises if there is no such room
+            raise UnknownSender(f"no member at leaf {sender}")
+        verify(key)
+
     async def _state(self, room: MimiUri) -> HubRoom:
         epoch = await self._store.epoch(room)
         state = self._cache.pop(str(room), None)
-        if state is None or state.epoch != epoch:
+        if state is None or state.id != epoch:
             state = await self._store.load(room)
         self._cache[str(room)] = state
         if len(self._cache) > CACHED_ROOMS:

@@ -74,7 +74,9 @@ class Peers:
         )
         timeout = aiohttp.ClientTimeout(total=30)
         jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
+        )
 
     def publish(self, own: ProviderKeys) -> None:
         """Set this provider's own document."""

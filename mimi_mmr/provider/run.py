@@ -64,7 +64,7 @@ def _no_password() -> str:
 async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
     """Serve `app`; raise `ConfigError` when the address can't be used."""
     context = server_tls(tls)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False)
     await runner.setup()
     try:
         descriptor = activated_socket(where)

@@ -34,6 +34,17 @@ class Limits:
 
 DEFAULT_LIMITS: Final = Limits()
 
+RESPONSE_FIELDS: Final = 1000
+"""Fields in a section of a response that a gateway passes on and a client reads."""
+
+RESPONSE_SECTION: Final = 256 * 1024
+"""Bytes of a section of a response that a gateway passes on and a client reads."""
+
+
+def response_limits(content: int) -> Limits:
+    """Return the limits of a client for a response of at most `content` bytes."""
+    return Limits(fields=RESPONSE_FIELDS, section=RESPONSE_SECTION, content=content)
+
 
 @dataclass(frozen=True, slots=True)
 class Informational:

@@ -6,7 +6,6 @@ fails: it is never sent directly.
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ from yarl import URL
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets, stream_buckets
-from ohttp_relay.bhttp.parts import Limits
+from ohttp_relay.bhttp.parts import response_limits
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
 from ohttp_relay.capsule.chunked import (
     CHUNKED_REQUEST_TYPE,
@@ -54,16 +53,15 @@ from ohttp_relay.errors import (
 from ohttp_relay.hpke.suites import Suite
 from ohttp_relay.keys.configuration import KeyConfig
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.http import AUTO_HEADERS, open_session, payload, read_limited
+from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, open_session, payload, read_limited
 from ohttp_relay.transport.targets import Origin
-from ohttp_relay.transport.urls import check_url, parse_url
+from ohttp_relay.transport.urls import check_url, split_target
 from ohttp_relay.transport.websocket import SocketLimits, connect
 
 __all__ = ["AgreeingKeys", "OhttpClient", "OhttpResponse", "OhttpSocket", "PinnedKeys", "RelayKeys"]
 
 _ERROR_LIMIT: Final = 16 * 1024
 _TIMEOUT: Final = 90.0  # seconds; longer than at relay and gateway, so that their error arrives first
-_WRITTEN_URL: Final = re.compile(r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]+")
 Headers = Mapping[str, str] | Iterable[Field]
 Body = bytes | AsyncIterable[bytes]
 
@@ -104,7 +102,7 @@ class OhttpClient:
         self._max_response = max_response
         self._chunked = chunked
         self._targets = None if targets is None else frozenset(Origin.parse(origin) for origin in targets)
-        self._limits = Limits(content=1 << 62 if chunked else max_response)
+        self._limits = response_limits(1 << 62 if chunked else max_response)
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -144,7 +142,7 @@ class OhttpClient:
         content, body = (data, None) if isinstance(data, bytes) else (b"", data)
         if body is not None and not self._chunked:
             raise ConfigurationError("a body that streams needs a chunked client")
-        request = build_request(method, as_url(url), content, headers)
+        request = build_request(method, url, content, headers)
         self._check_target(request)
         async with AsyncExitStack() as stack:
             yield await _Exchange(self, self._transport(), stack, body).dated(request)
@@ -172,7 +170,7 @@ class OhttpClient:
             )
 
     def _check_target(self, request: Request) -> None:
-        if self._targets is not None and Origin.parse(request.origin) not in self._targets:
+        if self._targets is not None and Origin.of_request(request.scheme, request.host) not in self._targets:
             raise TargetRefused("this gateway is not to be asked for that origin")
 
     def _transport(self) -> aiohttp.ClientSession:
@@ -230,8 +228,7 @@ class _Exchange:
         client = self.client
         sealed, opener = encapsulate_request(config, request.to_bytes(client._padding), suite)
         async with await self._post(sealed, {"Content-Type": REQUEST_TYPE}) as answer:
-            if answer.status != 200 or answer.content_type != RESPONSE_TYPE:
-                raise await _refusal(answer)
+            await _check(answer, RESPONSE_TYPE)
             body = await read_limited(answer.content, client._max_response, answer.content_length)
         return OhttpResponse.of(Response.from_bytes(opener.open(body), client._limits))
 
@@ -244,8 +241,7 @@ class _Exchange:
         else:
             upload = _upload(first, writer, request, self.body)
         answer = await self.stack.enter_async_context(await self._post(upload, headers))
-        if answer.status != 200 or answer.content_type != CHUNKED_RESPONSE_TYPE:
-            raise await _refusal(answer)
+        await _check(answer, CHUNKED_RESPONSE_TYPE)
         return await receive_chunked(answer.content, reader, client._limits, client._max_response)
 
     async def _post(self, data: Body, headers: dict[str, str]) -> aiohttp.ClientResponse:
@@ -255,6 +251,7 @@ class _Exchange:
             headers={**self.client._relay_headers, **headers},
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
 
 
@@ -270,23 +267,17 @@ async def _upload(
     yield writer.finish(tail.ljust(len(tail) + stream_buckets(length) - length, b"\0"))
 
 
-def as_url(text: str | URL) -> URL:
-    """Return `text` as a URL; text that needs no quoting is not changed."""
-    if isinstance(text, URL):
-        return text
-    return parse_url(text, encoded=_WRITTEN_URL.fullmatch(text) is not None)
+def build_request(method: str, url: str | URL, data: bytes, headers: Headers) -> Request:
+    """Return a Binary HTTP request for an absolute URL, whose octets are kept.  Raises ConfigurationError.
 
-
-def build_request(method: str, url: URL, data: bytes, headers: Headers) -> Request:
-    """Return a Binary HTTP request for an absolute URL.  Raises ConfigurationError."""
-    if not url.absolute or url.scheme not in ("https", "http") or not url.raw_host:
-        raise ConfigurationError("a target is an absolute http or https URL")
-    if url.raw_user is not None:
-        raise ConfigurationError("a target's URL must not hold user information")
+    OPTIONS for a URL without a path asks the server as a whole (RFC 9112, section 3.2.4).
+    """
+    scheme, authority, path = split_target(url)
     pairs = without_connection_fields(headers.items() if isinstance(headers, Mapping) else headers)
     if any(name == "expect" for name, _ in pairs):
         raise ConfigurationError("Expect cannot be used (RFC 9458, section 5.1)")
-    return Request(method, url.scheme, url.raw_authority, url.raw_path_qs or "/", tuple(pairs), data)
+    whole = "*" if method == "OPTIONS" else "/"
+    return Request(method, scheme, authority, path or whole, tuple(pairs), data)
 
 
 async def _corrected_date(response: OhttpResponse) -> float | None:
@@ -294,6 +285,14 @@ async def _corrected_date(response: OhttpResponse) -> float | None:
     if not may_correct(response.status, kind):
         return None
     return corrected_date(kind, await response.read(), response.headers.get("date"))
+
+
+async def _check(answer: aiohttp.ClientResponse, kind: str) -> None:
+    """Raise unless an answer is an encapsulated response of this media type, in its own bytes."""
+    if answer.status != 200 or answer.content_type != kind:
+        raise await _refusal(answer)
+    if has_coding(answer.headers):
+        raise ExchangeFailed("expected an encapsulated response, got one with a content coding")
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> RelayRefused:

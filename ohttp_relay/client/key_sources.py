@@ -18,7 +18,7 @@ from yarl import URL
 from ohttp_relay.errors import ConfigurationError, ExchangeFailed, InconsistentKeys, NoUsableKey
 from ohttp_relay.hpke.suites import Suite
 from ohttp_relay.keys.configuration import KeyConfig, choose_config, decode_key_list
-from ohttp_relay.transport.http import AUTO_HEADERS, read_limited
+from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, read_limited
 from ohttp_relay.transport.urls import check_url
 
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])")
@@ -65,10 +65,12 @@ class RelayKeys:
         """Fetch the list.  Raises ExchangeFailed if there is none."""
         try:
             async with session.get(
-                self._url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False
+                self._url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False, auto_decompress=False
             ) as answer:
                 if answer.status != 200:
                     raise ExchangeFailed(f"expected a key list, got status {answer.status}")
+                if has_coding(answer.headers):
+                    raise ExchangeFailed("expected a key list, got one with a content coding")
                 data = await read_limited(answer.content, _KEY_LIST_LIMIT, answer.content_length)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ExchangeFailed(f"no key list: {type(error).__name__}") from error

@@ -9,7 +9,7 @@ import aiohttp
 
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding
-from ohttp_relay.bhttp.parts import Limits
+from ohttp_relay.bhttp.parts import response_limits
 from ohttp_relay.capsule.client import encapsulate_request
 from ohttp_relay.client.dates import corrected_date, dated, may_correct
 from ohttp_relay.client.key_sources import KeyCache
@@ -77,7 +77,7 @@ class OhttpSocket:
             raise ExchangeFailed("the socket is unusable since an exchange on it failed")
         self._usable = False  # until the answer has arrived
         answer = await self._answer(sealed)
-        response = Response.from_bytes(opener.open(answer), Limits(content=self._limits.response))
+        response = Response.from_bytes(opener.open(answer), response_limits(self._limits.response))
         self._usable = True
         return response
 

@@ -26,11 +26,11 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
 from ohttp_relay.download.freshness import Freshness, judge
 from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
-from ohttp_relay.download.ranges import Unsatisfiable, parse_range
-from ohttp_relay.errors import InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
+from ohttp_relay.download.ranges import Unsatisfiable, is_current, is_part_of, is_range, parse_range
+from ohttp_relay.errors import InvalidAnswer, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
-from ohttp_relay.transport.http import AUTO_HEADERS, from_library
+from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
 from ohttp_relay.transport.targets import TargetPolicy, open_target_session
@@ -82,6 +82,23 @@ def parse_download_url(path: str, prefix: str = PREFIX) -> URL:
     return url
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client wants of an object: the values of its Range and If-Range fields."""
+
+    range: str | None = None
+    if_range: str | None = None
+
+    @property
+    def span(self) -> str | None:
+        """The range, if it is one that is served."""
+        return self.range if is_range(self.range) else None
+
+    def is_of(self, fields: Fields) -> bool:
+        """Tell whether a range may be served of the version that has these fields."""
+        return is_current(self.if_range, get_field(fields, "etag"), get_field(fields, "last-modified"))
+
+
 @dataclass(slots=True)
 class _Fetching:
     """An answer that is written to disk and may be read meanwhile."""
@@ -128,9 +145,9 @@ class DownloadProxy(Service):
         """Return the route `GET {prefix}{downloadUrl}`."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await send(
-                request, await self.answer(request.raw_path, request.headers.get("Range"), prefix)
-            )
+            headers = request.headers
+            wanted = Wanted(headers.get("Range"), headers.get("If-Range"))
+            return await send(request, await self.answer(request.raw_path, wanted, prefix))
 
         return [web.get(prefix + "{url:.*}", handle, allow_head=False)]
 
@@ -142,7 +159,7 @@ class DownloadProxy(Service):
         """Answer a request as a gateway's in-process target."""
         if request.method != "GET":
             return Response(405, (("allow", "GET"),))
-        return await self.answer(request.path, request.header("range"))
+        return await self.answer(request.path, Wanted(request.header("range"), request.header("if-range")))
 
     async def close(self) -> None:
         """Cancel running fetches; close the session that the proxy opened."""
@@ -154,13 +171,17 @@ class DownloadProxy(Service):
 
     # One download
 
-    async def answer(self, path: str, wanted: str | None = None, prefix: str = PREFIX) -> AnyResponse:
-        """Return the answer to `GET path`; `wanted` is the Range field.  Raises no OhttpError."""
+    async def answer(self, path: str, wanted: Wanted | None = None, prefix: str = PREFIX) -> AnyResponse:
+        """Return the answer to `GET path`; `wanted` is a part of the object.  Raises no OhttpError."""
         try:
             url = self._check(parse_download_url(path, prefix))
-            return await self._download(url, wanted)
+            return await self._download(url, wanted or Wanted())
         except TargetRefused as error:
             return _plain(403, str(error))
+        except InvalidAnswer as error:
+            return _plain(502, str(error))
+        except aiohttp.ClientResponseError:
+            return _plain(502, str(invalid_answer("the asset host")))
         except InvalidMessage as error:
             return _plain(400, str(error))
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
@@ -174,7 +195,7 @@ class DownloadProxy(Service):
             raise TargetRefused("the host is not a registered asset host")
         return url
 
-    async def _download(self, url: URL, wanted: str | None) -> AnyResponse:
+    async def _download(self, url: URL, wanted: Wanted) -> AnyResponse:
         if self._cache is None:
             return await self._pass_through(url, wanted)
         name = object_name(str(url))
@@ -244,6 +265,7 @@ class DownloadProxy(Service):
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
 
     def _fits(self, answer: aiohttp.ClientResponse) -> bool:
@@ -251,18 +273,25 @@ class DownloadProxy(Service):
 
     # Without storing
 
-    async def _pass_through(self, url: URL, wanted: str | None) -> AnyResponse:
+    async def _pass_through(self, url: URL, wanted: Wanted) -> AnyResponse:
+        """Fetch what is wanted; fetch the whole if the part is of another version than the client has."""
+        span = wanted.span
         stack = AsyncExitStack()
         try:
-            answer = await stack.enter_async_context(self._ask(url, {"Range": wanted} if wanted else {}))
-            return await self._relay(stack, answer, from_library(answer))
+            answer = await stack.enter_async_context(self._ask(url, {"Range": span} if span else {}))
+            fields = from_library(answer)
+            if answer.status not in (206, 416) or wanted.is_of(fields):
+                return await self._relay(stack, answer, fields, span)
         except BaseException:
             await stack.aclose()
             raise
+        await stack.aclose()
+        return await self._pass_through(url, Wanted())
 
     async def _relay(
-        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse, fields: Fields
+        self, stack: AsyncExitStack, answer: aiohttp.ClientResponse, fields: Fields, span: str | None = None
     ) -> AnyResponse:
+        """Return an asset host's answer; `span` is the range that it was asked for.  Raises InvalidAnswer."""
         if answer.status not in (200, 206):
             await stack.aclose()
             status = answer.status if 400 <= answer.status < 500 or answer.status == 503 else 502
@@ -272,7 +301,10 @@ class DownloadProxy(Service):
             return _plain(502, "the asset is too large")
         returned = _safe(fields, answer.content_length)
         if answer.status == 206:
-            returned = (*returned, ("content-range", get_field(fields, "content-range") or ""))
+            part = get_field(fields, "content-range")
+            if span is None or not is_part_of(span, part):
+                raise InvalidAnswer("the asset host answered with a part that it was not asked for")
+            returned = (*returned, ("content-range", part or ""))
         return StreamedResponse(answer.status, returned, OwnedStream(self._pieces(stack, answer), stack))
 
     async def _pieces(
@@ -334,7 +366,7 @@ class DownloadProxy(Service):
         fetching.task = asyncio.create_task(write())
         return fetching
 
-    def _stored(self, cache: DiskCache, stored: StoredObject, wanted: str | None) -> AnyResponse:
+    def _stored(self, cache: DiskCache, stored: StoredObject, wanted: Wanted) -> AnyResponse:
         fields = (*stored.fields, ("age", str(int(stored.current_age(self._clock())))))
         path, size = cache.body(stored.name), stored.size
 
@@ -351,10 +383,10 @@ class DownloadProxy(Service):
 Reader = Callable[[int, int | None], AsyncIterator[bytes]]
 
 
-def _ranged(fields: Fields, size: int | None, wanted: str | None, read: Reader) -> AnyResponse:
+def _ranged(fields: Fields, size: int | None, wanted: Wanted, read: Reader) -> AnyResponse:
     """Return 200 with the whole object, 206 with the requested range, or 416."""
     try:
-        span = parse_range(wanted, size) if size is not None else None
+        span = parse_range(wanted.span, size) if size is not None and wanted.is_of(fields) else None
     except Unsatisfiable:
         return Response(416, (("content-range", f"bytes */{size}"),))
     if span is None:

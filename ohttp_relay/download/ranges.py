@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORECASE)
 
 
@@ -39,3 +40,36 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     if start >= size:
         raise Unsatisfiable
     return ByteRange(start, min(stop, size))
+
+
+def is_range(header: str | None) -> bool:
+    """Tell whether a Range field is one well-formed byte range; others are ignored."""
+    found = _RANGE.fullmatch(header or "")
+    return found is not None and bool(found[1] or found[2])
+
+
+def is_part_of(wanted: str, content_range: str | None) -> bool:
+    """Tell whether a Content-Range is what the Range field `wanted` asked for, or begins like it."""
+    found = _CONTENT_RANGE.fullmatch(content_range or "")
+    if found is None or int(found[2]) < int(found[1]):
+        return False
+    start, stop = int(found[1]), int(found[2]) + 1
+    if found[3] == "*":  # the size is not known: enough to check what does not depend on it
+        asked = _RANGE.fullmatch(wanted)
+        return asked is not None and asked[1] != "" and int(asked[1]) == start
+    try:
+        span = parse_range(wanted, int(found[3]))
+    except Unsatisfiable:
+        return False
+    return span is not None and span.start == start and stop <= span.stop
+
+
+def is_current(if_range: str | None, etag: str | None, modified: str | None) -> bool:
+    """Tell whether a range may be served: there is no If-Range, or it names this very version.
+
+    An entity tag must be strong and equal, a date be the Last-Modified of this version (RFC 9110, section 13.1.5).
+    """
+    if if_range is None:
+        return True
+    given = if_range.strip(" \t")
+    return bool(given) and not given.startswith("W/") and given in (etag, modified)

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from ohttp_relay.bhttp.fields import Fields
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.errors import (
     BodyTooLarge,
-    ConfigurationError,
+    CapsuleError,
     DateRejected,
     ExpectationRefused,
+    InvalidAnswer,
     InvalidMessage,
     OhttpError,
     ReplayedRequest,
     ReplayStoreFull,
     TargetRefused,
     TargetUnreachable,
-    TruncatedCapsule,
 )
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
@@ -41,10 +42,11 @@ _ANSWERS: Final[Mapping[type[OhttpError], tuple[int, str]]] = MappingProxyType(
         DateRejected: (400, problems.DATE),
         ReplayedRequest: (400, problems.BLANK),
         InvalidMessage: (400, problems.BLANK),
-        TruncatedCapsule: (400, problems.BLANK),
+        CapsuleError: (400, problems.BLANK),  # the first chunk opened, a later one did not
         TargetRefused: (403, problems.BLANK),
         BodyTooLarge: (413, problems.BLANK),
         ExpectationRefused: (417, problems.BLANK),
+        InvalidAnswer: (502, problems.BLANK),
         ReplayStoreFull: (503, problems.BLANK),
         TargetUnreachable: (504, problems.BLANK),
     }
@@ -114,10 +116,19 @@ class RequestAnswerer:
         except Exception as error:
             return self._failure(error)
 
-    async def streamed(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
-        """Return the response when it begins; `body` is the content still to come.  Raises nothing itself."""
+    async def streamed(
+        self,
+        request: Request,
+        enc: bytes,
+        body: AsyncIterator[bytes] | None,
+        trailers: Callable[[], Fields] = tuple,
+    ) -> AnyResponse:
+        """Return the response when it begins.  Raises nothing itself.
+
+        `body` is the content still to come; `trailers` returns the trailer section when the content was read.
+        """
         try:
-            return await self._serve(request, enc, body)
+            return await self._serve(request, enc, body, trailers)
         except TimeoutError:
             return self.refusal(TargetUnreachable("the target gave no answer in time"))
         except OhttpError as error:
@@ -137,7 +148,13 @@ class RequestAnswerer:
             return response.with_fields(("date", format_date(self.clock())), ("cache-control", "no-store"))
         return response
 
-    async def _serve(self, request: Request, enc: bytes, body: AsyncIterator[bytes] | None) -> AnyResponse:
+    async def _serve(
+        self,
+        request: Request,
+        enc: bytes,
+        body: AsyncIterator[bytes] | None,
+        trailers: Callable[[], Fields],
+    ) -> AnyResponse:
         waiting = self._check(request, enc)
         if waiting is not None:
             await waiting
@@ -146,7 +163,7 @@ class RequestAnswerer:
             return await self._fetch(request, body)
         if body is not None:
             request = await self._with_content(request, body)
-        answer = handler(request)
+        answer = handler(request._replace(trailers=trailers()))
         if not isinstance(answer, Awaitable):
             return answer
         async with asyncio.timeout(self.seconds):
@@ -173,10 +190,7 @@ class RequestAnswerer:
         text = f"{request.scheme}://{request.host}"
         if text in self.local_names:
             return self.local_names[text]
-        try:
-            return self.local.get(Origin.parse(text))
-        except ConfigurationError:
-            raise TargetRefused("the target is not an origin") from None
+        return self.local.get(Origin.of_request(request.scheme, request.host))
 
     async def _with_content(self, request: Request, body: AsyncIterator[bytes]) -> Request:
         whole = await StreamedResponse(200, (), body).collect(self.request_limit)

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 import aiohttp
 from aiohttp import web
 
+from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import stream_buckets
 from ohttp_relay.bhttp.parts import Limits
@@ -40,6 +41,7 @@ class Incoming:
         self._events: deque[Event] = deque()
         self._ended = False
         self._idle = idle
+        self._trailers: tuple[Field, ...] = ()
         self.failure: OhttpError | None = None
 
     @classmethod
@@ -60,6 +62,10 @@ class Incoming:
     def enc(self) -> bytes:
         """The encapsulated key, by which replays are recognized."""
         return self._opened.enc
+
+    def trailers(self) -> tuple[Field, ...]:
+        """Return the trailer section; it is empty before the whole content was read."""
+        return self._trailers
 
     @property
     def authentic(self) -> bool:
@@ -107,7 +113,10 @@ class Incoming:
             if self._ended:
                 raise InvalidMessage("the message has no end")
             await self._receive()
-        return self._events.popleft()
+        event = self._events.popleft()
+        if isinstance(event, End):
+            self._trailers = event.trailers
+        return event
 
     async def _receive(self) -> None:
         try:
@@ -138,9 +147,14 @@ async def send_chunked(
     first, writer = incoming.respond()
     if isinstance(response, Response):
         return web.Response(body=first + writer.finish(encode(response)), headers=HEADERS)
-    answer = web.StreamResponse(headers=HEADERS)
     try:
         head = start_response(response.status, response.fields, response.informational)
+    except InvalidMessage:
+        await response.close()
+        invalid = encode(Response(response.status, response.fields))  # becomes an error for the client
+        return web.Response(body=first + writer.finish(invalid), headers=HEADERS)
+    answer = web.StreamResponse(headers=HEADERS)
+    try:
         await answer.prepare(request)
         await answer.write(first + writer.write(head))
         await _send_content(answer, writer, response)

@@ -7,12 +7,17 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 
 import aiohttp
-from yarl import URL
 
 from ohttp_relay.bhttp.fields import Field, join_cookies, without_connection_fields
 from ohttp_relay.bhttp.message import Request
 from ohttp_relay.errors import TargetRefused, TargetUnreachable
-from ohttp_relay.transport.http import AUTO_HEADERS, from_library, payload, to_library
+from ohttp_relay.transport.http import (
+    AUTO_HEADERS,
+    from_library,
+    invalid_answer,
+    payload,
+    to_library,
+)
 from ohttp_relay.transport.streams import OwnedStream, StreamedResponse
 from ohttp_relay.transport.targets import TargetPolicy
 
@@ -37,12 +42,16 @@ class Fetcher:
     async def fetch(self, request: Request, body: AsyncIterator[bytes] | None = None) -> StreamedResponse:
         """Send the request, with `body` in place of its content if given; return the answer as a stream.
 
-        Redirects are not followed.  Raises TargetRefused, InvalidMessage, or TargetUnreachable; the
+        Redirects are not followed.  Raises TargetRefused, InvalidMessage, InvalidAnswer, or TargetUnreachable; the
         answer's content raises the last one too, if it does not come whole.
         """
         stack = AsyncExitStack()
         try:
             answer = await self._start(stack, request, body)
+            fields = from_library(answer)
+        except aiohttp.ClientResponseError:
+            await stack.aclose()
+            raise invalid_answer("the target") from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             await stack.aclose()
             raise TargetUnreachable("the target gave no answer") from None
@@ -50,21 +59,22 @@ class Fetcher:
             await stack.aclose()
             raise
         content = OwnedStream(pieces_of(answer), stack)
-        return StreamedResponse(answer.status, from_library(answer), content)
+        return StreamedResponse(answer.status, fields, content)
 
     async def _start(
         self, stack: AsyncExitStack, request: Request, body: AsyncIterator[bytes] | None
     ) -> aiohttp.ClientResponse:
         if request.method == "CONNECT":
             raise TargetRefused("CONNECT is not served")
-        self._policy.check_origin(request.scheme, request.host)
+        origin = self._policy.check_origin(request.scheme, request.host)
         context = self._session.request(
             request.method,
-            URL(f"{request.scheme}://{request.host}{request.path}", encoded=True),
+            origin.url(request.path),
             data=body or payload(request.content) or None,
-            headers=to_library(forwarded_fields(request)),
+            headers=to_library([("Host", request.host), *forwarded_fields(request)]),
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
         # An upload may take long; the session's own time-outs apply to it.
         async with asyncio.timeout(None if body else self._timeout):

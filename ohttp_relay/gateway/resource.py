@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.padding import Padding, buckets
 from ohttp_relay.bhttp.parts import Limits
@@ -36,14 +37,15 @@ from ohttp_relay.gateway.chunked import Incoming, send_chunked
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
 from ohttp_relay.gateway.sockets import GatewaySockets
+from ohttp_relay.keys.configuration import BARE_TYPE, bare_config
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Reply
+from ohttp_relay.server.reply import NO_CODING, Reply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport import problems
-from ohttp_relay.transport.http import media_type, read_limited
+from ohttp_relay.transport.http import has_coding, media_type, read_limited
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import Handler
 from ohttp_relay.transport.targets import Origin, TargetPolicy, open_target_session
@@ -132,25 +134,34 @@ class Gateway(Service):
 
     # Mounting
 
-    def routes(self, path: str = DEFAULT_PATH) -> list[web.RouteDef]:
+    def routes(self, path: str = DEFAULT_PATH, bare_keys: str | None = None) -> list[web.RouteDef]:
         """Return the routes: POST for encapsulated requests, GET for the key list (RFC 9540, section 5).
 
         GET opens a WebSocket if the request asks for one.  Call `sockets.stop` before the server stops.
+        `bare_keys` is a further path, where GET gives one key configuration, for clients that read no list.
         """
         keys = self.sockets.with_sockets(self.handle_keys)
-        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
+        bare = [web.get(bare_keys, self.handle_bare_key)] if bare_keys is not None else []
+        return [web.post(path, self.handle), web.get(path, keys), *bare]
 
-    def app(self, path: str = DEFAULT_PATH) -> web.Application:
-        """Return an application that serves the gateway alone and closes it at the end."""
-        return self._application(self.routes(path), self.sockets.stop, _FastPath(self, path))
+    def app(self, path: str = DEFAULT_PATH, bare_keys: str | None = None) -> web.Application:
+        """Return an application that serves the gateway alone and closes it at the end; paths as in `routes`."""
+        return self._application(self.routes(path, bare_keys), self.sockets.stop, _FastPath(self, path))
 
     # Requests
 
     async def handle_keys(self, request: web.Request) -> web.Response:
         """Serve the key list."""
+        return self._keys(request, self.keyring.public_list(), KEYS_TYPE)
+
+    async def handle_bare_key(self, request: web.Request) -> web.Response:
+        """Serve one key configuration, without the length that it has in a list."""
+        return self._keys(request, bare_config(self.keyring.public_configs()).to_bytes(), BARE_TYPE)
+
+    def _keys(self, request: web.Request, body: bytes, kind: str) -> web.Response:
         self._see("gateway.keys", request)
         headers = {"Cache-Control": f"max-age={int(min(3600, self.keyring.overlap / 2))}"}
-        return web.Response(body=self.keyring.public_list(), content_type=KEYS_TYPE, headers=headers)
+        return web.Response(body=body, content_type=kind, headers=headers)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer an encapsulated request, chunked or not."""
@@ -159,6 +170,8 @@ class Gateway(Service):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse | Reply:
         kind = media_type(request.headers.get("Content-Type"))
+        if has_coding(request.headers):
+            return _plain(415, "expected content without a coding", field=NO_CODING)
         try:
             if kind == CHUNKED_REQUEST_TYPE:
                 return await self._handle_chunked(request)
@@ -249,7 +262,7 @@ class Gateway(Service):
             target = head.origin + head.path
             self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
         body = self._observed(await incoming.body())
-        response = await self._answerer.streamed(head, incoming.enc, body)
+        response = await self._answerer.streamed(head, incoming.enc, body, incoming.trailers)
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
         return await send_chunked(request, incoming, response, self._encode)
@@ -293,8 +306,10 @@ class _FastPath:
         return self.gateway.receive([request.body for request in requests])
 
 
-def _plain(status: int, title: str, kind: str = problems.BLANK) -> Reply:
-    return Reply(status, _PROBLEM, problems.encode_problem(kind, title))
+def _plain(status: int, title: str, kind: str = problems.BLANK, field: Field | None = None) -> Reply:
+    return Reply(
+        status, _PROBLEM if field is None else (*_PROBLEM, field), problems.encode_problem(kind, title)
+    )
 
 
 def _refusal(error: CapsuleError) -> Reply:

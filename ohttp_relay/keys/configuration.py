@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ohttp_relay.errors import InvalidKeyList, NoUsableKey
-from ohttp_relay.hpke.kem import KEMS
+from ohttp_relay.hpke.kem import KEMS, KemId
 from ohttp_relay.hpke.suites import HKDF_SHA256, AeadId, Suite
 
 MEDIA_TYPE: Final = "application/ohttp-keys"
+
+BARE_TYPE: Final = "application/octet-stream"
+"""The media type of a bare configuration, which has none of its own and is no list."""
 
 DEFAULT_SUITES: Final = tuple(
     Suite(HKDF_SHA256, aead) for aead in (AeadId.AES_128_GCM, AeadId.AES_256_GCM, AeadId.CHACHA20_POLY1305)
@@ -96,6 +99,16 @@ def _decode_list(data: bytes) -> tuple[KeyConfig, ...]:
         except NoUsableKey:  # not an encoding error: the length prefix tells where the next one starts
             continue
     return tuple(configs)
+
+
+def bare_config(configs: Sequence[KeyConfig]) -> KeyConfig:
+    """Return the configuration for clients that read a bare one and no list: the first of X25519, else the first.
+
+    Raises NoUsableKey if there is none.
+    """
+    if not configs:
+        raise NoUsableKey("there is no key configuration")
+    return next((config for config in configs if config.kem_id == KemId.X25519), configs[0])
 
 
 def choose_config(

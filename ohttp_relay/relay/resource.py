@@ -17,24 +17,26 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDictProxy
 from yarl import URL
 
-from ohttp_relay.bhttp.fields import Field
+from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, CHUNKED_RESPONSE_TYPE
 from ohttp_relay.capsule.format import REQUEST_TYPE
-from ohttp_relay.errors import BodyTooLarge, ConfigurationError, InvalidKeyList
+from ohttp_relay.errors import BodyTooLarge, ConfigurationError, InvalidKeyList, NoUsableKey
+from ohttp_relay.keys.configuration import BARE_TYPE, bare_config, decode_key_list
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
-from ohttp_relay.keys.configuration import decode_key_list
 from ohttp_relay.relay.key_lists import KeyListCache
 from ohttp_relay.relay.rate_limit import RateLimit
 from ohttp_relay.relay.sockets import RelaySockets
 from ohttp_relay.relay.upload import Upload
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
-from ohttp_relay.server.reply import Reply, StreamedReply
+from ohttp_relay.server.reply import NO_CODING, Reply, StreamedReply
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import (
     AUTO_HEADERS,
+    has_coding,
     header_pairs,
     is_incremental,
     media_type,
@@ -145,16 +147,20 @@ class Relay(Service):
 
     # Mounting
 
-    def routes(self, prefix: str = "") -> list[web.RouteDef]:
-        """Return the routes, below `prefix`.  Call `sockets.stop` before the server stops."""
-        path, keys = f"{prefix}/{{name}}", self.sockets.with_sockets(self.handle_keys)
-        return [web.post(path, self.handle), web.get(path, keys, allow_head=False)]
+    def routes(self, prefix: str = "", *, bare_keys: bool = False) -> list[web.RouteDef]:
+        """Return the routes, below `prefix`.  Call `sockets.stop` before the server stops.
 
-    def app(self, prefix: str = "") -> web.Application:
-        """Return an application that serves the relay alone and closes it at the end."""
+        With `bare_keys`, GET of `/{name}/bare` gives one key configuration, for clients that read no list.
+        """
+        path, keys = f"{prefix}/{{name}}", self.sockets.with_sockets(self.handle_keys)
+        bare = [web.get(f"{path}/bare", self.handle_bare_key)] if bare_keys else []
+        return [web.post(path, self.handle), web.get(path, keys), *bare]
+
+    def app(self, prefix: str = "", *, bare_keys: bool = False) -> web.Application:
+        """Return an application that serves the relay alone and closes it at the end; see `routes`."""
         # `authenticate` takes a request of the HTTP library, so the fast path cannot serve it.
         handler = _FastPath(self, prefix) if self._authenticate is None else None
-        return self._application(self.routes(prefix), self.sockets.stop, handler)
+        return self._application(self.routes(prefix, bare_keys=bare_keys), self.sockets.stop, handler)
 
     async def close(self) -> None:
         """Close the sessions that the relay opened."""
@@ -171,6 +177,8 @@ class Relay(Service):
         kind = media_type(request.headers.get("Content-Type"))
         if kind not in (REQUEST_TYPE, CHUNKED_REQUEST_TYPE):
             return web.Response(status=415, text=f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
+        if has_coding(request.headers):
+            return Reply.text(415, "expected content without a coding", NO_CODING).to_library()
         length = request.content_length
         streams = kind == CHUNKED_REQUEST_TYPE or is_incremental(request.headers.get("Incremental"))
         if not streams and length is not None and length > self.limits.request:
@@ -181,6 +189,15 @@ class Relay(Service):
 
     async def handle_keys(self, request: web.Request) -> web.Response:
         """Serve a gateway's key list, from the cache if it is there."""
+        return await self._key_list(request, KEYS_TYPE, bytes)
+
+    async def handle_bare_key(self, request: web.Request) -> web.Response:
+        """Serve one key configuration of a gateway's key list, without the length that it has in the list."""
+        return await self._key_list(request, BARE_TYPE, _bare)
+
+    async def _key_list(
+        self, request: web.Request, kind: str, form: Callable[[bytes], bytes]
+    ) -> web.Response:
         refusal = await self._refusal(request)
         if refusal is not None:
             return refusal
@@ -188,10 +205,11 @@ class Relay(Service):
         name = request.match_info["name"]
         try:
             body, seconds = await self._keys.get(name)
-        except (aiohttp.ClientError, OSError, BodyTooLarge, InvalidKeyList):
+            body = form(body)
+        except (aiohttp.ClientError, OSError, BodyTooLarge, InvalidKeyList, NoUsableKey):
             return web.Response(status=502, text="the gateway gave no key list")
         headers = {"Cache-Control": f"max-age={seconds}"}
-        return web.Response(body=body, content_type=KEYS_TYPE, headers=headers)
+        return web.Response(body=body, content_type=kind, headers=headers)
 
     def knows(self, name: str) -> bool:
         """Tell whether a gateway has this name."""
@@ -277,6 +295,7 @@ class Relay(Service):
             headers=headers,
             skip_auto_headers=AUTO_HEADERS,
             allow_redirects=False,
+            auto_decompress=False,
         )
         try:
             if upload is not None:
@@ -292,8 +311,11 @@ class Relay(Service):
     async def _return(self, name: str, answer: aiohttp.ClientResponse) -> Reply | StreamedReply:
         """Return the gateway's answer: whole if it is small, else as a stream."""
         headers = answer.headers
+        if has_coding(headers):
+            answer.close()
+            return Reply.text(502, "the gateway's answer has a content coding")
         length = 0 if answer.status in _WITHOUT_CONTENT else answer.content_length
-        fields = tuple((key, headers[key]) for key in _RETURNED if key in headers)
+        fields = _returned(headers)
         if length is None or length > self.limits.buffered:
             return self._return_pieces(answer, fields)
         content = await answer.read()
@@ -330,10 +352,14 @@ class Relay(Service):
         url = self._key_urls[name]
         async with (
             asyncio.timeout(self.limits.gateway_seconds),
-            self.session.get(url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False) as answer,
+            self.session.get(
+                url, skip_auto_headers=AUTO_HEADERS, allow_redirects=False, auto_decompress=False
+            ) as answer,
         ):
             if answer.status != 200:
                 raise InvalidKeyList(f"expected a key list, got status {answer.status}")
+            if has_coding(answer.headers):
+                raise InvalidKeyList("expected a key list without a content coding")
             body = await read_limited(answer.content, self.limits.key_list, answer.content_length)
         decode_key_list(body)  # some gateways send another media type, so the content decides
         return body
@@ -363,6 +389,18 @@ class _FastPath:
 
     def _name(self, head: RequestHead) -> str:
         return head.path.removeprefix(f"{self.prefix}/")
+
+
+def _bare(key_list: bytes) -> bytes:
+    return bare_config(decode_key_list(key_list)).to_bytes()
+
+
+def _returned(headers: CIMultiDictProxy[str]) -> tuple[Field, ...]:
+    """Return the fields that go back to the client, all lines of each, without those about the connection."""
+    passed = {name for name, _ in without_connection_fields(headers.items())}
+    return tuple(
+        (name, value) for name in _RETURNED if name.lower() in passed for value in headers.getall(name)
+    )
 
 
 def _too_many(rate: RateLimit) -> Reply:

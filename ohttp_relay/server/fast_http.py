@@ -28,7 +28,8 @@ States of a connection, and what follows on an event:
 | | the task raises | -> closed |
 | | the server gives up, or the client disconnects | cancel the task; -> closed |
 | submitted, waiting | bytes of a further request | buffer them; over the limit, stop reading |
-| | end of the client's data | answer what was submitted; the transport then closes |
+| | end of the client's data, without TLS | answer what arrived whole; -> closed |
+| | end of the client's data, with TLS | answer what was submitted; -> closed |
 | any but handed over | the client does not read (write buffer full) | answer no further request until it does |
 | | it does not read for `idle` seconds | -> closed, aborted |
 | | the client disconnects | -> closed |
@@ -235,6 +236,7 @@ class FastConnection(asyncio.Protocol):
         "_active_since",
         "_buffer",
         "_drained",
+        "_ended",
         "_head",
         "_known_start",
         "_server",
@@ -250,6 +252,7 @@ class FastConnection(asyncio.Protocol):
         self._known_start = b"\0"  # the bytes of the last request's head; no request starts with a NUL
         self._submitted = False
         self._write_paused = False
+        self._ended = False  # the client sends nothing more
         self._drained: asyncio.Future[None] | None = None
         self._active_since = server.now
         self.task: asyncio.Task[None] | None = None
@@ -299,22 +302,27 @@ class FastConnection(asyncio.Protocol):
         head, start = self._head, len(self._known_start)
         end = start + head.length
         if len(data) < end:
-            self._keep(data)
+            if self._ended:
+                self._transport.close()
+            else:
+                self._keep(data)
             return
         self._buffer = data[end:]
         self._active_since = server.now
         self._submitted = True
         server.submit(self, WholeRequest(head, data[start:end], self))
 
-    def eof_received(self) -> None:
-        """Answer the requests before the end of the client's data, unless a reply has to be awaited.
+    def eof_received(self) -> bool:
+        """Answer the requests before the end of the client's data; return whether the transport stays open for it.
 
-        This happens at once, because the transport closes afterwards; a TLS transport cannot be kept open.
+        A TLS transport cannot stay open, so only replies that need not be awaited reach its client.
         """
         self._take_next()
+        self._ended = True
         while self._submitted:
             self._server.answer_batch()
             self._take_next()
+        return self._busy and self._transport.get_extra_info("ssl_object") is None
 
     def answer(self, reply: Reply | Awaitable[Reply | StreamedReply], started: float) -> None:
         """Answer the submitted request, now or when the reply is there."""
@@ -380,6 +388,8 @@ class FastConnection(asyncio.Protocol):
             self._transport.close()
         elif self._buffer:
             self._take_next_soon()
+        elif self._ended:
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """Answer no further request before the client has read what there is."""
@@ -398,7 +408,8 @@ class FastConnection(asyncio.Protocol):
 
     def _take_next(self) -> None:
         if self._buffer and not self._busy and not self._write_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
+            if not self._ended:
+                self._transport.resume_reading()
             data, self._buffer = self._buffer, b""
             self._take(data)
 

@@ -14,6 +14,9 @@ from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.transport.streams import OwnedStream, abort
 
+NO_CODING: Final = ("Accept-Encoding", "identity")
+"""The field of a 415 for coded content (RFC 9110, section 12.5.3)."""
+
 _KNOWN: Final = frozenset(HTTPStatus)
 
 

@@ -116,6 +116,7 @@ async def serve(
         keepalive_timeout=bind.idle,
         lingering_time=2.0,
         handler_cancellation=True,
+        auto_decompress=False,
     )
     runners = [runner]
     fast: FastServer | None = None

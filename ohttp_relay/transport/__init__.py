@@ -5,7 +5,7 @@ Internal but for the names of `__all__`.
 
 from __future__ import annotations
 
-from ohttp_relay.transport.http import AUTO_HEADERS, hide_server, open_session, read_limited
+from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, hide_server, open_session, read_limited
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import AnyResponse, Handler, StreamedResponse, abort
 from ohttp_relay.transport.targets import Origin, TargetPolicy, open_target_session
@@ -23,6 +23,7 @@ __all__ = [
     "StreamedResponse",
     "TargetPolicy",
     "abort",
+    "has_coding",
     "hide_server",
     "open_session",
     "open_target_session",

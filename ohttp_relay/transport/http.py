@@ -11,14 +11,22 @@ from typing import Final
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
-from ohttp_relay.errors import BodyTooLarge, InvalidMessage
+from ohttp_relay.bhttp.parts import RESPONSE_FIELDS, RESPONSE_SECTION
+from ohttp_relay.errors import BodyTooLarge, InvalidAnswer, InvalidMessage
 
 AUTO_HEADERS: Final[Collection[str]] = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Fields that aiohttp adds to a request by itself, and that must not be sent here."""
 
+FIELD_LINE: Final = 64 * 1024
+"""Bytes of one field line, or of the first line, that an answer may have."""
+
+FIELD_LINES: Final = RESPONSE_FIELDS
+"""Field lines that an answer may have."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _INCREMENTAL: Final = re.compile(r" *\?1 *(?:;.*)?")
 
 
@@ -40,6 +48,9 @@ def open_session(
         auto_decompress=False,
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+        max_line_size=FIELD_LINE,
+        max_field_size=FIELD_LINE,
+        max_headers=FIELD_LINES,
     )
 
 
@@ -89,6 +100,33 @@ def is_incremental(header: str | None) -> bool:
     return _INCREMENTAL.fullmatch(header or "") is not None
 
 
+def invalid_answer(whose: str) -> InvalidAnswer:
+    """Return the error for an answer that the HTTP library could not parse; `whose` begins its message."""
+    return InvalidAnswer(
+        f"{whose} gave an answer that is not valid HTTP, or that has more than {FIELD_LINES} field lines or a line "
+        f"of more than {FIELD_LINE} bytes"
+    )
+
+
+def has_coding(headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a message's content is coded (gzip and the like).
+
+    This package decodes no content, so that nobody can make it hold or forward other bytes than it got.
+    """
+    content = _tokens(headers, "Content-Encoding") - {"identity"}
+    return bool(content) or _has_transfer_coding(headers)
+
+
+def _has_transfer_coding(headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a message has a transfer coding other than chunked, which is framing."""
+    return bool(_tokens(headers, "Transfer-Encoding") - {"chunked"})
+
+
+def _tokens(headers: CIMultiDictProxy[str], name: str) -> set[str]:
+    texts = ",".join(headers.getall(name, ())).lower().split(",")
+    return {text.strip(" \t") for text in texts} - {""}
+
+
 async def hide_server(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Remove the Server field of the HTTP library (an `on_response_prepare` signal)."""
     response.headers.popall("Server", None)
@@ -97,8 +135,12 @@ async def hide_server(request: web.BaseRequest, response: web.StreamResponse) ->
 def to_library(fields: list[Field]) -> CIMultiDict[str]:
     """Return fields for aiohttp.  It writes text as UTF-8, so only octets that are UTF-8 pass unchanged.
 
-    Raises InvalidMessage for a value that is not.
+    Raises InvalidMessage for a value that is not UTF-8, or has a control character, which Binary HTTP permits and
+    HTTP/1.1 does not (RFC 9110, section 5.5).
     """
+    for name, value in fields:
+        if _CONTROL.search(value) is not None:
+            raise InvalidMessage(f"the value of the field {name} has a control character")
     try:
         return CIMultiDict((name, value.encode("latin-1").decode("utf-8")) for name, value in fields)
     except UnicodeDecodeError:
@@ -106,6 +148,14 @@ def to_library(fields: list[Field]) -> CIMultiDict[str]:
 
 
 def from_library(response: aiohttp.ClientResponse) -> tuple[Field, ...]:
-    """Return the fields of a target's answer, repeated ones kept apart, connection fields dropped."""
-    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
+    """Return the fields of a target's answer, repeated ones kept apart, connection fields dropped.
+
+    Raises InvalidAnswer if they have more than `RESPONSE_SECTION` bytes, or if the content has a transfer coding,
+    which would be lost.
+    """
+    if _has_transfer_coding(response.headers):
+        raise InvalidAnswer("the answer has a transfer coding that nobody asked for")
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
+    if sum(len(name) + len(value) for name, value in pairs) > RESPONSE_SECTION:
+        raise InvalidAnswer(f"the header section of the answer has more than {RESPONSE_SECTION} bytes")
     return tuple(without_connection_fields((name, value.strip(" \t")) for name, value in pairs))

@@ -8,6 +8,7 @@ another address the second time (DNS rebinding) gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Iterable
@@ -16,14 +17,18 @@ from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from ohttp_relay.errors import ConfigurationError, TargetRefused
+from ohttp_relay.transport.http import FIELD_LINE, FIELD_LINES
 from ohttp_relay.transport.urls import is_loopback, parse_url
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+# The authority of a request: a name or an IPv4 address, or an IPv6 address in brackets; then a port.
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,255}))(?::([0-9]{0,5}))?")
 # Not public although `is_global` may be true: shared services, translation and tunnel prefixes.
 _NEVER: Final = tuple(
     ipaddress.ip_network(text)
@@ -54,19 +59,53 @@ class Origin:
     port: int
 
     def __str__(self) -> str:
+        return f"{self.scheme}://{self._authority}"
+
+    @property
+    def _authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}"
+
+    def url(self, path: str) -> URL:
+        """Return the URL of `path` at this origin; `path` has the query, or is `*`, and keeps its octets."""
+        return URL.build(scheme=self.scheme, authority=self._authority, path=path, encoded=True)
+
+    @classmethod
+    def of_request(cls, scheme: str, authority: str) -> Origin:
+        """Return the origin that a request's scheme and authority name.  Raises TargetRefused.
+
+        The allow-list is asked about this origin, and the URL to fetch is made from it, so both are the same.
+        """
+        scheme, found = scheme.lower(), _AUTHORITY.fullmatch(authority)
+        if scheme not in _DEFAULT_PORTS or found is None:
+            raise TargetRefused("the target is not an origin: expected https and host[:port]")
+        host = _normalized(found[1] or found[2])
+        port = int(found[3]) if found[3] else _DEFAULT_PORTS[scheme]
+        if not host or not 0 < port < 1 << 16:
+            raise TargetRefused("the target is not an origin: its host or port is not valid")
+        return cls(scheme, host, port)
 
     @classmethod
     def parse(cls, text: str) -> Origin:
-        """Parse `scheme://host[:port]`, no path.  Raises ConfigurationError."""
+        """Parse a setting: `scheme://host[:port]`, no path.  Raises ConfigurationError."""
         try:
             url = parse_url(text)
         except ValueError:
             raise ConfigurationError(f"not an origin: {text!r}") from None
-        if url.scheme not in _DEFAULT_PORTS or not url.raw_host or url.raw_user or url.path not in ("", "/"):
+        extra = url.raw_user or url.raw_path_qs not in ("", "/") or url.raw_fragment
+        if url.scheme not in _DEFAULT_PORTS or not url.raw_host or extra:
             raise ConfigurationError(f"an origin is https://host[:port], got {text!r}")
-        return cls(url.scheme, url.raw_host.lower().rstrip("."), url.port or _DEFAULT_PORTS[url.scheme])
+        return cls(url.scheme, _normalized(url.raw_host), url.port or _DEFAULT_PORTS[url.scheme])
+
+
+def _normalized(host: str) -> str:
+    """Return a host in one spelling: lower case, no dot at the end, IPv6 addresses in their short form."""
+    if ":" in host:
+        try:
+            return ipaddress.IPv6Address(host).compressed
+        except ValueError:
+            return ""
+    return host.lower().removesuffix(".")
 
 
 def embedded_addresses(address: Address) -> list[Address]:
@@ -131,10 +170,7 @@ class TargetPolicy:
 
     def check_origin(self, scheme: str, authority: str) -> Origin:
         """Return the origin of a request's target.  Raises TargetRefused unless it is on the list."""
-        try:
-            origin = Origin.parse(f"{scheme}://{authority}")
-        except ConfigurationError:
-            raise TargetRefused("the target is not an origin") from None
+        origin = Origin.of_request(scheme, authority)
         if origin not in self.origins:
             raise TargetRefused("the target is not on the allow-list")
         return origin
@@ -220,4 +256,7 @@ def open_target_session(
         auto_decompress=False,
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+        max_line_size=FIELD_LINE,
+        max_field_size=FIELD_LINE,
+        max_headers=FIELD_LINES,
     )

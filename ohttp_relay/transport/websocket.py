@@ -159,7 +159,8 @@ class FrameChannel:
 
 def wants_socket(request: web.BaseRequest) -> bool:
     """Tell whether a request is the handshake of a WebSocket (RFC 6455, section 4.2.1)."""
-    return request.headers.get("Upgrade", "").strip().lower() == "websocket"
+    upgrade = request.headers.get("Upgrade", "").strip().lower()
+    return request.method == "GET" and upgrade == "websocket"
 
 
 def offers_protocol(request: web.BaseRequest) -> bool:

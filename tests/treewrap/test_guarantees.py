@@ -12,7 +12,7 @@ from treewrap.suite import seal as real_seal
 
 CI = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-CLOSURE = settings(max_examples=240, deadline=None, suppress_health_check=list(HealthCheck))
+CLOSURE = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 NIGHTLY = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -53,7 +53,7 @@ def _show_contacts(found: ContactsResult) -> None:
     rows += [[terminal.person(request.user), "asked, no answer yet"] for request in found.requests_out]
     rows += [[terminal.person(request.user), "asks to connect"] for request in found.requests_in]
     terminal.show_table(
-        ["who", ""], rows, empty="Nobody yet: mimi-mmr contact code, or mimi-mmr contact add CODE"
+        ["who", "standing"], rows, empty="Nobody yet: mimi-mmr contact code, or mimi-mmr contact add CODE"
     )
 
 
@@ -66,7 +66,7 @@ def _standing(contact: ContactResult) -> str:
 
 def _show_requests(found: list[IncomingResult]) -> None:
     rows = [[terminal.person(request.user), f"until {terminal.when(request.expires)}"] for request in found]
-    terminal.show_table(["who", ""], rows, empty="Nobody asks to connect.")
+    terminal.show_table(["who", "answer"], rows, empty="Nobody asks to connect.")
 
 
 def _show_only_contacts(found: OnlyContactsResult) -> None:

@@ -19,7 +19,7 @@ from mimi_mmr.app.commands.device import (
 
 def _show_devices(devices: list[ListedDeviceResult]) -> None:
     rows = [[found.device, "this one" if found.own else ""] for found in devices]
-    terminal.show_table(["device", ""], rows, empty="No devices.")
+    terminal.show_table(["device", "which"], rows, empty="No devices.")
 
 
 def _add(invocation: Invocation, command: AddDevice) -> None:
@@ -34,9 +34,8 @@ def _add(invocation: Invocation, command: AddDevice) -> None:
 
 
 def _show_code(shown: DeviceCodeResult) -> None:
-    terminal.say(
-        f"Type this on the new device within an hour:\n\n    mimi-mmr device join --code {shown.code} …\n"
-    )
+    terminal.say("Type this on the new device within an hour:")
+    terminal.say(f"    mimi-mmr device join --code {shown.code} …")
 
 
 def _show_removed(removed: DeviceResult) -> None:

@@ -11,6 +11,7 @@ import typer
 from mimi_mmr.app.cli import terminal
 from mimi_mmr.app.cli.from_models import Front, command_line, shown_by
 from mimi_mmr.app.cli.invocation import Invocation
+from mimi_mmr.app.cli.safe_text import safe
 from mimi_mmr.app.commands.member import (
     AddMembers,
     ChangeAdmin,
@@ -65,12 +66,13 @@ def _show_rooms(rooms: list[RoomResult]) -> None:
         ]
         for room in rooms
     ]
-    columns = ["id", "name", "kind", "people", "unread", ""]
-    terminal.show_table(columns, rows, empty="No rooms yet: mimi-mmr room create")
+    terminal.show_table(
+        ["id", "name", "kind", "people", "unread", "state"], rows, empty="No rooms yet: mimi-mmr room create"
+    )
 
 
 def _show_left(left: LeftResult) -> None:
-    told = "The other members were told; one of their devices will remove you."
+    told = "You have left. The other members were told; one of their devices will remove you."
     terminal.say("Forgotten." if left.forgotten else told)
 
 
@@ -123,7 +125,7 @@ def _show_members(found: MembersResult) -> None:
         ]
         for member in (*found.verified, *found.unverified, *found.hidden)
     ]
-    terminal.show_table(["leaf", "who", "device", "role", ""], rows, empty="Nobody.")
+    terminal.show_table(["leaf", "who", "device", "role", "standing"], rows, empty="Nobody.")
     for problem in found.room.problems:
         terminal.note(f"note: {problem}")
 
@@ -160,7 +162,7 @@ def _read(invocation: Invocation, command: ReadMessages) -> None:
 
 def show_message(message: MessageResult) -> None:
     """Show a message: the time, the sender and how sure that is, the text. Further lines are indented."""
-    text = terminal.clean(message.text).replace("\n", "\n    ")
+    text = safe(message.text).replace("\n", "\n    ")
     if message.asset is not None:
         name = terminal.one_line(message.asset.name)
         text = f"[file {message.number}: {name}, {message.asset.size} bytes]"

@@ -1,44 +1,33 @@
-"""What people see: text without control sequences; tables on a terminal, plain lines elsewhere."""
+"""What people see: safe text; tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import typer
 
+from mimi_mmr.app.cli.safe_text import safe
+
 _USER = re.compile(r"mimi://([a-z0-9.-]+)/u/([a-z0-9](?:[a-z0-9._~-]*[a-z0-9])?)")
-_SPACES = {"\n": "\n", "\t": " "}
-
-
-def clean(text: str) -> str:
-    """Return text without control characters, escape sequences, and marks that change the writing direction."""
-    return "".join(_SPACES.get(letter) or (letter if _harmless(letter) else "\ufffd") for letter in text)
-
-
-def _harmless(letter: str) -> bool:
-    kind = unicodedata.category(letter)
-    # Some scripts and emoji need joiners. All other format characters hide or reorder text.
-    return kind not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") or letter in "\u200c\u200d"
 
 
 def one_line(text: str) -> str:
-    """Return clean text without line breaks."""
-    return clean(text).replace("\n", " ")
+    """Return safe text without line breaks."""
+    return safe(text).replace("\n", " ")
 
 
 def say(text: str) -> None:
-    """Write a line for people to stdout."""
-    typer.echo(clean(text))
+    """Write one line for people to stdout, whatever names and texts are in it."""
+    typer.echo(one_line(text))
 
 
 def note(text: str) -> None:
-    """Write a line beside the result to stderr."""
-    typer.echo(clean(with_addresses(text)), err=True)
+    """Write one line beside the result to stderr."""
+    typer.echo(one_line(with_addresses(text)), err=True)
 
 
 def show_json(value: object, *, indent: int | None = None) -> None:

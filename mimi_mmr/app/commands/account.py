@@ -18,9 +18,10 @@ from mimi_mmr.app.commands.model import (
     Option,
     ShortText,
 )
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import NoResult, Result
 from mimi_mmr.app.commands.trust import anchors
-from mimi_mmr.errors import ConfigError, MmrError, PeerError, PrivatePathFailed
+from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed
 from mimi_mmr.uris import check_domain, check_name
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ class DeletedResult(Result):
 
 
 def _provider_url(text: str) -> str:
-    url = text.rstrip("/")
+    url = unwrapped(text).rstrip("/")
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.path or parts.query:
-        raise ConfigError("--provider: expected https://host[:port]")
+        raise ValueError("expected https://host[:port]")
     return url
 
 

@@ -9,6 +9,7 @@ from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import find_contact, find_in, parse_user
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class AddContact(Command, name="contact.add", result=OutgoingResult):
         """Send the request. Raise `AgentError` for a name without a code, unless that is wanted."""
         from mimi_mmr.protocol.connections import ContactCode  # slow to import
 
-        text = self.to.strip()
+        text = unwrapped(self.to)
         to = ContactCode.parse(text) if text.startswith("mimi-connect:") else parse_user(text)
         if not (self.pinless or isinstance(to, ContactCode)):
             raise AgentError(

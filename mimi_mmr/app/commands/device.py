@@ -10,6 +10,7 @@ from mimi_mmr.app.commands.account import AccountResult, NewDevice
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.errors import NothingYet
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 
 
@@ -78,7 +79,7 @@ class JoinAccount(NewDevice, name="device.join", result=AccountResult, changes=T
         client = agent.account.begin(self.new_client(say), entering=True)
         await agent.background.stop()
         try:
-            await client.devices.join_account(self.code)
+            await client.devices.join_account(unwrapped(self.code))
         finally:
             if client.registered:
                 agent.background.start()

@@ -11,9 +11,10 @@ from pydantic import Field
 from mimi_mmr.app.commands.completion import UserNames
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.current import named_room
-from mimi_mmr.app.commands.errors import AgentError, NotFound
+from mimi_mmr.app.commands.errors import AgentError, Ambiguous, NotFound
 from mimi_mmr.app.commands.model import MAX_LIST, Argument, Command, Option, ShortText
-from mimi_mmr.app.commands.names import address, find_contact, user_names
+from mimi_mmr.app.commands.names import address, find_contact, users_called
+from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.room import Room, RoomResult
 from mimi_mmr.errors import NoKeyPackages
@@ -21,6 +22,7 @@ from mimi_mmr.errors import NoKeyPackages
 if TYPE_CHECKING:
     from mimi_mmr.client import Client, Contact, Membership
     from mimi_mmr.member.whois import Whois
+    from mimi_mmr.uris import MimiUri
 
 RETRY_SECONDS = 2.0
 
@@ -136,16 +138,26 @@ class RemoveMembers(Command, name="room.remove", result=RemovedResult):
 
 
 def _leaves(members: Iterable[Whois], text: str) -> list[int]:
-    """Return the leaves of the member who is meant: by leaf number, name, or pseudonym."""
-    found = [
-        entry.leaf
-        for entry in members
-        if text in (str(entry.leaf), str(entry.user))
-        or (entry.member is not None and text in user_names(entry.member.device.user))
-    ]
-    if not found:
+    """Return the leaves of the member who is meant: by leaf number, name, or pseudonym.
+
+    Raise `NotFound`; `Ambiguous` for a name of several people, or the number of one and the name of another.
+    """
+    wanted, members = unwrapped(text), list(members)
+    if pseudonymous := [entry.leaf for entry in members if wanted == str(entry.user)]:
+        return pseudonymous
+    users = {entry.leaf: entry.member.device.user for entry in members if entry.member is not None}
+    named = users_called(set(users.values()), wanted)
+    leaves = [entry.leaf for entry in members if wanted == str(entry.leaf) or users.get(entry.leaf) in named]
+    if not leaves:
         raise NotFound("no member has this name, pseudonym or leaf: mimi-mmr room who shows all members")
-    return found
+    if len({users.get(leaf) for leaf in leaves}) > 1:
+        which = ", ".join(f"leaf {leaf} ({_called(users.get(leaf))})" for leaf in leaves)
+        raise Ambiguous(f"several members are called like this: {which}; use a whole name or a pseudonym")
+    return leaves
+
+
+def _called(user: MimiUri | None) -> str:
+    return "?" if user is None else address(user)
 
 
 class ChangeAdmin(Command, name="room.admin", result=RoomResult):

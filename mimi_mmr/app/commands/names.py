@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from mimi_mmr.app.commands.errors import Ambiguous, NotFound
+from mimi_mmr.app.commands.pasted import is_reference, plain_name, unwrapped
 from mimi_mmr.errors import InvalidUri
 from mimi_mmr.uris import Kind, MimiUri
 
@@ -42,11 +43,10 @@ def contact_in(client: Client, membership: Membership) -> Contact | None:
     )
 
 
-def room_names(client: Client, membership: Membership) -> set[str]:
-    """Return what a room may be called: its name, and in a direct room the contact."""
-    contact = contact_in(client, membership)
-    names = {membership.room.members_only.state.name} if membership.room.members_only.state.name else set()
-    return names | user_names(contact.user) if contact else names
+def own_name(membership: Membership) -> str:
+    """Return the name that members gave the room; "" if it has none, or one that looks like an id or an address."""
+    name = plain_name(membership.room.members_only.state.name)
+    return "" if is_reference(name) else name
 
 
 def label(client: Client, membership: Membership) -> str:
@@ -60,39 +60,75 @@ def label(client: Client, membership: Membership) -> str:
 # --- which one is meant -------------------------------------------------------------------------------
 
 
-def people_rooms(client: Client) -> list[Membership]:
-    """Return the rooms that people talk in: all but the room of one's own devices."""
+def all_rooms(client: Client) -> list[Membership]:
+    """Return the rooms that people talk in, also those that they have left: all but the room of one's own devices."""
     return [membership for membership in client.rooms.values() if membership is not client.devices.room]
 
 
+def people_rooms(client: Client) -> list[Membership]:
+    """Return the rooms that people talk in and have not left."""
+    return [membership for membership in all_rooms(client) if not membership.left]
+
+
 def find_room(client: Client, text: str) -> Membership:
-    """Return the room of this URI, name, contact, or beginning of an id. Raise `NotFound` or `Ambiguous`."""
-    rooms = people_rooms(client)
-    exact = [membership for membership in rooms if str(membership.uri) == text]
-    named = [membership for membership in rooms if text and text in room_names(client, membership)]
-    long_enough = len(text) >= LEAST_PREFIX
-    begun = [
-        membership for membership in rooms if long_enough and membership.uri.name.startswith(text.lower())
+    """Return the room of this URI, name, contact, or beginning of an id. Raise `NotFound` or `Ambiguous`.
+
+    A name never wins over an id, a URI or a person: a member of another room could choose it. A room that was left
+    is found by its id and URI only.
+    """
+    reference, name = unwrapped(text), plain_name(text)
+    begun = [membership for membership in all_rooms(client) if _begins(reference, membership.uri)]
+    found = begun + [
+        membership
+        for membership in people_rooms(client)
+        if membership not in begun and _is_called(client, membership, reference, name)
     ]
-    found = exact or named or begun
     if not found:
         raise NotFound("no room has this name or id: mimi-mmr room list shows all rooms")
-    if len(found) > 1:
-        which = (f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found)
-        raise Ambiguous(f"{len(found)} rooms have this name: {', '.join(which)}")
+    which = [f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found]
+    which += _contacts_elsewhere(client, found, reference)
+    if len(which) > 1:
+        raise Ambiguous(f"several are called like this: {', '.join(which)}; use the id of one")
     return found[0]
+
+
+def _begins(reference: str, room: MimiUri) -> bool:
+    begun = len(reference) >= LEAST_PREFIX and room.name.startswith(reference.lower())
+    return begun or reference == str(room)
+
+
+def _is_called(client: Client, membership: Membership, reference: str, name: str) -> bool:
+    contact = contact_in(client, membership)
+    if contact is not None and reference in user_names(contact.user):
+        return True
+    return bool(name) and own_name(membership) == name
+
+
+def _contacts_elsewhere(client: Client, found: Iterable[Membership], reference: str) -> list[str]:
+    """Return the contacts of this name whose direct room is none of those that were found."""
+    rooms = {membership.uri for membership in found}
+    return [
+        address(contact.user)
+        for contact in client.people.contacts.values()
+        if contact.room not in rooms and reference in user_names(contact.user)
+    ]
 
 
 def find_user(users: Iterable[MimiUri], text: str, what: str) -> MimiUri:
     """Return the user who is meant. Raise `NotFound` or `Ambiguous`, whose text says `what` was looked for."""
-    named = [user for user in users if text in user_names(user)]
-    exact = [user for user in named if text in (address(user), str(user))]
-    found = exact or named
+    found = users_called(users, text)
     if not found:
         raise NotFound(f"no {what} has this name: mimi-mmr contact list shows all contacts and requests")
     if len(found) > 1:
-        raise Ambiguous(f"{len(found)} people have this name: {', '.join(address(user) for user in found)}")
+        which = ", ".join(address(user) for user in found)
+        raise Ambiguous(f"{len(found)} people have this name: {which}; use one of these whole names")
     return found[0]
+
+
+def users_called(users: Iterable[MimiUri], text: str) -> list[MimiUri]:
+    """Return the users of this name, address or URI."""
+    wanted = unwrapped(text)
+    return [user for user in users if wanted in user_names(user)]
 
 
 def find_in(people: Mapping[MimiUri, _T], text: str, what: str) -> _T:
@@ -107,6 +143,7 @@ def find_contact(client: Client, text: str) -> Contact:
 
 def parse_user(text: str) -> MimiUri:
     """Read `name@domain` or a user's URI. Raise `InvalidUri`."""
+    text = unwrapped(text)
     if "://" in text:
         return MimiUri.parse(text, Kind.USER)
     name, at, domain = text.partition("@")

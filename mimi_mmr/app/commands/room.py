@@ -11,7 +11,8 @@ from mimi_mmr.app.commands.completion import RoomNames
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.current import named_room
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
-from mimi_mmr.app.commands.names import contact_in, people_rooms, short_id
+from mimi_mmr.app.commands.names import all_rooms, contact_in, people_rooms, short_id
+from mimi_mmr.app.commands.pasted import is_reference, plain_name, unwrapped
 from mimi_mmr.app.commands.result import Result
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 10
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 WhoSeesNames = Literal["everyone", "admins", "nobody"]
+RoomState = Literal["joined", "desynchronised", "older-copy", "removed", "left"]
 
 
 class RoomResult(Result):
@@ -36,7 +38,7 @@ class RoomResult(Result):
     role: str
     unread: int
     lost: int
-    state: Literal["joined", "desynchronised", "older-copy", "removed"]
+    state: RoomState
     problems: list[str]
 
     @classmethod
@@ -61,8 +63,10 @@ class RoomResult(Result):
         )
 
 
-def _state(membership: Membership) -> Literal["joined", "desynchronised", "older-copy", "removed"]:
-    if membership.removed:
+def _state(membership: Membership) -> RoomState:
+    if membership.left:
+        return "left"
+    if membership.room.removed:
         return "removed"
     if membership.desynchronised:
         return "desynchronised"
@@ -105,6 +109,18 @@ Room = Annotated[
 ]
 
 
+def _room_name(text: str) -> str:
+    name = plain_name(text)
+    if is_reference(name):
+        raise ValueError(
+            "expected a name that can't be mistaken for a room's id, a URI, a link or an address"
+        )
+    return name
+
+
+RoomName = Annotated[ShortText, AfterValidator(_room_name)]
+
+
 def _duration(text: str) -> str:
     if not re.fullmatch(r"\d{1,6}[mhdw]", text, re.ASCII):
         raise ValueError("expected a number and m, h, d or w, as in 1d")
@@ -117,7 +133,7 @@ def _duration(text: str) -> str:
 class CreateRoom(Command, name="room.create", result=RoomResult, changes=True):
     """Make a room at your own provider."""
 
-    name: Annotated[ShortText | None, Option("--name", "Its name; only members can read it.")] = None
+    name: Annotated[RoomName | None, Option("--name", "Its name; only members can read it.")] = None
     identities: Annotated[WhoSeesNames, Option("--identities", "Who sees members' names.")] = "everyone"
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
@@ -132,16 +148,19 @@ class CreateRoom(Command, name="room.create", result=RoomResult, changes=True):
 class ListRooms(Command, name="room.list", result=list[RoomResult]):
     """List rooms, and how much is unread in them."""
 
+    everything: Annotated[bool, Option("--all", "Also list rooms that you have left.")] = False
+
     async def run(self, agent: AgentContext, say: Say) -> list[RoomResult]:
-        """Return all rooms, direct ones included."""
-        return [RoomResult.of(agent.client, membership) for membership in people_rooms(agent.client)]
+        """Return the rooms, direct ones included."""
+        rooms = (all_rooms if self.everything else people_rooms)(agent.client)
+        return [RoomResult.of(agent.client, membership) for membership in rooms]
 
 
 class RenameRoom(Command, name="room.rename", result=RoomResult):
     """Give a room another name."""
 
     room: Room
-    name: Annotated[ShortText, Argument("Its new name.", metavar="NAME")]
+    name: Annotated[RoomName, Argument("Its new name.", metavar="NAME")]
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Change the members-only state."""
@@ -151,11 +170,11 @@ class RenameRoom(Command, name="room.rename", result=RoomResult):
 
 
 class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
-    """Leave a room: another member's device removes you when it is online. Leave it again to forget it then."""
+    """Leave a room: it is listed no more, and another member's device removes you when it is online."""
 
     room: Room
     forget: Annotated[
-        bool, Option("--forget", "Drop it from this device at once, whether others know or not.")
+        bool, Option("--forget", "Drop it and its messages from this device, whether others know or not.")
     ] = False
 
     async def run(self, agent: AgentContext, say: Say) -> LeftResult:
@@ -197,7 +216,7 @@ class JoinRoom(Command, name="room.join", result=RoomResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Join."""
-        membership = await agent.client.rooms.join(self.link)
+        membership = await agent.client.rooms.join(unwrapped(self.link))
         agent.changed.wake()
         return RoomResult.of(agent.client, membership)
 

@@ -31,9 +31,13 @@ class Commits:
 
         If another commit came first, follow that one, and try again with what is still to be done. Returns False if
         nothing was left to be done, because another member's commit has done it.
+
+        Raises `RoomError` while the hub has a commit that this member can't process.
         """
         for _ in range(ATTEMPTS):
             async with membership.lock:
+                if membership.blocked:
+                    raise RoomError(membership.state.value)
                 await self._delivery.settle(membership)
                 due = intent.due(membership.room.members)
                 if due is None:
@@ -63,6 +67,9 @@ class Commits:
         """
         if not membership.blocked:
             raise RoomError("there is no commit that this member could not process")
-        await self._repair.reopen(membership)
-        membership.occurred(Occurrence.COMMIT_UNDONE)
+        async with membership.lock:
+            await self._repair.reopen(membership)
+            with self._memberships.changing(membership):
+                membership.occurred(Occurrence.COMMIT_UNDONE)
+                self._memberships.save(membership)
         await self.commit(membership)

@@ -47,6 +47,9 @@ class Leaving:
             await self.set_role(membership, me, Role.MEMBER)
         departure = membership.room.departure()
         await self._sending.send(membership, Content(ContentKind.DEPARTURE, departure.to_bytes()))
+        with self._memberships.changing(membership):
+            membership.add_departure(departure)
+            self._memberships.save(membership)
 
     async def remove_other_leaves(self, membership: Membership, user: MimiUri) -> None:
         """Remove all leaves of a user pseudonym except this client's own."""
@@ -82,9 +85,9 @@ class Leaving:
 
     async def answer(self, membership: Membership) -> None:
         """Remove the members who asked to leave, if no other member has done it yet."""
-        if not membership.departures:
-            return
         me = membership.leaf.identity.credential.client_pseudonym
+        if membership.departures.keys() <= {me}:
+            return
         others = membership.room.members.by_client.keys() - {me}
         asked = dict(membership.departures)
         pending = [departure for client, departure in asked.items() if client in others]
@@ -92,8 +95,9 @@ class Leaving:
             some = tuple(pending[start : start + MAX_DEPARTURES])
             await self._commits.commit(membership, CommitIntent(departures=some))
         with self._memberships.changing(membership):
-            meanwhile = {one: what for one, what in membership.departures.items() if one not in asked}
-            membership.set_departures(meanwhile)
+            # The own departure stays: it says that this user has left.
+            left = {one: what for one, what in membership.departures.items() if one == me or one not in asked}
+            membership.set_departures(left)
             self._memberships.save(membership)
 
 

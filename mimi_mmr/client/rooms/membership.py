@@ -243,6 +243,11 @@ class Membership:
         return self.place.departures
 
     @property
+    def left(self) -> bool:
+        """Whether this user has asked to leave with this leaf; another member removes it, or has done so."""
+        return self.leaf.identity.credential.client_pseudonym in self.departures
+
+    @property
     def lost(self) -> int:
         """The number of messages that the provider could not keep for this client."""
         return self.place.queue.position.lost

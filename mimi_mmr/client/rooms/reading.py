@@ -15,12 +15,20 @@ from mimi_mmr.client.rooms.roster import Roster
 from mimi_mmr.client.transport.following import QueueFollower
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
-from mimi_mmr.errors import EngineError, MmrError, OwnMessage, ParseError, RoomError, StateError
+from mimi_mmr.errors import (
+    Desynchronised,
+    EngineError,
+    MmrError,
+    OwnMessage,
+    ParseError,
+    RoomError,
+    StateError,
+)
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuePage
-from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage
+from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage, ReportEvent
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.requests import digest
 from mimi_mmr.uris import MimiUri
@@ -212,11 +220,18 @@ class Reading:
             self._follow_commit(membership, body)
         elif isinstance(body, PrivateMessage):
             self._receive(membership, body, event.fanout.timestamp)
+        elif isinstance(body, ReportEvent):
+            self._take_order(membership, body)
         elif isinstance(body, JoinRequest):
             for listener in self.join_request:
                 listener(membership, body)
 
     def _follow_commit(self, membership: Membership, event: CommitEvent) -> None:
+        unprocessed = membership.place.unprocessed
+        if unprocessed is not None and event.commit != unprocessed:
+            raise Desynchronised(
+                "a commit in the place of the one that can't be processed here, which no admin has had undone"
+            )
         followed = membership.room.follow(event, self._context.clock())
         membership.note(*followed.problems)
         # this commit was accepted first, and following it has rejected our pending one
@@ -227,6 +242,17 @@ class Reading:
             present = membership.room.members.by_client
             still = {one: what for one, what in membership.departures.items() if one in present}
             membership.set_departures(still)
+
+    def _take_order(self, membership: Membership, event: ReportEvent) -> None:
+        """Take an admin's order, which the hub has carried out, to undo the last commit."""
+        room, unprocessed = membership.room, membership.place.unprocessed
+        if unprocessed is not None:
+            room.check_undone(event, unprocessed)
+            membership.occurred(Occurrence.COMMIT_UNDONE)
+        else:
+            room.check_order(event)
+            membership.note("the hub has undone, for an admin, a commit that this client has followed")
+            membership.occurred(Occurrence.COMMIT_MISSED)
 
     def _receive(self, membership: Membership, message: PrivateMessage, timestamp: int) -> None:
         if membership.sent.came_back(digest(message.encoded), message.epoch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import MmrError, WrongEpoch
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.protocol.endpoints import REPORT_COMMIT, SNAPSHOT
 from mimi_mmr.protocol.room.requests import RepairKind, Snapshot, SnapshotTBS, sign_snapshot
@@ -29,8 +29,15 @@ class RoomRepair:
             membership.note(f"the hub did not take the report of a commit: {error}")
 
     async def reopen(self, membership: Membership) -> None:
-        """Have the hub undo the commit that can't be processed, as an admin; raises the hub's error."""
-        await self._send(membership, RepairKind.REOPEN)
+        """Have the hub undo the commit that can't be processed, as an admin; raises the hub's error.
+
+        If the hub is in the epoch before already, an earlier order was carried out and its answer was lost.
+        """
+        try:
+            await self._send(membership, RepairKind.REOPEN)
+        except WrongEpoch as error:
+            if error.current_epoch != membership.room.epoch:
+                raise
 
     async def _send(self, membership: Membership, kind: RepairKind) -> None:
         room = membership.uri

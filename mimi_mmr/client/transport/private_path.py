@@ -107,7 +107,9 @@ class PrivatePath:
         connector = aiohttp.TCPConnector(ssl=ssl_context or True, local_addr=local, limit=0)
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         jar = aiohttp.DummyCookieJar()
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
+        )
 
     async def close(self) -> None:
         """Close every connection."""

@@ -251,7 +251,7 @@ class Story:
         store = HubStore(await Database.open(f"sqlite:///{path}", tables.hub), room.uri.domain)
         try:
             last = await store.epoch(room.uri)
-            yield [await store.snapshot(room.uri, epoch) for epoch in range(last + 1)]
+            yield [await store.snapshot(room.uri, epoch) for epoch in range(last.number + 1)]
         finally:
             await store.close()
 

@@ -162,12 +162,12 @@ def _skip_leaf(reader: Reader) -> None:
 
 
 _IDENTITY = Opaque(MAX_IDENTITY)
-_SIGNATURE_KEY = slice(35, 67)  # type, length and 32 bytes, length and 32 bytes
+SIGNATURE_KEY = slice(35, 67)  # in a leaf's row, after type, length and 32 bytes, length
 
 
 def signature_key(row: bytes) -> bytes:
     """Return a leaf row's signature key without parsing the leaf."""
-    return row[_SIGNATURE_KEY]
+    return row[SIGNATURE_KEY]
 
 
 def identity(row: bytes) -> bytes:
@@ -179,7 +179,7 @@ def unique_values(row: bytes) -> Iterator[tuple[str, bytes]]:
     """List the row's values that must be unique in the tree (RFC 9420, sections 7.3, 7.5 and 12.4.3.1)."""
     yield "encryption key", row[2:34]
     if row[0] == LEAF:
-        yield "signature key", row[_SIGNATURE_KEY]
+        yield "signature key", row[SIGNATURE_KEY]
         yield "identity", identity(row)
 
 

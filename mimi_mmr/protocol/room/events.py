@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from mimi_mmr.errors import WrongSigner
 from mimi_mmr.mls.wire import PrivateMessage, parse_application
-from mimi_mmr.presentation import U64, Code, Maybe, Nested, Opaque, Struct
+from mimi_mmr.presentation import U64, Code, Maybe, Nested, Opaque, Struct, Vector
 from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.policy import SignedPolicy
@@ -21,9 +21,12 @@ from mimi_mmr.protocol.room.requests import (
     MAX_TREE,
     SEALED_STATE,
     CommitAuth,
+    CommitReport,
     digest,
 )
 from mimi_mmr.uris import ROOM, MimiUri
+
+MAX_GROUNDS = 32
 
 
 class EventKind(enum.IntEnum):
@@ -33,6 +36,7 @@ class EventKind(enum.IntEnum):
     WELCOME = 2
     APPLICATION = 3
     JOIN_REQUEST = 4
+    COMMIT_REPORT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,26 @@ class ApplicationEvent(Struct):
         return parse_application(self.message)
 
 
-RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest
+@dataclass(frozen=True, slots=True)
+class ReportEvent(Struct):
+    """An admin's order to undo the last commit, and what a member of the epoch before needs to check it.
+
+    `grounds` are reports that the commit can't be processed. `undone` is the commit's signature, and `policy` the
+    policy that it brought, if it brought one.
+    """
+
+    LIMIT: ClassVar[int] = 1 << 20
+    report: CommitReport
+    grounds: Annotated[tuple[CommitReport, ...], Vector(Nested(CommitReport), count=MAX_GROUNDS)]
+    undone: Annotated[CommitAuth | None, Maybe(Nested(CommitAuth))]
+    policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
+
+
+RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest | ReportEvent
 
 
 def event_epoch(event: RoomEvent) -> int | None:
-    """Return the epoch in which a member processes an event; None for a request to join.
+    """Return the epoch in which a member processes an event; None for a request to join, or to undo a commit.
 
     For a commit this is the epoch that it ends, for a Welcome the epoch that it begins.
     """
@@ -91,7 +110,7 @@ def event_epoch(event: RoomEvent) -> int | None:
             return event.auth.content.epoch + 1
         case PrivateMessage():
             return event.epoch
-        case JoinRequest():
+        case JoinRequest() | ReportEvent():
             return None
 
 
@@ -120,3 +139,5 @@ class FanoutMessage(Struct):
                 return ApplicationEvent.from_bytes(self.event).read()
             case EventKind.JOIN_REQUEST:
                 return JoinRequest.from_bytes(self.event)
+            case EventKind.COMMIT_REPORT:
+                return ReportEvent.from_bytes(self.event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -14,13 +14,14 @@ from mimi_mmr.errors import NotAllowed, QueueFull, Unauthorized
 from mimi_mmr.protocol.accounts import PackageCount, PackagesLeft, access_token_hash
 from mimi_mmr.protocol.connections import ConnectionPackage
 from mimi_mmr.protocol.key_packages import MAX_CLIENTS
-from mimi_mmr.provider.store.database import Database, insert_new
+from mimi_mmr.provider.store.database import Database, Row, insert_new
 from mimi_mmr.provider.store.tables import connection_packages, connection_requests, devices, users
 from mimi_mmr.uris import MimiUri
 
 MAX_DEVICES = MAX_CLIENTS
 MAX_PACKAGES = 200
 MAX_REQUESTS = 1000
+_TOKEN_TAKEN = "the access token is another device's"  # noqa: S105  # words, no token
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +72,21 @@ class AccountStore:
 
     # --- accounts and devices ------------------------------------------------------------------------
 
-    async def register(self, user: MimiUri, device: Device) -> None:
+    async def register(self, user: MimiUri, device: Device) -> MimiUri:
         """Add a new account with its first device; repeating the same registration changes nothing.
 
-        Raises `NotAllowed` if the user's or the device's name is taken; a closed account keeps its name.
+        Returns the device's URI: `device.uri`, or the one that an earlier version gave the same registration.
+        Raises `NotAllowed` if the user's name is taken; a closed account keeps its name.
         """
-        try:
-            async with self._database.write() as connection:
-                await connection.execute(sa.insert(users).values(uri=str(user), open=True))
-                await connection.execute(sa.insert(devices).values(device.row(user)))
-        except sa.exc.IntegrityError:
-            async with self._database.read() as connection:
-                if not await _is_registered(connection, user, device):
-                    raise NotAllowed("this name is taken") from None
+        async with self._database.write() as connection:
+            if await insert_new(connection, users, {"uri": str(user), "open": True}):
+                if await insert_new(connection, devices, device.row(user)):
+                    return device.uri
+                raise NotAllowed(_TOKEN_TAKEN)
+            same = _same_device(await _device_rows(connection, user), user, device)
+            if same is None:
+                raise NotAllowed("this user name is taken; the name of a closed account stays taken")
+            return same
 
     async def authenticate(self, user: MimiUri, token: AccessToken) -> Caller:
         """Return the user and device that a token belongs to; raise `Unauthorized`.
@@ -101,39 +104,46 @@ class AccountStore:
             raise Unauthorized("no such account, or not its token")
         return Caller(user, MimiUri.parse(row.device), row.public_key)
 
-    async def add_device(self, caller: Caller, device: Device) -> None:
+    async def add_device(self, caller: Caller, device: Device) -> MimiUri:
         """Add a further device; repeating the same request changes nothing.
 
-        Raises `NotAllowed` if its name is taken in any account, or if the account has its maximum of devices.
+        Returns its URI, as `register` does. Raises `NotAllowed` if the account has a device of this name, or its
+        maximum of devices.
         """
         async with self._database.write() as connection:
             await _lock(connection, caller)
-            if await _is_registered(connection, caller.user, device):
-                return
-            if len(await _devices(connection, caller.user)) >= MAX_DEVICES:
+            present = await _device_rows(connection, caller.user)
+            same = _same_device(present, caller.user, device)
+            if same is not None:
+                return same
+            if device.uri.name in present:
+                raise NotAllowed("this device name is taken: another device of the account has it")
+            if len(present) >= MAX_DEVICES:
                 raise NotAllowed(f"an account has at most {MAX_DEVICES} devices")
             if not await insert_new(connection, devices, device.row(caller.user)):
-                raise NotAllowed("this device name is taken, or its token is another device's")
+                raise NotAllowed(_TOKEN_TAKEN)
+            return device.uri
 
     async def devices(self, user: MimiUri) -> list[MimiUri]:
-        """Return an account's devices, by name."""
+        """Return an account's devices, in the order of their names."""
         async with self._database.read() as connection:
-            return sorted(MimiUri.parse(uri) for uri in await _devices(connection, user))
+            rows = await _device_rows(connection, user)
+        return [MimiUri.parse(row.device) for _, row in sorted(rows.items())]
 
-    async def remove_device(self, caller: Caller, device: MimiUri) -> None:
+    async def remove_device(self, caller: Caller, name: str) -> None:
         """Remove a device, its token and its connection packages; do nothing if there is no such device.
 
         Raises `NotAllowed` for the account's last device.
         """
         async with self._database.write() as connection:
             await _lock(connection, caller)
-            present = await _devices(connection, caller.user)
-            if str(device) not in present:
+            present = await _device_rows(connection, caller.user)
+            if name not in present:
                 return  # removed before: a retry after a lost answer
             if len(present) == 1:
                 raise NotAllowed("an account keeps its last device; close the account instead")
             for table in (devices, connection_packages):
-                await connection.execute(sa.delete(table).where(table.c.device == str(device)))
+                await connection.execute(sa.delete(table).where(table.c.device == present[name].device))
 
     async def close_account(self, caller: Caller) -> None:
         """Delete everything of an account except the reservation of its name."""
@@ -234,22 +244,27 @@ async def _lock(connection: AsyncConnection, caller: Caller) -> None:
     """Lock the account, so that its devices do not change; raise `Unauthorized` if the caller was removed."""
     account = sa.select(users.c.uri).where(users.c.uri == str(caller.user), users.c.open).with_for_update()
     is_open = await connection.scalar(account) is not None
-    if not is_open or str(caller.device) not in await _devices(connection, caller.user):
+    here = sa.select(devices.c.device).where(
+        devices.c.uri == str(caller.user), devices.c.device == str(caller.device)
+    )
+    if not is_open or await connection.scalar(here) is None:
         raise Unauthorized("no such account, or not its token")
 
 
-async def _devices(connection: AsyncConnection, user: MimiUri) -> set[str]:
-    return set(await connection.scalars(sa.select(devices.c.device).where(devices.c.uri == str(user))))
+async def _device_rows(connection: AsyncConnection, user: MimiUri) -> dict[str, Row]:
+    """Return the rows of an account's devices by their names, which are unique within the account."""
+    rows = await connection.execute(sa.select(devices).where(devices.c.uri == str(user)))
+    return {MimiUri.parse(row.device).name: row for row in rows}
 
 
-async def _is_registered(connection: AsyncConnection, user: MimiUri, device: Device) -> bool:
-    query = sa.select(devices).where(devices.c.device == str(device.uri))
-    row = (await connection.execute(query)).one_or_none()
+def _same_device(present: Mapping[str, Row], user: MimiUri, device: Device) -> MimiUri | None:
+    """Return the URI of an account's device if it has this device's name, key and token; otherwise None."""
+    row = present.get(device.uri.name)
     if row is None:
-        return False
-    wanted = device.row(user)
+        return None
+    wanted = device.row(user) | {"device": row.device}  # earlier versions wrote the URI in another form
     same = [hmac.compare_digest(_bytes(wanted[name]), _bytes(row._mapping[name])) for name in wanted]
-    return all(same)
+    return MimiUri.parse(row.device) if all(same) else None
 
 
 def _bytes(value: object) -> bytes:

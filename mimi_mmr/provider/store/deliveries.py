@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,24 +34,53 @@ from mimi_mmr.provider.store.tables import (
     shelves,
     transactions,
 )
+from ohttp_relay.server.budget import ByteBudget
 
 DAY = 86400
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUES = 1_000_000
 MAX_QUEUE_AGE = 30 * DAY
+MAX_SEQUENCE = (1 << 63) - 1  # the largest number that a database holds
+MAX_PAGE_BYTES = 4 << 20
+MAX_PAGES_BYTES = 64 << 20
+ENTRY_BYTES = 16  # number and length of a message in a page, at most
 TRANSACTION_LIFETIME = 7 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """A page of a queue before it is read: its last number, its bytes, and whether older messages are to go.
+
+    `gone` is the number up to which the queue has no message any more.
+    """
+
+    lost: int
+    last: int
+    size: int
+    acknowledged: bool
+    gone: int
 
 
 class DeliveryStore:
     """Queues and shelves of one provider."""
 
     def __init__(
-        self, database: Database, max_queue_bytes: int = MAX_QUEUE_BYTES, max_queues: int = MAX_QUEUES
+        self,
+        database: Database,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
+        max_queues: int = MAX_QUEUES,
+        max_page_bytes: int = MAX_PAGE_BYTES,
+        max_pages_bytes: int = MAX_PAGES_BYTES,
     ) -> None:
-        """Store deliveries in `database`, which holds nothing else."""
+        """Store deliveries in `database`, which holds nothing else.
+
+        `max_page_bytes` bounds one page of a queue, `max_pages_bytes` all large pages that are read at once.
+        """
         self._database = database
         self._max_queues = max_queues
         self._max_queue_bytes = max_queue_bytes
+        self._max_page_bytes = max_page_bytes
+        self._pages = ByteBudget(max_pages_bytes)
 
     async def close(self) -> None:
         """Close the database."""
@@ -75,14 +105,13 @@ class DeliveryStore:
         more = more.where(queue_count.c.count < self._max_queues)
         if (await connection.execute(more)).rowcount:
             return True
-        if await connection.scalar(sa.select(queue_count.c.count)) is not None:
-            return False
-        there = (
-            await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
-        )  # this one included
-        if await insert_new(connection, queue_count, {"row": 1, "count": there}):
-            return there <= self._max_queues
-        return (await connection.execute(more)).rowcount == 1  # another transaction inserted the row first
+        if await connection.scalar(sa.select(queue_count.c.count)) is None:
+            there = await connection.scalar(sa.select(sa.func.count()).select_from(queues)) or 0
+            await insert_new(
+                connection, queue_count, {"row": 1, "count": there - 1}
+            )  # this one is counted below
+        # Another transaction may have inserted the row since the first try; if not, the limit is reached.
+        return (await connection.execute(more)).rowcount == 1
 
     async def delete_queue(self, queue: bytes) -> None:
         """Delete a queue and its messages; do nothing if there is no such queue."""
@@ -137,28 +166,59 @@ class DeliveryStore:
     async def collect(self, queue: bytes, acknowledged: int, limit: int) -> QueuePage:
         """Delete acknowledged messages, return the next ones, oldest first; raise `UnknownQueue`.
 
-        A number above that of the queue's last message acknowledges all of them.
+        A page has at most `limit` messages and, unless its first one alone is larger, at most the store's
+        `max_page_bytes`. It is read outside of write transactions. Raises `Overloaded` if too much is being read.
         """
+        acknowledged = min(acknowledged, MAX_SEQUENCE)
+        extent = await self._extent(queue, acknowledged, limit)
+        if extent.acknowledged:
+            await self._acknowledge(queue, acknowledged)
+        if not extent.size:
+            return QueuePage(extent.lost, (), extent.gone)
         table = queue_messages.c
-        async with self._database.write() as connection:
-            row = (
-                await connection.execute(sa.select(queues).where(queues.c.id == queue).with_for_update())
-            ).one_or_none()
+        which = (table.queue == queue, table.sequence > acknowledged, table.sequence <= extent.last)
+        query = sa.select(table.sequence, table.message).where(*which).order_by(table.sequence)
+        async with self._pages.taken(extent.size), self._database.read() as connection:
+            found = await connection.execute(query)
+            messages = tuple(QueuedMessage(number, message) for number, message in found)
+            return QueuePage(extent.lost, messages, extent.gone)
+
+    async def _extent(self, queue: bytes, acknowledged: int, limit: int) -> _Extent:
+        """Measure the next page without reading its messages; raise `UnknownQueue`."""
+        table = queue_messages.c
+        old = sa.exists().where(table.queue == queue, table.sequence <= acknowledged)
+        sizes = sa.select(table.sequence, sa.func.length(table.message))
+        sizes = sizes.where(table.queue == queue, table.sequence > acknowledged)
+        following = sa.select(sa.func.min(table.sequence)).where(
+            table.queue == queue, table.sequence > acknowledged
+        )
+        # in one statement: what is lost, and what is gone, are of one moment
+        first = sa.func.coalesce(following.scalar_subquery(), queues.c.next_sequence)
+        async with self._database.read() as connection:
+            this = sa.select(queues.c.lost, old.label("old"), first.label("first")).where(
+                queues.c.id == queue
+            )
+            row = (await connection.execute(this)).one_or_none()
             if row is None:
                 raise UnknownQueue("no such queue")
-            acknowledged = min(acknowledged, row.next_sequence - 1)  # a database has no numbers above 2**63
-            old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
+            last = size = 0
+            for number, length in await connection.execute(sizes.order_by(table.sequence).limit(limit)):
+                if size and size + length > self._max_page_bytes:
+                    break
+                last, size = number, size + length + ENTRY_BYTES
+            return _Extent(row.lost, last, size, row.old, row.first - 1)
+
+    async def _acknowledge(self, queue: bytes, acknowledged: int) -> None:
+        """Delete the messages up to this number."""
+        table = queue_messages.c
+        old = sa.and_(table.queue == queue, table.sequence <= acknowledged)
+        this = queues.c.id == queue
+        async with self._database.write() as connection:
+            await connection.execute(sa.select(queues.c.id).where(this).with_for_update())
             freed = await connection.scalar(sa.select(sa.func.sum(sa.func.length(table.message))).where(old))
             if freed is not None:
                 await connection.execute(sa.delete(queue_messages).where(old))
-                await connection.execute(
-                    sa.update(queues).where(queues.c.id == queue).values(size=row.size - freed)
-                )
-            query = sa.select(table.sequence, table.message).where(table.queue == queue)
-            found = await connection.execute(query.order_by(table.sequence).limit(limit))
-            messages = tuple(QueuedMessage(number, message) for number, message in found)
-            gone = (messages[0].sequence if messages else row.next_sequence) - 1
-            return QueuePage(row.lost, messages, gone)
+                await connection.execute(sa.update(queues).where(this).values(size=queues.c.size - freed))
 
     # --- shelves -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ rooms = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("arity", sa.Integer, nullable=False),
+    sa.Column("commit_hash", sa.LargeBinary, nullable=False),
 )
 
 # A node's row is valid from `epoch_from` up to, not including, `epoch_to`. So a joiner gets the trees of its
@@ -46,15 +47,26 @@ room_epochs = sa.Table(
     sa.Column("policy", sa.LargeBinary, nullable=False),
     sa.Column("room_state", sa.LargeBinary),
     sa.Column("commit_hash", sa.LargeBinary, nullable=False),
+    sa.Column("auth", sa.LargeBinary),
 )
 
-# Members who reported that they can't process the commit that began an epoch.
+# Members who reported that they can't process the commit that began an epoch. Rows of schema 1 have no `report`.
 commit_reports = sa.Table(
     "commit_reports",
     hub,
     sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
     sa.Column("epoch", sa.BigInteger, primary_key=True),
     sa.Column("leaf", sa.BigInteger, primary_key=True),
+    sa.Column("report", sa.LargeBinary),
+)
+
+# Commits that were undone, by the epoch that they had begun: none of them is accepted again.
+undone_commits = sa.Table(
+    "undone_commits",
+    hub,
+    sa.Column("room", sa.Text, sa.ForeignKey("rooms.id"), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, primary_key=True),
+    sa.Column("commit_hash", sa.LargeBinary, primary_key=True),
 )
 
 # Join links, with what is needed to count uses. A revoked link stays until it expires, with 0 uses left.

@@ -23,7 +23,7 @@ from tests.mimi_mmr.client.devices.test_several_devices import running
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.needs import needs
 
-PATIENCE = 90.0
+PATIENCE = 240.0  # on a machine that does much else at the same time
 
 
 @dataclass

@@ -113,6 +113,7 @@ def test_a_certificate_is_good_within_its_time_only(world: World, shift: float) 
         ([str(USER), "mimi://b.example/u/eve"], "exactly one user and one device"),
         ([str(DEVICE), "mimi://b.example/d/tablet"], "exactly one user and one device"),
         ([str(USER), "mimi://b.example/r/room"], "exactly one user and one device"),
+        ([str(USER), "mimi://b.example/d/eve/phone"], "a device of another user"),
         ([str(USER), "mimi://c.example/d/phone"], r"user of b\.example and device of c\.example"),
     ],
 )

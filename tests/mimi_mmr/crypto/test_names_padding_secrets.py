@@ -15,7 +15,7 @@ from mimi_mmr.crypto.secret import AccessToken, ConnectionKey, FetchToken, Ident
 from mimi_mmr.crypto.signing import SigningKey, expand_with_label
 from mimi_mmr.errors import InvalidUri, SealedBoxRejected
 from mimi_mmr.protocol.connections import ContactCode
-from mimi_mmr.uris import Kind, MimiUri, random_uri, self_certifying_pseudonym
+from mimi_mmr.uris import IdentifierUri, Kind, MimiUri, check_domain, random_uri, self_certifying_pseudonym
 from tests.mimi_mmr.protocol.wire import DOMAINS, MANY, SOME, uris
 
 SECRETS = (ConnectionKey, IdentityLinkKey, FetchToken, AccessToken)
@@ -63,6 +63,12 @@ def test_any_text_is_a_uri_in_its_one_spelling_or_refused(text: str) -> None:
         "mimi://a.example/x/alice",
         "mimi://a.example/u/al/ice",
         "mimi://a.example/u/..",
+        "mimi://a.example/d/alice/",
+        "mimi://a.example/d//phone",
+        "mimi://a.example/d/alice/phone/2",
+        "mimi://a.example/d/alice/Phone",
+        "mimi://127.0.0.1/u/alice",
+        "mimi://a.example.1/u/alice",
         "mimi://a.example/u/a?b",
         "http://a.example/u/alice",
         "mimi://a.example/u/" + "a" * 129,
@@ -72,6 +78,21 @@ def test_any_text_is_a_uri_in_its_one_spelling_or_refused(text: str) -> None:
 def test_what_only_looks_like_a_uri_is_refused(text: str) -> None:
     with pytest.raises(InvalidUri):
         MimiUri.parse(text)
+
+
+def test_two_peoples_devices_of_one_name_have_two_uris_and_the_older_form_stays_a_third() -> None:
+    alice, bob = (MimiUri("a.example", Kind.USER, name) for name in ("alice", "bob"))
+    written = ["mimi://a.example/d/alice/phone", "mimi://a.example/d/bob/phone", "mimi://a.example/d/phone"]
+    made = [MimiUri.of_device(alice, "phone"), MimiUri.of_device(bob, "phone")]
+    assert [MimiUri.parse(text) for text in written] == [*made, MimiUri("a.example", Kind.DEVICE, "phone")]
+    assert [str(uri) for uri in made] == written[:2]
+    assert {MimiUri.parse(text).name for text in written} == {"phone"}
+
+
+def test_the_longest_uri_of_a_device_is_read_again() -> None:
+    domain = ".".join(["a" * 63, "a" * 63, "a" * 63, "a" * 61])
+    uri = MimiUri.of_device(MimiUri(domain, Kind.USER, "u" * 128), "d" * 128)
+    assert IdentifierUri.from_bytes(IdentifierUri(uri).to_bytes()).uri == uri
 
 
 @given(DOMAINS, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
@@ -91,6 +112,48 @@ def test_a_random_uri_is_a_uuid4(drawn: bytes) -> None:
     uri = random_uri("a.example", Kind.ROOM, drawn)
     assert uuid.UUID(uri.name).version == 4
     assert MimiUri.parse(str(uri), Kind.ROOM) == uri
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "127.0.0.1",
+        "10.1",
+        "0x7f.1",
+        "a.0x7f",
+        "a.example.1",
+        "a.2example",
+        "::1",
+        "[::1]",
+        "a.example:443",
+        "A.example",
+        "a.example.",
+        "a..example",
+        "bücher.example",
+        "xn--bcher-kva.example.",
+        "xn--BCHER-kva.example",
+        "xn--bcher.example",  # three mathematical signs
+        "xn--bcher-.example",  # encodes nothing that needs it
+        "xn--a.example",
+        "ab--c.example",
+        "xn--99999999.example",
+        "-a.example",
+        "a_b.example",
+        "example",
+        "",
+    ],
+)
+def test_a_domain_is_a_dns_name_in_its_one_spelling(domain: str) -> None:
+    with pytest.raises(InvalidUri):
+        check_domain(domain)
+    with pytest.raises(InvalidUri):
+        MimiUri.parse(f"mimi://{domain}/u/alice")
+
+
+@pytest.mark.parametrize("domain", ["a.example", "4.a.example", "xn--bcher-kva.example", "a.xn--p1ai"])
+def test_a_domain_in_its_one_spelling_is_taken(domain: str) -> None:
+    assert check_domain(domain) == domain
+    assert MimiUri.parse(f"mimi://{domain}/u/alice").domain == domain
 
 
 # --- contact codes -----------------------------------------------------------------------------------
@@ -126,12 +189,34 @@ def test_any_text_is_a_contact_code_or_refused(text: str) -> None:
         ("?f=", "?f=!"),
         ("?f=", "?f=é"),
         ("?f=", "#f="),
+        ("mimi-connect:", "MIMI-connect:"),
+        ("mimi-connect:", "mimi-connect://"),
+        ("mimi-connect:", " mimi-connect:"),
+        ("/alice", "/%61lice"),
+        ("/alice", "/al%69ce"),
+        ("//a.", "%2F%2Fa."),
+        ("/alice", "/alice\n"),
+        ("?f=", "?x=1&f="),
+        ("?f=", "?f=&f="),
+        ("Hh8", "Hh8="),
+        ("Hh8", "Hh9"),  # the same 32 bytes, with other unused bits
+        ("Hh8", "Hh8&x=1"),
+        ("Hh8", "Hh8#x"),
+        ("Hh8", "Hh8\n"),
+        ("Hh8", "Hh"),
     ],
 )
-def test_a_contact_code_with_a_slip_is_refused(change: tuple[str, str]) -> None:
+def test_a_contact_code_that_was_altered_is_refused(change: tuple[str, str]) -> None:
     good = str(ContactCode(MimiUri("a.example", Kind.USER, "alice"), bytes(range(32))))
+    assert ContactCode.parse(good).fingerprint == bytes(range(32))
     with pytest.raises(InvalidUri):
-        ContactCode.parse(good.replace(*change))
+        ContactCode.parse(changed(good, *change))
+
+
+def changed(text: str, old: str, new: str) -> str:
+    """The text with a part of it replaced, which it must have."""
+    assert old in text
+    return text.replace(old, new)
 
 
 # --- padding -----------------------------------------------------------------------------------------

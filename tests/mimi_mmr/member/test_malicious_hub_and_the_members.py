@@ -14,13 +14,13 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import (
     Desynchronised,
     EngineError,
+    HubRefusal,
     MmrError,
     NotAllowed,
     ParseError,
     PseudonymProofRejected,
     RemovedFromRoom,
     RoomError,
-    UnknownSender,
     WrongSigner,
 )
 from mimi_mmr.member.intent import CommitIntent
@@ -35,6 +35,7 @@ from mimi_mmr.protocol.queues import queue_id, seal_queue_id
 from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
 from mimi_mmr.protocol.room.requests import Snapshot, SnapshotRequest, SnapshotTBS, digest, sign_snapshot
+from mimi_mmr.uris import MimiUri
 from tests.mimi_mmr.bench import DAY, ENGINE, Committed, RoomBench, next_policy
 
 
@@ -368,28 +369,20 @@ def ask(bench: RoomBench, key: SigningKey, epoch: int, issued: float | None = No
     return SnapshotRequest.from_bytes(sign_snapshot(tbs, key).to_bytes())
 
 
-def test_a_tree_is_served_to_leaves_of_its_epoch(bench: RoomBench) -> None:
-    bob = bench.leaves["bob"].key
-    before = bench.state.epoch
-    bench.mode.allow_snapshot(bench.state.ratchet, ask(bench, bob, before), bench.now)
-    bench.commit("alice", remove=["bob"])
-    bench.commit("alice", add=["dave"])
-    with pytest.raises(UnknownSender, match="no leaf of that epoch"):
-        bench.mode.allow_snapshot(bench.state.ratchet, ask(bench, bob, bench.state.epoch), bench.now)
-    old = RatchetTree.from_bytes(bench.snapshots[before].ratchet_tree)
-    with pytest.raises(UnknownSender, match="no leaf of that epoch"):
-        bench.mode.allow_snapshot(old, ask(bench, bench.leaves["dave"].key, before), bench.now)
-
-
 def test_a_request_for_a_tree_is_fresh_and_signed(bench: RoomBench) -> None:
     bob = bench.leaves["bob"].key
+    bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2), bench.now)
     for issued in (bench.now - 901, bench.now + 902):
         with pytest.raises(NotAllowed, match="too old"):
-            bench.mode.allow_snapshot(bench.state.ratchet, ask(bench, bob, 2, issued), bench.now)
+            bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2, issued), bench.now)
+    with pytest.raises(HubRefusal, match="another room"):
+        bench.mode.check_snapshot(
+            MimiUri(bench.uri.domain, bench.uri.kind, "x"), ask(bench, bob, 2), bench.now
+        )
     mine = ask(bench, SigningKey.generate(), 2)
     stolen = replace(mine, content=replace(mine.content, signature_public_key=bob.public))
     with pytest.raises(WrongSigner):
-        bench.mode.allow_snapshot(bench.state.ratchet, stolen, bench.now)
+        bench.mode.check_snapshot(bench.uri, stolen, bench.now)
 
 
 # --- messages ----------------------------------------------------------------------------------------

@@ -119,7 +119,9 @@ def reloaded(bench: RoomBench) -> HubRoom:
     state = bench.state
     wrap = PublicTree.from_bytes(state.wrap.to_bytes())
     ratchet = RatchetTree.from_bytes(state.ratchet.to_bytes())
-    return HubRoom.load(state.room, state.epoch, ratchet, wrap, state.policy, state.sealed_state)
+    return HubRoom.load(
+        state.room, state.epoch, ratchet, wrap, state.policy, state.sealed_state, state.commit_hash
+    )
 
 
 @given(

@@ -39,8 +39,13 @@ FEW = settings(deadline=None, max_examples=12, suppress_health_check=list(Health
 SOME = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 MANY = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 
-LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
-DOMAINS = st.lists(LABELS, min_size=2, max_size=4).map(".".join)
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
+    lambda label: label[2:4] != "--"
+)
+TOP_LABELS = LABELS.filter(lambda label: label[0].isalpha())
+DOMAINS = st.tuples(st.lists(LABELS, min_size=1, max_size=3), TOP_LABELS).map(
+    lambda parts: ".".join([*parts[0], parts[1]])
+)
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._~-]{0,20}[a-z0-9])?", fullmatch=True)
 KEYS = st.sampled_from([(Kem.X25519, 32)] * 3 + [(Kem.X_WING, 1216)])
 
@@ -65,7 +70,16 @@ def _below(kind: type[Struct]) -> Iterator[type[Struct]]:
 
 
 def uris(kind: Kind | None = None) -> st.SearchStrategy[MimiUri]:
-    return st.builds(MimiUri, DOMAINS, st.sampled_from(Kind) if kind is None else st.just(kind), NAMES)
+    kinds = st.sampled_from(Kind) if kind is None else st.just(kind)
+    return kinds.flatmap(
+        lambda found: st.builds(
+            MimiUri,
+            DOMAINS,
+            st.just(found),
+            NAMES,
+            st.just("") | NAMES if found is Kind.DEVICE else st.just(""),
+        )
+    )
 
 
 @cache

@@ -95,6 +95,20 @@ async def test_a_taken_name_is_refused_and_stays_its_owners(live: LiveWorld) -> 
     assert await alice.people.connection_requests() == []
 
 
+async def test_a_second_persons_phone_is_welcome_and_a_stranger_learns_no_device_name(
+    live: LiveWorld,
+) -> None:
+    """The name `phone` is the first person's; the second gets it too, and so its answer tells nothing."""
+    answers = [
+        await straight(live, "a.example", "/v1/account", registration("a.example", user))
+        for user in ("erin", "frank")
+    ]
+    assert [answer.status for answer in answers] == [201, 201]
+    now = live.providers["a.example"]._clock()
+    owners = [certified(live, answer, now)[:2] for answer in answers]
+    assert owners == [("erin", "phone"), ("frank", "phone")]
+
+
 async def test_a_bad_proof_opens_no_account_and_leaves_the_name_free(live: LiveWorld) -> None:
     for body in (registration("a.example", "erin", "frank"), registration("b.example", "erin")):
         answer = await straight(live, "a.example", "/v1/account", body)
@@ -285,8 +299,8 @@ async def test_a_device_is_added_for_the_account_and_with_the_token_that_it_sign
         answer = await ask(live, "POST", "/devices", token, good.to_bytes())
         assert (answer.status, answer.code) == (401, Unauthorized.code)
     assert await names(live, token_of(alice)) == ("alice-phone",)
-    phone = Tablet("dave-phone")
-    answer = await ask(live, "POST", "/devices", token_of(alice), phone.request())
+    other = Tablet("alice-phone")
+    answer = await ask(live, "POST", "/devices", token_of(alice), other.request())
     assert (answer.status, answer.code) == (403, NotAllowed.code)
 
 

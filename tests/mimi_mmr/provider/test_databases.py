@@ -12,6 +12,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.provider.databases import check_databases, upgrade_databases
 from mimi_mmr.provider.settings import Settings, load_settings
+from mimi_mmr.provider.store import schema
 from tests.fixtures import stored
 
 
@@ -42,10 +43,10 @@ async def test_looking_changes_nothing_and_says_what_would_be_done(settings: Set
     assert content(settings) == before
     assert [one.role for one in found] == ["hub", "accounts", "deliveries"]
     assert not any(one.ready for one in found)
-    assert str(found[0]) == "hub: no schema recorded (empty, or of version 0.1.0); would become 1"
+    assert str(found[0]) == "hub: no schema recorded (empty, or of version 0.1.0); would become 2"
     assert all(one.ready for one in await upgrade_databases(settings))
     assert [str(one) for one in await check_databases(settings)] == [
-        f"{role}: schema 1, up to date" for role in stored.ROLES
+        f"{role}: schema {schema.latest(role).number}, up to date" for role in stored.ROLES
     ]
 
 

@@ -56,7 +56,7 @@ async def test_every_endpoint_of_the_table_is_mounted_once_and_no_other(live: Li
     over_tls = [(row.method, row.template) for row in ENDPOINTS if row.way is not Way.OBLIVIOUS]
     over_tls += [("HEAD", path) for method, path in over_tls if method == "GET"]  # by aiohttp
     relayed = RELAY_PATH + "/{name}"
-    over_tls += [(method, path) for path in (GATEWAY_PATH, relayed) for method in ("GET", "POST")]
+    over_tls += [(method, path) for path in (GATEWAY_PATH, relayed) for method in ("GET", "HEAD", "POST")]
     assert sorted(served) == sorted(over_tls)
 
 

@@ -263,6 +263,79 @@ async def test_ranges_are_served_from_one_fetch(downloads: Downloads, first: boo
     assert downloads.fetches == 1
 
 
+MODIFIED = "Sun, 09 Sep 2001 01:00:00 GMT"
+
+
+class Parts:
+    """An asset host that serves ranges, of a version that may change, and notes what it was asked."""
+
+    def __init__(self, downloads: Downloads) -> None:
+        self.body = ASSET
+        self.fields = {"ETag": '"1"', "Last-Modified": MODIFIED}
+        downloads.world.target.answer = self.answer
+
+    async def answer(self, request: web.Request) -> web.Response:
+        wanted = request.http_range
+        if "Range" not in request.headers:
+            return web.Response(body=self.body, headers=self.fields)
+        start = wanted.start
+        if start >= len(self.body):
+            return web.Response(status=416)
+        span = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        return web.Response(
+            status=206, body=self.body[start:], headers={**self.fields, "Content-Range": span}
+        )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads, cached: bool) -> None:
+    parts = Parts(downloads)
+    await downloads.start(cached=cached)
+
+    async def resume(if_range: str) -> tuple[int, bytes]:
+        fields = {"Range": "bytes=200000-", "If-Range": if_range}
+        status, _, body = await downloads.get(**fields)
+        return status, body
+
+    for current in ('"1"', MODIFIED):
+        assert await resume(current) == (206, ASSET[200_000:])
+    for other in ('"0"', 'W/"1"', "1", "Sun, 09 Sep 2001 01:00:01 GMT", ""):
+        assert await resume(other) == (200, ASSET)
+    parts.body, parts.fields = b"a shorter version", {"ETag": '"2"'}
+    downloads.now += 1e6  # what is stored is stale now
+    assert await resume('"1"') == (200, b"a shorter version")
+    assert {name for seen in downloads.world.target.requests for name, _ in seen.fields} <= {
+        *("host", "accept-encoding", "range", "if-none-match", "if-modified-since")
+    }
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, cached: bool) -> None:
+    async def part(_: web.Request) -> web.Response:
+        return web.Response(status=206, body=b"0123456789", headers={"Content-Range": "bytes 10-19/100"})
+
+    downloads.world.target.answer = part
+    await downloads.start(cached=cached)
+    assert (await downloads.get())[0] == 502
+    for wanted in ("bytes=0-9", "bytes=10-15", "bytes=-10", "bytes=10-11,13-14", "bytes=500-"):
+        assert (await downloads.get(Range=wanted))[0] == 502
+    if not cached:
+        status, headers, body = await downloads.get(Range="bytes=10-19")
+        assert (status, headers["content-range"], body) == (206, "bytes 10-19/100", b"0123456789")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_an_asset_hosts_fields_that_exceed_a_limit_are_a_502(
+    downloads: Downloads, cached: bool
+) -> None:
+    downloads.fields["X-Long"] = "v" * 70_000
+    await downloads.start(cached=cached)
+    status, _, body = await downloads.get()
+    assert (status, b"more than" in body) == (502, True)
+    downloads.fields["X-Long"] = "v" * 60_000
+    assert (await downloads.get())[0] == 200
+
+
 OPEN_PROXY = [
     "https://evil.example/asset",
     "https://{host}@evil.example/asset",

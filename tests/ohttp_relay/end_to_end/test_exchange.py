@@ -21,7 +21,8 @@ from ohttp_relay.errors import (
     TruncatedCapsule,
 )
 from ohttp_relay.gateway import Gateway, GatewayLimits
-from ohttp_relay.keys import KeyRing
+from ohttp_relay.hpke import KemId
+from ohttp_relay.keys import KeyConfig, KeyRing
 from ohttp_relay.relay import Relay, RelayLimits
 from ohttp_relay.transport import problems
 from ohttp_relay.transport.dates import format_date
@@ -155,6 +156,65 @@ async def test_a_gateways_cookies_and_names_do_not_pass_the_relay(world: World) 
     status, headers, _ = await post(await world.serve(relay.app()) + "/gw", b"x", world)
     assert status == 200
     assert set(headers) == {"Content-Type", "Content-Length", "Retry-After", "Date"}
+
+
+async def test_a_field_that_connection_nominates_does_not_pass_the_relay(world: World) -> None:
+    async def nominated(_: web.Request) -> web.Response:
+        answer = web.Response(
+            body=b"x", headers={"Connection": "keep-alive, Cache-Control", "Retry-After": "3"}
+        )
+        answer.headers.add("Cache-Control", "max-age=1")
+        return answer
+
+    async def twice(_: web.Request) -> web.Response:
+        answer = web.Response(body=b"x", headers={"Cache-Control": "no-store"})
+        answer.headers.add("Cache-Control", "private")
+        return answer
+
+    await world.start()
+    app = web.Application()
+    app.add_routes([web.post("/nominated", nominated), web.post("/twice", twice)])
+    gateway = await world.serve(app)
+    relay = Relay({"a": gateway + "/nominated", "b": gateway + "/twice"}, ssl_context=world.tls)
+    url = await world.serve(relay.app())
+    _, headers, _ = await post(url + "/a", b"x", world)
+    assert set(headers) == {"Content-Type", "Content-Length", "Retry-After", "Date"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + "/b", data=b"x", headers=CAPSULE, ssl=world.tls) as answer,
+    ):
+        assert answer.headers.getall("Cache-Control") == ["no-store", "private"]
+
+
+async def test_head_of_the_key_list_is_get_without_the_list(world: World) -> None:
+    await world.start()
+    async with aiohttp.ClientSession() as session:
+        for url in (world.relay_url, world.gateway_url):
+            async with session.head(url, ssl=world.tls) as answer:
+                assert (answer.status, answer.content_type) == (200, "application/ohttp-keys")
+                assert answer.content_length == len(world.keyring.public_list())
+
+
+async def test_a_client_that_reads_no_list_gets_one_bare_key_where_that_is_switched_on(world: World) -> None:
+    world.keyring = KeyRing.generate([KemId.X_WING, KemId.X25519])
+    await world.start()
+    gateway = await world.serve(world.gateway.app(bare_keys="/config"))
+    relay = Relay({"gw": world.gateway_url}, ssl_context=world.tls)
+    relays = [await world.serve(relay.app(bare_keys=switch)) for switch in (True, False)]
+    async with aiohttp.ClientSession() as session:
+        for url in (f"{gateway}/config", f"{relays[0]}/gw/bare"):
+            async with session.get(url, ssl=world.tls) as answer:
+                assert (answer.status, answer.content_type) == (200, "application/octet-stream")
+                assert "max-age" in answer.headers["Cache-Control"]
+                config = KeyConfig.from_bytes(await answer.read())
+            assert config.kem_id == KemId.X25519
+            capsule, opener = encapsulate_request(config, get(world).to_bytes())
+            _, _, body = await post(world.gateway_url, capsule, world)
+            assert bhttp.Response.from_bytes(opener.open(body)).status == 200
+        for url in (f"{world.gateway_url}/config", f"{relays[1]}/gw/bare", f"{relays[0]}/other/bare"):
+            async with session.get(url, ssl=world.tls) as answer:
+                assert answer.status == 404
+    await relay.close()
 
 
 async def test_bodies_are_padded_to_the_same_size(world: World) -> None:

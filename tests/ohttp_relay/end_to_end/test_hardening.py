@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from ohttp_relay.bhttp import Request
+from ohttp_relay.bhttp import Request, Response
+from ohttp_relay.capsule import encapsulate_request
 from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE as CHUNKED
 from ohttp_relay.client import PinnedKeys
 from ohttp_relay.errors import (
@@ -113,6 +114,26 @@ async def test_half_closed_connections_end(plain_gateway: Plain) -> None:
         head(CHUNKED, Transfer_Encoding="chunked") + b"1\r\nx\r\n",
     ):
         assert b" 200 " not in await plain_gateway.ask(data, eof=True)
+
+
+async def test_a_client_that_has_ended_its_data_still_gets_its_answer(world: World) -> None:
+    """A client without TLS may half-close after its request, which is forwarded or fetched meanwhile."""
+    await world.start()
+    authority = world.origin.removeprefix("https://")
+    for app, path in ((world.relay.app(), "/gw"), (world.gateway.app(), DEFAULT_PATH)):
+        plain = Plain(app)
+        asked, opener = encapsulate_request(
+            world.keyring.public_configs()[0], Request("GET", "https", authority, "/").to_bytes()
+        )
+        lines = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: message/ohttp-req\r\nContent-Length: "
+        reader, writer = await plain.connect()
+        writer.write(lines.encode() + b"%d\r\n\r\n%b" % (len(asked), asked))
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 5)  # to the end: the server closes afterwards
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert Response.from_bytes(opener.open(answer.partition(b"\r\n\r\n")[2])).status == 200
+        await plain.close()
 
 
 async def test_floods_of_headers_are_refused(plain_gateway: Plain) -> None:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ohttp_relay.bhttp import Informational, Request, Response
+from ohttp_relay.bhttp import Fields, Informational, Request, Response
 from ohttp_relay.bhttp.stream import (
     content_piece,
     end_message,
@@ -302,6 +302,27 @@ async def test_local_targets_stream_their_answers_and_get_requests_whole(world: 
     async with world.client().get("https://hub.example/") as response:  # the same, whole
         assert await response.read() == b"a" * 70_000 + b"c"
         assert response.trailers == (("x-sum", "3"),)
+
+
+async def test_trailers_of_a_request_reach_a_target_in_process(world: World) -> None:
+    seen: list[Fields] = []
+
+    async def hub(request: Request) -> Response:
+        seen.append(request.trailers)
+        return Response(200)
+
+    await world.start(gateway={"local": {"https://hub.example": hub}})
+    trailers = (("x-sum", "3"),)
+    for content in (b"", b"body"):
+        asked = Request("POST", "https", "hub.example", "/", (), content)
+        head, writer, _ = start_chunked_request(world.keyring.public_configs()[0])
+        plain = start_request(asked) + content_piece(content) + end_message(trailers)
+        assert (await raw(world, head + writer.finish(plain)))[0] == 200
+        capsule, _ = encapsulate_request(
+            world.keyring.public_configs()[0], asked._replace(trailers=trailers).to_bytes()
+        )
+        assert (await raw(world, capsule, "message/ohttp-req"))[0] == 200
+    assert seen == [trailers] * 4
 
 
 async def test_a_local_target_that_fails_inside_its_answer_is_an_error_for_the_reader(world: World) -> None:

@@ -43,6 +43,10 @@ CAPSULE = {"Content-Type": "message/ohttp-req"}
             ["gateway", "--keys", "{tmp}/none", "--target", "https://a.example", "--network", "x"],
             "not a network",
         ),
+        (
+            ["gateway", "--keys", "{tmp}/keys", "--target", "https://a.example", "--replay-rate", "9"],
+            "replay file dated was made with another window or number of keys",
+        ),
         (["relay", "--gateway", "x"], "expected NAME=URL"),
         (["relay", "--gateway", "x=http://gateway.example/"], "both hops need https"),
         (["relay", "--gateway", "x=https://g.example/", "--tokens", "{tmp}/none"], "cannot read the tokens"),
@@ -64,6 +68,8 @@ def test_bad_settings_end_with_one_clear_line(
     arguments,
     message: str,
 ) -> None:
+    KeyRing.generate().save(tmp_path / "keys")
+    cli._replay_guard(tmp_path / "keys" / "replay", window=60.0, rate=10, undated=1)
     monkeypatch.setattr(sys, "argv", ["ohttp-relay", *(text.format(tmp=tmp_path) for text in arguments)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -71,6 +77,20 @@ def test_bad_settings_end_with_one_clear_line(
     shown = capsys.readouterr().err
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_a_gateway_without_traffic_keeps_small_tables_apart_from_its_keys(tmp_path: Path) -> None:
+    KeyRing.generate().save(tmp_path / "keys")
+    before = sorted(path.name for path in (tmp_path / "keys").iterdir())
+    guard = cli._replay_guard(tmp_path / "tables", window=60.0, rate=2000, undated=100_000)
+    assert guard.undated is not None
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == before
+    tables = sorted((tmp_path / "tables").iterdir())
+    assert [path.name for path in tables] == ["dated", "undated"]
+    assert sum(path.stat().st_size for path in tables) < 8 << 20
+    larger = cli._replay_guard(tmp_path / "larger", window=60.0, rate=4000, undated=0)
+    assert larger.undated is None  # a Date is required
+    assert (tmp_path / "larger" / "dated").stat().st_size > 1.9 * tables[0].stat().st_size
 
 
 class Process:

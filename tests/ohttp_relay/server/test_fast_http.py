@@ -324,6 +324,31 @@ async def test_who_sends_nothing_more_is_answered_and_who_is_gone_is_not_written
         assert not transport.written
 
 
+async def test_the_reply_that_is_awaited_reaches_a_client_that_has_ended_its_data(
+    server: FastServer,
+) -> None:
+    echo = server.handler
+    assert isinstance(echo, Echo)
+    echo.gate = asyncio.Event()
+    connection, transport = opened(server)
+    connection.data_received(wire(b"1") + wire(b"2") + wire(b"3")[:-1])
+    await settle()
+    assert connection.eof_received()  # the transport stays open
+    await settle()
+    assert (transport.written, transport.closed) == (b"", False)
+    echo.gate.set()
+    await settle()
+    await settle()
+    assert bodies(transport.written) == [b"1", b"2"]
+    assert transport.closed
+    tls, transport = opened(server)
+    transport._extra["ssl_object"] = object()
+    echo.gate.clear()
+    tls.data_received(wire(b"1"))
+    await settle()
+    assert not tls.eof_received()
+
+
 def ask_and_say_goodbye(address: tuple[str, int], tls: ssl.SSLContext, data: bytes) -> bytes:
     """Send a request over TLS, and in the same segment that nothing more comes; return what comes back."""
     received, to_send, answer = ssl.MemoryBIO(), ssl.MemoryBIO(), b""

@@ -116,6 +116,9 @@ def test_origins_are_compared_whole() -> None:
         ("https", "a.example."),
         ("https", "b.example:8443"),
         ("https", "[2606:4700::1111]"),
+        ("https", "[2606:4700:0::1111]:"),
+        ("HTTPS", "a.example:"),
+        ("https", "a.example:00443"),
     ]:
         policy.check_origin(scheme, authority)
     for scheme, authority in [
@@ -127,8 +130,22 @@ def test_origins_are_compared_whole() -> None:
         ("https", "a.example@evil.example"),
         ("https", "evil.example#a.example"),
         ("https", "a.example/x"),
+        ("https", "a.example?x"),
+        ("https", "a.example#"),
+        ("https", "a.example/"),
+        ("https", "a.example\\"),
+        ("https", "a.example:443@"),
+        ("https", "a.example.."),
+        ("https", "%61.example"),
+        ("https", "a.example "),
+        ("https", "[2606:4700::1111"),
+        ("https", "[2606:4700::1111%25eth0]"),
+        ("https", "[:::::]"),
+        ("https", "2606:4700::1111"),
         ("https", ""),
+        ("https", "."),
         ("https", "a.example:99999"),
+        ("https", "a.example:0"),
         ("ftp", "a.example"),
     ]:
         with pytest.raises(TargetRefused):
@@ -146,6 +163,8 @@ def test_origins_are_compared_whole() -> None:
         "https://a:x",
         "*",
         "https://[::1]:44@",
+        "https://a?x",
+        "https://a#x",
     ],
 )
 def test_settings_that_are_not_origins_are_refused(text: str) -> None:
@@ -153,6 +172,16 @@ def test_settings_that_are_not_origins_are_refused(text: str) -> None:
         Origin.parse(text)
     with pytest.raises(ConfigurationError):
         TargetPolicy.of([], ["10.0.0.1/8"])
+
+
+def test_the_url_that_is_fetched_is_made_from_the_origin_that_was_checked() -> None:
+    origin = TargetPolicy.of(["https://[2606:4700::1111]:8443"]).check_origin(
+        "https", "[2606:4700:0::1111]:8443"
+    )
+    for path in ("/", "/a/../b", "/a?b=%2F&c", "/?", "*"):
+        url = origin.url(path)
+        assert (url.scheme, url.raw_host, url.port) == (origin.scheme, origin.host, origin.port)
+        assert url.raw_path_qs == path
 
 
 async def gateway_of(

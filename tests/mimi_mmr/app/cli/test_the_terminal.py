@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import unicodedata
 from pathlib import Path
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimi_mmr.app.cli import terminal
+from mimi_mmr.app.cli.asset import _show_sent
 from mimi_mmr.app.cli.room import show_message
-from mimi_mmr.app.commands.asset import safe_name
+from mimi_mmr.app.commands.asset import SentFileResult, safe_name
 from mimi_mmr.app.commands.message import MessageResult
 from tests.mimi_mmr.app.cli.people import befriend, people
 from tests.mimi_mmr.conftest import LiveWorld
@@ -25,29 +27,29 @@ HOSTILE = (
 
 
 @given(st.text())
-def test_nothing_that_commands_a_terminal_is_left(text: str) -> None:
-    left = terminal.clean(text)
-    for letter in left:
-        assert letter in "\n\u200c\u200d" or unicodedata.category(letter) not in (
-            "Cc",
-            "Cf",
-            "Cs",
-            "Co",
-            "Zl",
-            "Zp",
-        )
-    assert "\n" not in terminal.one_line(text)
-    left.encode()
+def test_what_is_said_is_one_line_and_commands_no_terminal(text: str) -> None:
+    line = terminal.one_line(text)
+    assert "\n" not in line
+    assert not any(unicodedata.category(letter) in ("Cc", "Cs", "Co", "Zl", "Zp") for letter in line)
 
 
-def test_what_people_write_is_left_alone() -> None:
-    for text in (
-        "grüße, 你好, שלום, مرحبا",
-        "👩\u200d🚀 and 🏳️\u200d🌈",
-        "two\nlines",
-        "C:\\path [not markup]",
-    ):
-        assert terminal.clean(text) == text
+def test_a_newline_in_a_name_does_not_break_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_sent(SentFileResult(room="mimi://a.example/r/1", name="a\nerror: b\r\n\u2028c", size=3))
+    terminal.note("note: added to the room a\nb")
+    assert capsys.readouterr() == ("Sent a error: b  c, 3 bytes.\n", "note: added to the room a b\n")
+
+
+def test_every_column_has_a_heading() -> None:
+    found = [
+        heading.value
+        for path in Path(terminal.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "show_table"
+        for heading in ast.walk(call.args[0])
+        if isinstance(heading, ast.Constant)
+    ]
+    assert len(found) >= 8
+    assert all(isinstance(heading, str) and heading for heading in found)
 
 
 @given(st.text())

@@ -90,9 +90,9 @@ async def test_a_name_is_taken_once(bobs: AccountStore, opened: Open) -> None:
     results = await asyncio.gather(
         *(stores[n % 2].register(CATHY, phone) for n, phone in enumerate(phones)), return_exceptions=True
     )
-    assert results.count(None) == 1
+    (got,) = [number for number, one in enumerate(results) if isinstance(one, MimiUri)]
     assert sum(isinstance(one, NotAllowed) for one in results) == 5
-    await bobs.authenticate(CATHY, phones[results.index(None)].token)
+    await bobs.authenticate(CATHY, phones[got].token)
 
 
 async def test_the_same_registration_again_changes_nothing_and_any_other_is_refused(
@@ -100,29 +100,59 @@ async def test_the_same_registration_again_changes_nothing_and_any_other_is_refu
 ) -> None:
     await bobs.register(BOB.user, PHONE)
     key, name = SigningKey.generate().public, MimiUri("b.example", Kind.DEVICE, "bob-other")
-    for other in (
-        replace(PHONE, token=AccessToken.generate()),
-        replace(PHONE, public_key=key),
-        replace(PHONE, uri=name),
+    for other, why in (
+        (replace(PHONE, token=AccessToken.generate()), "taken"),
+        (replace(PHONE, public_key=key), "taken"),
+        (replace(PHONE, uri=name), "another device's"),
     ):
-        with pytest.raises(NotAllowed, match="taken"):
+        with pytest.raises(NotAllowed, match="user name is taken"):
             await bobs.register(BOB.user, other)
-        with pytest.raises(NotAllowed, match="taken"):
+        with pytest.raises(NotAllowed, match=why):
             await bobs.add_device(BOBS_PHONE, other)
     assert await bobs.devices(BOB.user) == [BOB.device]
     assert await bobs.authenticate(BOB.user, TOKEN) == BOBS_PHONE
 
 
-async def test_a_device_name_is_one_users_and_a_refused_account_leaves_its_name_free(
+def phone_of(user: MimiUri, token: AccessToken | None = None) -> Device:
+    uri = MimiUri.of_device(user, "phone")
+    return Device(uri, SigningKey.generate().public, token or AccessToken.generate())
+
+
+async def test_two_peoples_devices_have_the_same_name(accounts: AccountStore) -> None:
+    first, second = phone_of(BOB.user), phone_of(CATHY)
+    assert await accounts.register(BOB.user, first) == first.uri
+    assert await accounts.register(CATHY, second) == second.uri
+    for user, phone in ((BOB.user, first), (CATHY, second)):
+        assert await accounts.authenticate(user, phone.token) == Caller(user, phone.uri, phone.public_key)
+        tablet = replace(phone_of(user), uri=MimiUri.of_device(user, "tablet"))
+        await accounts.add_device(Caller(user, phone.uri, phone.public_key), tablet)
+    await accounts.remove_device(Caller(CATHY, second.uri, second.public_key), "tablet")
+    assert [one.name for one in await accounts.devices(BOB.user)] == ["phone", "tablet"]
+    assert [one.name for one in await accounts.devices(CATHY)] == ["phone"]
+
+
+async def test_a_device_of_the_older_form_of_uri_stays_and_its_name_is_the_accounts(
     bobs: AccountStore,
 ) -> None:
-    for taken in (PHONE, replace(device("cathy-phone"), token=TOKEN)):
-        with pytest.raises(NotAllowed, match="taken"):
-            await bobs.register(CATHY, taken)
-    await bobs.register(CATHY, phone := device("cathy-phone"))
+    """`bobs` holds `mimi://b.example/d/bob-phone`, as version 0.1.0 registered it."""
+    again = replace(PHONE, uri=MimiUri.of_device(BOB.user, BOB.device.name))
+    assert await bobs.register(BOB.user, again) == BOB.device
+    assert await bobs.add_device(BOBS_PHONE, again) == BOB.device
+    with pytest.raises(NotAllowed, match="taken"):
+        await bobs.add_device(BOBS_PHONE, replace(again, token=AccessToken.generate()))
+    await bobs.add_device(BOBS_PHONE, tablet := device("tablet"))
+    await bobs.remove_device(await bobs.authenticate(BOB.user, tablet.token), BOB.device.name)
+    with pytest.raises(Unauthorized):
+        await bobs.authenticate(BOB.user, TOKEN)
+
+
+async def test_a_refused_account_leaves_its_name_free(bobs: AccountStore) -> None:
+    with pytest.raises(NotAllowed, match="another device's"):
+        await bobs.register(CATHY, phone_of(CATHY, TOKEN))
+    await bobs.register(CATHY, phone := phone_of(CATHY))
     caller = await bobs.authenticate(CATHY, phone.token)
     with pytest.raises(NotAllowed, match="taken"):
-        await bobs.add_device(caller, PHONE)
+        await bobs.add_device(caller, phone_of(CATHY))
 
 
 async def test_every_device_opens_the_account_until_it_is_removed(bobs: AccountStore) -> None:
@@ -132,12 +162,12 @@ async def test_every_device_opens_the_account_until_it_is_removed(bobs: AccountS
     assert [one.name for one in await bobs.devices(BOB.user)] == ["bob-phone", "bob-tablet"]
     caller = await bobs.authenticate(BOB.user, tablet.token)
     assert caller == Caller(BOB.user, tablet.uri, tablet.public_key)
-    await bobs.remove_device(caller, BOB.device)
-    await bobs.remove_device(caller, BOB.device)
+    await bobs.remove_device(caller, BOB.device.name)
+    await bobs.remove_device(caller, BOB.device.name)
     with pytest.raises(Unauthorized):
         await bobs.authenticate(BOB.user, TOKEN)
     with pytest.raises(NotAllowed, match="last device"):
-        await bobs.remove_device(caller, tablet.uri)
+        await bobs.remove_device(caller, tablet.uri.name)
     with pytest.raises(NotAllowed, match="taken"):  # nor does the first registration bring it back
         await bobs.register(BOB.user, PHONE)
 
@@ -146,10 +176,10 @@ async def test_what_a_removed_device_began_it_can_not_end(bobs: AccountStore) ->
     """It was let in just before another device removed it."""
     tablet = device("bob-tablet")
     await bobs.add_device(BOBS_PHONE, tablet)
-    await bobs.remove_device(await bobs.authenticate(BOB.user, tablet.token), BOB.device)
+    await bobs.remove_device(await bobs.authenticate(BOB.user, tablet.token), BOB.device.name)
     for late in (
         bobs.add_device(BOBS_PHONE, device("bob-spy")),
-        bobs.remove_device(BOBS_PHONE, tablet.uri),
+        bobs.remove_device(BOBS_PHONE, tablet.uri.name),
         bobs.publish(BOBS_PHONE, packages(1)),
         bobs.withdraw_packages(BOBS_PHONE),
         bobs.close_account(BOBS_PHONE),
@@ -163,7 +193,7 @@ async def test_a_users_devices_are_removed_by_that_user_only(bobs: AccountStore)
     await bobs.register(CATHY, phone := device("cathy-phone"))
     caller = await bobs.authenticate(CATHY, phone.token)
     await bobs.add_device(caller, device("cathy-tablet"))
-    await bobs.remove_device(caller, BOB.device)  # no device of hers: nothing happens
+    await bobs.remove_device(caller, BOB.device.name)  # no device of hers: nothing happens
     assert await bobs.authenticate(BOB.user, TOKEN) == BOBS_PHONE
 
 
@@ -175,7 +205,9 @@ async def test_two_devices_that_remove_each_other_leave_one(bobs: AccountStore, 
         await bobs.add_device(here, added := device(f"bob-{number}"))
         there = Caller(BOB.user, added.uri, b"")
         results = await asyncio.gather(
-            bobs.remove_device(here, added.uri), other.remove_device(there, name), return_exceptions=True
+            bobs.remove_device(here, added.uri.name),
+            other.remove_device(there, name.name),
+            return_exceptions=True,
         )
         assert sorted(type(one).__name__ for one in results) == ["NoneType", "Unauthorized"]
         assert len(await bobs.devices(BOB.user)) == 1
@@ -190,23 +222,23 @@ async def test_an_account_has_so_many_devices(
     results = await asyncio.gather(
         *(stores[n % 2].add_device(BOBS_PHONE, one) for n, one in enumerate(added)), return_exceptions=True
     )
-    assert results.count(None) == 2
+    assert sum(isinstance(one, MimiUri) for one in results) == 2
     assert len(await bobs.devices(BOB.user)) == 3
-    await bobs.add_device(BOBS_PHONE, added[results.index(None)])  # which is there
+    await bobs.add_device(BOBS_PHONE, next(one for one in added if one.uri in results))  # which is there
     with pytest.raises(NotAllowed, match="at most 3"):
         await bobs.add_device(BOBS_PHONE, device("bob-more"))
 
 
-async def test_of_two_users_who_want_one_device_name_one_gets_it(bobs: AccountStore, opened: Open) -> None:
+async def test_of_two_devices_that_want_one_name_in_an_account_one_gets_it(
+    bobs: AccountStore, opened: Open
+) -> None:
     other = AccountStore(await opened(tables.accounts))
-    await bobs.register(CATHY, phone := device("cathy-phone"))
-    caller = await bobs.authenticate(CATHY, phone.token)
     results = await asyncio.gather(
-        bobs.add_device(BOBS_PHONE, device("shared")),
-        other.add_device(caller, device("shared")),
+        bobs.add_device(BOBS_PHONE, phone_of(BOB.user)),
+        other.add_device(BOBS_PHONE, phone_of(BOB.user)),
         return_exceptions=True,
     )
-    assert {type(one) for one in results} == {type(None), NotAllowed}
+    assert {type(one) for one in results} == {MimiUri, NotAllowed}
 
 
 async def test_a_closed_account_leaves_its_name_and_nothing_else(bobs: AccountStore) -> None:
@@ -294,7 +326,7 @@ async def test_a_removed_devices_packages_are_given_to_nobody(bobs: AccountStore
     await bobs.publish(BOBS_PHONE, packages(2) + packages(1, last_resort=True))
     (kept,) = packages(1)
     await bobs.publish(caller, [kept])
-    await bobs.remove_device(caller, BOB.device)
+    await bobs.remove_device(caller, BOB.device.name)
     assert await bobs.take_package(BOB.user, WORLD.now) == kept.to_bytes()
     assert await bobs.take_package(BOB.user, WORLD.now) is None
 

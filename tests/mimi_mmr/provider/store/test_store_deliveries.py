@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import NotAllowed, QueueFull, UnknownQueue
@@ -27,7 +31,9 @@ from mimi_mmr.protocol.key_packages import (
 )
 from mimi_mmr.provider.store import deliveries as deliveries_module
 from mimi_mmr.provider.store import tables
+from mimi_mmr.provider.store.database import insert_new
 from mimi_mmr.provider.store.deliveries import MAX_QUEUE_AGE, TRANSACTION_LIFETIME, DeliveryStore
+from ohttp_relay.server.budget import SMALL
 from tests.mimi_mmr.provider.store.conftest import QUEUE_BYTES, Open, statements
 
 NOW = 1000.0 * 86400
@@ -137,6 +143,63 @@ async def test_a_full_queue_counts_what_it_refused(queues: DeliveryStore) -> Non
     assert (await queues.collect(OTHER, 0, 100)).lost == 0
 
 
+async def test_a_page_is_bounded_in_bytes_and_its_first_message_always_comes(opened: Open) -> None:
+    store = DeliveryStore(await opened(tables.deliveries), max_page_bytes=250)
+    await store.create_queue(ONE, accepts_deposits=False)
+    for size in (100, 100, 100, 1000, 10):
+        await put(store, bytes(size))
+    pages, acknowledged = [], 0
+    while page := (await store.collect(ONE, acknowledged, 256)).messages:
+        pages.append([len(one.message) for one in page])
+        acknowledged = page[-1].sequence
+    assert pages == [[100, 100], [100], [1000], [10]]
+
+
+async def test_reading_a_page_is_no_write_unless_something_is_acknowledged(queues: DeliveryStore) -> None:
+    for number in range(2):
+        await put(queues, b"%d" % number)
+    with statements(queues._database) as given:
+        await queues.collect(ONE, 0, 100)
+        reading = list(given)
+        await queues.collect(ONE, 1, 100)
+    assert not [one for one in reading if not one.lower().startswith(("select", "begin", "rollback"))]
+    assert not [one for one in reading if "for update" in one.lower() or "immediate" in one.lower()]
+    assert [one for one in given if one.lower().startswith("delete")]  # the control
+
+
+async def test_messages_are_not_read_inside_the_write_transaction(queues: DeliveryStore) -> None:
+    for number in range(3):
+        await put(queues, b"%d" % number)
+    with statements(queues._database) as given:
+        assert await content(queues, acknowledged=1) == [b"1", b"2"]
+    writing = [n for n, one in enumerate(given) if one.lower().startswith(("delete", "update"))]
+    reading = [n for n, one in enumerate(given) if ".message \n" in one or ".message\n" in one]
+    assert writing and reading
+    assert min(reading) > max(writing)
+
+
+async def test_large_pages_wait_for_one_another(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 3 * SMALL
+    store = DeliveryStore(
+        await opened(tables.deliveries), max_queue_bytes=most, max_page_bytes=most, max_pages_bytes=most
+    )
+    await store.create_queue(ONE, accepts_deposits=False)
+    await put(store, bytes(2 * SMALL))
+    at_once, read = [0], store._database.read
+
+    @asynccontextmanager
+    async def watched() -> AsyncIterator[AsyncConnection]:
+        async with read() as connection:
+            at_once.append(store._pages.held)
+            yield connection
+
+    monkeypatch.setattr(store._database, "read", watched)
+    pages = await asyncio.gather(*(store.collect(ONE, 0, 10) for _ in range(5)))
+    assert [len(page.messages) for page in pages] == [1] * 5
+    assert 0 < max(at_once) <= most
+    assert store._pages.held == 0
+
+
 async def test_acknowledging_makes_room_again(queues: DeliveryStore) -> None:
     for _ in range(3):
         assert await put(queues, bytes(QUEUE_BYTES)) == [ONE]
@@ -225,6 +288,26 @@ async def test_a_provider_keeps_so_many_queues_however_many_are_made_at_once(ope
     await stores[2].create_queue(secrets.token_bytes(32), accepts_deposits=False)
     with pytest.raises(QueueFull, match="at most 10"):
         await stores[3].create_queue(made[0], accepts_deposits=False)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+async def test_a_fresh_provider_refuses_no_queue_when_its_first_users_come_at_once(opened: Open) -> None:
+    """The first queue is committed just when the second one's transaction has found no count to raise."""
+    first, second = [await opened(tables.deliveries) for _ in range(2)]
+    store = DeliveryStore(second)
+    async with first._engine.connect() as connection:
+        values = {"id": ONE, "accepts_deposits": False, "next_sequence": 1, "lost": 0, "size": 0}
+        assert await insert_new(connection, tables.queues, values)
+        assert await DeliveryStore(first)._count_one(connection)
+
+        def commit_the_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("UPDATE queue_count"):
+                await_only(connection.commit())
+
+        sa.event.listen(second._engine.sync_engine, "after_cursor_execute", commit_the_first)
+        await store.create_queue(OTHER, accepts_deposits=False)
+    assert await there(store, ONE) and await there(store, OTHER)
+    assert await counted(store) == 2
 
 
 async def there(store: DeliveryStore, queue: bytes) -> bool:

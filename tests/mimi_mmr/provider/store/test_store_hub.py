@@ -9,7 +9,7 @@ import pytest
 
 from mimi_mmr.errors import NotAllowed, TreeMismatch, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.mode import AcceptedCommit, HubMode, NewRoom
-from mimi_mmr.hub.state import HubRoom
+from mimi_mmr.hub.state import EpochId, HubRoom
 from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.room.deliveries import NotifyRequest
@@ -79,7 +79,7 @@ async def waiting(store: HubStore) -> dict[str, list[FanoutMessage]]:
 
 async def test_a_room_comes_back_as_it_was_stored(hub: HubStore, bench: RoomBench) -> None:
     assert same(await hub.load(bench.uri), bench.state)
-    assert await hub.epoch(bench.uri) == 2
+    assert await hub.epoch(bench.uri) == bench.state.id
 
 
 async def test_a_restart_loses_nothing(hub: HubStore, bench: RoomBench, opened: Open) -> None:
@@ -95,7 +95,28 @@ async def test_a_room_that_is_not_there_is_unknown(hub: HubStore) -> None:
         with pytest.raises(UnknownRoom):
             await look
     with pytest.raises((UnknownRoom, WrongEpoch)):
-        await hub.submit(nowhere, 0, (), 0)
+        await hub.submit(nowhere, EpochId(0, b""), (), 0)
+
+
+async def test_a_leafs_key_is_found_in_the_epochs_in_which_it_is_a_member(
+    hub: HubStore, bench: RoomBench
+) -> None:
+    bob, stranger = bench.leaves["bob"].key.public, bytes(32)
+    index = next(leaf for leaf, member in bench.state.members.items() if member.signature_key == bob)
+    await advance(bench, hub, "alice", remove=["bob"])
+    assert (await hub.epoch(bench.uri)).number == 3
+    assert [await hub.has_leaf_key(bench.uri, bob, epoch) for epoch in range(4)] == [False, True, True, False]
+    assert not any([await hub.has_leaf_key(bench.uri, stranger, epoch) for epoch in range(4)])
+    assert [await hub.leaf_key(bench.uri, index, epoch) for epoch in range(4)] == [None, bob, bob, None]
+    assert await hub.leaf_key(bench.uri, index) is None
+    assert await hub.leaf_key(bench.uri, 0) == bench.leaves["alice"].key.public
+    for epoch in (4, (1 << 64) - 1):
+        with pytest.raises(WrongEpoch):
+            await hub.has_leaf_key(bench.uri, bob, epoch)
+        with pytest.raises(WrongEpoch):
+            await hub.leaf_key(bench.uri, index, epoch)
+    with pytest.raises(UnknownRoom):
+        await hub.has_leaf_key(MimiUri(HUB, Kind.ROOM, "nowhere"), bob, 0)
 
 
 async def test_a_uri_is_one_rooms(hub: HubStore, bench: RoomBench) -> None:
@@ -171,10 +192,10 @@ async def test_of_many_commits_at_once_exactly_one_wins(
 
 async def test_a_message_that_a_commit_overtook_is_refused(hub: HubStore, bench: RoomBench) -> None:
     sent = bench.rooms["bob"].encrypt(Content.text("hello"))
-    events = bench.mode.submit(bench.state, sent)
+    epoch, events = bench.state.id, bench.mode.submit(bench.state, sent)
     await advance(bench, hub, "cathy")
     with pytest.raises(WrongEpoch) as late:
-        await hub.submit(bench.uri, 2, events, bench.now)
+        await hub.submit(bench.uri, epoch, events, bench.now)
     assert late.value.current_epoch == 3
     told = [message for messages in (await waiting(hub)).values() for message in messages]
     assert {message.kind for message in told} == {EventKind.COMMIT}
@@ -216,7 +237,7 @@ async def test_epochs_that_are_too_old_are_not_served(
 
 async def say(hub: HubStore, bench: RoomBench, text: str) -> None:
     sent = bench.rooms["alice"].encrypt(Content.text(text))
-    await hub.submit(bench.uri, bench.state.epoch, bench.mode.submit(bench.state, sent), bench.now)
+    await hub.submit(bench.uri, bench.state.id, bench.mode.submit(bench.state, sent), bench.now)
 
 
 async def test_events_wait_in_the_order_in_which_they_were_accepted(hub: HubStore, bench: RoomBench) -> None:
@@ -268,6 +289,17 @@ async def test_the_outbox_is_taken_in_pages_oldest_first(hub: HubStore, bench: R
     assert [item.id for item in whole] == sorted(item.id for item in whole)
 
 
+async def test_the_outbox_is_taken_in_pages_that_are_bounded_in_bytes(
+    hub: HubStore, bench: RoomBench
+) -> None:
+    for _ in range(5):
+        await say(hub, bench, "hello")
+    whole = await hub.pending("b.example", limit=100)
+    one = len(whole[0].body)
+    assert await hub.pending("b.example", most=2 * one) == whole[:2]
+    assert await hub.pending("b.example", most=one - 1) == whole[:1]  # what is larger alone comes alone
+
+
 async def test_rooms_do_not_disturb_each_other(hub: HubStore, bench: RoomBench) -> None:
     other = RoomBench(world=bench.world)
     other.uri = MimiUri(HUB, Kind.ROOM, "other")
@@ -279,7 +311,7 @@ async def test_rooms_do_not_disturb_each_other(hub: HubStore, bench: RoomBench) 
     await say(hub, bench, "hello")
     assert same(await hub.load(bench.uri), before)
     assert same(await hub.load(other.uri), new.state)
-    assert await hub.epoch(other.uri) == 0
+    assert await hub.epoch(other.uri) == EpochId(0, b"")
 
 
 async def test_a_transaction_that_fails_leaves_nothing(hub: HubStore, bench: RoomBench) -> None:
@@ -290,7 +322,7 @@ async def test_a_transaction_that_fails_leaves_nothing(hub: HubStore, bench: Roo
     broken = replace(accepted, rows=rows)
     with pytest.raises(Exception, match="object"):
         await hub.advance(broken, bench.now)
-    assert await hub.epoch(bench.uri) == 2
+    assert await hub.epoch(bench.uri) == bench.state.id
     assert await waiting(hub) == {}
     assert database.is_sqlite in (True, False)
     await hub.advance(accepted, bench.now)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownRoom, WrongEpoch
 from mimi_mmr.hub.links import HubLink
 from mimi_mmr.hub.mode import HubMode
-from mimi_mmr.hub.state import Outgoing, outgoing
+from mimi_mmr.hub.state import EpochId, Outgoing, outgoing
 from mimi_mmr.protocol.room.deliveries import NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.link_orders import MAX_LINKS
@@ -58,24 +58,24 @@ async def knocks(store: HubStore) -> int:
 
 async def test_a_link_is_kept_and_counted(hub: HubStore, bench: RoomBench) -> None:
     assert await hub.link(bench.uri, LINK.id) is None
-    await hub.create_link(bench.uri, 1, LINK, NOW)
+    await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
     assert await hub.link(bench.uri, LINK.id) == LINK
     for number in (1, 2):
         digest = bytes([number]) * 32
         assert not await hub.passed_on(bench.uri, LINK.id, digest)
-        await hub.join(bench.uri, 1, LINK.id, digest, knock(bench), NOW)
+        await hub.join(bench.uri, bench.state.id, LINK.id, digest, knock(bench), NOW)
         assert await hub.passed_on(bench.uri, LINK.id, digest)
     assert await hub.link(bench.uri, LINK.id) == replace(LINK, uses_left=0)
     with pytest.raises(JoinRefused):
-        await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), NOW)
+        await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), NOW)
     assert not await hub.passed_on(bench.uri, LINK.id, bytes(32))
     assert await knocks(hub) == 4  # two requests, each to the providers of Alice and Bob
 
 
 async def test_a_request_counts_once(hub: HubStore, bench: RoomBench) -> None:
-    await hub.create_link(bench.uri, 1, LINK, NOW)
+    await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
     for _ in range(3):
-        await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), NOW)
+        await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), NOW)
     assert await hub.link(bench.uri, LINK.id) == replace(LINK, uses_left=1)
     assert await knocks(hub) == 2
 
@@ -84,9 +84,9 @@ async def test_of_many_requests_at_once_as_many_pass_as_there_are_uses(
     hub: HubStore, bench: RoomBench, opened: Open
 ) -> None:
     other = HubStore(await opened(tables.hub), HUB)
-    await hub.create_link(bench.uri, 1, LINK, NOW)
+    await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
     asked = [
-        store.join(bench.uri, 1, LINK.id, bytes([number]) * 32, knock(bench), NOW)
+        store.join(bench.uri, bench.state.id, LINK.id, bytes([number]) * 32, knock(bench), NOW)
         for number, store in enumerate((hub, other) * 4)
     ]
     results = await asyncio.gather(*asked, return_exceptions=True)
@@ -95,24 +95,25 @@ async def test_of_many_requests_at_once_as_many_pass_as_there_are_uses(
 
 
 async def test_an_expired_link_lets_nobody_ask(hub: HubStore, bench: RoomBench) -> None:
-    await hub.create_link(bench.uri, 1, LINK, NOW)
+    await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
     with pytest.raises(JoinRefused):
-        await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), LINK.expiry)
+        await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), LINK.expiry)
     assert await knocks(hub) == 0
 
 
 async def test_a_revoked_link_comes_back_by_no_old_order(hub: HubStore, bench: RoomBench) -> None:
-    await hub.create_link(bench.uri, 1, LINK, NOW)
-    await hub.revoke_link(bench.uri, 1, LINK.id)
+    await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
+    await hub.revoke_link(bench.uri, bench.state.id, LINK.id)
     with pytest.raises(JoinRefused):
-        await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), NOW)
+        await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), NOW)
     with pytest.raises(NotAllowed, match="has been revoked"):
-        await hub.create_link(bench.uri, 1, LINK, NOW)
-    await hub.revoke_link(bench.uri, 1, b"x" * 32)
+        await hub.create_link(bench.uri, bench.state.id, LINK, NOW)
+    await hub.revoke_link(bench.uri, bench.state.id, b"x" * 32)
 
 
 async def test_orders_are_for_the_rooms_epoch(hub: HubStore, bench: RoomBench) -> None:
-    for epoch in (0, 2):
+    now = bench.state.id
+    for epoch in (now._replace(number=0), now._replace(number=2), now._replace(commit_hash=bytes(32))):
         for order in (
             hub.create_link(bench.uri, epoch, LINK, NOW),
             hub.revoke_link(bench.uri, epoch, LINK.id),
@@ -121,17 +122,17 @@ async def test_orders_are_for_the_rooms_epoch(hub: HubStore, bench: RoomBench) -
             with pytest.raises(WrongEpoch):
                 await order
     with pytest.raises(UnknownRoom):
-        await hub.create_link(MimiUri(HUB, Kind.ROOM, "nowhere"), 1, LINK, NOW)
+        await hub.create_link(MimiUri(HUB, Kind.ROOM, "nowhere"), bench.state.id, LINK, NOW)
 
 
 async def test_a_room_has_so_many_links_and_expired_ones_make_way(hub: HubStore, bench: RoomBench) -> None:
     for number in range(MAX_LINKS):
-        await hub.create_link(bench.uri, 1, replace(LINK, id=bytes([number]) * 32), NOW)
-    await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), NOW)
+        await hub.create_link(bench.uri, bench.state.id, replace(LINK, id=bytes([number]) * 32), NOW)
+    await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), NOW)
     more = replace(LINK, id=b"x" * 32, expiry=9000)
     with pytest.raises(NotAllowed, match="at most 64 join links"):
-        await hub.create_link(bench.uri, 1, more, NOW)
-    await hub.create_link(bench.uri, 1, more, LINK.expiry)
+        await hub.create_link(bench.uri, bench.state.id, more, NOW)
+    await hub.create_link(bench.uri, bench.state.id, more, LINK.expiry)
     assert await hub.link(bench.uri, LINK.id) is None
     assert not await hub.passed_on(bench.uri, LINK.id, bytes(32))
     assert await hub.link(bench.uri, more.id) == more
@@ -145,9 +146,9 @@ async def test_a_removal_ends_the_links_of_its_room_and_no_other_commit_does(
     other_room = HubMode(HUB).create(other.created, other.now)
     await hub.create(replace(other_room, state=replace(other_room.state, room=elsewhere)))
     live = replace(LINK, expiry=int(bench.now) + DAY)
-    await hub.create_link(elsewhere, 0, live, bench.now)
-    await hub.create_link(bench.uri, 1, live, bench.now)
-    await hub.join(bench.uri, 1, LINK.id, bytes(32), knock(bench), bench.now)
+    await hub.create_link(elsewhere, EpochId(0, b""), live, bench.now)
+    await hub.create_link(bench.uri, bench.state.id, live, bench.now)
+    await hub.join(bench.uri, bench.state.id, LINK.id, bytes(32), knock(bench), bench.now)
     await advance(bench, hub, add=["cathy"])
     await advance(bench, hub)
     assert await hub.link(bench.uri, LINK.id) == replace(live, uses_left=1)
@@ -173,8 +174,7 @@ async def test_a_reopened_room_has_the_state_of_before(hub: HubStore, bench: Roo
     await advance(bench, hub, state=MembersOnlyState(name="Tea"))
     tea = bench.state.sealed_state
     await advance(bench, hub, state=MembersOnlyState(name="Coffee"))
-    await hub.report(bench.uri, 3, 1)
-    await hub.reopen(bench.uri, 3)
+    await hub.reopen(bench.uri, bench.state.id, (await hub.snapshot(bench.uri, 2)).id, (), NOW)
     assert (await hub.load(bench.uri)).sealed_state == tea
 
 
