@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -23,6 +23,7 @@ from mimi_mmr.errors import (
     CredentialExpired,
     LinkRejected,
     NoKeyPackages,
+    NotYet,
     PseudonymProofRejected,
 )
 from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
@@ -128,9 +129,40 @@ def _check_package(encoded: bytes, now: float) -> LeafIdentity:
 
 
 def check_lifetime(leaf: LeafNode, now: float) -> None:
-    """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`."""
-    if leaf.lifetime is None or not leaf.lifetime[0] - LIFETIME_SKEW <= now <= leaf.lifetime[1]:
+    """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`.
+
+    The lifetime may begin up to `LIFETIME_SKEW` seconds from now, since clocks differ. An MLS library may take such
+    a KeyPackage only when its lifetime has begun: see `check_begun`.
+    """
+    if leaf.lifetime is None or now > leaf.lifetime[1]:
         raise CredentialExpired("the KeyPackage is outside its lifetime")
+    if leaf.lifetime[0] - LIFETIME_SKEW > now:
+        minutes = round((leaf.lifetime[0] - now) / 60)
+        raise CredentialExpired(
+            f"the KeyPackage is outside its lifetime, which begins in {minutes} minutes by this clock: it, or the "
+            "clock of the device that made it, is off"
+        )
+
+
+def check_begun(leaves: Iterable[LeafNode], now: float) -> None:
+    """Check that the lifetimes of checked KeyPackages' leaves have begun; raise `NotYet`.
+
+    Does nothing for a lifetime that begins later than `check_lifetime` allows.
+    """
+    begins = [leaf.lifetime[0] for leaf in leaves if leaf.lifetime is not None]
+    due = max((begin for begin in begins if begin <= now + LIFETIME_SKEW), default=0)
+    if due > now:
+        raise NotYet(due, now)
+
+
+def has_begun(leaf: LeafNode, now: float) -> bool:
+    """Return whether the lifetime of a KeyPackage's leaf has begun."""
+    return leaf.lifetime is None or leaf.lifetime[0] <= now
+
+
+def leaf_of(package: OpenKeyPackage) -> LeafNode:
+    """Return the leaf of a KeyPackage; raise `ParseError`."""
+    return KeyPackage.from_bytes(package.key_package).leaf_node
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
@@ -343,4 +375,4 @@ def client_of(package: OpenKeyPackage) -> MimiUri:
 
 def identity_of(package: OpenKeyPackage) -> LeafIdentity:
     """Return the identity in the leaf of a checked KeyPackage."""
-    return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)
+    return LeafIdentity.from_bytes(leaf_of(package).identity)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
+from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors, anchor_files
 from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
 from mimi_mmr.provider.new_files import write_new
@@ -68,7 +68,7 @@ def authority(settings: Settings) -> CertificateAuthority:
 def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
     """Read the root certificates in `trust_dir`: those of all peers and of this provider."""
     roots: dict[str, tuple[x509.Certificate, ...]] = {}
-    for path in sorted(settings.trust_dir.glob("*.pem")):
+    for path in anchor_files(settings.trust_dir):
         try:
             roots |= TrustAnchors.from_pem({path.stem: path.read_bytes()}).roots
         except InvalidUri:

@@ -28,12 +28,11 @@ class NoAnswer(AgentError):
 
 
 class Refused(AgentError):
-    """The agent's error; `answered` is its code, `hint` what to do about it."""
+    """The agent's error; `answered` is its code."""
 
-    def __init__(self, answered: str, message: str, hint: str) -> None:
+    def __init__(self, answered: str, message: str) -> None:
         super().__init__(message)
         self.answered = answered
-        self.hint = hint
 
 
 class Connection:
@@ -114,7 +113,7 @@ class Connection:
             answer = socket_messages.read(data)
             if "error" in answer:
                 error = answer["error"]
-                raise Refused(error["code"], error["message"], error.get("hint", ""))
+                raise Refused(error["code"], error["message"])
             if "result" in answer:
                 if answer.get("notices"):
                     yield "notices", answer["notices"]

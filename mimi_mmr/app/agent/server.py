@@ -13,7 +13,7 @@ from typing import Any
 
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest, error_answer, to_line
-from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.errors import BadRequest, SystemFailed
 from mimi_mmr.app.commands.result import Result, to_json
 from mimi_mmr.errors import MmrError
 
@@ -36,14 +36,14 @@ class AnswerLines:
         """Report how much is done."""
         self._line({"progress": [done, total]})
 
+    def note(self, text: str) -> None:
+        """Tell the person something at once."""
+        self._line({"note": text})
+
     async def item(self, value: Result) -> None:
         """Report one item of several; wait if the reader is slow."""
         self._line({"item": to_json(type(value), value)})
         await self._writer.drain()
-
-    def note(self, text: str) -> None:
-        """Report something that a person should know about the result."""
-        self._line({"note": text})
 
     async def file(self, data: bytes) -> None:
         """Send the bytes of a file."""
@@ -219,7 +219,7 @@ class Server:
         except MmrError as error:
             return error_answer(error)
         except OSError as error:
-            return error_answer(BadRequest(f"{error.filename or 'the system'}: {error.strerror or error}"))
+            return error_answer(SystemFailed.of(error))
         except Exception as error:
             log.error("a request failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold anything
             what = f"the agent failed at this ({type(error).__name__}); this is a defect"

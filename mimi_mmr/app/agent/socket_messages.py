@@ -4,7 +4,7 @@
 
 `do` is the name of a command, `given` holds its arguments. The agent answers with any number of
 `{"progress": [done, total]}`, `{"item": …}` and `{"note": text}`, and then one
-`{"result": …, "notices": [{"number": …, "text": …}, …]}` or `{"error": {"code": …, "message": …, "hint": …}}`.
+`{"result": …, "notices": [{"number": …, "text": …}, …]}` or `{"error": {"code": …, "message": …}}`.
 
 A line of either side may have the key `bytes`: so many bytes of a file follow its line break. The agent opens no
 file that a request names.
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mimi_mmr.app.commands.errors import BadRequest, hint_for
+from mimi_mmr.app.commands.errors import BadRequest
 from mimi_mmr.errors import MmrError
 
 MAX_REQUEST = 1 << 20
@@ -62,7 +62,7 @@ def to_line(value: Mapping[str, Any]) -> bytes:
 
 def error_answer(error: MmrError) -> dict[str, Any]:
     """Return the answer that reports an error."""
-    return {"error": {"code": error.code, "message": str(error), "hint": hint_for(error)}}
+    return {"error": {"code": error.code, "message": str(error)}}
 
 
 def content_size(line: Mapping[str, Any]) -> int:

@@ -15,6 +15,8 @@ from mimi_mmr.app.cli import passphrase, terminal
 from mimi_mmr.app.cli.failures import STATE, failing
 from mimi_mmr.app.cli.from_models import Front, command_line
 from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
+from mimi_mmr.app.cli.options import JsonOption
+from mimi_mmr.app.cli.plain_help import PlainCommand
 from mimi_mmr.app.commands.agent import (
     IDLE_HELP,
     AgentResult,
@@ -74,9 +76,10 @@ def _show_stopped(found: StoppedResult) -> None:
 app = command_line("agent", {StartAgent: Front(_start), AgentStatus: Front(_status), StopAgent: Front(_stop)})
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     home: HomeOption = None,
+    as_json: JsonOption = False,
     passphrase_file: PassphraseOption = None,
     idle: Annotated[float | None, typer.Option("--idle", min=1, help=IDLE_HELP)] = None,
     from_pipe: Annotated[bool, typer.Option("--from-pipe", hidden=True)] = False,
@@ -84,13 +87,20 @@ def run(
     """Run the agent here, in the foreground, for a service manager."""
     from mimi_mmr.app.agent.process import Opening, run_agent, run_from_pipe  # slow to import
 
-    found = Home.find(home)
-    if from_pipe:
-        raise typer.Exit(run_from_pipe(found))
-    with failing():
+    with failing("agent run", as_json):
+        found = Home.find(home)
+        if from_pipe:
+            raise typer.Exit(run_from_pipe(found))
         if not found.state.exists():
             raise NoAccount(f"there is no account in {found.path} yet")
         given = passphrase.given_passphrase(passphrase_file) or passphrase.ask_passphrase()
         os.environ.pop(launch.PASSPHRASE_VARIABLE, None)
         opening = Opening(given, idle=idle)
-        run_agent(found, opening, lambda: terminal.say(f"the agent of {found.path} is ready"))
+        run_agent(found, opening, lambda: _ready(found, as_json))
+
+
+def _ready(home: Home, as_json: bool) -> None:
+    if as_json:
+        terminal.show_json({"ready": True, "pid": os.getpid(), "home": str(home.path)})
+    else:
+        terminal.say(f"the agent of {home.path} is ready")

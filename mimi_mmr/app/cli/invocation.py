@@ -14,12 +14,12 @@ from mimi_mmr.app.agent import launch
 from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import HOME_VARIABLE, Home
 from mimi_mmr.app.cli import passphrase, terminal
+from mimi_mmr.app.cli.options import PANEL
 from mimi_mmr.app.commands.errors import NoAccount
 from mimi_mmr.app.commands.model import Command
 from mimi_mmr.app.commands.status import ShownNotices
 
 TRIES = 3
-PANEL = "Common options"
 
 HomeOption = Annotated[
     Path | None,
@@ -29,10 +29,6 @@ HomeOption = Annotated[
         file_okay=False,
         rich_help_panel=PANEL,
     ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=PANEL),
 ]
 PassphraseOption = Annotated[
     Path | None,
@@ -160,7 +156,7 @@ class Invocation:
         if self.home.state.exists() or launch.is_running(self.home):
             self.connect().close()
             return
-        given = passphrase.given_passphrase(self.passphrase_file)
+        given = passphrase.given_new_passphrase(self.passphrase_file)
         launch.start(self.home, given or passphrase.ask_new_passphrase(), create=True)
 
     # --- showing -------------------------------------------------------------------------------------

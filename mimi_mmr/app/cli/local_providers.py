@@ -21,7 +21,10 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class LocalProvider:
-    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host."""
+    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host.
+
+    Both have the same asset host, which the first one runs: a hub fetches from no other host in a private network.
+    """
 
     domain: str
     url: str
@@ -38,16 +41,17 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
                 domain,
                 f"https://{HOST}:{port + number}",
                 directory / domain / "config.toml",
-                f"{HOST}:{port + len(DOMAINS) + number}",
+                f"{HOST}:{port + len(DOMAINS)}",
             )
             for number, domain in enumerate(DOMAINS)
         ]
         (directory / "trust").mkdir()
         roots = [_certify(provider, directory / "trust") for provider in providers]
         write_new(directory / "tls-roots.pem", b"".join(roots), 0o644)
-        for provider in providers:
-            (peer,) = (other for other in providers if other is not provider)
-            write_new(provider.config, _settings(provider, peer).encode())
+        token = secrets.token_urlsafe(24)
+        for provider, peer in (providers, providers[::-1]):
+            settings = _settings(provider, peer, token, runs_assets=provider is providers[0])
+            write_new(provider.config, settings.encode())
     except FileExistsError:
         raise ConfigError(f"{directory} exists; expected the name of a new directory") from None
     except OSError as error:
@@ -68,7 +72,7 @@ def _certify(provider: LocalProvider, trust: Path) -> bytes:
     return authority.root_pem()
 
 
-def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
+def _settings(provider: LocalProvider, peer: LocalProvider, token: str, *, runs_assets: bool) -> str:
     lines = {
         "domain": provider.domain,
         "base_url": provider.url,
@@ -80,9 +84,8 @@ def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
     peers = f'"{peer.domain}" = "{peer.url}"\n'
     host = {
         "origin": f"https://{provider.assets}",
-        "listen": provider.assets,
-        "upload_token": secrets.token_urlsafe(24),
+        "upload_token": token,
         "networks": [f"{HOST}/32"],
-    }
+    } | ({"listen": provider.assets} if runs_assets else {})
     assets = "".join(f"{name} = {json.dumps(value)}\n" for name, value in host.items())
     return f"{top}\n[tls]\n{tls}\n[peers]\n{peers}\n[asset_host]\n{assets}"

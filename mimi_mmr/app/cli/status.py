@@ -30,6 +30,8 @@ def _show_status(found: StatusResult) -> None:
             ("agent", f"process {found.pid}"),
         ]
     )
+    if found.clock:
+        terminal.say(f"clocks: {found.clock}")
     for notice in found.notices:
         terminal.say(f"{terminal.when(notice.when)}  {terminal.with_addresses(notice.text)}")
     for what, why in found.trouble.items():

@@ -44,11 +44,11 @@ class Say(Protocol):
     def progress(self, done: int, total: int) -> None:
         """Report how much is done."""
 
+    def note(self, text: str) -> None:
+        """Tell the person something at once, such as what the command waits for."""
+
     async def item(self, value: Result) -> None:
         """Report one item of several; wait if the reader is slow."""
-
-    def note(self, text: str) -> None:
-        """Report something that a person should know about the result."""
 
     async def file(self, data: bytes) -> None:
         """Send the bytes of a file; wait if the reader is slow."""
@@ -64,10 +64,13 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class NewClient:
-    """The settings of a new client: names, the provider's URL, trust anchors."""
+    """The settings of a new client: names, the provider's URL, trust anchors.
+
+    `device` is None for the name that was begun with, or else the default.
+    """
 
     user: str
-    device: str
+    device: str | None
     domain: str
     provider: str
     anchors: Anchors
@@ -90,10 +93,10 @@ class AccountAccess(Protocol):
 
     @property
     def unfinished(self) -> Client | None:
-        """A client whose registration got no answer: it can be tried again."""
+        """A client that is not registered yet: it can try again."""
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
-        """Make a client, or return the unfinished one of the same names.
+        """Make a client, or return the unfinished one, if nothing that is given differs from it.
 
         With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
         unfinished one, `ConfigError` for wrong settings.

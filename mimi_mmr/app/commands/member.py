@@ -90,7 +90,7 @@ class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
         _check_not_blocked(contacts)
         while True:
             try:
-                await _add(client, membership, contacts)
+                await _add(client, membership, contacts, say)
             except NoKeyPackages:
                 # With several contacts, each try would use up a KeyPackage of those who have some.
                 if len(contacts) > 1 or time.monotonic() > end:
@@ -107,13 +107,13 @@ def _check_not_blocked(contacts: Sequence[Contact]) -> None:
             raise AgentError(f"{name} is blocked: mimi-mmr contact unblock {name}")
 
 
-async def _add(client: Client, membership: Membership, contacts: Sequence[Contact]) -> None:
+async def _add(client: Client, membership: Membership, contacts: Sequence[Contact], say: Say) -> None:
     for contact in contacts:
         if contact.theirs is None:
             raise NoKeyPackages(
                 f"{address(contact.user)} has not yet sent the key with which KeyPackages are fetched"
             )
-    await client.rooms.add(membership, contacts)
+    await client.rooms.add(membership, contacts, lambda error: say.note(f"waiting: {error}"))
 
 
 class RemoveMembers(Command, name="room.remove", result=RemovedResult):

@@ -61,7 +61,7 @@ def label(client: Client, membership: Membership) -> str:
 
 
 def all_rooms(client: Client) -> list[Membership]:
-    """Return the rooms that people talk in, also those that they have left: all but the room of one's own devices."""
+    """Return the rooms that people talk in, also those that they have left: all but that of one's own devices."""
     return [membership for membership in client.rooms.values() if membership is not client.devices.room]
 
 

@@ -25,7 +25,7 @@ class NoticeResult(Result):
 
 
 class StatusResult(Result):
-    """The state of the account and of its agent."""
+    """The state of the account and of its agent. `clock` says whose clock is off by over a minute, or is empty."""
 
     account: AccountResult
     pid: int
@@ -37,6 +37,7 @@ class StatusResult(Result):
     notices: list[NoticeResult]
     trouble: dict[str, str]
     refused: list[str]
+    clock: str
 
 
 class ShowStatus(Command, name="status", result=StatusResult):
@@ -60,6 +61,7 @@ class ShowStatus(Command, name="status", result=StatusResult):
             ],
             trouble=dict(agent.background.trouble),
             refused=client.refusals.texts()[-SHOWN_REFUSALS:],
+            clock=client.path.clock_check.finding(),
         )
 
 

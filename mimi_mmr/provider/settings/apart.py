@@ -46,7 +46,9 @@ def _database_place(role: str, url: str) -> tuple[str, ...]:
         host = (
             "localhost" if host in ("127.0.0.1", "::1") or host.startswith("/") else host.lower().rstrip(".")
         )
-        name = parsed.database or _first(parsed.query.get("database")) or parsed.username or ""
+        query = parsed.query
+        name = parsed.database or _first(query.get("dbname")) or _first(query.get("database"))
+        name = name or parsed.username or _first(query.get("user"))
         return kind, host, number, name
     return (url,)
 

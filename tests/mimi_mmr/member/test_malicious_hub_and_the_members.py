@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -410,7 +411,7 @@ def test_a_removed_member_reads_and_sends_no_more(bench: RoomBench) -> None:
     with pytest.raises(RemovedFromRoom):
         bob.encrypt(Content.text("am I?"))
     with pytest.raises(RemovedFromRoom):
-        bob.stage(CommitIntent())
+        bob.stage(CommitIntent(), time.time())
 
 
 def test_a_leaf_that_nobody_has_resolves_to_an_error(bench: RoomBench) -> None:

@@ -171,12 +171,14 @@ async def test_on_a_terminal_it_asks_again_after_a_wrong_one(alice: Person) -> N
 async def test_a_new_passphrase_is_typed_twice(live: LiveWorld, tmp_path: Path) -> None:
     alice = Person("alice", "a.example", tmp_path / "alice", live)
     arguments = ["account", "create", "alice", *alice.opening()]
-    answers = ["one", "another", PASSPHRASE, PASSPHRASE]
+    answers = ["one", "another one", "yet another", PASSPHRASE, PASSPHRASE]
     prompt = "(?:New passphrase|The same again): "
     try:
         status, said = await asyncio.to_thread(typing, arguments, alice.home, answers, prompt)
         assert status == 0, said
-        assert said.count("New passphrase") == 2
+        assert said.count("New passphrase") == 3
+        assert "at least 8 characters, got 3: whoever gets a copy" in said
+        assert "the two were not the same" in said
         await alice.ask("agent", "stop")
         assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
     finally:

@@ -22,9 +22,8 @@ from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.server import STOP_SECONDS, AnswerLines, Server
 from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest
-from mimi_mmr.app.commands.errors import AgentError, NotFound, hint_for
+from mimi_mmr.app.commands.errors import AgentError, NotFound
 from mimi_mmr.app.commands.result import Result
-from mimi_mmr.errors import StateError
 
 
 class Number(Result):
@@ -335,7 +334,3 @@ async def test_an_agent_that_stops_finishes_what_changes_something(home: Home) -
         assert await answers[0] == "done"
         with pytest.raises(AgentError, match="ended"):
             await answers[1]
-
-
-def test_a_state_error_has_a_hint() -> None:
-    assert "home" in hint_for(StateError("wrong passphrase"))

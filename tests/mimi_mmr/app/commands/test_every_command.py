@@ -19,7 +19,8 @@ from mimi_mmr.app.cli import app
 from mimi_mmr.app.commands import NOUNS
 from mimi_mmr.app.commands.agent import StopAgent
 from mimi_mmr.app.commands.context import Say
-from mimi_mmr.app.commands.errors import BadRequest, hint_for
+from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.hints import hint_for
 from mimi_mmr.app.commands.model import Argument, Command, Option
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.status import ShowStatus
@@ -42,7 +43,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "trust": "/t",
     },
     "account.trust": {"trust": "/t"},
-    "account.passphrase": {"new": "x"},
+    "account.passphrase": {"new": "long enough"},
     "device.remove": {"device": "tablet"},
     "contact.add": {"to": "bob@b.example"},
     "contact.only-contacts": {"setting": "on"},
@@ -218,7 +219,7 @@ def test_a_missing_or_surplus_argument_is_refused_by_its_name(command: type[Comm
         ("asset.get", {"number": 3.5}),
         ("account.create", {"key_package_slot": 0.01}),
         ("device.add", {"wait": 0.5}),
-        ("account.passphrase", {"new": ""}),
+        ("account.passphrase", {"new": "7 chars"}),
     ],
 )
 def test_limits(command: str, wrong: dict[str, Any]) -> None:
@@ -244,7 +245,7 @@ async def test_an_agent_says_what_is_wrong_with_a_request_of_another_version(tmp
             with pytest.raises(BadRequest, match=said) as caught:
                 await agent.handle(request, say)
             assert len(str(caught.value)) < 200
-            assert "agent stop" in hint_for(caught.value)
+            assert "agent stop" in hint_for(caught.value.code, "room send")
         for command in COMMANDS.values():
             with pytest.raises(BadRequest, match="argument 'surplus'"):
                 await agent.handle(CommandRequest(named(command), given(command) | {"surplus": 1}), say)
@@ -278,6 +279,6 @@ def test_only_waiting_commands_may_be_broken_off() -> None:
 def test_a_command_hides_what_is_secret() -> None:
     for name, secret in (("account.passphrase", "new"), ("device.join", "code")):
         command = COMMANDS[name]
-        made = command.from_request(given(command) | {secret: "5ecret"})
-        assert getattr(made, secret) == "5ecret"
+        made = command.from_request(given(command) | {secret: "5ecret code"})
+        assert getattr(made, secret) == "5ecret code"
         assert "5ecret" not in repr(made)

@@ -145,12 +145,12 @@ async def test_a_refusal_for_an_unknown_reason_is_an_answer_and_not_a_lost_one(l
     assert room.room.epoch == 1
 
 
-def spoiled(room: Room) -> Callable[[CommitIntent], PendingCommit]:
+def spoiled(room: Room) -> Callable[[CommitIntent, float], PendingCommit]:
     """A member who stages commits that a hub can't tell from good ones: the MLS confirmation tag is wrong."""
     stage = partial(Room.stage, room)
 
-    def bad(intent: CommitIntent) -> PendingCommit:
-        pending = stage(intent)
+    def bad(intent: CommitIntent, now: float) -> PendingCommit:
+        pending = stage(intent, now)
         message = parse_message(pending.request.commit)
         assert isinstance(message, PublicCommit)
         tag = message.confirmation_tag
@@ -174,7 +174,7 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
         await alice.rooms.reopen(room)
     with monkeypatch.context() as patched:
         bad = spoiled(at_bob.room)
-        patched.setattr(Room, "stage", lambda _, intent: bad(intent))
+        patched.setattr(Room, "stage", lambda _, intent, now: bad(intent, now))
         await bob.rooms.heal(at_bob)
     for client, joined in ((alice, room), (cathy, at_cathy)):
         while not joined.blocked:
