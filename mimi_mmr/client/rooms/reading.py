@@ -139,6 +139,7 @@ class Reading:
         with self._memberships.changing(*rooms):
             self._compare(rooms, queue, page)
             moved = page.messages or page.acknowledged > queue.acknowledged
+            queue.acknowledge(page.acknowledged)  # those are gone, whatever is held back of the others
             for queued in page.messages:
                 if queued.sequence <= queue.acknowledged:
                     continue
@@ -146,8 +147,6 @@ class Reading:
                 if not held:
                     queue.acknowledge(queued.sequence)
                 taken += not held
-            if not held:
-                queue.acknowledge(page.acknowledged)
             if moved or queue.position.lost != page.lost:
                 queue.note_lost(page.lost)
                 self._read_queues.save(queue)
@@ -172,7 +171,7 @@ class Reading:
         if not membership.older_copy and not membership.removed:
             membership.sent.note_older_copy()
             self._context.notify(
-                f"the state of this device is an older copy: a newer one has read or sent messages in the room"
+                "the state of this device is an older copy: a newer one has read or sent messages in the room"
                 f" {membership.uri}, which may be missing here"
             )
 
