@@ -420,14 +420,19 @@ class HubMode:
     # --- submit and read -----------------------------------------------------------------------------
 
     def submit(self, state: HubRoom, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
-        """Check an application message; raise a subclass of `HubRefusal`."""
+        """Check an application message; raise a subclass of `HubRefusal`.
+
+        All members get it, its sender too: a provider then can't tell by the deliveries who sent it, and a client
+        notices a message that another copy of its state has sent.
+        """
         content = request.content
         self._authenticate(state, request, content)
         message = parse_application(request.app_message)
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the message is for another group or epoch than the request says")
-        others = (member for leaf, member in state.members.items() if leaf != content.sender)
-        return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
+        return outgoing(
+            state.members.values(), EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes()
+        )
 
     def check_snapshot(self, room: MimiUri, request: SnapshotRequest, now: float) -> None:
         """Check a request for a snapshot of this room: time and signature; raise a subclass of `HubRefusal`.

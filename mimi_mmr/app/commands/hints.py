@@ -71,7 +71,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "demo": (),
     "system": (),
     "file": (),
-    "output": (),
+    "output": (Hint("what was not written stays unread", ("room read", "status")),),
     "invalid-uri": (),
     "config": (),
     "trust": (
@@ -154,6 +154,11 @@ HINTS: dict[str, tuple[Hint, ...]] = {
         _ADD_AGAIN,
     ),
     "desynchronised": (_ADD_AGAIN,),
+    "older-copy": (
+        Hint(
+            "`mimi-mmr room heal ROOM` replaces this device's keys there; then send again", _IN_ROOMS, _HEAL
+        ),
+    ),
     "removed": (Hint("ask a member to add you again", _IN_ROOMS),),
 }
 
