@@ -144,8 +144,6 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "wrong-signer": (_AGAIN,),
     "invalid-commit": (_AGAIN,),
     "tree-mismatch": (_AGAIN,),
-    "not-yet": (Hint("try again then; is this machine's clock right?"),),
-    "older-copy": (),
     "device-refused": (),
     "room": (),
     "room-state": (_ADD_AGAIN,),
