@@ -106,10 +106,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
         Hint("compare contact codes with that person before you go on", ("contact", "room add")),
         _NOT_USED,
     ),
-    "not-yet": (
-        Hint("`mimi-mmr status` says whether this machine's clock is off", but=("status",)),
-        Hint("try again when that time has passed"),
-    ),
+    "not-yet": (Hint("try again when that time has passed; is this machine's clock right?"),),
     "expired": (Hint("is this machine's clock right? If so, what the other side has published is too old"),),
     "no-key-packages": (
         Hint("is the name right? If so, try again when one of their devices was online", ("contact add",)),
