@@ -61,6 +61,7 @@ from ohttp_relay.options import (
 )
 from ohttp_relay.relay.rate_limit import RateLimit
 from ohttp_relay.relay.resource import Relay, RelayLimits
+from ohttp_relay.server.certificates import ServerCertificate
 from ohttp_relay.server.logs import configure_logs
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.run import Bind, run
@@ -82,20 +83,17 @@ keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.
 app.add_typer(keys_app, name="keys")
 
 
-def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
+def _server_tls(
+    certificate: Path | None, key: Path | None, client_ca: Path | None
+) -> ServerCertificate | None:
     if certificate is None:
         if client_ca is not None:
             raise ConfigurationError("a client certificate can only be asked for with --cert")
         return None
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, key)
-        if client_ca is not None:
-            context.load_verify_locations(client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
+        return ServerCertificate(certificate, key, client_ca)
+    except ConfigurationError as error:
         raise ConfigurationError(f"cannot use the TLS certificate or key: {error}") from None
-    return context
 
 
 def _client_tls(

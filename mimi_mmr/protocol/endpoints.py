@@ -28,7 +28,7 @@ from mimi_mmr.protocol.assets import MAX_ASSET, AssetLocation
 from mimi_mmr.protocol.connections import ConnectionPackage
 from mimi_mmr.protocol.deposits import Deposit, Inbox, ReplyDeposit
 from mimi_mmr.protocol.key_packages import KeyMaterialRequest, SetUpload, ShelfOrder, ShelfReport
-from mimi_mmr.protocol.peers import PeerRequest
+from mimi_mmr.protocol.peers import MAX_NOTIFY
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderList
 from mimi_mmr.protocol.queues import CollectRequest, QueueOrder, QueuePage, QueueRemoval
 from mimi_mmr.protocol.room.deliveries import NotifyRequest
@@ -58,7 +58,7 @@ class Way(enum.Enum):
     OBLIVIOUS = "in a capsule of Oblivious HTTP, out of the provider's gateway"
     ACCOUNT = "over TLS, with the access token of one of the account's devices"
     DIRECT = "over TLS"
-    PEER = "over TLS, in a `PeerRequest` that another provider has signed"
+    PEER = "over TLS, with a `PeerRequest` that another provider has signed"
 
 
 class ProviderRole(enum.StrEnum):
@@ -305,7 +305,7 @@ PROVIDERS = Endpoint(
 NOTIFY = Endpoint(
     "POST", "/v1/notify", NotifyRequest, NoneType, PEER, DELIVERIES,
     'fan-out of a hub (-06, "Fanout Messages and Room Events")',
-    limit=PeerRequest.LIMIT, status=201,
+    limit=MAX_NOTIFY, status=201,
 )
 CLAIM = Endpoint(
     "POST", "/v1/claim", KeyMaterialRequest, SealedBox, PEER, DELIVERIES,

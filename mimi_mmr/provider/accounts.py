@@ -157,7 +157,8 @@ class AccountService:
             token = AccessToken(base64.urlsafe_b64decode(bearer + "=" * (-len(bearer) % 4)))
         except ValueError:
             raise Unauthorized("expected a device's access token as Bearer") from None
-        return await self._store.authenticate(self._user(arrival.names["user"]), token), arrival.body
+        caller = await self._store.authenticate(self._user(arrival.names["user"]), token)
+        return caller, await arrival.body()
 
     def _user(self, name: str) -> MimiUri:
         return MimiUri(self._domain, Kind.USER, name)

@@ -15,7 +15,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.provider.accounts import AccountService
 from mimi_mmr.provider.assets import AssetService
-from mimi_mmr.provider.databases import open_database
+from mimi_mmr.provider.databases import hold_databases, open_database
 from mimi_mmr.provider.documents import DocumentService
 from mimi_mmr.provider.hub import HubService
 from mimi_mmr.provider.listener import Listener
@@ -28,10 +28,13 @@ from mimi_mmr.provider.run import outgoing_tls
 from mimi_mmr.provider.settings import ROLES, Settings
 from mimi_mmr.provider.shelves import ShelfService
 from mimi_mmr.provider.store.accounts import AccountStore
+from mimi_mmr.provider.store.database import Database
 from mimi_mmr.provider.store.deliveries import DeliveryStore
 from mimi_mmr.provider.store.hub import HubStore
 
 HOUSEKEEPING_SECONDS = 3600.0
+LOG_ATTEMPTS = 30
+LOG_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,7 @@ class Provider:
         self._clock = clock
         self._recorder = Recorder(settings.record_dir)
         self._opened = AsyncExitStack()  # closed in reverse
+        self._databases: dict[str, Database] = {}
         self._housekeeping: asyncio.Task[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------------
@@ -55,6 +59,7 @@ class Provider:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
+        self._opened.enter_context(hold_databases(settings))
         self.keys = OwnKeys(settings)
         outgoing = outgoing_tls(settings.tls.ca)
         self._open_peers(outgoing)
@@ -82,6 +87,15 @@ class Provider:
             self._housekeeping.cancel()
         await self._opened.aclose()
 
+    def reload_trust(self) -> None:
+        """Read `trust_dir` again; the old roots stay in use, and the log says so, if the new ones can't be used."""
+        try:
+            self.keys.reload_trust()
+        except ConfigError:
+            log.error("the roots in trust_dir are refused, the old ones stay in use")  # noqa: TRY400
+        else:
+            log.info("the roots in trust_dir were read again")
+
     # --- parts ---------------------------------------------------------------------------------------
 
     def _open_peers(self, outgoing: ssl.SSLContext | None) -> None:
@@ -101,15 +115,18 @@ class Provider:
             log.warning("no peers: clients need a second provider, as a relay, and can't use this one alone")
 
     async def _open_stores(self) -> None:
-        settings = self.settings
-        databases = {}
+        settings, databases = self.settings, self._databases
         for role in ROLES:
             databases[role] = await open_database(settings, role)
             self._opened.push_async_callback(databases[role].close)
         self.hub_store = HubStore(databases["hub"], settings.domain)
         self.account_store = AccountStore(databases["accounts"])
         self.delivery_store = DeliveryStore(
-            databases["deliveries"], settings.max_queue_bytes, settings.max_queues
+            databases["deliveries"],
+            settings.max_queue_bytes,
+            settings.max_queues,
+            settings.max_page_bytes,
+            settings.max_pages_bytes,
         )
 
     def _open_services(self, outgoing: ssl.SSLContext | None) -> None:
@@ -161,3 +178,15 @@ class Provider:
         self.peers.publish(self.keys.document(self._clock()))  # signed again, with a later expiry
         await self.delivery_store.expire(self._clock())
         await self.account_store.expire(self._clock())
+        await self._empty_logs()
+
+    async def _empty_logs(self) -> None:
+        """Empty the databases' write-ahead logs. If requests are in the way, try again a few times."""
+        full = list(self._databases)
+        for _ in range(LOG_ATTEMPTS):
+            full = [role for role in full if not await self._databases[role].empty_log()]
+            if not full:
+                return
+            await asyncio.sleep(LOG_SECONDS)
+        for role in full:
+            log.warning("database %s: what was deleted is still in its write-ahead log", role)

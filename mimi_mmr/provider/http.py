@@ -1,7 +1,8 @@
 """The router: endpoints of the table, mounted with their handlers.
 
-Every request takes the same steps: check its size, admit it, parse its body, call its handler. A handler gets a
-parsed request and returns an answer of the type that the table names.
+Every request takes the same steps: admit it, read its body within its limit, parse it, call its handler. A check of
+who asks comes before the body is read. A handler gets a parsed request and returns an answer of the type that the
+table names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,23 +18,42 @@ from aiohttp import web
 
 from mimi_mmr.errors import BodyTooLarge, MmrError, ParseError
 from mimi_mmr.protocol.endpoints import Ans, Endpoint, Req, Way, to_body
+from mimi_mmr.protocol.peers import PEER_SCHEME
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.replies import Reply, error_reply, problem
 from ohttp_relay import bhttp
 from ohttp_relay import errors as ohttp_errors
+from ohttp_relay.server import ByteBudget
 from ohttp_relay.transport import has_coding, read_limited
 
 Subject = TypeVar("Subject")
+MAX_BODIES = 256 << 20
 log = logging.getLogger(__name__)
+
+
+ReadBody = Callable[[int], Awaitable[bytes]]
+
+
+async def _nothing(_: int) -> bytes:
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request before admission: the names in its path, its body, its bearer token ("" if there is none)."""
+    """A request before admission: the names in its path, and its credentials, "" if there are none.
+
+    `bearer` is a bearer token, `peer` another provider's signed head of the request. The body is not read yet.
+    """
 
     names: Mapping[str, str]
-    body: bytes = field(repr=False)
+    limit: int
     bearer: str = field(default="", repr=False)
+    peer: str = field(default="", repr=False)
+    read: ReadBody = field(default=_nothing, repr=False)
+
+    async def body(self, limit: int | None = None) -> bytes:
+        """Read the body, of at most `limit` bytes (by default what the table allows); raise `BodyTooLarge`."""
+        return await self.read(self.limit if limit is None else min(limit, self.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,7 @@ class Encoded(Generic[Ans]):
     body: bytes = field(repr=False)
 
 
-# Admits a request: returns its subject and the body to parse, or raises an error.
+# Admits a request: checks who asks, then reads the body; returns its subject and the body, or raises an error.
 Admission = Callable[[Arrival], Awaitable[tuple[Subject, bytes]]]
 Handler = Callable[[Call[Subject, Req]], Awaitable[Ans | Encoded[Ans]]]
 _Answer = Callable[[Arrival], Awaitable[Reply]]
@@ -65,9 +86,10 @@ _Route = tuple[Endpoint[Any, Any], _Answer]
 class Router:
     """Endpoints that are reached in the same ways; errors become problem documents with stable codes."""
 
-    def __init__(self, recorder: Recorder, *ways: Way) -> None:
-        """Serve only endpoints that are reached in one of `ways`."""
+    def __init__(self, recorder: Recorder, *ways: Way, bodies: ByteBudget | None = None) -> None:
+        """Serve only endpoints that are reached in one of `ways`; `bodies` bounds what is received at once."""
         self._recorder = recorder
+        self._bodies = bodies or ByteBudget(MAX_BODIES)
         self._ways = ways
         self._routes: dict[tuple[str, int], list[_Route]] = defaultdict(list)
 
@@ -124,16 +146,29 @@ class Router:
 
         self._routes[endpoint.method, endpoint.template.count("/")].append((endpoint, answer))
 
-    async def dispatch(self, method: str, path: str, body: bytes, bearer: str = "") -> Reply:
-        """Answer any request; errors become replies."""
+    async def dispatch(
+        self, method: str, path: str, body: bytes | ReadBody, bearer: str = "", peer: str = ""
+    ) -> Reply:
+        """Answer any request; errors become replies. `body` may be a function that reads it up to a limit."""
         for endpoint, answer in self._routes.get((method, path.count("/")), ()):
             names = endpoint.match(method, path)
             if names is not None:
-                self._recorder.write(endpoint.role, "in", method=method, path=path, body=body)
-                reply = await _guarded(endpoint, answer, Arrival(names, body, bearer))
+                read = self._recorded(endpoint, path, body)
+                reply = await _guarded(endpoint, answer, Arrival(names, endpoint.limit, bearer, peer, read))
                 self._recorder.write(endpoint.role, "out", status=reply.status, body=reply.body)
                 return reply
         return problem(404, "not-found", "no such endpoint")
+
+    def _recorded(self, endpoint: Endpoint[Any, Any], path: str, body: bytes | ReadBody) -> ReadBody:
+        """Return a function that reads the body and records the request."""
+
+        async def read(limit: int) -> bytes:
+            content = await body(limit) if callable(body) else body
+            self._recorder.write(endpoint.role, "in", method=endpoint.method, path=path, body=content)
+            _check_size(content, limit)
+            return content
+
+        return read
 
     async def oblivious(self, request: bhttp.Request) -> bhttp.Response:
         """Answer a request out of a capsule, as the gateway's local target."""
@@ -142,40 +177,43 @@ class Router:
 
     def aiohttp_routes(self) -> list[web.RouteDef]:
         """Return the endpoints as routes for an aiohttp application, which is served over TLS."""
-        return [web.route(one.method, one.template, self._over_tls(one)) for one in self.endpoints]
+        return [web.route(one.method, one.template, self._serve_over_tls) for one in self.endpoints]
 
-    def _over_tls(
-        self, endpoint: Endpoint[Any, Any]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def serve(request: web.Request) -> web.StreamResponse:
-            if has_coding(request.headers):
-                return problem(
-                    415, ParseError.code, "the body has a content coding; none is decoded"
-                ).to_aiohttp()
-            try:
-                body = await read_limited(request.content, endpoint.limit, request.content_length)
-            except ohttp_errors.BodyTooLarge:
-                too_large = BodyTooLarge(f"the body is above {endpoint.limit} bytes")
-                return error_reply(too_large).to_aiohttp()
-            scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-            token = bearer if scheme.lower() == "bearer" else ""
-            return (await self.dispatch(request.method, request.rel_url.raw_path, body, token)).to_aiohttp()
+    async def _serve_over_tls(self, request: web.Request) -> web.StreamResponse:
+        if has_coding(request.headers):
+            text = "the body has a content coding; none is decoded"
+            return problem(415, ParseError.code, text).to_aiohttp()
+        async with AsyncExitStack() as held:
 
-        return serve
+            async def read(limit: int) -> bytes:
+                declared = request.content_length
+                try:
+                    size = limit if declared is None else declared
+                    await held.enter_async_context(self._bodies.taken(min(size, limit)))
+                    return await read_limited(request.content, limit, declared)
+                except ohttp_errors.BodyTooLarge:
+                    raise BodyTooLarge(f"the body is above {limit} bytes") from None
+
+            scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+            bearer = credentials if scheme.lower() == "bearer" else ""
+            peer = credentials if scheme.lower() == PEER_SCHEME.lower() else ""
+            path = request.rel_url.raw_path
+            return (await self.dispatch(request.method, path, read, bearer, peer)).to_aiohttp()
 
 
 async def _anybody(arrival: Arrival) -> tuple[None, bytes]:
     """Admit every request."""
-    return None, arrival.body
+    return None, await arrival.body()
 
 
 async def _guarded(endpoint: Endpoint[Any, Any], answer: _Answer, arrival: Arrival) -> Reply:
     """Answer, with a reply for every error."""
     try:
-        _check_size(arrival.body, endpoint.limit)
         return await answer(arrival)
     except MmrError as error:
         return error_reply(error)
+    except ohttp_errors.Overloaded as error:
+        return problem(503, "overloaded", str(error))
     except Exception as error:  # a bug must not show a peer its insides, nor a log what was asked
         log.error("endpoint failed: %s %s", endpoint.template, type(error).__name__)  # noqa: TRY400
         return problem(500, "internal", "internal error")

@@ -87,7 +87,7 @@ class HubService:
 
     async def _room(self, arrival: Arrival) -> tuple[MimiUri, bytes]:
         """Admit every request for a room; its subject is the room that the path names."""
-        return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), arrival.body
+        return MimiUri(self._domain, Kind.ROOM, arrival.names["room"]), await arrival.body()
 
     # --- endpoints -----------------------------------------------------------------------------------
 

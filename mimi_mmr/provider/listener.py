@@ -25,6 +25,7 @@ from ohttp_relay.gateway import DEFAULT_PATH as GATEWAY_PATH
 from ohttp_relay.gateway import Gateway, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import Relay
+from ohttp_relay.server import ByteBudget
 from ohttp_relay.transport import AnyResponse, Observer, Seen, TargetPolicy, hide_server
 
 DOWNLOAD_PREFIX = DOWNLOAD_ASSET.template.partition("{")[0]
@@ -45,7 +46,8 @@ class Listener:
         """Open capsules with the keys in `ring`; connect to peers and asset hosts with `outgoing`."""
         self._recorder = recorder
         self._drain = Drain(relayed=RELAY_PATH)
-        self.direct = Router(recorder, Way.DIRECT, Way.ACCOUNT, Way.PEER)
+        bodies = ByteBudget(settings.max_bodies_bytes)
+        self.direct = Router(recorder, Way.DIRECT, Way.ACCOUNT, Way.PEER, bodies=bodies)
         self.oblivious = Router(recorder, Way.OBLIVIOUS)
         observe = self._observe if recorder.active else None
         self._downloads = _downloads(settings, peers, outgoing, observe)
@@ -96,7 +98,7 @@ class Listener:
             ring,
             targets,
             {f"https://{settings.domain}": self._answer},
-            limits=GatewayLimits(request=settings.max_request_bytes),
+            limits=GatewayLimits(request=settings.max_request_bytes, requests=settings.max_bodies_bytes),
             ssl_context=outgoing,
             observe=observe,
         )
@@ -152,10 +154,13 @@ def _role_of(path: str) -> str:
 def _downloads(
     settings: Settings, peers: Peers, outgoing: ssl.SSLContext | None, observe: Observer | None
 ) -> DownloadProxy:
+    own = settings.asset_host
     return DownloadProxy(
         AssetHosts(peers),
         cache_dir=settings.data_dir / "downloads",
-        networks=settings.asset_host.networks if settings.asset_host else (),
+        networks=own.networks if own else (),
+        # A peer's document may name any host, in this provider's private networks too.
+        private_hosts={own.origin.removeprefix("https://")} if own else (),
         ssl_context=outgoing,
         observe=observe,
     )

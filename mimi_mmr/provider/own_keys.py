@@ -28,6 +28,10 @@ class OwnKeys:
         self.ring = key_ring(directory / KEY_RING)
         self._keeper = KeyKeeper(self.ring, directory / KEY_RING, lifetime=KEY_RING_LIFETIME)
 
+    def reload_trust(self) -> None:
+        """Read the root certificates again; raise `ConfigError`, and then change nothing."""
+        self.trust.replace(trust_anchors(self._settings, self.ca).roots)
+
     def rotate(self) -> None:
         """Rotate the gateway's keys if they are due."""
         self._keeper.tend()

@@ -15,15 +15,17 @@ import aiohttp
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.signing import SigningKey, verify
 from mimi_mmr.errors import (
+    BodyTooLarge,
     CertificateRejected,
     MmrError,
+    ParseError,
     PeerError,
     PeerRefused,
     SignatureRejected,
     Unauthorized,
 )
 from mimi_mmr.protocol.endpoints import PROVIDER_KEYS, Endpoint, ProviderRole
-from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
+from mimi_mmr.protocol.peers import PEER_SCHEME, PeerRequest, PeerRequestTBS, sign_peer_request
 from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.provider.http import Admission, Arrival
 from mimi_mmr.provider.record import Recorder
@@ -137,26 +139,35 @@ class Peers:
 
     async def send(self, domain: str, endpoint: Endpoint[Any, Any], body: bytes) -> bytes:
         """Send a signed request; return the answer's body. Raise `PeerError` for anything but success."""
-        content = PeerRequestTBS(self.domain, domain, endpoint.peer_name, int(self._clock()), body)
-        request = PeerRequest(content, self._key.sign("PeerRequestTBS", content.to_bytes()))
-        data = request.to_bytes()
+        content = PeerRequestTBS.of(self.domain, domain, endpoint.peer_name, int(self._clock()), body)
+        request = sign_peer_request(content, self._key)
         path = endpoint.path({})
         self._recorder.write(
-            ProviderRole.HUB, "out", peer=domain, method=endpoint.method, path=path, body=data
+            ProviderRole.HUB, "out", peer=domain, method=endpoint.method, path=path, body=body
         )
-        return await self._call(domain, endpoint, data)
+        return await self._call(domain, endpoint, body, request)
 
     def admission(self, endpoint: Endpoint[Any, Any]) -> Admission[str]:
         """Return the check for peers' signed requests to an endpoint; its subject is the peer's domain."""
 
         async def admit(arrival: Arrival) -> tuple[str, bytes]:
-            return await self.receive(arrival.body, endpoint)
+            content = await self.receive(arrival.peer, endpoint)
+            body = await arrival.body(content.body_size)
+            if not content.is_of(body):
+                raise Unauthorized("the body is not the one that the peer's request is signed for")
+            return content.sender, body
 
         return admit
 
-    async def receive(self, data: bytes, endpoint: Endpoint[Any, Any]) -> tuple[str, bytes]:
-        """Verify a peer's request; return the peer's domain and the body. Raise `Unauthorized` or `ParseError`."""
-        request = PeerRequest.from_bytes(data)
+    async def receive(self, head: str, endpoint: Endpoint[Any, Any]) -> PeerRequestTBS:
+        """Verify the signed head of a peer's request, before its body is read; return what is signed.
+
+        Raises `Unauthorized`, or `BodyTooLarge` for a body over the endpoint's limit.
+        """
+        try:
+            request = PeerRequest.from_text(head)
+        except ParseError as error:
+            raise Unauthorized(f"the request is not signed as a peer's: {error}") from None
         content = request.content
         if content.recipient != self.domain or content.endpoint != endpoint.peer_name:
             raise Unauthorized("the peer's request is for another provider or endpoint")
@@ -170,9 +181,18 @@ class Peers:
             verify(signer, "PeerRequestTBS", content.to_bytes(), request.signature, by="peer's request")
         except SignatureRejected as error:
             raise Unauthorized(str(error)) from None
-        return content.sender, content.body
+        if content.body_size > endpoint.limit:
+            raise BodyTooLarge(f"a body of {content.body_size} bytes; at most {endpoint.limit} here")
+        return content
 
-    async def _call(self, domain: str, endpoint: Endpoint[Any, Any], data: bytes | None) -> bytes:
+    async def _call(
+        self,
+        domain: str,
+        endpoint: Endpoint[Any, Any],
+        data: bytes | None,
+        request: PeerRequest | None = None,
+    ) -> bytes:
+        headers = {} if request is None else {"Authorization": f"{PEER_SCHEME} {request.to_text()}"}
         if domain not in self.urls:
             raise PeerError(f"{domain} is not a configured peer")
         try:
@@ -180,6 +200,7 @@ class Peers:
                 endpoint.method,
                 self.urls[domain] + endpoint.path({}),
                 data=None if data is None else io.BytesIO(data),
+                headers=headers,
                 allow_redirects=False,
                 skip_auto_headers=AUTO_HEADERS,
             ) as answer:

@@ -9,19 +9,24 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import HEALTH
 from mimi_mmr.provider.settings import ServerTls, activated_socket
+from ohttp_relay.errors import ConfigurationError
+from ohttp_relay.server import ConnectionLimits, Connections, ServerCertificate, raise_descriptor_limit
 from ohttp_relay.transport import abort
 
 DRAIN_SECONDS = 6.0  # for requests in flight, from the signal on
 RELAYED_SECONDS = 2.0  # for relayed requests in flight: one may be a long poll at another provider
 SHUTDOWN_SECONDS = 1.5  # for aiohttp, after that; it waits as long again after it cancels the rest
+IDLE_SECONDS = 75.0  # until a connection without a request is closed
+BACKLOG = 1024
 STOP_SECONDS = 10.0  # the upper bound for a stop, stated in docs/operations.md
 BEGUN = web.RequestKey("mimi_mmr.begun", bool)
 
@@ -37,15 +42,21 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(work)
 
 
-def server_tls(tls: ServerTls) -> ssl.SSLContext:
-    """Return TLS 1.3 for a server; raise `ConfigError`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+def prepare_process() -> None:
+    """Prepare this process to be a server: call this first.
+
+    SIGHUP is ignored until the server can reload its files; it looks at them by itself later.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise_descriptor_limit()
+
+
+def server_certificate(tls: ServerTls) -> ServerCertificate:
+    """Return a server's certificate, for TLS 1.3; raise `ConfigError`."""
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
-    except (OSError, ssl.SSLError, ValueError):
-        raise ConfigError("tls: certificate and key are not a matching PEM pair") from None
-    return context
+        return ServerCertificate(tls.certificate, tls.key, minimum=ssl.TLSVersion.TLSv1_3)
+    except ConfigurationError as error:
+        raise ConfigError(f"tls: {error}") from None
 
 
 def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
@@ -56,29 +67,83 @@ def outgoing_tls(ca: Path | None) -> ssl.SSLContext | None:
         raise ConfigError(f"tls.ca: {ca}: expected certificates in PEM") from None
 
 
-def _no_password() -> str:
-    """Refuse an encrypted key; otherwise OpenSSL would prompt on the terminal."""
-    raise ValueError("the key is encrypted")
+@dataclass(slots=True)
+class Served:
+    """An application that is being served. `certificate` is read again when its files have changed."""
+
+    certificate: ServerCertificate
+    addresses: list[Any]
+    connections: Connections
+    _runner: web.AppRunner
+    _looking: asyncio.Task[None]
+
+    async def cleanup(self) -> None:
+        """Accept no more connections, and close those that there are."""
+        self._looking.cancel()
+        self.connections.close()
+        await self._runner.cleanup()
 
 
-async def listen(app: web.Application, where: str, tls: ServerTls) -> web.AppRunner:
-    """Serve `app`; raise `ConfigError` when the address can't be used."""
-    context = server_tls(tls)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, auto_decompress=False)
+async def listen(
+    app: web.Application,
+    where: str,
+    tls: ServerTls,
+    limits: ConnectionLimits | None = None,
+    idle: float = IDLE_SECONDS,
+    servers: int = 1,
+    setting: str = "listen",
+) -> Served:
+    """Serve `app`; raise `ConfigError`, which names the `setting`, when the address can't be used.
+
+    A connection is closed `idle` seconds after its last request. `servers` of this process share its descriptors.
+    """
+    certificate = server_certificate(tls)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=idle,
+        auto_decompress=False,
+    )
     await runner.setup()
     try:
-        descriptor = activated_socket(where)
-        if descriptor is not None:
-            opened = socket.socket(fileno=os.dup(descriptor))
-            site: web.BaseSite = web.SockSite(runner, opened, ssl_context=context)
-        else:
-            host, _, port = where.rpartition(":")
-            site = web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context)
-        await site.start()
+        listeners = await _listeners(where)
     except OSError as error:
         await runner.cleanup()
-        raise ConfigError(f"listen: {where}: {error.strerror}") from None
-    return runner
+        raise ConfigError(f"{setting}: {where}: {error.strerror}") from None
+    library = cast("web.Server", runner.server)
+    addresses = [opened.getsockname() for opened in listeners]
+    made = Connections(
+        library, library, listeners, certificate.context, limits or ConnectionLimits(), servers
+    )
+    return Served(certificate, addresses, made, runner, asyncio.create_task(certificate.watch()))
+
+
+async def _listeners(where: str) -> list[socket.socket]:
+    """Open the sockets to listen on: the one that was passed, or one for each address of a name."""
+    descriptor = activated_socket(where)
+    if descriptor is not None:
+        passed = socket.socket(fileno=os.dup(descriptor))
+        passed.listen(BACKLOG)
+        return [passed]
+    host, _, port = where.rpartition(":")
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    opened: list[socket.socket] = []
+    try:
+        for family, _kind, _protocol, _name, address in dict.fromkeys(found):
+            opened.append(made := socket.socket(family, socket.SOCK_STREAM))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(address)
+            made.listen(BACKLOG)
+    except OSError:
+        for made in opened:
+            made.close()
+        raise
+    return opened
 
 
 class Drain:
@@ -176,19 +241,23 @@ def _unavailable() -> web.Response:
     return response
 
 
-async def until_signalled(ready: Callable[[], None] | None = None) -> None:
-    """Wait for SIGTERM or SIGINT."""
+async def until_signalled(
+    ready: Callable[[], None] | None = None, reload: Callable[[], object] | None = None
+) -> None:
+    """Wait for SIGTERM or SIGINT; call `reload` at each SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
     if ready is not None:
         ready()
     await stop.wait()
 
 
-def announce(runner: web.AppRunner, name: str) -> None:
+def announce(served: Served, name: str) -> None:
     """Print one line on stdout: the server is ready, at which address."""
-    addresses = ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses)
+    addresses = ", ".join(f"{host}:{port}" for host, port, *_ in served.addresses)
     sys.stdout.write(f"{name} serves on {addresses}\n")
     sys.stdout.flush()

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from os import PathLike
 from typing import Final
 from urllib.parse import unquote
@@ -113,7 +114,7 @@ class DownloadProxy(Service):
     """A proxy for assets of `asset_hosts` (`host` or `host:port`), with a disk cache in `cache_dir` if given.
 
     `asset_hosts` is read at each request, so it may change.  `networks` are non-public networks that asset
-    hosts may be in.
+    hosts may be in: all of them, or only `private_hosts` if these are given.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class DownloadProxy(Service):
         limits: DownloadLimits | None = None,
         *,
         networks: Iterable[str] = (),
+        private_hosts: Container[str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
@@ -134,6 +136,8 @@ class DownloadProxy(Service):
         self._hosts = asset_hosts
         self._cache = DiskCache(cache_dir, self.limits.cache) if cache_dir is not None else None
         self._policy = TargetPolicy.of((), networks)
+        self._private_hosts = private_hosts
+        self._public: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
         self._clock = clock
         self._fetching: dict[str, _Fetching] = {}
@@ -171,6 +175,9 @@ class DownloadProxy(Service):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._public is not None:
+            await self._public.close()
+            self._public = None
         await super().close()
 
     # One download
@@ -198,10 +205,7 @@ class DownloadProxy(Service):
         return Response(answer.status, answer.fields)
 
     def _check(self, url: URL) -> URL:
-        host = (url.raw_host or "").lower().rstrip(".")
-        host = f"[{host}]" if ":" in host else host
-        known = host if url.port == 443 else f"{host}:{url.port}"
-        if known not in self._hosts:
+        if _host_of(url) not in self._hosts:
             raise TargetRefused("the host is not a registered asset host")
         return url
 
@@ -270,7 +274,7 @@ class DownloadProxy(Service):
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
         self._note("download.fetched", Seen(method="GET", target=str(url)))
-        return self.session.get(
+        return self._session_for(url).get(
             url,
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
@@ -385,9 +389,31 @@ class DownloadProxy(Service):
 
         return _ranged(fields, size, wanted, read)
 
+    def _session_for(self, url: URL) -> aiohttp.ClientSession:
+        """Return the session for an asset host: only private hosts may be in the listed networks."""
+        if self._private_hosts is None or _host_of(url) in self._private_hosts:
+            return self.session
+        if self._public is None:
+            self._public = self._open(TargetPolicy.of(()))
+        return self._public
+
     def _open_session(self) -> aiohttp.ClientSession:
-        seconds = self.limits.read_seconds
-        return open_target_session(self._policy, ssl_context=self._ssl, timeout=seconds)
+        return self._open(self._policy)
+
+    def _open(self, policy: TargetPolicy) -> aiohttp.ClientSession:
+        return open_target_session(policy, ssl_context=self._ssl, timeout=self.limits.read_seconds)
+
+
+def _host_of(url: URL) -> str:
+    """Return a URL's host in its one spelling, with the port unless that is 443."""
+    host = (url.raw_host or "").lower().rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass  # a name
+    else:
+        host = f"[{address}]" if address.version == 6 else str(address)
+    return host if url.port == 443 else f"{host}:{url.port}"
 
 
 Reader = Callable[[int, int | None], AsyncIterator[bytes]]

@@ -30,6 +30,7 @@ from ohttp_relay.errors import (
     InvalidMessage,
     OhttpError,
     OpenFailed,
+    Overloaded,
     UnknownKey,
 )
 from ohttp_relay.gateway.answering import RequestAnswerer, problem
@@ -40,6 +41,7 @@ from ohttp_relay.gateway.sockets import GatewaySockets
 from ohttp_relay.keys.configuration import BARE_TYPE, bare_config
 from ohttp_relay.keys.configuration import MEDIA_TYPE as KEYS_TYPE
 from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.server.budget import ByteBudget
 from ohttp_relay.server.fast_http import RequestHead, WholeRequest
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.reply import NO_CODING, Reply
@@ -67,6 +69,9 @@ class GatewayLimits:
 
     request: int = 16 * 1024 * 1024
     """Bytes of a whole request."""
+
+    requests: int = 256 * 1024 * 1024
+    """Bytes of all large whole requests together, from their first byte to their answer."""
 
     response: int = 64 * 1024 * 1024
     """Bytes of a whole response."""
@@ -111,6 +116,7 @@ class Gateway(Service):
         self.keyring = keyring
         self.policy = targets if isinstance(targets, TargetPolicy) else TargetPolicy.of(targets)
         self.limits = limits or GatewayLimits()
+        self._budget = ByteBudget(self.limits.requests, self.limits.idle_seconds)
         handlers = {Origin.parse(origin): handler for origin, handler in (local or {}).items()}
         if not self.policy.origins and not handlers:
             raise ConfigurationError("a gateway needs an allow-list of targets")
@@ -187,16 +193,19 @@ class Gateway(Service):
             return _plain(400, "the request's framing is broken")
         except TimeoutError:
             return _plain(408, "the request did not come in time")
+        except Overloaded as error:
+            return _plain(503, str(error))
         return _plain(415, f"expected {REQUEST_TYPE} or {CHUNKED_REQUEST_TYPE}")
 
     async def _handle_whole(self, request: web.Request) -> Reply:
         limits = self.limits
-        body = await read_limited(
-            request.content, limits.request, request.content_length, limits.idle_seconds
-        )
-        self._see("gateway.received", request, body)
-        [reply] = self.receive([body])
-        return reply if isinstance(reply, Reply) else await reply
+        declared = request.content_length
+        size = limits.request if declared is None else min(declared, limits.request)
+        async with self._budget.taken(size):
+            body = await read_limited(request.content, limits.request, declared, limits.idle_seconds)
+            self._see("gateway.received", request, body)
+            [reply] = self.receive([body])
+            return reply if isinstance(reply, Reply) else await reply
 
     def receive(self, bodies: Sequence[bytes]) -> list[Reply | Awaitable[Reply]]:
         """Return the replies to whole encapsulated requests, or awaitables of them; neither raises.

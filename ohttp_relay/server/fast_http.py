@@ -264,9 +264,19 @@ class FastConnection(asyncio.Protocol):
         return str(name[0]) if name else ""
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
         """Whether the connection is in state submitted or waiting."""
         return self._submitted or self.task is not None
+
+    @property
+    def active_since(self) -> float:
+        """The last event of the connection, in seconds of the loop's clock."""
+        return self._active_since
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come on the connection so far."""
+        return self._known_start == b"\0" and not self._buffer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
@@ -285,7 +295,7 @@ class FastConnection(asyncio.Protocol):
         """Submit a whole request, or wait for the rest of one, or hand the connection over."""
         if self._buffer:
             data = self._buffer + data
-        if self._busy or self._write_paused:
+        if self.busy or self._write_paused:
             self._keep(data)  # a further request waits its turn
         else:
             self._take(data)
@@ -322,7 +332,7 @@ class FastConnection(asyncio.Protocol):
         while self._submitted:
             self._server.answer_batch()
             self._take_next()
-        return self._busy and self._transport.get_extra_info("ssl_object") is None
+        return self.busy and self._transport.get_extra_info("ssl_object") is None
 
     def answer(self, reply: Reply | Awaitable[Reply | StreamedReply], started: float) -> None:
         """Answer the submitted request, now or when the reply is there."""
@@ -407,7 +417,7 @@ class FastConnection(asyncio.Protocol):
         self._server.loop.call_soon(self._take_next)
 
     def _take_next(self) -> None:
-        if self._buffer and not self._busy and not self._write_paused and not self._transport.is_closing():
+        if self._buffer and not self.busy and not self._write_paused and not self._transport.is_closing():
             if not self._ended:
                 self._transport.resume_reading()
             data, self._buffer = self._buffer, b""
@@ -428,7 +438,7 @@ class FastConnection(asyncio.Protocol):
     def check_idle(self, now: float) -> None:
         """Hand over or close a connection that is slow or unused; `now` in seconds of the loop's clock."""
         idle = now - self._active_since
-        if self._busy or idle < _TICK:
+        if self.busy or idle < _TICK:
             return
         if self._write_paused:
             if idle > self._server.idle:

@@ -11,12 +11,14 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from aiohttp import web
 
 from ohttp_relay.errors import ConfigurationError
+from ohttp_relay.server.certificates import ServerCertificate
+from ohttp_relay.server.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from ohttp_relay.server.fast_http import FastServer
 from ohttp_relay.server.service import FAST_PATH
 
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _RESTARTS_TO_GIVE_UP: Final = 10
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_HANDLED: Final = (*_ENDING, signal.SIGHUP)
 AppFactory = Callable[[], web.Application]
 
 
@@ -33,16 +36,28 @@ class Bind:
 
     `grace`: seconds that requests in flight have after the signal to stop.  `idle`: seconds after which an
     unused connection is closed.  `admin_port`: a second port, plain http on loopback, for metrics and health.
+    `tls` as a ServerCertificate is read again after SIGHUP, and when its files have changed.
     """
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | ServerCertificate | None = None
     workers: int = 1
     grace: float = 30.0
     idle: float = 75.0
     admin_port: int | None = None
     backlog: int = 4096
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context of the listener."""
+        return self.tls.context if isinstance(self.tls, ServerCertificate) else self.tls
+
+    def reload(self) -> None:
+        """Read the certificate again, if there is one; a handler for SIGHUP."""
+        if isinstance(self.tls, ServerCertificate):
+            self.tls.reload()
 
 
 def run(
@@ -57,6 +72,7 @@ def run(
     sessions.
     Raises ConfigurationError if the address cannot be listened on.
     """
+    _ignore_hangup()
     sockets = open_sockets(bind)
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if bind.tls else "http"
@@ -72,10 +88,17 @@ def run_on(
     enter: Callable[[int], None] | None = None,
 ) -> None:
     """Serve on sockets made by `open_sockets`, one worker each, until SIGTERM or SIGINT."""
+    _ignore_hangup()
+    raise_descriptor_limit()
     if len(sockets) == 1:
         _run_worker(make_app, bind, sockets[0], make_admin)
     else:
         _supervise(make_app, bind, sockets, make_admin, enter)
+
+
+def _ignore_hangup() -> None:
+    """Ignore SIGHUP until the certificate can be read again; later the server looks at the files by itself."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def open_sockets(bind: Bind) -> list[socket.socket]:
@@ -108,7 +131,7 @@ async def serve(
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until `stop` is set (by default: SIGTERM or SIGINT), then finish the requests in flight."""
-    stop = stop or _stop_on_signals()
+    stop = stop or _stop_on_signals(bind)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -120,22 +143,25 @@ async def serve(
     )
     runners = [runner]
     fast: FastServer | None = None
-    listening: asyncio.Server | None = None
+    listening: Connections | None = None
+    looking: asyncio.Task[None] | None = None
     try:
         await runner.setup()
         library = cast(web.Server, runner.server)
         fast_path = app.get(FAST_PATH)
         if fast_path is not None and fast_path.may_serve(app):
             fast = FastServer(fast_path.handler, library, fast_path.metrics, bind.idle)
-        listening = await asyncio.get_running_loop().create_server(
-            fast or library, sock=listener, ssl=bind.tls, backlog=bind.backlog
-        )
+        listening = Connections(fast or library, library, [listener], bind.context, bind.limits)
+        if isinstance(bind.tls, ServerCertificate):
+            looking = asyncio.create_task(bind.tls.watch())
         if admin is not None and bind.admin_port is not None:
             runners.append(web.AppRunner(admin, access_log=None, shutdown_timeout=1.0))
             await runners[1].setup()
             await web.TCPSite(runners[1], "127.0.0.1", bind.admin_port).start()
         await stop.wait()
     finally:
+        if looking is not None:
+            looking.cancel()
         if listening is not None:
             listening.close()
         if fast is not None and runner.server is not None:
@@ -151,11 +177,12 @@ async def _close(library: web.Server, grace: float) -> None:
     await library.shutdown(grace)
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(bind: Bind) -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _ENDING:
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, bind.reload)
     return stop
 
 
@@ -169,7 +196,7 @@ def _run_worker(
     """Serve in this process, until a signal or until the other end of the pipe `parent` is closed."""
 
     async def main() -> None:
-        stop = _stop_on_signals()
+        stop = _stop_on_signals(bind)
         if parent is not None:
             asyncio.get_running_loop().add_reader(parent, stop.set)
         gc.freeze()  # objects made so far live on: the garbage collector need not visit them
@@ -197,17 +224,18 @@ def _supervise(
 
     def start(index: int) -> None:
         # A signal must not reach the child while it has the supervisor's handlers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         child = os.fork()
         if child:
             workers[child] = index
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             return
         status = 1
         try:
             for number in _ENDING:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            _ignore_hangup()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             os.close(held)
             for other in sockets[:index] + sockets[index + 1 :]:
                 other.close()
@@ -230,8 +258,15 @@ def _supervise(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 
+    def reload(*_: object) -> None:
+        bind.reload()  # for workers that start later
+        for child in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGHUP)
+
     for number in _ENDING:
         signal.signal(number, end)
+    signal.signal(signal.SIGHUP, reload)
     for index in range(len(sockets)):
         start(index)
     restarts = 0

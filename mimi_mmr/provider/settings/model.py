@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -17,6 +18,7 @@ from mimi_mmr.provider.settings.values import (
     Listen,
     Network,
 )
+from ohttp_relay.server import ConnectionLimits
 
 PREFIX = "MIMI_MMR_"
 ASSETS_PREFIX = "MIMI_MMR_ASSETS_"
@@ -59,11 +61,49 @@ class AssetStorage(_SettingsTable):
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")
     upload_token: str = Field(min_length=16, description="the asset host's `upload_token`")
-    networks: tuple[Network, ...] = Field((), description="non-public networks that asset hosts may be in")
+    networks: tuple[Network, ...] = Field(
+        (), description="non-public networks that this asset host may be in"
+    )
     listen: Listen | None = Field(
         None,
         description="run the asset host in this process, on this address:port; else it is one of its own",
     )
+
+
+class ConnectionSettings(_SettingsTable):
+    """Limits of the connections that a server accepts."""
+
+    most: int = Field(
+        default=10_000,
+        ge=1,
+        description="most connections at once; never more than half of the file descriptors",
+    )
+    handshake_seconds: float = Field(default=10.0, gt=0, description="until the TLS handshake is complete")
+    head_seconds: float = Field(
+        default=15.0, gt=0, description="until a new connection's first request has arrived, without its body"
+    )
+    body_seconds: float = Field(default=30.0, gt=0, description="until a request's body has arrived, and …")
+    body_rate: int = Field(
+        default=16 << 10, ge=1, description="… a second more for every so many bytes of it"
+    )
+    idle_seconds: float = Field(
+        default=75.0, gt=0, description="until a connection without a request is closed"
+    )
+    reading_seconds: float = Field(
+        default=75.0, gt=0, description="without progress while a client reads an answer, until it is closed"
+    )
+
+    @property
+    def limits(self) -> ConnectionLimits:
+        """The limits as the server takes them; `idle_seconds` is the HTTP library's."""
+        return ConnectionLimits(
+            connections=self.most,
+            handshake_seconds=self.handshake_seconds,
+            head_seconds=self.head_seconds,
+            body_seconds=self.body_seconds,
+            body_rate=self.body_rate,
+            reading_seconds=self.reading_seconds,
+        )
 
 
 class _FromFileAndEnvironment(BaseSettings):
@@ -106,14 +146,27 @@ class Settings(_FromFileAndEnvironment):
     )
     max_queue_bytes: int = Field(64 << 20, ge=1 << 16, description="most bytes that wait in one queue")
     max_queues: int = Field(1_000_000, ge=1, description="most queues that are kept")
+    max_page_bytes: int = Field(
+        4 << 20, ge=1 << 16, description="most bytes of messages in one answer, unless one message is larger"
+    )
+    max_pages_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="most bytes of messages that are read at once, for all answers"
+    )
+    max_bodies_bytes: int = Field(
+        256 << 20, ge=1 << 20, description="most bytes of large requests that are received at once"
+    )
     max_request_bytes: int = Field(16 << 20, ge=1 << 16, description="largest request out of the gateway")
+    connections: ConnectionSettings = ConnectionSettings()
     log_level: Level = Field("info", description="debug, info, warning or error")
     record_dir: Path | None = Field(None, description="record every frame here, for tests and audits")
 
     def database_url(self, role: str) -> str:
         """Return the URL of one role's database."""
         given: str | None = getattr(self.database, role)
-        return given or f"sqlite:///{self.data_dir / role}.sqlite"
+        if given is not None:
+            return given
+        path = self.data_dir / f"{role}.sqlite"  # may have letters that mean something in a URL
+        return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 class AssetHostSettings(_FromFileAndEnvironment):
@@ -131,5 +184,6 @@ class AssetHostSettings(_FromFileAndEnvironment):
     data_dir: Path = Field(Path("assets"), description="the assets, encrypted by their senders")
     upload_token: str = Field(min_length=16, description="what the provider shows to put an asset")
     max_asset_bytes: int = Field(64 << 20, ge=1, description="largest asset")
+    connections: ConnectionSettings = ConnectionSettings()
     log_level: Level = Field("info", description="debug, info, warning or error")
     record_dir: Path | None = Field(None, description="record every frame here, for tests and audits")

@@ -15,9 +15,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.store import schema
+from mimi_mmr.provider.store.postgresql import connect_arguments
 
 BUSY_TIMEOUT_MS = 15_000
 UPGRADE_TIMEOUT_MS = 600_000
+CHECKPOINT_TIMEOUT_MS = 1_000
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _INSERTS: dict[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -108,6 +110,25 @@ class Database:
             async with connection.begin():
                 yield connection
 
+    async def empty_log(self) -> bool:
+        """Write SQLite's write-ahead log into the file and truncate it, so that neither has what was deleted.
+
+        Returns False if a reader or writer was in the way for `CHECKPOINT_TIMEOUT_MS`; writers wait as long. For
+        PostgreSQL there is nothing to do: its vacuum frees rows, and its archives are the operator's.
+        """
+        if not self.is_sqlite:
+            return True
+        async with self._engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            if driver is None:
+                return False
+            try:
+                await driver.execute(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT_MS}")
+                busy, *_ = await (await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")).fetchone()
+            finally:  # the connection goes back to the pool
+                await driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        return not busy
+
     @property
     def is_sqlite(self) -> bool:
         """Whether writers are serialised by the file's lock."""
@@ -137,10 +158,26 @@ async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: M
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *_driver_errors())
     try:
         yield
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
+    except errors as error:
+        why = type(error).__name__
+        if why in (
+            "InterfaceError",
+            "ClientConfigurationError",
+        ):  # of a parameter: it is named, without its value
+            why += f": {error}"
+        raise ConfigError(f"the database can't be opened ({why})") from None
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of connecting that SQLAlchemy does not turn into its own."""
+    try:
+        import asyncpg  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        return ()
+    return asyncpg.PostgresError, asyncpg.InterfaceError
 
 
 def _sqlite(url: sa.URL) -> AsyncEngine:
@@ -181,8 +218,9 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
 
 def _postgresql(url: sa.URL) -> AsyncEngine:
+    arguments = connect_arguments(url)
     try:
-        return create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_pre_ping=True)
+        return create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_pre_ping=True)
     except ModuleNotFoundError:
         raise ConfigError("PostgreSQL needs the extra: pip install 'mimi-mmr[postgresql]'") from None
 

@@ -20,6 +20,7 @@ from mimi_mmr.protocol.key_packages import (
     fetch_token,
     seal_claim,
 )
+from mimi_mmr.protocol.peers import PEER_SCHEME
 from mimi_mmr.protocol.problems import PROBLEM_URN
 from tests.mimi_mmr.client.inside import way_to
 from tests.mimi_mmr.conftest import LiveWorld
@@ -47,9 +48,12 @@ async def straight(
     *,
     method: str = "POST",
     token: str | None = None,
+    peer: str | None = None,
 ) -> Answer:
     """A request over TLS, without any capsule."""
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    if peer is not None:
+        headers["Authorization"] = f"{PEER_SCHEME} {peer}"
     connector = aiohttp.TCPConnector(ssl=live.world.tls())
     url = live.world.providers[domain].url + path
     async with (

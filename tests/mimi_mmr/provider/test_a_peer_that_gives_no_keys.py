@@ -22,7 +22,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS, sign_
 from mimi_mmr.provider import peers
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.record import Recorder
-from mimi_mmr.provider.run import server_tls
+from mimi_mmr.provider.run import server_certificate
 from mimi_mmr.provider.settings import load_settings
 from ohttp_relay.keys import KeyRing
 
@@ -74,7 +74,8 @@ async def served(world: World, handler: object) -> web.AppRunner:
     app.router.add_get(PROVIDER_KEYS.template, handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.SockSite(runner, world.providers[B].socket.dup(), ssl_context=server_tls(settings.tls)).start()
+    tls = server_certificate(settings.tls).context
+    await web.SockSite(runner, world.providers[B].socket.dup(), ssl_context=tls).start()
     return runner
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import PeerError, UnknownQueue
 from mimi_mmr.protocol.deposits import ReplyDeposit
-from mimi_mmr.protocol.endpoints import NOTIFY
-from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS
+from mimi_mmr.protocol.endpoints import CLAIM, NOTIFY
+from mimi_mmr.protocol.peers import PeerRequest, PeerRequestTBS, sign_peer_request
 from mimi_mmr.protocol.queues import QueuePage, leaf_binding, queue_id, seal_queue_id
 from mimi_mmr.protocol.room.deliveries import Delivery, NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
@@ -33,8 +34,8 @@ def provider_key(live: LiveWorld, domain: str) -> SigningKey:
     return SigningKey.from_seed((directory / "data" / "provider.key").read_bytes())
 
 
-def signed(key: SigningKey, content: PeerRequestTBS) -> bytes:
-    return PeerRequest(content, key.sign("PeerRequestTBS", content.to_bytes())).to_bytes()
+def signed(key: SigningKey, content: PeerRequestTBS) -> str:
+    return sign_peer_request(content, key).to_text()
 
 
 async def a_queue(client: Client) -> tuple[AccessToken, Delivery]:
@@ -69,10 +70,16 @@ async def test_a_peers_request_is_refused_unless_all_of_it_is_right(live: LiveWo
     def tbs(
         sender: str = "b.example", to: str = "a.example", what: str = "notify", at: int = now
     ) -> PeerRequestTBS:
-        return PeerRequestTBS(sender, to, what, at, body)
+        return PeerRequestTBS.of(sender, to, what, at, body)
 
     refused = {
-        "unsigned": PeerRequest(tbs(), bytes(64)).to_bytes(),
+        "without a head": "",
+        "cut": signed(b, tbs())[:-4],
+        "longer": signed(b, tbs()) + "AAAA",
+        "not base64": "!" + signed(b, tbs()),
+        "of another body": signed(b, replace(tbs(), body_hash=bytes(32))),
+        "of another size": signed(b, replace(tbs(), body_size=len(body) + 1)),
+        "unsigned": PeerRequest(tbs(), bytes(64)).to_text(),
         "signed by another provider": signed(c, tbs()),
         "of another provider": signed(b, tbs(sender="c.example")),
         "for another recipient": signed(b, tbs(to="c.example")),
@@ -82,24 +89,46 @@ async def test_a_peers_request_is_refused_unless_all_of_it_is_right(live: LiveWo
         "from an unconfigured peer": signed(b, tbs(sender="d.example")),
         "from itself": signed(provider_key(live, "a.example"), tbs(sender="a.example")),
     }
-    for why, request in refused.items():
-        answer = await straight(live, "a.example", "/v1/notify", request)
+    for why, head in refused.items():
+        answer = await straight(live, "a.example", "/v1/notify", body, peer=head)
         assert (answer.status, answer.code) == (401, "unauthorized"), why
-    for truncated in (b"", signed(b, tbs())[:-1], signed(b, tbs()) + b"\0"):
-        answer = await straight(live, "a.example", "/v1/notify", truncated)
-        assert (answer.status, answer.code) == (400, "malformed")
+    for wrong in (b"", body[:-1]):
+        answer = await straight(live, "a.example", "/v1/notify", wrong, peer=signed(b, tbs()))
+        assert (answer.status, answer.code) == (401, "unauthorized")
+    answer = await straight(live, "a.example", "/v1/notify", body + b"x", peer=signed(b, tbs()))
+    assert (answer.status, answer.code) == (413, "too-large")  # read no further than what is signed
     assert await waiting(alice, token) == []
-    assert (await straight(live, "a.example", "/v1/notify", signed(b, tbs()))).status == 201
+    assert (await straight(live, "a.example", "/v1/notify", body, peer=signed(b, tbs()))).status == 201
     assert await waiting(alice, token) == [b"hello"]
+
+
+@pytest.mark.parametrize("path", ["/v1/notify", "/v1/claim", "/v1/account/alice/packages"])
+async def test_no_body_is_read_before_it_is_known_who_asks(live: LiveWorld, path: str) -> None:
+    """The head comes and the body does not: the answer comes all the same."""
+    url = live.world.providers["a.example"].url
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=live.world.tls())
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n".encode())
+    async with asyncio.timeout(PATIENCE / 2):
+        assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+
+
+async def test_a_peer_may_not_sign_for_more_than_the_limit(live: LiveWorld) -> None:
+    now = int(live.providers["a.example"]._clock())
+    tbs = PeerRequestTBS("b.example", "a.example", "claim", now, CLAIM.limit + 1, bytes(32))
+    head = signed(provider_key(live, "b.example"), tbs)
+    answer = await straight(live, "a.example", "/v1/claim", b"", peer=head)
+    assert (answer.status, answer.code) == (413, "too-large")
 
 
 async def test_a_hub_can_not_speak_for_another(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
     token, delivery = await a_queue(alice)
-    content = PeerRequestTBS(
-        "b.example", "a.example", "notify", int(alice.context.clock()), notification("c.example", delivery)
-    )
-    answer = await straight(live, "a.example", "/v1/notify", signed(provider_key(live, "b.example"), content))
+    body = notification("c.example", delivery)
+    content = PeerRequestTBS.of("b.example", "a.example", "notify", int(alice.context.clock()), body)
+    head = signed(provider_key(live, "b.example"), content)
+    answer = await straight(live, "a.example", "/v1/notify", body, peer=head)
     assert (answer.status, answer.code) == (403, "not-allowed")
     assert await waiting(alice, token) == []
 

@@ -30,6 +30,7 @@ from mimi_mmr.protocol.room.requests import (
 from mimi_mmr.provider.http import Arrival, Call, Encoded, Router
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.replies import Reply
+from ohttp_relay.errors import Overloaded
 
 ORDER = QueueOrder(bytes(32), True)
 
@@ -96,33 +97,54 @@ async def test_a_handler_is_not_called_with_what_does_not_parse(body: bytes) -> 
     assert (reply.status, code(reply)) == (400, "malformed")
 
 
-async def test_nothing_is_parsed_of_a_request_that_is_too_large_or_not_admitted(
+async def test_nothing_is_read_or_parsed_of_a_request_that_is_not_admitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, asked = router(), []
+    made, asked, read = router(), [], []
 
     async def nobody(arrival: Arrival) -> tuple[None, bytes]:
-        asked.append(arrival)
+        asked.append((arrival.names, arrival.bearer, arrival.peer, arrival.limit))
         raise Unauthorized("nobody is admitted")
 
+    async def somebody(arrival: Arrival) -> tuple[None, bytes]:
+        return None, await arrival.body()
+
+    async def body(limit: int) -> bytes:
+        read.append(limit)
+        return bytes(limit + 1)
+
     def unread(body: bytes) -> PublishRequest:
-        raise AssertionError("it was read")
+        raise AssertionError("it was parsed")
 
     monkeypatch.setattr(PublishRequest, "from_bytes", unread)
     made.serve(PUBLISH_CONNECTION_PACKAGES, never, admit=nobody)
-    path = "/v1/account/al%2Fice/packages"
-    reply = await made.dispatch("POST", path, bytes(PUBLISH_CONNECTION_PACKAGES.limit + 1), "token")
-    assert (reply.status, code(reply), asked) == (413, "too-large", [])
-    reply = await made.dispatch("POST", path, b"rubbish", "token")
+    path, limit = "/v1/account/al%2Fice/packages", PUBLISH_CONNECTION_PACKAGES.limit
+    reply = await made.dispatch("POST", path, body, "token", "peer")
     assert (reply.status, code(reply)) == (401, "unauthorized")
-    assert asked == [Arrival({"user": "al/ice"}, b"rubbish", "token")]
+    assert asked == [({"user": "al/ice"}, "token", "peer", limit)]
+    assert read == []
+    other = router()
+    other.serve(PUBLISH_CONNECTION_PACKAGES, never, admit=somebody)
+    reply = await other.dispatch("POST", path, body, "token")
+    assert (reply.status, code(reply), read) == (413, "too-large", [limit])
+
+
+async def test_a_request_that_finds_no_room_is_told_to_come_again() -> None:
+    made = router()
+
+    async def body(_: int) -> bytes:
+        raise Overloaded("try again")
+
+    made.serve(CREATE_QUEUE, never)
+    reply = await made.dispatch("POST", "/v1/queues", body)
+    assert (reply.status, code(reply)) == (503, "overloaded")
 
 
 async def test_what_is_left_after_admission_is_parsed() -> None:
     made, seen = router(), []
 
     async def unwrap(arrival: Arrival) -> tuple[str, bytes]:
-        return "b.example", arrival.body.removeprefix(b"signed ")
+        return "b.example", (await arrival.body()).removeprefix(b"signed ")
 
     async def create(call: Call[str, QueueOrder]) -> None:
         seen.append((call.subject, call.request, call.body))
@@ -141,7 +163,7 @@ async def test_an_answer_with_a_place_for_errors_tells_them_itself_but_not_those
     async def admit(arrival: Arrival) -> tuple[str, bytes]:
         if arrival.names["room"] == "closed":
             raise NotAllowed("not this room")
-        return arrival.names["room"], arrival.body
+        return arrival.names["room"], await arrival.body()
 
     async def update(call: Call[str, UpdateRequest]) -> UpdateRoomResponse:
         raise AssertionError("it was called")

@@ -44,13 +44,17 @@ class Downloads:
             raise web.HTTPNotFound
         return web.Response(body=self.body, headers={**self.fields, "Set-Cookie": "id=1", "X-Track": "1"})
 
-    async def start(self, *, cached: bool = True, limits: DownloadLimits | None = None) -> None:
+    async def start(
+        self, *, cached: bool = True, limits: DownloadLimits | None = None, private: bool | None = None
+    ) -> None:
         self.origin = await self.world.serve(self.world.target.app())
+        own = {self.origin.removeprefix("https://")} if private else set()
         self.proxy = DownloadProxy(
             {self.origin.removeprefix("https://")},
             cache_dir=self.folder / "cache" if cached else None,
             limits=limits,
             networks=LOOPBACK,
+            private_hosts=None if private is None else own,
             ssl_context=self.world.tls,
             clock=lambda: self.now,
         )
@@ -93,6 +97,18 @@ async def test_an_asset_comes_whole_and_the_asset_host_learns_nothing(
     }
     (seen,) = downloads.world.target.requests
     assert {name for name, _ in seen.fields} == {"host", "accept-encoding"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_listed_networks_are_open_for_the_private_hosts_only(
+    downloads: Downloads, cached: bool
+) -> None:
+    """Two registered hosts in one private network: the second one is named by somebody else."""
+    await downloads.start(cached=cached, private=False)
+    assert (await downloads.get())[0] == 403
+    assert downloads.fetches == 0
+    await downloads.start(cached=cached, private=True)
+    assert (await downloads.get())[::2] == (200, ASSET)
 
 
 async def test_many_downloads_are_one_fetch(downloads: Downloads) -> None:

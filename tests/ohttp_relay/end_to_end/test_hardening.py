@@ -22,6 +22,7 @@ from ohttp_relay.gateway import DEFAULT_PATH, GatewayLimits
 from ohttp_relay.keys import KeyRing
 from ohttp_relay.relay import RateLimit, Relay, RelayLimits
 from ohttp_relay.server import Bind, open_sockets, serve
+from ohttp_relay.server.budget import SMALL
 from ohttp_relay.transport import StreamedResponse
 from tests.ohttp_relay.world import World, crowd
 
@@ -70,6 +71,15 @@ async def plain_gateway(world: World):
     made = Plain(world.gateway.app(), idle=1.0, grace=0.5)
     yield made
     await made.close()
+
+
+async def test_large_requests_share_a_bound_and_small_ones_do_not_wait(world: World, plain_gateway) -> None:
+    gateway = world.gateway
+    large = head(Content_Length=str(SMALL + 1))
+    async with gateway._budget.taken(gateway.limits.requests):
+        assert b" 503 " in await plain_gateway.ask(large)
+        assert b" 400 " in await plain_gateway.ask(head(Content_Length="2") + b"xx")
+    assert b" 408 " in await plain_gateway.ask(large)  # the control: it is read, and does not come
 
 
 @pytest.fixture

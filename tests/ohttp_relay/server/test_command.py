@@ -148,6 +148,44 @@ async def setting(serve, tmp_path: Path, authority: trustme.CA) -> Setting:
     return Setting(tmp_path, target, await serve(target.app()), str(ca))
 
 
+def shown(url: str) -> bytes:
+    """The certificate (DER) that a server shows to a new connection."""
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port))))
+
+
+async def test_a_hangup_renews_the_certificate_of_all_workers_and_ends_none(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    pem, key = tmp_path / "tls.pem", tmp_path / "key.pem"
+
+    def renew() -> bytes:
+        made = authority.issue_cert("127.0.0.1")
+        made.private_key_pem.write_to_path(key)
+        made.cert_chain_pems[0].write_to_path(pem)
+        return ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
+
+    first = renew()
+    served = ("relay", "--gateway", "x=https://gateway.example/", "--cert", str(pem), "--key", str(key))
+    async with command(*served, "--workers", "2") as relay:
+        assert await asyncio.to_thread(shown, relay.url) == first
+        renewed = renew()
+        for _ in range(200):  # again, for a worker that was not up at the first one
+            relay.process.send_signal(signal.SIGHUP)
+            found = {await asyncio.to_thread(shown, relay.url) for _ in range(8)}
+            if found == {renewed}:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the new certificate was not taken up")
+        pem.write_text("rubbish")
+        relay.process.send_signal(signal.SIGHUP)
+        assert {await asyncio.to_thread(shown, relay.url) for _ in range(8)} == {renewed}
+        log = await relay.end()
+    assert "the new TLS certificate is refused" in log
+    assert "a worker died" not in log
+
+
 async def post(url: str, body: bytes) -> bytes:
     async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=CAPSULE) as answer:
         assert answer.status == 200

@@ -13,6 +13,7 @@ import pytest
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.settings import (
     AssetHostSettings,
+    ConnectionSettings,
     Settings,
     activated_socket,
     load_asset_host_settings,
@@ -62,6 +63,16 @@ EVERY = [
     One("source_address", 'source_address = "127.0.0.9"', "127.0.0.9", "::1", "::1"),
     One("max_queue_bytes", "max_queue_bytes = 100000", 100_000, "200000", 200_000),
     One("max_request_bytes", "max_request_bytes = 100000", 100_000, "200000", 200_000),
+    One("max_page_bytes", "max_page_bytes = 100000", 100_000, "200000", 200_000),
+    One("max_pages_bytes", "max_pages_bytes = 2000000", 2_000_000, "3000000", 3_000_000),
+    One("max_bodies_bytes", "max_bodies_bytes = 2000000", 2_000_000, "3000000", 3_000_000),
+    One("connections.most", "[connections]\nmost = 7", 7, "8", 8),
+    One("connections.handshake_seconds", "[connections]\nhandshake_seconds = 1", 1.0, "2", 2.0),
+    One("connections.head_seconds", "[connections]\nhead_seconds = 1", 1.0, "2", 2.0),
+    One("connections.body_seconds", "[connections]\nbody_seconds = 1", 1.0, "2", 2.0),
+    One("connections.body_rate", "[connections]\nbody_rate = 1", 1, "2", 2),
+    One("connections.idle_seconds", "[connections]\nidle_seconds = 1", 1.0, "2", 2.0),
+    One("connections.reading_seconds", "[connections]\nreading_seconds = 1", 1.0, "2", 2.0),
     One("max_queues", "max_queues = 10", 10, "20", 20),
     One("log_level", 'log_level = "debug"', "debug", "error", "error"),
     One("record_dir", 'record_dir = "/x"', Path("/x"), "/y", Path("/y")),
@@ -156,11 +167,12 @@ def test_an_asset_hosts_settings_are_read_from_both(place: Place, monkeypatch: p
         ("MAX_ASSET_BYTES", "77", 77),
         ("LOG_LEVEL", "error", "error"),
         ("RECORD_DIR", "/z", Path("/z")),
+        ("CONNECTIONS", '{"most": 7}', ConnectionSettings(most=7)),
     ):
         monkeypatch.setenv(f"MIMI_MMR_ASSETS_{name}", given)
         assert getattr(load_asset_host_settings(party.config), name.lower()) == expected
     assert set(AssetHostSettings.model_fields) == {
-        "tls", "listen", "data_dir", "upload_token", "max_asset_bytes", "log_level", "record_dir",
+        "tls", "listen", "data_dir", "upload_token", "max_asset_bytes", "connections", "log_level", "record_dir",
     }  # fmt: skip
 
 

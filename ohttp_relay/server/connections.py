@@ -1,0 +1,283 @@
+"""A server's connections: accepted, bounded in number, and in the time that a slow or silent client may take.
+
+Each connection has seconds for its TLS handshake, for the head of its first request, and for each request's body.
+aiohttp has limits for none of these; its own limit, for connections that wait for a further request, stays in use.
+When there are as many connections as there may be, a new one takes the place of the one that was unused longest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import resource
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from ohttp_relay.server.fast_http import FastConnection
+
+log = logging.getLogger(__name__)
+
+_MOST_DESCRIPTORS: Final = 1 << 20
+_ACCEPTS: Final = 64  # connections that are accepted in one turn of the event loop
+_PAUSE: Final = 0.1  # seconds, after the system had no descriptor left
+_CLOSING: Final = 5.0  # seconds for the end of TLS
+_WORD_SECONDS: Final = 60.0
+_SHARE: Final = 50  # of a full server's connections, one in so many makes room at once
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Limits of a server's connections."""
+
+    connections: int = 10_000
+    """Connections at once; at most half of the descriptors that the process may have, whatever is set here."""
+
+    handshake_seconds: float = 10.0
+    """Until the TLS handshake is complete."""
+
+    head_seconds: float = 15.0
+    """Until the head of a new connection's first request has arrived."""
+
+    body_seconds: float = 30.0
+    """Until a request's body has arrived, and a second more for every `body_rate` bytes of it."""
+
+    body_rate: int = 16 * 1024
+    """Bytes."""
+
+    reading_seconds: float = 75.0
+    """Without progress while a client reads an answer."""
+
+    unread: int = 256 * 1024 * 1024
+    """Bytes of answers that clients have not read yet; over it, connections without progress are closed."""
+
+    def bound(self, servers: int = 1) -> int:
+        """Return how many connections one of `servers` in this process may have."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(self.connections, soft // (2 * servers)))
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as the system permits; leave it as it is if that fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(_MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class _Connection:
+    """One accepted connection."""
+
+    __slots__ = ("asked", "begun", "opening", "protocol", "request", "since", "socket", "transport", "unread")
+
+    def __init__(self, opened: socket.socket, now: float) -> None:
+        self.socket = opened
+        self.since = (
+            now  # the last event: accepted, opened, a request began or ended, some of an answer was read
+        )
+        self.opening: asyncio.Task[None] | None = None
+        self.transport: Any = None  # asyncio.Transport; None during the handshake
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.request: web.BaseRequest | None = None
+        self.asked = False  # whether a request has come to the HTTP library
+        self.begun = 0.0
+        self.unread = 0
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Connections without a request before others, then by the time of the last event."""
+        if isinstance(self.protocol, FastConnection):
+            return self.protocol.busy, self.protocol.active_since
+        return self.request is not None or self.unread > 0, self.since
+
+    def drop(self) -> None:
+        """Close it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+class Connections:
+    """Accepts connections on listening sockets, and closes those that exceed a limit."""
+
+    def __init__(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        library: web.Server,
+        listeners: Sequence[socket.socket],
+        tls: ssl.SSLContext | None,
+        limits: ConnectionLimits,
+        servers: int = 1,
+    ) -> None:
+        """Serve connections on `listeners`, which listen already, with the protocols that `factory` makes.
+
+        `library` is the server that answers requests, maybe after a protocol of `factory` has handed over its
+        connection. `servers` share the descriptors of this process.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._factory = factory
+        self._tls = tls
+        self._limits = limits
+        self._listeners = list(listeners)
+        self.bound = limits.bound(servers)
+        self._open: dict[int, _Connection] = {}  # by descriptor
+        self._next_word = 0.0  # when the log may tell again that there are too many
+        self._answer: Callable[[Any], Awaitable[web.StreamResponse]] = library.request_handler
+        library.request_handler = self._watch
+        smallest = min(limits.head_seconds, limits.body_seconds, limits.reading_seconds)
+        self._pause = min(1.0, smallest / 4)
+        for listener in self._listeners:
+            listener.setblocking(False)
+        self._listen()
+        self._timer = self._loop.call_later(self._pause, self._tick)
+
+    def __len__(self) -> int:
+        """Return how many connections are open, with those in their handshake."""
+        self._forget_closed()
+        return len(self._open)
+
+    def close(self) -> None:
+        """Accept no more connections, and drop those in their handshake; the others are the HTTP library's."""
+        self._timer.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+        for connection in self._open.values():
+            if connection.transport is None:
+                connection.drop()
+
+    # Accepting
+
+    def _listen(self) -> None:
+        for listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                opened, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptor or memory left
+                self._make_room()
+                self._rest()
+                return
+            self._take(opened)
+
+    def _rest(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(_PAUSE, self._listen)
+
+    def _take(self, opened: socket.socket) -> None:
+        opened.setblocking(False)
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        number = opened.fileno()
+        self._open.pop(number, None)  # the system gives a number again only when it is free
+        if len(self._open) >= self.bound:
+            self._forget_closed()
+        if len(self._open) >= self.bound:
+            self._make_room()
+        connection = self._open[number] = _Connection(opened, self._loop.time())
+        connection.opening = self._loop.create_task(self._begin(connection))
+        connection.opening.add_done_callback(lambda _: self._began(connection))
+
+    def _began(self, connection: _Connection) -> None:
+        connection.opening = None
+        if connection.transport is None:  # the transport closes the socket, if there was one already
+            self._loop.call_later(_PAUSE, connection.socket.close)
+
+    async def _begin(self, connection: _Connection) -> None:
+        secure: dict[str, Any] = {}
+        if self._tls is not None:
+            seconds = self._limits.handshake_seconds
+            secure = {
+                "ssl": self._tls,
+                "ssl_handshake_timeout": seconds,
+                "ssl_shutdown_timeout": min(_CLOSING, seconds),
+            }
+        with contextlib.suppress(OSError):  # the handshake failed, or took too long
+            made = await self._loop.connect_accepted_socket(self._factory, connection.socket, **secure)
+            connection.transport, connection.protocol = made
+            connection.since = self._loop.time()
+
+    # Limits
+
+    async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, and note on its connection when it began and ended."""
+        transport = request.transport
+        opened = transport.get_extra_info("socket") if transport is not None else None
+        connection = self._open.get(opened.fileno()) if opened is not None else None
+        if connection is None:
+            return await self._answer(request)
+        connection.asked, connection.request = True, request
+        connection.begun = connection.since = self._loop.time()
+        try:
+            return await self._answer(request)
+        finally:
+            connection.request, connection.since = None, self._loop.time()
+
+    def _tick(self) -> None:
+        """Close what is too slow."""
+        now = self._loop.time()
+        self._forget_closed()
+        for connection in list(self._open.values()):
+            if connection.transport is not None and self._too_slow(connection, now):
+                connection.drop()
+        self._bound_unread(now)
+        self._timer = self._loop.call_later(self._pause, self._tick)
+
+    def _too_slow(self, connection: _Connection, now: float) -> bool:
+        limits, protocol = self._limits, connection.transport.get_protocol()
+        if protocol is not connection.protocol:  # handed over to the library
+            connection.protocol, connection.since = protocol, now
+        if isinstance(protocol, FastConnection):  # it has limits of its own, but none for a silent newcomer
+            return protocol.silent and now - connection.since > limits.head_seconds
+        unread = connection.transport.get_write_buffer_size()
+        if unread != connection.unread:
+            connection.unread, connection.since = unread, now
+        if unread:
+            return now - connection.since > limits.reading_seconds
+        request = connection.request
+        if request is None:
+            return not connection.asked and now - connection.since > limits.head_seconds
+        if request.content.is_eof() or not connection.transport.is_reading():
+            return False
+        allowed = limits.body_seconds + request.content.total_bytes / limits.body_rate
+        return now - connection.begun > allowed
+
+    def _bound_unread(self, now: float) -> None:
+        total = sum(connection.unread for connection in self._open.values())
+        if total <= self._limits.unread:
+            return
+        stuck = [one for one in self._open.values() if one.unread and one.since < now]
+        for connection in sorted(stuck, key=lambda one: -one.unread):
+            connection.drop()
+            total -= connection.unread
+            if total <= self._limits.unread:
+                return
+
+    def _make_room(self) -> None:
+        """Close the connections that were unused longest."""
+        count = max(1, self.bound // _SHARE)
+        for number, connection in heapq.nsmallest(count, self._open.items(), key=lambda one: one[1].rank):
+            connection.drop()
+            del self._open[number]
+        now = self._loop.time()
+        if now >= self._next_word:
+            self._next_word = now + _WORD_SECONDS
+            log.warning("as many connections as there may be: those unused longest are closed")
+
+    def _forget_closed(self) -> None:
+        for number in [number for number, one in self._open.items() if one.socket.fileno() == -1]:
+            del self._open[number]
