@@ -46,7 +46,8 @@ class ConnectionLimits:
     """Until the head of a new connection's first request has arrived."""
 
     body_seconds: float = 30.0
-    """Until a request's body has arrived, and a second more for every `body_rate` bytes of it."""
+    """Until a request's body has arrived, and a second more for every `body_rate` bytes of it, which can't be saved
+    up: without a byte, a body never has more seconds than these."""
 
     body_rate: int = 16 * 1024
     """Bytes."""
@@ -78,7 +79,8 @@ class _Connection:
 
     __slots__ = (
         "asked",
-        "begun",
+        "body",
+        "due",
         "opening",
         "protocol",
         "request",
@@ -101,7 +103,8 @@ class _Connection:
         self.protocol: asyncio.BaseProtocol | None = None
         self.request: web.BaseRequest | None = None
         self.asked = False  # whether a request has come to the HTTP library
-        self.begun = 0.0
+        self.body = 0  # bytes of the request's body that were seen
+        self.due = 0.0  # when more of it has to have arrived
         self.unread = 0
         self.unread_since = 0.0
 
@@ -118,6 +121,14 @@ class _Connection:
         if not self.unread:
             self.unread_since = now
         self.unread, self.since = unread, now
+
+    def body_is_late(self, arrived: int, now: float, limits: ConnectionLimits) -> bool:
+        """Note how many bytes of the body have arrived; return whether it is too slow."""
+        self.due = min(
+            self.due + (arrived - self.body) / limits.body_rate, max(self.due, now + limits.body_seconds)
+        )
+        self.body = arrived
+        return now > self.due
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -313,7 +324,8 @@ class Connections:
         if connection is None:
             return await self._answer(request)
         connection.asked, connection.request = True, request
-        connection.begun = connection.since = self._loop.time()
+        connection.since = self._loop.time()
+        connection.body, connection.due = 0, connection.since + self._limits.body_seconds
         try:
             return await self._answer(request)
         finally:
@@ -341,10 +353,12 @@ class Connections:
         request = connection.request
         if request is None:
             return not connection.asked and now - connection.since > limits.head_seconds
-        if request.content.is_eof() or not connection.transport.is_reading():
+        if request.content.is_eof():
             return False
-        allowed = limits.body_seconds + request.content.total_bytes / limits.body_rate
-        return now - connection.begun > allowed
+        if not connection.transport.is_reading():  # it waits for the server
+            connection.due = now + limits.body_seconds
+            return False
+        return connection.body_is_late(request.content.total_bytes, now, limits)
 
     def _bound_unread(self, now: float) -> None:
         total = sum(connection.unread for connection in self._open.values())
