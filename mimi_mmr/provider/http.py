@@ -186,9 +186,7 @@ class Router:
 
             async def read(limit: int) -> bytes:
                 try:
-                    return await read_limited(
-                        request.content, limit, request.content_length, hold=held.grow
-                    )
+                    return await read_limited(request.content, limit, request.content_length, hold=held.grow)
                 except ohttp_errors.BodyTooLarge:
                     raise BodyTooLarge(f"the body is above {limit} bytes") from None
 

@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -167,7 +167,7 @@ class _Early(asyncio.Protocol):
     def give_to_tls(self, protocol: asyncio.BufferedProtocol) -> None:
         """Pass on the first bytes of a handshake."""
         while self._data:
-            buffer = protocol.get_buffer(len(self._data))
+            buffer = memoryview(protocol.get_buffer(len(self._data)))
             size = min(len(buffer), len(self._data))
             buffer[:size], self._data = self._data[:size], self._data[size:]
             protocol.buffer_updated(size)
@@ -306,7 +306,7 @@ class Connections:
         )
         try:
             await asyncio.sleep(0)  # it has replaced `first`, and begins in the next turn
-            self._loop.call_soon(first.give_to_tls, wire.get_protocol())
+            self._loop.call_soon(first.give_to_tls, cast(asyncio.BufferedProtocol, wire.get_protocol()))
             transport = await handshake
         finally:
             handshake.cancel()

@@ -237,9 +237,7 @@ def test_a_leaf_that_claims_a_pseudonym_has_no_commit_undone(bench: RoomBench) -
     honest = ReportEvent(says(*alice, RepairKind.REOPEN), (ground,), commit.auth, None)
     cathy.check_undone(honest, commit.commit)  # the control
     with refused_by_member(cathy, PseudonymProofRejected, "user pseudonym"):
-        cathy.check_undone(
-            replace(honest, grounds=(says(3, key, RepairKind.CANNOT_PROCESS),)), commit.commit
-        )
+        cathy.check_undone(replace(honest, grounds=(says(3, key, RepairKind.CANNOT_PROCESS),)), commit.commit)
 
 
 def test_a_removal_that_the_policy_forbids_is_told_to_everybody(bench: RoomBench) -> None:
