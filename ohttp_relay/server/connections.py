@@ -164,9 +164,10 @@ class _Early(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
 
-    def give_to_tls(self, protocol: asyncio.BufferedProtocol) -> None:
-        """Pass on the first bytes of a handshake."""
-        while self._data:
+    def give_to_tls(self, wire: asyncio.Transport) -> None:
+        """Pass on the first bytes of a handshake to the transport's new protocol."""
+        protocol = cast(asyncio.BufferedProtocol, wire.get_protocol())
+        while self._data and not wire.is_closing():
             buffer = memoryview(protocol.get_buffer(len(self._data)))
             size = min(len(buffer), len(self._data))
             buffer[:size], self._data = self._data[:size], self._data[size:]
@@ -306,7 +307,9 @@ class Connections:
         )
         try:
             await asyncio.sleep(0)  # it has replaced `first`, and begins in the next turn
-            self._loop.call_soon(first.give_to_tls, cast(asyncio.BufferedProtocol, wire.get_protocol()))
+            if wire.is_closing():  # `first` has learnt it, and nobody else will
+                return
+            self._loop.call_soon(first.give_to_tls, wire)
             transport = await handshake
         finally:
             handshake.cancel()

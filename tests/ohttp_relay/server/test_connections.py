@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -121,6 +123,35 @@ async def test_a_handshake_that_is_not_completed_ends_in_time(
         silent = await server.connect(raw=True)
         assert await silent.closed()
         assert await (await server.connect()).ask() == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_clients_that_reset_at_the_start_of_a_handshake_leave_no_errors(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, loop: str
+) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_tls.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    hello, errors = outgoing.read(), list[object]()
+
+    def reset(port: int) -> None:
+        for sent in (b"", REQUEST, hello, hello[:50]) * 40:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(sent)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        async with serving(ok, server_tls, client_tls) as server:
+            await asyncio.to_thread(reset, server.port)
+            assert await (await server.connect()).ask() == b"HTTP/1.1 200 OK"
+            gc.collect()
+
+    if loop == "uvloop":
+        pytest.importorskip("uvloop").run(main())
+    else:
+        asyncio.run(main())
+    assert errors == []
 
 
 async def test_a_body_that_does_not_come_ends_its_connection_and_an_answer_may_take_longer(both) -> None:
