@@ -6,11 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import typer
+
+from mimi_mmr.app.cli import failures
 from mimi_mmr.app.commands.errors import OutputFailed
-
-FAILED = 1
 
 
 class _Checked(io.RawIOBase):
@@ -46,7 +47,7 @@ class _Checked(io.RawIOBase):
 
 
 @contextmanager
-def checked() -> Iterator[None]:
+def checked(as_json: bool = False) -> Iterator[None]:
     """Check everything that is written to standard output. On a failure say so on stderr, and exit with 1."""
     _fill_descriptors()
     closed = sys.stdout is None
@@ -64,8 +65,9 @@ def checked() -> Iterator[None]:
             sys.stdout.flush()
     except OutputFailed as error:
         if sys.stderr is not None:
-            sys.stderr.write(f"mimi-mmr: {error}\n")
-        raise SystemExit(FAILED) from None
+            with suppress(typer.Exit):
+                failures.report("", error.code, str(error), as_json)
+        raise SystemExit(failures.FAILED) from None
 
 
 def _fill_descriptors() -> None:
