@@ -30,7 +30,7 @@ _NOT_FORWARDED = frozenset({"host", "content-length", "expect"})
 def forwarded_fields(request: Request) -> list[Field]:
     """Return the fields to forward to the target: no connection fields, cookies joined."""
     fields = without_connection_fields(request.fields)
-    return join_cookies(pair for pair in fields if pair[0] not in _NOT_FORWARDED and pair[0][0] != ":")
+    return join_cookies([pair for pair in fields if pair[0] not in _NOT_FORWARDED and pair[0][0] != ":"])
 
 
 class Fetcher:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from mimi_mmr.app.cli import failures, local, servers, terminal
+from mimi_mmr.app.cli import failures, local, output, servers, terminal
 from mimi_mmr.app.cli.plain_help import PlainCommand, PlainGroup
 from mimi_mmr.app.commands import NOUNS
 
@@ -72,10 +72,10 @@ def _options(
 
 def main() -> None:
     """Run the command line: the entry of the console script."""
-    arguments = sys.argv[1:]
-    if "--json" in arguments:
-        sys.exit(_run_for_a_program())
-    app()
+    with output.checked():
+        if "--json" in sys.argv[1:]:
+            sys.exit(_run_for_a_program())
+        app()
 
 
 def _run_for_a_program() -> int:

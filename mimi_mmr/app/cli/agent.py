@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
 from mimi_mmr.app.agent import launch
-from mimi_mmr.app.agent.connection import Connection, NotRunning
+from mimi_mmr.app.agent.connection import PATIENCE, Connection, NoAnswer, NotRunning
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.cli import passphrase, terminal
 from mimi_mmr.app.cli.failures import STATE, failing
@@ -25,6 +26,7 @@ from mimi_mmr.app.commands.agent import (
     StoppedResult,
 )
 from mimi_mmr.app.commands.errors import NoAccount
+from mimi_mmr.app.commands.model import Command
 
 
 def _start(invocation: Invocation, command: StartAgent) -> None:
@@ -36,14 +38,20 @@ def _start(invocation: Invocation, command: StartAgent) -> None:
 
 def _status(invocation: Invocation, command: AgentStatus) -> None:
     found = AgentResult(running=False, pid=None, account=None, home=str(invocation.home.path)).model_dump()
-    try:
-        with Connection(invocation.home) as connection:
-            found |= connection.ask(command.about.name)
-    except NotRunning:
-        pass
+    with suppress(NotRunning):
+        found |= _ask(invocation, command)
     invocation.show(command, found, _show_agent)
     if not found["running"]:
         raise typer.Exit(STATE)
+
+
+def _ask(invocation: Invocation, command: Command) -> dict[str, Any]:
+    """Ask an agent for what it answers at once. Raise `NotRunning`, or an `AgentError` that says how to end it."""
+    try:
+        with Connection(invocation.home, timeout=PATIENCE) as connection:
+            return dict(connection.ask(command.about.name))
+    except NoAnswer:
+        raise launch.hung(invocation.home, f"did not answer within {PATIENCE:g} s") from None
 
 
 def _show_agent(found: AgentResult) -> None:
@@ -53,8 +61,7 @@ def _show_agent(found: AgentResult) -> None:
 def _stop(invocation: Invocation, command: StopAgent) -> None:
     found = StoppedResult(pid=None).model_dump()
     try:
-        with Connection(invocation.home) as connection:
-            found |= connection.ask(command.about.name)
+        found |= _ask(invocation, command)
     except NotRunning:
         pass
     else:

@@ -140,10 +140,18 @@ def _value(shape: Shape, value: Any) -> Any:
             return passphrase.read_new_passphrase(value, option)
         return passphrase.ask_new_passphrase(elsewhere=f"use {option}")
     if isinstance(shape, Option) and shape.prompt and not value:
-        return typer.prompt(shape.prompt, err=True)
+        return _asked(shape, shape.prompt)
     if isinstance(shape, Argument) and shape.stdin and value == "-":
         return _from_stdin(shape)
     return value.absolute() if isinstance(value, Path) else value
+
+
+def _asked(shape: Option, prompt: str) -> str:
+    try:
+        return str(typer.prompt(prompt, err=True))
+    except UnicodeDecodeError as error:
+        what = f"what was typed is not {error.encoding.upper()}"
+        raise typer.BadParameter(what, param_hint=shape.names.split()[0]) from None
 
 
 def _from_stdin(shape: Argument) -> str:

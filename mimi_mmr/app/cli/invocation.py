@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from mimi_mmr.app.cli import passphrase, terminal
 from mimi_mmr.app.cli.options import PANEL
 from mimi_mmr.app.commands.errors import NoAccount
 from mimi_mmr.app.commands.model import Command
+from mimi_mmr.app.commands.status import ShownNotices
 
 TRIES = 3
 
@@ -41,6 +42,10 @@ PassphraseOption = Annotated[
 ]
 
 
+def _show_note(text: str) -> None:
+    terminal.note(f"note: {text}")
+
+
 @dataclass(slots=True)
 class Invocation:
     """The values of the common options: which agent to ask, and how to show its answer."""
@@ -51,30 +56,68 @@ class Invocation:
 
     # --- asking --------------------------------------------------------------------------------------
 
-    def ask(self, command: Command, *, on_progress: Callable[[int, int], None] | None = None) -> Any:
-        """Have the agent run a command; start the agent if need be. Return the result as JSON values.
+    def ask(
+        self,
+        command: Command,
+        *,
+        content: bytes = b"",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """Have the agent run a command, with the bytes of a file; start the agent if need be.
 
-        New notices go to stderr, unless the output is JSON.
+        Returns the result as JSON values. Notes go to stderr, and new notices too, unless the output is JSON.
         """
-        notes: list[str] = []
+        notices: list[dict[str, Any]] = []
+        on: dict[str, Callable[[Any], None]] = {"note": _show_note}
+        if on_progress is not None:
+            on["progress"] = lambda progress: on_progress(*progress)
+        if not self.json:
+            on["notices"] = notices.extend
         with self.connect() as connection:
             result = connection.ask(
                 command.about.name,
                 command.to_request(),
-                on_progress=on_progress,
-                on_notice=None if self.json else notes.append,
-                on_note=lambda text: terminal.note(f"note: {text}"),
+                content=content,
+                on=on,
+                on_silence=self._on_silence(command),
             )
-        for text in notes:
-            terminal.note(f"note: {text}")
+            for notice in notices:
+                _show_note(notice["text"])
+            self._confirm_notices(connection, notices)
         return result
 
     def stream(self, command: Command) -> Iterator[tuple[str, Any]]:
-        """Have the agent run a command; yield (kind, value) of each item, and at last of the result."""
+        """Have the agent run a command; yield (kind, value) of each item and file, and at last of the result."""
         with self.connect() as connection:
-            for kind, value in connection.stream(command.about.name, command.to_request()):
-                if kind in ("item", "result"):
+            answers = connection.stream(
+                command.about.name, command.to_request(), on_silence=self._on_silence(command)
+            )
+            for kind, value in answers:
+                if kind == "note":
+                    _show_note(value)
+                elif kind in ("item", "file", "result"):
                     yield kind, value
+
+    def confirm(self, shown: Command) -> None:
+        """Tell the agent what a person has seen, once it is written out."""
+        with Connection(self.home) as connection:
+            connection.ask(shown.about.name, shown.to_request())
+
+    @staticmethod
+    def _confirm_notices(connection: Connection, notices: Sequence[dict[str, Any]]) -> None:
+        if notices and sys.stderr is not None:
+            sys.stderr.flush()
+            shown = ShownNotices(number=max(notice["number"] for notice in notices))
+            connection.ask(shown.about.name, shown.to_request())
+
+    def _on_silence(self, command: Command) -> Callable[[], None] | None:
+        """Return what to say while the agent does not answer; nothing for a command that waits for something."""
+        if command.about.only_waits:
+            return None
+        words = " ".join(command.about.words)
+        return lambda: _show_note(
+            f"the agent is still busy with {words}; Ctrl-C ends the waiting, and the agent goes on with it"
+        )
 
     def connect(self) -> Connection:
         """Connect to the agent. Start it if it is not running, which may ask for the passphrase."""

@@ -107,14 +107,23 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the demonstration: three providers, four people, one room, and what each server saw of it."""
+    from rich.console import Console
+
     from mimi_mmr.lab.demo.run import run_demo  # slow to import, and no part of a server
 
+    problems: list[str] = []
     try:
-        status, problem = run_demo(members, keep, seed, report=terminal.show_json if as_json else None)
+        status = (
+            run_demo(
+                members, keep, seed, Console(stderr=True), report=terminal.show_json, failed=problems.append
+            )
+            if as_json
+            else run_demo(members, keep, seed)
+        )
     except ConfigError as error:
         _fail("demo", str(error), as_json)
-    if problem:
-        report("demo", "demo", problem, as_json, status)
+    if problems:
+        report("demo", "demo", problems[0], as_json, status)
     raise typer.Exit(status)
 
 

@@ -44,6 +44,18 @@ class Ambiguous(AgentError):
     code = "ambiguous"
 
 
+class FileProblem(AgentError):
+    """A file that a person named can't be read or written; the message names it."""
+
+    code = "file"
+
+
+class OutputFailed(AgentError):
+    """What a command found can't be written to its standard output. Messages that were not written stay unread."""
+
+    code = "output"
+
+
 class SystemFailed(AgentError):
     """The system refused what a command needs: a file, a directory, space on a disk. The message names it."""
 

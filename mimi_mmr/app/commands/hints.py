@@ -70,6 +70,8 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "aborted": (),
     "demo": (),
     "system": (),
+    "file": (),
+    "output": (Hint("what was not written stays unread", ("room read", "status")),),
     "invalid-uri": (),
     "config": (),
     "trust": (
@@ -104,10 +106,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
         Hint("compare contact codes with that person before you go on", ("contact", "room add")),
         _NOT_USED,
     ),
-    "not-yet": (
-        Hint("`mimi-mmr status` says whether this machine's clock is off", but=("status",)),
-        Hint("try again when that time has passed"),
-    ),
+    "not-yet": (Hint("try again when that time has passed; is this machine's clock right?"),),
     "expired": (Hint("is this machine's clock right? If so, what the other side has published is too old"),),
     "no-key-packages": (
         Hint("is the name right? If so, try again when one of their devices was online", ("contact add",)),
@@ -142,6 +141,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "wrong-signer": (_AGAIN,),
     "invalid-commit": (_AGAIN,),
     "tree-mismatch": (_AGAIN,),
+    "device-refused": (),
     "room": (),
     "room-state": (_ADD_AGAIN,),
     "mls": (
@@ -149,6 +149,11 @@ HINTS: dict[str, tuple[Hint, ...]] = {
         _ADD_AGAIN,
     ),
     "desynchronised": (_ADD_AGAIN,),
+    "older-copy": (
+        Hint(
+            "`mimi-mmr room heal ROOM` replaces this device's keys there; then send again", _IN_ROOMS, _HEAL
+        ),
+    ),
     "removed": (Hint("ask a member to add you again", _IN_ROOMS),),
 }
 

@@ -84,7 +84,9 @@ def find_room(client: Client, text: str) -> Membership:
         if membership not in begun and _is_called(client, membership, reference, name)
     ]
     if not found:
-        raise NotFound("no room has this name or id: mimi-mmr room list shows all rooms")
+        missing = "id, URI or contact, and names that look like these are not used"
+        what = missing if is_reference(text) else "name or id"
+        raise NotFound(f"no room has this {what}: mimi-mmr room list shows all rooms")
     which = [f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found]
     which += _contacts_elsewhere(client, found, reference)
     if len(which) > 1:

@@ -35,13 +35,19 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def run_demo(
-    members: int, keep: Path | None, seed: int | None, report: Report | None = None
-) -> tuple[int, str]:
-    """Return the exit status, 0 if all went well and nobody saw what they must not, and why the run failed, or "".
+    members: int,
+    keep: Path | None,
+    seed: int | None,
+    console: Console | None = None,
+    *,
+    report: Report | None = None,
+    failed: Callable[[str], None] | None = None,
+) -> int:
+    """Return the exit status: 0 if all went well and nobody saw what they must not; raise `ConfigError`.
 
-    With a `report`, that gets the tables as JSON values, and all else goes to stderr. Raise `ConfigError`.
+    `report` gets the tables as JSON values, `failed` why the run failed.
     """
-    console, problem = Console(highlight=False, stderr=report is not None), ""
+    console = console or Console(highlight=False)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     directory = _directory(keep) if keep else None
     with tempfile.TemporaryDirectory(prefix="mimi-mmr-") as temporary:
@@ -49,14 +55,17 @@ def run_demo(
         try:
             status = _run(root, members, seed, console, report)
         except (MmrError, OhttpError, TreeWrapError, OSError, ExceptionGroup) as error:
-            problem = f"the demonstration failed: {_explain(error)} (seed {seed})"
+            why = f"{_explain(error)} (seed {seed})"
+            console.print(f"[bold red]the demonstration failed:[/] {why}")
+            if failed is not None:
+                failed(f"the demonstration failed: {why}")
             status = EXIT_FAILED
         except asyncio.CancelledError:
             console.print("stopped by a signal; every process has ended")
             status = EXIT_STOPPED
     if keep:
         console.print(f"Databases, logs and frames: {root}")
-    return status, problem
+    return status
 
 
 def _run(root: Path, members: int, seed: int, console: Console, report: Report | None) -> int:

@@ -142,7 +142,7 @@ async def test_a_file_from_one_to_the_other(live: LiveWorld, tmp_path: Path) -> 
         assert taken.read_bytes() == sent.read_bytes()
         assert taken.stat().st_mode & 0o777 == 0o600
         again = await bob.run("asset", "get", "alice", str(message["number"]), "--out", str(tmp_path / "in"))
-        assert again.status == 4
+        assert again.status == 1
         assert "nothing is overwritten" in again.err
         assert (await bob.run("asset", "get", "alice", "999")).status == 3
 

@@ -55,6 +55,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "room.send": {"text": "hello"},
     "asset.put": {"file": "/f"},
     "asset.get": {"number": 3},
+    "room.shown": {"number": 3},
+    "notices.shown": {"number": 3},
 }
 GIVEN["device.join"] = GIVEN["account.create"] | {"code": "x"}
 FITTING = {"room": "friends", "user": "bob"}
@@ -111,14 +113,15 @@ def test_help_of_a_noun_stands_once() -> None:
     assert ShowStatus.about.help == NOUNS["status"]
 
 
-def test_what_is_not_on_the_command_line_completes_something_there() -> None:
+def test_what_is_not_on_the_command_line_completes_something_there_or_says_what_was_shown() -> None:
     completing = {
         shape.completes
         for command in TYPED
         for shape in command.shapes().values()
         if isinstance(shape, Argument) and shape.completes
     }
-    assert completing == set(COMMANDS.values()) - set(TYPED)
+    shown = {COMMANDS["room.shown"], COMMANDS["notices.shown"]}
+    assert completing | shown == set(COMMANDS.values()) - set(TYPED)
 
 
 # --- the page of commands -----------------------------------------------------------------------------
@@ -269,7 +272,7 @@ def test_what_typer_can_not_check_is_a_usage_error_that_names_the_argument(tmp_p
 
 
 def test_only_waiting_commands_may_be_broken_off() -> None:
-    assert {name for name in COMMANDS if Agent.only_waits(name)} == {"room.read", "device.add"}
+    assert {name for name in COMMANDS if Agent.only_waits(name)} == {"room.read", "device.add", "asset.get"}
     assert not Agent.only_waits("room.dance")
 
 
