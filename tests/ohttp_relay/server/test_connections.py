@@ -133,7 +133,9 @@ async def test_a_body_that_does_not_come_ends_its_connection_and_an_answer_may_t
         assert await waiting == b"HTTP/1.1 200 OK"  # the control: its body had come
 
 
-@pytest.mark.parametrize("limits", [{"reading_seconds": SHORT}, {"unread": 1 << 15, "body_seconds": 4 * SHORT}])
+@pytest.mark.parametrize(
+    "limits", [{"reading_seconds": SHORT}, {"unread": 1 << 15, "body_seconds": 4 * SHORT}]
+)
 async def test_who_does_not_read_the_answer_is_closed(both, limits: dict[str, float]) -> None:
     """After a time, and before it if too much waits to be read in all."""
     ended = asyncio.Event()
