@@ -192,7 +192,7 @@ class JoinRefused(HubRefusal):
 
 
 class QueueFull(MmrError):
-    """A queue, reply inbox, shelf, account or provider at its limit; nothing was stored."""
+    """A queue, reply inbox, shelf, account, asset host or provider at its limit; nothing was stored."""
 
     code = "queue-full"
 
@@ -207,6 +207,12 @@ class Unauthorized(MmrError):
     """Credentials for this endpoint are missing or wrong."""
 
     code = "unauthorized"
+
+
+class ShutOut(Unauthorized):
+    """This device's provider does not know it any more: the account is deleted, or the device was removed."""
+
+    code = "shut-out"
 
 
 class PeerError(MmrError):
@@ -242,16 +248,48 @@ class EngineError(RoomError):
     code = "mls"
 
 
+class OwnMessage(EngineError):
+    """A message that this client, or another copy of its state, has sent."""
+
+
+class NotYet(RoomError):
+    """A KeyPackage that is not valid yet by this device's clock; the same works at `due`, in seconds since 1970."""
+
+    code = "not-yet"
+
+    def __init__(self, due: float, now: float) -> None:
+        """Store when it is due; the message says how far the two clocks are apart at least."""
+        ahead = max(1, round(due - now))
+        span = f"{ahead} seconds" if ahead < 120 else f"{round(ahead / 60)} minutes"
+        super().__init__(
+            f"a KeyPackage is valid only in {span} by this device's clock: the clock of the device that made it is "
+            "ahead, or this one is behind"
+        )
+        self.due = due
+
+
 class Desynchronised(RoomError):
     """The hub's state of the room differs from what the members computed."""
 
     code = "desynchronised"
 
 
+class OlderCopy(RoomError):
+    """A newer copy of this client's state was used in the room: keys for sending may be used already."""
+
+    code = "older-copy"
+
+
 class StateRejected(RoomError):
     """A members-only state that does not open for the room's members, or has invalid content."""
 
     code = "room-state"
+
+
+class DeviceRefused(RoomError):
+    """The user's existing device did not add this one to the account; the message has its reason."""
+
+    code = "device-refused"
 
 
 class RemovedFromRoom(RoomError):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import ipaddress
 import re
 import unicodedata
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from mimi_mmr.errors import InvalidUri, ParseError
 from mimi_mmr.presentation import Opaque, Reader, Struct, slot, vec
@@ -159,6 +161,41 @@ def _parts(text: str) -> tuple[str, str, str, None]:
     if len(parts) != 5 or parts[0] != "mimi:" or parts[1] or len(text) > MAX_URI:
         raise InvalidUri("expected mimi://domain/kind/name")
     return parts[2], parts[3], parts[4], None
+
+
+_HOST = re.compile(r"[a-z0-9._-]{1,253}")
+
+
+def https_origin(text: str, *, with_path: bool = False) -> str:
+    """Return an origin, `https://host[:port]`, in its one spelling, so that two can be compared.
+
+    That is: lower case, no port 443, no dot at the end, addresses in their shortest form. With `with_path` a path
+    and a query may follow, which are left out. Raises `InvalidUri`. Source: RFC 6454, section 6.1.
+    """
+    if not text.isascii() or not text.isprintable() or " " in text:  # `urlsplit` would leave some letters out
+        raise InvalidUri("expected https://host[:port] in ASCII (xn--… for other letters)")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", 443 if parts.port is None else parts.port
+    except ValueError:
+        raise InvalidUri("expected https://host[:port]") from None
+    more = parts.path not in ("", "/") or parts.query or "?" in text or "#" in text
+    if parts.scheme != "https" or "@" in parts.netloc or not port or (more and not with_path):
+        raise InvalidUri("expected https://host[:port]")
+    return f"https://{_one_host(host)}" + ("" if port == 443 else f":{port}")
+
+
+def _one_host(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.lower().removesuffix(".")
+        if not _HOST.fullmatch(name):
+            raise InvalidUri("expected https://host[:port], with a name or an address as its host") from None
+        return name
+    if "%" in host:
+        raise InvalidUri("expected https://host[:port], got an address with a zone")
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 _OPAQUE = Opaque(MAX_URI)

@@ -16,13 +16,51 @@ from aiohttp import web
 from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
 from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
 from ohttp_relay.gateway.replay import ReplayGuard
-from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway
+from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway, GatewayLimits
 from ohttp_relay.gateway.rotation import KeyKeeper
 from ohttp_relay.gateway.shared_replay import DEFAULT_RATE, SharedReplayCache
 from ohttp_relay.hpke.kem import KemId
 from ohttp_relay.keys.ring import KeyRing
+from ohttp_relay.options import (
+    Admin,
+    CacheBytes,
+    Certificate,
+    ClientCa,
+    ClientSeconds,
+    FreshSeconds,
+    GatewaySeconds,
+    Grace,
+    Host,
+    Idle,
+    Insecure,
+    KeyFolder,
+    KeyListSeconds,
+    MaxFields,
+    MaxObject,
+    MaxRequest,
+    MaxResponse,
+    MaxSockets,
+    MaxStream,
+    Networks,
+    PaddingName,
+    PaddingOption,
+    Port,
+    PrivateKey,
+    ReadSeconds,
+    RequireDate,
+    SocketIdle,
+    SocketLife,
+    TargetSeconds,
+    TotalSeconds,
+    Trust,
+    UpCertificate,
+    UpKey,
+    Workers,
+    number,
+    seconds,
+)
 from ohttp_relay.relay.rate_limit import RateLimit
-from ohttp_relay.relay.resource import Relay
+from ohttp_relay.relay.resource import Relay, RelayLimits
 from ohttp_relay.server.certificates import ServerCertificate
 from ohttp_relay.server.logs import configure_logs
 from ohttp_relay.server.metrics import Metrics
@@ -31,6 +69,11 @@ from ohttp_relay.transport.targets import TargetPolicy
 from ohttp_relay.transport.urls import check_url
 from ohttp_relay.transport.websocket import SocketLimits
 
+RELAY: Final = RelayLimits()
+GATEWAY: Final = GatewayLimits()
+DOWNLOAD: Final = DownloadLimits()
+SOCKETS: Final = SocketLimits()
+IDLE: Final = Bind("", 0).idle
 _KEMS: Final = {"x25519": KemId.X25519, "xwing": KemId.X_WING, "p256": KemId.P256}
 
 app = typer.Typer(
@@ -38,30 +81,6 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.")
 app.add_typer(keys_app, name="keys")
-
-Host = Annotated[str, typer.Option(envvar="OHTTP_HOST", help="Address to listen on.")]
-Port = Annotated[int, typer.Option(envvar="OHTTP_PORT", help="Port to listen on; 0 for any free one.")]
-Workers = Annotated[int, typer.Option(envvar="OHTTP_WORKERS", min=1, help="Worker processes.")]
-Admin = Annotated[
-    int | None, typer.Option(envvar="OHTTP_ADMIN_PORT", help="Port for /metrics and /health, on loopback.")
-]
-MaxSockets = Annotated[int, typer.Option(min=0, help="WebSockets open at once in each worker.")]
-Grace = Annotated[float, typer.Option(help="Seconds to finish requests after SIGTERM.")]
-Certificate = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_CERT", help="PEM certificate chain.")]
-PrivateKey = Annotated[Path | None, typer.Option(envvar="OHTTP_TLS_KEY", help="PEM private key.")]
-ClientCa = Annotated[
-    Path | None, typer.Option(envvar="OHTTP_CLIENT_CA", help="PEM authorities; clients need a certificate.")
-]
-Trust = Annotated[Path | None, typer.Option(envvar="OHTTP_CA", help="PEM authorities to trust upstream.")]
-UpCertificate = Annotated[
-    Path | None, typer.Option(envvar="OHTTP_UP_CERT", help="PEM client certificate for upstream.")
-]
-UpKey = Annotated[Path | None, typer.Option(envvar="OHTTP_UP_KEY", help="PEM private key of --up-cert.")]
-Insecure = Annotated[bool, typer.Option(help="Permit plain http on loopback.")]
-KeyFolder = Annotated[Path, typer.Option(envvar="OHTTP_KEYS", help="Directory of the key ring.")]
-Networks = Annotated[
-    list[str] | None, typer.Option(help="Non-public network that targets may be in; repeatable.")
-]
 
 
 def _server_tls(
@@ -97,6 +116,15 @@ def _named(pairs: list[str]) -> dict[str, str]:
             raise ConfigurationError(f"expected NAME=URL, got {pair!r}")
         named[name] = url
     return named
+
+
+def _check_paths(path: str, bare_keys: str | None) -> None:
+    """Raise ConfigurationError unless the gateway's paths are two different ones."""
+    for one in filter(None, (path, bare_keys)):
+        if not one.startswith("/") or "{" in one:
+            raise ConfigurationError(f"a path starts with '/' and has no '{{', got {one!r}")
+    if path == bare_keys:
+        raise ConfigurationError("--bare-keys and --path need two different paths")
 
 
 def _tokens(path: Path | None) -> Callable[[web.Request], bool] | None:
@@ -151,9 +179,25 @@ def relay(
         list[str] | None, typer.Option(help="NAME=URL of a key list, if not at the gateway.")
     ] = None,
     tokens: Annotated[Path | None, typer.Option(help="File with a bearer token on each line.")] = None,
-    per_minute: Annotated[int | None, typer.Option(help="Requests of one client per minute.")] = None,
-    sockets: MaxSockets = 10_000,
-    sockets_each: Annotated[int, typer.Option(min=0, help="WebSockets of one client at once.")] = 1_000,
+    per_minute: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Requests of one client per minute.")
+    ] = None,
+    max_request: MaxRequest = RELAY.request,
+    max_response: MaxResponse = RELAY.response,
+    max_stream: MaxStream = RELAY.stream,
+    client_seconds: ClientSeconds = RELAY.idle_seconds,
+    gateway_seconds: GatewaySeconds = RELAY.gateway_seconds,
+    key_list_seconds: KeyListSeconds = RELAY.key_list_seconds,
+    idle_seconds: Idle = IDLE,
+    sockets: MaxSockets = SOCKETS.sockets,
+    sockets_each: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="WebSockets of one client at once.")
+    ] = SOCKETS.each,
+    socket_idle_seconds: SocketIdle = SOCKETS.idle_seconds,
+    socket_life_seconds: SocketLife = SOCKETS.life_seconds,
+    bare_keys: Annotated[
+        bool, typer.Option(help="Serve one key at /NAME/bare too, for clients that read no list (Firefox).")
+    ] = False,
     allow_insecure_loopback: Insecure = False,
 ) -> None:
     """Run a relay: POST /NAME forwards to that gateway, GET /NAME gives its key list or opens a WebSocket."""
@@ -161,21 +205,37 @@ def relay(
     lists = _named(keys or [])
     for url in [*gateways.values(), *lists.values()]:  # report a bad setting before any worker starts
         check_url(url, allow_insecure_loopback=allow_insecure_loopback)
+    limits = RelayLimits(
+        request=max_request,
+        response=max_response,
+        stream=max_stream,
+        idle_seconds=client_seconds,
+        gateway_seconds=gateway_seconds,
+        key_list_seconds=key_list_seconds,
+        key_list_min_seconds=min(RELAY.key_list_min_seconds, key_list_seconds),
+    )
+    bounds = SocketLimits(
+        sockets=sockets,
+        each=sockets_each,
+        idle_seconds=socket_idle_seconds,
+        life_seconds=socket_life_seconds,
+    )
 
     def make(metrics: Metrics) -> web.Application:
         return Relay(
             gateways,
+            limits=limits,
             authenticate=authenticate,
             ssl_context=upstream,
             allow_insecure_loopback=allow_insecure_loopback,
             metrics=metrics,
             rate=RateLimit(per_minute) if per_minute else None,
             key_urls=lists,
-            sockets=SocketLimits(sockets=sockets, each=sockets_each),
-        ).app()
+            sockets=bounds,
+        ).app(bare_keys=bare_keys)
 
     tls = _server_tls(cert, key, client_ca)
-    _serve("relay", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
+    _serve("relay", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
 @app.command()
@@ -188,10 +248,27 @@ def gateway(
     admin_port: Admin = None,
     grace: Grace = 30.0,
     path: Annotated[str, typer.Option(help="Path of the gateway resource.")] = "/.well-known/ohttp-gateway",
-    sockets: MaxSockets = 10_000,
+    bare_keys: Annotated[
+        str | None, typer.Option(help="Path for one key, for clients that read no list (Firefox).")
+    ] = None,
+    sockets: MaxSockets = SOCKETS.sockets,
+    socket_idle_seconds: SocketIdle = SOCKETS.idle_seconds,
+    socket_life_seconds: SocketLife = SOCKETS.life_seconds,
+    max_request: MaxRequest = GATEWAY.request,
+    max_response: MaxResponse = GATEWAY.response,
+    max_stream: MaxStream = GATEWAY.stream,
+    max_fields: MaxFields = GATEWAY.fields,
+    client_seconds: ClientSeconds = GATEWAY.idle_seconds,
+    target_seconds: TargetSeconds = GATEWAY.target_seconds,
+    idle_seconds: Idle = IDLE,
+    padding: PaddingOption = PaddingName.BUCKETS,
     network: Networks = None,
-    rotate_hours: Annotated[float, typer.Option(help="Age at which a key is replaced; 0 for never.")] = 24.0,
-    window: Annotated[float, typer.Option(min=2.0, help="Seconds that a Date may differ.")] = 60.0,
+    rotate_hours: Annotated[
+        float,
+        number("Age at which a key is replaced; 0 for never.", 0, 87_600, "HOURS"),
+    ] = 24.0,
+    window: Annotated[float, seconds("Time that a Date may differ.", 2, 86_400)] = 60.0,
+    require_date: RequireDate = False,
     replay: Annotated[
         Path | None,
         typer.Option(envvar="OHTTP_REPLAY", help="Directory of the replay tables; by default KEYS/replay."),
@@ -202,7 +279,9 @@ def gateway(
     replay_undated: Annotated[
         int,
         typer.Option(
-            min=0, max=1_000_000_000, help="Requests without a Date remembered in two days; 0 requires a Date."
+            min=0,
+            max=1_000_000_000,
+            help="Requests without a Date remembered in two days; 0 as --require-date.",
         ),
     ] = 100_000,
     cert: Certificate = None,
@@ -213,18 +292,39 @@ def gateway(
     """Run a gateway: POST takes encapsulated requests, GET gives the key list or opens a WebSocket."""
     policy, upstream = TargetPolicy.of(target, network or ()), _client_tls(ca)
     KeyRing.load(keys)
-    guard = _replay_guard(replay or keys / "replay", window, replay_rate, replay_undated)
+    _check_paths(path, bare_keys)
+    limits = GatewayLimits(
+        request=max_request,
+        response=max_response,
+        stream=max_stream,
+        target_seconds=target_seconds,
+        idle_seconds=client_seconds,
+        fields=max_fields,
+    )
+    bounds = SocketLimits(sockets=sockets, idle_seconds=socket_idle_seconds, life_seconds=socket_life_seconds)
+    undated = 0 if require_date else replay_undated
+    guard = _replay_guard(replay or keys / "replay", window, replay_rate, undated)
+    whole, streamed = padding.paddings()
 
     def make(metrics: Metrics) -> web.Application:
         ring = KeyRing.load(keys)
-        bounds = SocketLimits(sockets=sockets)
-        serving = Gateway(ring, policy, replay=guard, ssl_context=upstream, metrics=metrics, sockets=bounds)
-        made = serving.app(path)
+        serving = Gateway(
+            ring,
+            policy,
+            replay=guard,
+            padding=whole,
+            stream_padding=streamed,
+            limits=limits,
+            ssl_context=upstream,
+            metrics=metrics,
+            sockets=bounds,
+        )
+        made = serving.app(path, bare_keys)
         KeyKeeper(ring, keys, lifetime=rotate_hours * 3600 or None).attach(made)
         return made
 
     tls = _server_tls(cert, key, client_ca)
-    _serve("gateway", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
+    _serve("gateway", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
 @app.command()
@@ -236,7 +336,12 @@ def proxy(
     admin_port: Admin = None,
     grace: Grace = 30.0,
     cache: Annotated[Path | None, typer.Option(envvar="OHTTP_CACHE", help="Directory of the cache.")] = None,
-    cache_bytes: Annotated[int, typer.Option(help="Size of the cache in bytes.")] = 16 * 1024**3,
+    cache_bytes: CacheBytes = DOWNLOAD.cache,
+    max_object: MaxObject = DOWNLOAD.object,
+    read_seconds: ReadSeconds = DOWNLOAD.read_seconds,
+    total_seconds: TotalSeconds = DOWNLOAD.total_seconds,
+    fresh_seconds: FreshSeconds = DOWNLOAD.heuristic,
+    idle_seconds: Idle = IDLE,
     network: Networks = None,
     cert: Certificate = None,
     key: PrivateKey = None,
@@ -244,7 +349,8 @@ def proxy(
     ca: Trust = None,
 ) -> None:
     """Run a download proxy: GET /proxyDownload/{percent-encoded URL}."""
-    hosts, limits, upstream = frozenset(asset_host), DownloadLimits(cache=cache_bytes), _client_tls(ca)
+    hosts, upstream = frozenset(asset_host), _client_tls(ca)
+    limits = DownloadLimits(max_object, cache_bytes, read_seconds, total_seconds, fresh_seconds)
     networks = tuple(network or ())
     TargetPolicy.of((), networks)
 
@@ -255,14 +361,17 @@ def proxy(
         return made.app()
 
     tls = _server_tls(cert, key, client_ca)
-    _serve("proxy", make, Bind(host, port, tls, workers, grace, admin_port=admin_port))
+    _serve("proxy", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
 @keys_app.command("generate")
 def generate(
     keys: KeyFolder,
     kem: Annotated[list[str] | None, typer.Option(help="x25519, xwing or p256; repeatable.")] = None,
-    overlap_hours: Annotated[float, typer.Option(help="Hours that a replaced key is accepted.")] = 24.0,
+    overlap_hours: Annotated[
+        float,
+        number("Time for which a replaced key is accepted.", 0, 8_760, "HOURS"),
+    ] = 24.0,
 ) -> None:
     """Make a key ring; fail if there is one."""
     try:
@@ -281,7 +390,7 @@ def generate(
 @keys_app.command("rotate")
 def rotate(
     keys: KeyFolder,
-    lead: Annotated[float, typer.Option(help="Seconds until the new key is advertised.")] = 60.0,
+    lead: Annotated[float, seconds("Time until the new key is advertised.", 0, 86_400)] = 60.0,
 ) -> None:
     """Add a fresh key for each KEM; running gateways read it."""
     with KeyRing.locked(keys):

@@ -42,6 +42,7 @@ from treewrap.errors import (
 from treewrap.geometry import NodeRef
 from treewrap.light.paths import OpenedPaths, PathQuery, Paths, answer_paths
 from treewrap.light.tree import LightTree
+from treewrap.links.counting import LinkCounter, LinkLimit
 from treewrap.links.deferred import DeferredLeaf
 from treewrap.links.join import LinkSnapshot, open_link, open_link_light
 from treewrap.links.records import AddLink, ExpireLink, Kem, Link, LinkSeal, LiveLink, RevokeLink, UseLink
@@ -74,8 +75,10 @@ __all__ = [
     "LeafSecret",
     "LightTree",
     "Link",
+    "LinkCounter",
     "LinkError",
     "LinkKey",
+    "LinkLimit",
     "LinkSeal",
     "LinkSnapshot",
     "LiveLink",

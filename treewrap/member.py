@@ -97,7 +97,10 @@ class WrapTree:
     def open_with_root_key(
         cls, public: bytes | Source | PublicTree, root_key: RootKey, expected_tree_hash: bytes
     ) -> WrapTree:
-        """Open a whole public tree with its root key, which a join link's seal holds. Raises what `open` raises."""
+        """Open a whole public tree with its root key. Raises what `open` raises.
+
+        Whoever has the root key from a join link's seal uses `open_link` instead, which refuses an expired link.
+        """
         reader = Reader(public.to_bytes() if isinstance(public, PublicTree) else public)
         hub = HeaderRow.read(reader)
         return cls._load(reader, hub.context, hub.header, root_key, expected_tree_hash)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from treewrap.changes import ChangeSet
 from treewrap.errors import ChangeError, StagedError, StaleEpoch
 from treewrap.geometry import Edit, NodeRef, Occupancy, Plan, plan, splice, walk
+from treewrap.links.counting import LinkLimit
 from treewrap.nodes import Node
 from treewrap.root import RootExtra, RootHeader
 from treewrap.secret import LeafSecret, RootKey
@@ -152,6 +153,11 @@ class Staged:
     def epoch(self) -> int:
         """The epoch that it belongs to."""
         return self._outcome.header.epoch
+
+    @property
+    def link_limits(self) -> tuple[LinkLimit, ...]:
+        """What the hub has to know to count the uses of the links that live afterwards, by id."""
+        return tuple(LinkLimit.of(live) for live in self._outcome.extra.links)
 
     def commit(self) -> None:
         """Make it the tree's state. Raises StagedError if it was used, or if another one was committed since."""

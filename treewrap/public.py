@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -235,6 +235,12 @@ class PublicTree:
             )
         queue[leaf] = deferred
         hub = replace(self._hub, deferred=tuple(queue[leaf] for leaf in sorted(queue)))
+        return StagedPublic(self, hub, None, (), self._tree_hash)
+
+    def stage_without_seals(self, link_ids: Iterable[bytes]) -> StagedPublic:
+        """Blank the seals of links that are over; the tree and its hash stay the same. Unknown ids are ignored."""
+        ended = frozenset(link_ids)
+        hub = replace(self._hub, seals=tuple(seal for seal in self.seals if seal.link_id not in ended))
         return StagedPublic(self, hub, None, (), self._tree_hash)
 
     def _check_base(self, update: TreeUpdate) -> None:

@@ -129,7 +129,7 @@ class _InRooms:
             self.repair,
             self.roster,
         )
-        self.commits = Commits(self.memberships, self.delivery, self.reading, self.repair)
+        self.commits = Commits(context, self.memberships, self.delivery, self.reading, self.repair)
         self.sending = Sending(context, self.delivery, self.reading)
         self.leaving = Leaving(self.memberships, self.commits, self.sending)
         self.creating = Creating(context, self.memberships, basics.read_queues, basics.maker, self.commits)

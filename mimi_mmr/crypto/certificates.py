@@ -230,6 +230,11 @@ class DeviceChain:
         return cls(tuple(chain), certificate, names)
 
 
+def anchor_files(directory: Path) -> list[Path]:
+    """Return the `.pem` files in a directory, sorted; editors and copying leave those that begin with a dot."""
+    return sorted(path for path in directory.glob("*.pem") if not path.name.startswith("."))
+
+
 _FormKey = tuple[str, tuple[bytes, ...], tuple[bytes, ...]]
 
 
@@ -261,7 +266,7 @@ class TrustAnchors:
     @classmethod
     def from_directory(cls, directory: Path) -> TrustAnchors:
         """Read a directory with one `<domain>.pem` for each provider."""
-        return cls.from_pem({path.stem: path.read_bytes() for path in sorted(directory.glob("*.pem"))})
+        return cls.from_pem({path.stem: path.read_bytes() for path in anchor_files(directory)})
 
     def replace(self, roots: Mapping[str, tuple[x509.Certificate, ...]]) -> None:
         """Trust these roots from now on, and forget what was verified under the old ones."""

@@ -12,11 +12,11 @@ from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.members_only import MembersOnly
 from mimi_mmr.member.tree_secrets import policy_secret, staged_secret
 from mimi_mmr.mls.engine import StagedCommit
-from mimi_mmr.protocol.key_packages import OpenKeyPackage, pseudonym_of
+from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_begun, leaf_of, pseudonym_of
 from mimi_mmr.protocol.room.departures import Departure, departures_hash
 from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy, sign_policy
 from mimi_mmr.protocol.room.requests import CommitAuthTBS, UpdateRequest, digest, sign_commit
-from treewrap import Blank, Change, LeafSecret, Rebuild, Set, Staged, TreeWrapError
+from treewrap import Blank, Change, ExpireLink, LeafSecret, Rebuild, Set, Staged, TreeWrapError
 from treewrap import StagedCommit as StagedTree
 
 
@@ -68,16 +68,18 @@ class Committer:
         self._local = local
         self._members_only = members_only
 
-    def stage(self, intent: CommitIntent) -> PendingCommit:
-        """Make a commit that fulfils an intent completely; raise `EngineError` or `RoomError`.
+    def stage(self, intent: CommitIntent, now: float) -> PendingCommit:
+        """Make a commit that fulfils an intent completely; `now` in seconds since 1970.
 
-        Raises `RoomError` also if another member than the intent names is at a leaf, and whatever its `policy` and
-        `state` raise. A removal ends all join links and seals the members-only state anew. A commit by an admin
-        takes the role from every pseudonym that has no leaf in the room afterwards.
+        Raises `EngineError` or `RoomError`, `NotYet` if a KeyPackage's lifetime begins later than `now`. Raises
+        `RoomError` also if another member than the intent names is at a leaf, and whatever its `policy` and `state`
+        raise. A removal ends all join links and seals the members-only state anew. A commit by an admin takes the
+        role from every pseudonym that has no leaf in the room afterwards.
         """
         local = self._local
         if local.removed:
             raise RemovedFromRoom("this client was removed from the room")
+        check_begun((leaf_of(package) for package in intent.adds), now)
         departures = tuple(dict.fromkeys(intent.departures))
         remove = self._leaves_to_remove(intent, departures)
         policy = self._next_policy(intent, remove)
@@ -91,7 +93,9 @@ class Committer:
                 # a removal replaces every room secret, so the policy's, too
                 changes.append(policy_secret(signed))
             changes += own_change(local, reveal=intent.reveal)
-            tree = self._stage_tree(mls, changes) if changes or intent.adds else None
+            # Rooms keep no join links in the tree. A member who has put one there could read on until it expires.
+            changes += [ExpireLink(live.link.id) for live in local.tree.links()]
+            tree = self._stage_tree(mls, changes, now) if changes or intent.adds else None
             documents = Documents(signed if policy else None, departures, sealed.sealed)
             request = self._request(mls, tree, documents)
         except (MmrError, TreeWrapError, ValueError) as error:
@@ -160,11 +164,9 @@ class Committer:
             changes.append(Rebuild())
         return changes
 
-    def _stage_tree(self, mls: StagedCommit, changes: Sequence[Change]) -> StagedTree:
+    def _stage_tree(self, mls: StagedCommit, changes: Sequence[Change], now: float) -> StagedTree:
         secret = staged_secret(mls, self._local.group)
-        # Rooms keep no join links in the tree. If a malicious member has put one there and no time is given, the
-        # tree refuses to stage anything until the link expires. A time before all expiries lets the commit pass.
-        return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret, now=0)
+        return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret, now=int(now))
 
     def _request(self, mls: StagedCommit, tree: StagedTree | None, documents: Documents) -> UpdateRequest:
         local = self._local

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mimi_mmr.errors import Desynchronised, IdentityError, InvalidCommit, NotAllowed, WrongSigner
+from mimi_mmr.errors import Desynchronised, EngineError, IdentityError, InvalidCommit, NotAllowed, WrongSigner
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
 from mimi_mmr.member.tree_secrets import epoch_secret, open_tree, policy_hash
 from mimi_mmr.mls.engine import Applied
-from mimi_mmr.mls.wire import parse_commit
+from mimi_mmr.mls.wire import Add, PublicCommit, parse_commit
+from mimi_mmr.protocol.key_packages import check_begun
 from mimi_mmr.protocol.room.departures import Departure, departed
 from mimi_mmr.protocol.room.events import CommitEvent
 from mimi_mmr.protocol.room.policy import SignedPolicy
@@ -41,7 +42,8 @@ class Follower:
     def follow(self, event: CommitEvent, now: float) -> Followed:
         """Process another member's accepted commit.
 
-        Raises `WrongSigner` or `Desynchronised`, with nothing changed, if no member made the event for this epoch.
+        Raises `WrongSigner` or `Desynchronised`, with nothing changed, if no member made the event for this epoch;
+        `NotYet`, with nothing changed, if the engine refuses a KeyPackage whose lifetime begins later than `now`.
         A member's invalid commit is followed all the same, and the result says what is wrong: the group goes on,
         and only verified names are shown.
         """
@@ -54,7 +56,7 @@ class Follower:
         policy = self._next_policy(event, before)
         self._check_state(event)
         secret = self._members_only.secret()
-        applied = local.group.process_commit(parse_commit(event.commit))
+        applied = self._process(parse_commit(event.commit), now)
         if applied.removed_self:
             local.removed = True
             return Followed(applied.sender, applied.added, applied.removed, removed_self=True)
@@ -89,6 +91,14 @@ class Follower:
             raise Desynchronised("the policy in the hub's tree is not the room's")
         local.tree = tree
         self._members_only.take(None)
+
+    def _process(self, commit: PublicCommit, now: float) -> Applied:
+        try:
+            return self._local.group.process_commit(commit)
+        except EngineError:
+            added = (proposal.key_package for proposal in commit.proposals if isinstance(proposal, Add))
+            check_begun((package.leaf_node for package in added), now)
+            raise
 
     # --- before the commit is processed ----------------------------------------------------------------------
 

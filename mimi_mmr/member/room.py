@@ -274,9 +274,9 @@ class Room:
 
     # --- changing it ----------------------------------------------------------------------------------------
 
-    def stage(self, intent: CommitIntent) -> PendingCommit:
+    def stage(self, intent: CommitIntent, now: float) -> PendingCommit:
         """Make a commit that does all of an intent; raise `EngineError` or `RoomError`. See `Committer.stage`."""
-        return self._committer.stage(intent)
+        return self._committer.stage(intent, now)
 
     def pending(self, request: UpdateRequest) -> PendingCommit:
         """Return a commit that was pending when the process ended; raise `EngineError` if there is none such."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -23,6 +23,7 @@ from mimi_mmr.errors import (
     CredentialExpired,
     LinkRejected,
     NoKeyPackages,
+    NotYet,
     PseudonymProofRejected,
 )
 from mimi_mmr.mls.wire import KeyPackage, LeafNode, verify_key_package
@@ -39,6 +40,8 @@ RESPONSE_MULTIPLE = 8192
 CLAIM_MULTIPLE = 512
 CLAIM_LIFETIME = 300
 LIFETIME_SKEW = 3600
+REQUEST_SKEW = LIFETIME_SKEW + 300  # seconds; clients round the time of a request down to as much as 300
+CLAIM_MEMORY = 2 * CLAIM_LIFETIME + 2 * LIFETIME_SKEW
 _CLAIM = "key material claim"
 _RESPONSE = "key material response"
 
@@ -128,9 +131,40 @@ def _check_package(encoded: bytes, now: float) -> LeafIdentity:
 
 
 def check_lifetime(leaf: LeafNode, now: float) -> None:
-    """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`."""
-    if leaf.lifetime is None or not leaf.lifetime[0] - LIFETIME_SKEW <= now <= leaf.lifetime[1]:
+    """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`.
+
+    The lifetime may begin up to `LIFETIME_SKEW` seconds from now, since clocks differ. An MLS library may take such
+    a KeyPackage only when its lifetime has begun: see `check_begun`.
+    """
+    if leaf.lifetime is None or now > leaf.lifetime[1]:
         raise CredentialExpired("the KeyPackage is outside its lifetime")
+    if leaf.lifetime[0] - LIFETIME_SKEW > now:
+        minutes = round((leaf.lifetime[0] - now) / 60)
+        raise CredentialExpired(
+            f"the KeyPackage is outside its lifetime, which begins in {minutes} minutes by this clock: it, or the "
+            "clock of the device that made it, is off"
+        )
+
+
+def check_begun(leaves: Iterable[LeafNode], now: float) -> None:
+    """Check that the lifetimes of checked KeyPackages' leaves have begun; raise `NotYet`.
+
+    Does nothing for a lifetime that begins later than `check_lifetime` allows.
+    """
+    begins = [leaf.lifetime[0] for leaf in leaves if leaf.lifetime is not None]
+    due = max((begin for begin in begins if begin <= now + LIFETIME_SKEW), default=0)
+    if due > now:
+        raise NotYet(due, now)
+
+
+def has_begun(leaf: LeafNode, now: float) -> bool:
+    """Return whether the lifetime of a KeyPackage's leaf has begun."""
+    return leaf.lifetime is None or leaf.lifetime[0] <= now
+
+
+def leaf_of(package: OpenKeyPackage) -> LeafNode:
+    """Return the leaf of a KeyPackage; raise `ParseError`."""
+    return KeyPackage.from_bytes(package.key_package).leaf_node
 
 
 def check_leaf(identity: bytes, signature_key: bytes, now: float) -> LeafIdentity:
@@ -305,7 +339,7 @@ def seal_claim(claim: KeyMaterialClaim, key: SealingPublicKey) -> KeyMaterialReq
 def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: float) -> KeyMaterialClaim:
     """Open a claim that `hub` forwarded; raise `SealedBoxRejected`, or `NoKeyPackages` if it is too old.
 
-    The caller must refuse a box that it has seen before (until `expiry`).
+    The caller must refuse a box that it has seen before, for `CLAIM_MEMORY` seconds.
     """
     context = (hub + "\0" + request.provider).encode()
     claim = KeyMaterialClaim.from_bytes(unpad(key.open(_CLAIM, context, request.claim)))
@@ -313,7 +347,7 @@ def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: floa
         raise NoKeyPackages("the claim was made for another hub or provider")
     if claim.version != VERSION:
         raise NoKeyPackages(f"expected a claim of version {VERSION}, got {claim.version}")
-    if not now < claim.expiry <= now + 2 * CLAIM_LIFETIME:
+    if not now - LIFETIME_SKEW < claim.expiry <= now + 2 * CLAIM_LIFETIME + LIFETIME_SKEW:
         raise NoKeyPackages("the claim has expired, or claims to live too long")
     return claim
 
@@ -343,4 +377,4 @@ def client_of(package: OpenKeyPackage) -> MimiUri:
 
 def identity_of(package: OpenKeyPackage) -> LeafIdentity:
     """Return the identity in the leaf of a checked KeyPackage."""
-    return LeafIdentity.from_bytes(KeyPackage.from_bytes(package.key_package).leaf_node.identity)
+    return LeafIdentity.from_bytes(leaf_of(package).identity)

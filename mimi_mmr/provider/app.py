@@ -15,7 +15,7 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import NOTIFY
 from mimi_mmr.provider.accounts import AccountService
 from mimi_mmr.provider.assets import AssetService
-from mimi_mmr.provider.databases import open_database
+from mimi_mmr.provider.databases import hold_databases, open_database
 from mimi_mmr.provider.documents import DocumentService
 from mimi_mmr.provider.hub import HubService
 from mimi_mmr.provider.listener import Listener
@@ -59,6 +59,7 @@ class Provider:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"data_dir: {settings.data_dir}: {error.strerror}") from None
+        self._opened.enter_context(hold_databases(settings))
         self.keys = OwnKeys(settings)
         outgoing = outgoing_tls(settings.tls.ca)
         self._open_peers(outgoing)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
+import logging
 import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.protocol.endpoints import HEALTH, ProviderRole
+from mimi_mmr.provider.asset_files import NAME, AssetFiles, StorageFull
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import Drain, health
 from ohttp_relay.transport import has_coding, hide_server
 
-_NAME = re.compile(r"[0-9a-f]{32}\Z")
+SWEEP_SECONDS = 600.0
+log = logging.getLogger(__name__)
 
 
 class AssetHost:
@@ -22,13 +26,12 @@ class AssetHost:
 
     def __init__(self, directory: Path, upload_token: str, max_bytes: int, recorder: Recorder) -> None:
         """Store assets as files in `directory`."""
-        self._directory = directory
         self._token = upload_token
         self._max_bytes = max_bytes
         self._recorder = recorder
         self.drain = Drain()
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._files = AssetFiles(directory)
         except OSError as error:
             raise ConfigError(f"data_dir: {directory}: {error.strerror}") from None
 
@@ -38,7 +41,30 @@ class AssetHost:
         app.router.add_get(HEALTH.template, health(self.drain))  # first: `/{name}` would match its path
         app.add_routes([web.get("/{name}", self.get), web.put("/{name}", self.put)])
         app.on_response_prepare.append(hide_server)
+        app.cleanup_ctx.append(self._sweeping)
         return app
+
+    async def _sweeping(self, _: web.Application) -> AsyncIterator[None]:
+        """Delete what killed uploads left, at the start and from time to time."""
+        await self._sweep()
+        task = asyncio.create_task(self._sweep_on(), name="asset host's sweeping")
+        yield
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        try:
+            swept = await asyncio.to_thread(self._files.sweep)
+        except OSError as error:  # the next round tries again
+            log.error("unfinished assets could not be deleted: %s", type(error).__name__)  # noqa: TRY400
+            return
+        if swept:
+            log.warning("%d unfinished assets were deleted", swept)
 
     async def put(self, request: web.Request) -> web.Response:
         """Store the body of `PUT /{name}` as an asset, if the request has the upload token."""
@@ -47,23 +73,24 @@ class AssetHost:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if not secrets.compare_digest(given, wanted.encode()):
             return web.Response(status=401)
-        if not _NAME.match(name) or (self._directory / name).exists():
+        if not NAME.fullmatch(name) or self._files.find(name):
             return web.Response(status=409)
         if has_coding(request.headers):  # other bytes than those sent would be stored
             return web.Response(status=415)
         body = await request.read()
         self._see(request, body)
-        partial = self._directory / f"{name}.part"
-        partial.write_bytes(body)
-        partial.rename(self._directory / name)
+        try:
+            await asyncio.to_thread(self._files.store, name, body)
+        except StorageFull:
+            log.error("the disk is full: an asset was refused")  # noqa: TRY400
+            return web.Response(status=507, text="the asset host's disk is full; nothing was stored")
         return web.Response(status=201)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Answer `GET /{name}` with the asset, or a range of it (RFC 9110, section 14)."""
         self._see(request, b"")
-        name = request.match_info["name"]
-        path = self._directory / name
-        if not _NAME.match(name) or not path.is_file():
+        path = self._files.find(request.match_info["name"])
+        if path is None:
             return web.Response(status=404)
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "max-age=604800, immutable"}
         return web.FileResponse(path, headers=headers)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import io
 import secrets
 import ssl
-from collections.abc import Container
-from urllib.parse import urlsplit
+from collections.abc import Container, Iterable, Iterator
 
 import aiohttp
 
-from mimi_mmr.errors import NotAllowed, PeerError
+from mimi_mmr.errors import InvalidUri, NotAllowed, PeerError, QueueFull
 from mimi_mmr.protocol.assets import AssetLocation
 from mimi_mmr.protocol.endpoints import PUT_ASSET
 from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.settings import AssetStorage
+from mimi_mmr.uris import https_origin
 from ohttp_relay.transport import AUTO_HEADERS
 
 
@@ -54,6 +54,8 @@ class AssetService:
             async with self._session.put(
                 url, data=io.BytesIO(call.request), headers=headers, skip_auto_headers=AUTO_HEADERS
             ) as answer:
+                if answer.status == 507:
+                    raise QueueFull("the asset host has no room left; nothing was stored")
                 if answer.status != 201:
                     raise PeerError(f"the asset host answered with status {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -70,4 +72,17 @@ class AssetHosts(Container[str]):
 
     def __contains__(self, host: object) -> bool:
         """Return whether `host` is an allowed asset host; it includes the port unless that is 443."""
-        return host in {urlsplit(origin).netloc for origin in self._peers.asset_origins()}
+        try:
+            wanted = https_origin(f"https://{host}")
+        except InvalidUri:
+            return False
+        return wanted in _readable(self._peers.asset_origins())
+
+
+def _readable(origins: Iterable[str]) -> Iterator[str]:
+    """Yield origins of signed documents in their one spelling, without those that are none."""
+    for origin in origins:
+        try:
+            yield https_origin(origin)
+        except InvalidUri:
+            continue

@@ -5,9 +5,10 @@ For operators: `check_databases` reports what `upgrade_databases` would do. A pr
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +51,55 @@ async def open_database(settings: Settings, role: str) -> Database:
         return await Database.open(url, tables.ROLES[role])
 
 
+@contextmanager
+def hold_databases(settings: Settings) -> Iterator[None]:
+    """Keep other providers off the SQLite databases of this one; raise `ConfigError` if another process has one.
+
+    SQLite has one writer at a time, and wakes no other process that waits for messages: several processes share a
+    PostgreSQL database. The lock is on a file beside the database, and ends with the process, however that ends.
+    """
+    with ExitStack() as held:
+        for role in ROLES:
+            url = settings.database_url(role)
+            path = _sqlite_path(url)
+            if (
+                path is not None and path.parent.is_dir() and not path.is_dir()
+            ):  # else opening reports the error
+                with _named(role, url):
+                    held.enter_context(_locked(path))
+        yield
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    path = Path(f"{os.path.realpath(database)}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"the database can't be locked: {path}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            raise ConfigError(
+                f"{database} is in use by another process ({owner or 'unknown'}); stop that one first, give this"
+                " one another data_dir, or use PostgreSQL, which several processes can share"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"the database can't be locked: {path}: {error.strerror}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 async def upgrade_databases(settings: Settings) -> list[DatabaseSchema]:
     """Upgrade all three databases; return their schemas. Raise `ConfigError` for the first failure."""
-    for role in ROLES:
-        await (await open_database(settings, role)).close()
+    with hold_databases(settings):
+        for role in ROLES:
+            await (await open_database(settings, role)).close()
     return await check_databases(settings)
 
 

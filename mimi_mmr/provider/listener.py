@@ -154,10 +154,13 @@ def _role_of(path: str) -> str:
 def _downloads(
     settings: Settings, peers: Peers, outgoing: ssl.SSLContext | None, observe: Observer | None
 ) -> DownloadProxy:
+    own = settings.asset_host
     return DownloadProxy(
         AssetHosts(peers),
         cache_dir=settings.data_dir / "downloads",
-        networks=settings.asset_host.networks if settings.asset_host else (),
+        networks=own.networks if own else (),
+        # A peer's document may name any host, in this provider's private networks too.
+        private_hosts={own.origin.removeprefix("https://")} if own else (),
         ssl_context=outgoing,
         observe=observe,
     )

@@ -88,11 +88,13 @@ def without_connection_fields(fields: Iterable[Field]) -> list[Field]:
     Fields that a Connection field nominates go too (RFC 9110, section 7.6.1).
     """
     lowered = [(name.lower(), value) for name, value in fields]
+    kept = [pair for pair in lowered if pair[0] not in CONNECTION_FIELDS]
+    if len(kept) == len(lowered):
+        return kept
     nominated = {
         token.strip().lower() for name, value in lowered if name == "connection" for token in value.split(",")
     }
-    dropped = CONNECTION_FIELDS | nominated
-    return [(name, value) for name, value in lowered if name not in dropped]
+    return [pair for pair in kept if pair[0] not in nominated]
 
 
 def join_cookies(fields: Iterable[Field]) -> list[Field]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from os import PathLike
 from typing import Final
 from urllib.parse import unquote
@@ -32,7 +33,7 @@ from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
 from ohttp_relay.transport.http import AUTO_HEADERS, from_library, invalid_answer
 from ohttp_relay.transport.observation import Observer, Seen
-from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, send
+from ohttp_relay.transport.streams import AnyResponse, OwnedStream, StreamedResponse, as_stream, send
 from ohttp_relay.transport.targets import TargetPolicy, open_target_session
 from ohttp_relay.transport.urls import parse_url
 
@@ -113,7 +114,7 @@ class DownloadProxy(Service):
     """A proxy for assets of `asset_hosts` (`host` or `host:port`), with a disk cache in `cache_dir` if given.
 
     `asset_hosts` is read at each request, so it may change.  `networks` are non-public networks that asset
-    hosts may be in.
+    hosts may be in: all of them, or only `private_hosts` if these are given.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class DownloadProxy(Service):
         limits: DownloadLimits | None = None,
         *,
         networks: Iterable[str] = (),
+        private_hosts: Container[str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         observe: Observer | None = None,
@@ -134,6 +136,8 @@ class DownloadProxy(Service):
         self._hosts = asset_hosts
         self._cache = DiskCache(cache_dir, self.limits.cache) if cache_dir is not None else None
         self._policy = TargetPolicy.of((), networks)
+        self._private_hosts = private_hosts
+        self._public: aiohttp.ClientSession | None = None
         self._ssl = ssl_context
         self._clock = clock
         self._fetching: dict[str, _Fetching] = {}
@@ -142,14 +146,16 @@ class DownloadProxy(Service):
     # Mounting
 
     def routes(self, prefix: str = PREFIX) -> list[web.RouteDef]:
-        """Return the route `GET {prefix}{downloadUrl}`."""
+        """Return the route `GET {prefix}{downloadUrl}`, for HEAD too."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            if request.method == "HEAD":
+                return await send(request, await self._head(request.raw_path, prefix))
             headers = request.headers
             wanted = Wanted(headers.get("Range"), headers.get("If-Range"))
             return await send(request, await self.answer(request.raw_path, wanted, prefix))
 
-        return [web.get(prefix + "{url:.*}", handle, allow_head=False)]
+        return [web.get(prefix + "{url:.*}", handle)]
 
     def app(self, prefix: str = PREFIX) -> web.Application:
         """Return an application that serves the proxy alone and closes it at the end."""
@@ -157,8 +163,10 @@ class DownloadProxy(Service):
 
     async def handler(self, request: Request) -> AnyResponse:
         """Answer a request as a gateway's in-process target."""
+        if request.method == "HEAD":
+            return await self._head(request.path)
         if request.method != "GET":
-            return Response(405, (("allow", "GET"),))
+            return Response(405, (("allow", "GET, HEAD"),))
         return await self.answer(request.path, Wanted(request.header("range"), request.header("if-range")))
 
     async def close(self) -> None:
@@ -167,6 +175,9 @@ class DownloadProxy(Service):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._public is not None:
+            await self._public.close()
+            self._public = None
         await super().close()
 
     # One download
@@ -187,11 +198,14 @@ class DownloadProxy(Service):
         except (TargetUnreachable, aiohttp.ClientError, OSError, TimeoutError):
             return _plain(504, "the asset host gave no whole answer")
 
+    async def _head(self, path: str, prefix: str = PREFIX) -> Response:
+        """Return the answer to `HEAD path`: status and fields of a GET for the whole object."""
+        answer = as_stream(await self.answer(path, None, prefix))
+        await answer.close()
+        return Response(answer.status, answer.fields)
+
     def _check(self, url: URL) -> URL:
-        host = (url.raw_host or "").lower().rstrip(".")
-        host = f"[{host}]" if ":" in host else host
-        known = host if url.port == 443 else f"{host}:{url.port}"
-        if known not in self._hosts:
+        if _host_of(url) not in self._hosts:
             raise TargetRefused("the host is not a registered asset host")
         return url
 
@@ -260,7 +274,7 @@ class DownloadProxy(Service):
 
     def _ask(self, url: URL, headers: dict[str, str]) -> aiohttp.client._RequestContextManager:
         self._note("download.fetched", Seen(method="GET", target=str(url)))
-        return self.session.get(
+        return self._session_for(url).get(
             url,
             headers={"Accept-Encoding": "identity", **headers},
             skip_auto_headers=AUTO_HEADERS,
@@ -375,9 +389,31 @@ class DownloadProxy(Service):
 
         return _ranged(fields, size, wanted, read)
 
+    def _session_for(self, url: URL) -> aiohttp.ClientSession:
+        """Return the session for an asset host: only private hosts may be in the listed networks."""
+        if self._private_hosts is None or _host_of(url) in self._private_hosts:
+            return self.session
+        if self._public is None:
+            self._public = self._open(TargetPolicy.of(()))
+        return self._public
+
     def _open_session(self) -> aiohttp.ClientSession:
-        seconds = self.limits.read_seconds
-        return open_target_session(self._policy, ssl_context=self._ssl, timeout=seconds)
+        return self._open(self._policy)
+
+    def _open(self, policy: TargetPolicy) -> aiohttp.ClientSession:
+        return open_target_session(policy, ssl_context=self._ssl, timeout=self.limits.read_seconds)
+
+
+def _host_of(url: URL) -> str:
+    """Return a URL's host in its one spelling, with the port unless that is 443."""
+    host = (url.raw_host or "").lower().rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass  # a name
+    else:
+        host = f"[{address}]" if address.version == 6 else str(address)
+    return host if url.port == 443 else f"{host}:{url.port}"
 
 
 Reader = Callable[[int, int | None], AsyncIterator[bytes]]

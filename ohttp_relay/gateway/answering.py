@@ -58,6 +58,9 @@ def problem(status: int, title: str, kind: str = problems.BLANK) -> Response:
     return Response(status, (("content-type", problems.MEDIA_TYPE),), problems.encode_problem(kind, title))
 
 
+_TOO_LARGE: Final = problem(502, "the target's answer is too large")
+
+
 @dataclass(frozen=True, slots=True)
 class RequestAnswerer:
     """Checks and answers requests.  Limits are bytes of whole messages; a target has `seconds` to answer.
@@ -106,7 +109,7 @@ class RequestAnswerer:
                 if waiting is not None:
                     await waiting
                 if answer is None:
-                    answer = self._fetch(request, None) if handler is None else handler(request)
+                    answer = self._fetch_whole(request) if handler is None else handler(request)
                 response = await answer if isinstance(answer, Awaitable) else answer
                 return response if isinstance(response, Response) else await self._collect(response)
         except TimeoutError:
@@ -179,10 +182,20 @@ class RequestAnswerer:
             raise ExpectationRefused("100-continue cannot be used (RFC 9458, section 5.1)")
         return self.replay.check(enc, date, self.clock())
 
-    async def _fetch(self, request: Request, body: AsyncIterator[bytes] | None) -> AnyResponse:
+    async def _fetch_whole(self, request: Request) -> Response:
+        self._note_fetch(request)
+        try:
+            return await self.fetcher().whole(request, self.response_limit)
+        except BodyTooLarge:
+            return _TOO_LARGE
+
+    async def _fetch(self, request: Request, body: AsyncIterator[bytes] | None) -> StreamedResponse:
+        self._note_fetch(request)
+        return await self.fetcher().streamed(request, body)
+
+    def _note_fetch(self, request: Request) -> None:
         if self.observe is not None:
             self.observe("gateway.fetched", Seen(method=request.method, target=request.origin + request.path))
-        return await self.fetcher().fetch(request, body)
 
     def _local(self, request: Request) -> Handler | None:
         if not self.local:
@@ -200,7 +213,7 @@ class RequestAnswerer:
         try:
             return await response.collect(self.response_limit)
         except BodyTooLarge:
-            return problem(502, "the target's answer is too large")
+            return _TOO_LARGE
 
     @staticmethod
     def _failure(error: BaseException) -> Response:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
-from ohttp_relay.bhttp.padding import stream_buckets
+from ohttp_relay.bhttp.padding import Padding
 from ohttp_relay.bhttp.parts import Limits
 from ohttp_relay.bhttp.stream import Data, Decoder, End, Event, content_piece, end_message, start_response
 from ohttp_relay.capsule.chunked import (
@@ -138,9 +138,9 @@ Encode = Callable[[Response], bytes]
 
 
 async def send_chunked(
-    request: web.Request, incoming: Incoming, response: AnyResponse, encode: Encode
+    request: web.Request, incoming: Incoming, response: AnyResponse, encode: Encode, padding: Padding
 ) -> web.StreamResponse:
-    """Seal and send a response: a whole one at once, a streamed one piece by piece.
+    """Seal and send a response: a whole one at once, a streamed one piece by piece and padded at its end.
 
     If the content does not come whole, abort the connection, without a final chunk.
     """
@@ -157,7 +157,7 @@ async def send_chunked(
     try:
         await answer.prepare(request)
         await answer.write(first + writer.write(head))
-        await _send_content(answer, writer, response)
+        await _send_content(answer, writer, response, padding)
         await answer.write_eof()
     except (OhttpError, OSError, TimeoutError, aiohttp.ClientError):
         abort(request)
@@ -166,9 +166,11 @@ async def send_chunked(
     return answer
 
 
-async def _send_content(answer: web.StreamResponse, writer: ChunkWriter, response: StreamedResponse) -> None:
+async def _send_content(
+    answer: web.StreamResponse, writer: ChunkWriter, response: StreamedResponse, padding: Padding
+) -> None:
     async for piece in response.content:
         await answer.write(writer.write(content_piece(piece)))
     tail = end_message(await response.trailers())
     length = writer.total + len(tail)
-    await answer.write(writer.finish(tail.ljust(len(tail) + stream_buckets(length) - length, b"\0")))
+    await answer.write(writer.finish(tail.ljust(len(tail) + padding(length) - length, b"\0")))

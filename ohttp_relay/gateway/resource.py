@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ohttp_relay.bhttp.fields import Field
 from ohttp_relay.bhttp.message import Request, Response
-from ohttp_relay.bhttp.padding import Padding, buckets
+from ohttp_relay.bhttp.padding import Padding, buckets, stream_buckets
 from ohttp_relay.bhttp.parts import Limits
 from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE
 from ohttp_relay.capsule.format import REQUEST_TYPE, RESPONSE_TYPE
@@ -105,6 +105,7 @@ class Gateway(Service):
         *,
         replay: ReplayGuard | None = None,
         padding: Padding = buckets,
+        stream_padding: Padding = stream_buckets,
         limits: GatewayLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
@@ -121,6 +122,7 @@ class Gateway(Service):
             raise ConfigurationError("a gateway needs an allow-list of targets")
         super().__init__(session, self._open_session, checked=True, observe=observe, metrics=metrics)
         self._padding = padding
+        self._stream_padding = stream_padding
         self._ssl = ssl_context
         self._answerer = RequestAnswerer(
             handlers,
@@ -266,7 +268,9 @@ class Gateway(Service):
         except OhttpError as error:
             if not incoming.authentic:
                 raise  # nothing was opened, so the answer is in plain
-            return await send_chunked(request, incoming, self._answerer.refusal(error), self._encode)
+            return await send_chunked(
+                request, incoming, self._answerer.refusal(error), self._encode, self._stream_padding
+            )
         if self._observe is not None:
             target = head.origin + head.path
             self._observe("gateway.decapsulated", Seen("", head.method, target, 0, tuple(head.fields)))
@@ -274,7 +278,7 @@ class Gateway(Service):
         response = await self._answerer.streamed(head, incoming.enc, body, incoming.trailers)
         if incoming.failure is not None and isinstance(response, Response):
             response = self._answerer.refusal(incoming.failure)
-        return await send_chunked(request, incoming, response, self._encode)
+        return await send_chunked(request, incoming, response, self._encode, self._stream_padding)
 
     def _observed(self, body: AsyncGenerator[bytes, None] | None) -> AsyncGenerator[bytes, None] | None:
         if body is None or self._observe is None:

@@ -28,7 +28,9 @@ DEFAULT_RATE: Final = 2_000
 """Requests a second that a store has room for by default."""
 
 _MAGIC: Final = b"OHTTPRC2"
-_HEADER: Final = struct.Struct("=8s16sQQd")  # magic, seed, shards, limit, window; of this machine's byte order
+_HEADER: Final = struct.Struct(
+    "=8s16sQQd"
+)  # magic, seed, shards, limit, window; of this machine's byte order
 _STATES: Final = 8  # in words of 8 bytes; then four words a shard: start of the generation, table, two counts
 _TABLES: Final = 512
 _MOST_SHARDS: Final = 64

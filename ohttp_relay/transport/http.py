@@ -7,17 +7,20 @@ import re
 import ssl
 from collections.abc import Collection, Iterable
 from io import BytesIO
+from itertools import chain
 from typing import Final
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from ohttp_relay.bhttp.fields import Field, without_connection_fields
 from ohttp_relay.bhttp.parts import RESPONSE_FIELDS, RESPONSE_SECTION
 from ohttp_relay.errors import BodyTooLarge, InvalidAnswer, InvalidMessage
 
-AUTO_HEADERS: Final[Collection[str]] = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+AUTO_HEADERS: Final[Collection[str]] = tuple(
+    map(istr, ("Accept", "Accept-Encoding", "Content-Type", "User-Agent"))
+)
 """Fields that aiohttp adds to a request by itself, and that must not be sent here."""
 
 FIELD_LINE: Final = 64 * 1024
@@ -142,7 +145,9 @@ def to_library(fields: list[Field]) -> CIMultiDict[str]:
         if _CONTROL.search(value) is not None:
             raise InvalidMessage(f"the value of the field {name} has a control character")
     try:
-        return CIMultiDict((name, value.encode("latin-1").decode("utf-8")) for name, value in fields)
+        return CIMultiDict(
+            [(name, v if v.isascii() else v.encode("latin-1").decode("utf-8")) for name, v in fields]
+        )
     except UnicodeDecodeError:
         raise InvalidMessage("a field value is not UTF-8 and cannot be forwarded") from None
 
@@ -153,9 +158,10 @@ def from_library(response: aiohttp.ClientResponse) -> tuple[Field, ...]:
     Raises InvalidAnswer if they have more than `RESPONSE_SECTION` bytes, or if the content has a transfer coding,
     which would be lost.
     """
-    if _has_transfer_coding(response.headers):
+    if "Transfer-Encoding" in response.headers and _has_transfer_coding(response.headers):
         raise InvalidAnswer("the answer has a transfer coding that nobody asked for")
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
-    if sum(len(name) + len(value) for name, value in pairs) > RESPONSE_SECTION:
+    octets = response.raw_headers
+    if sum(map(len, chain.from_iterable(octets))) > RESPONSE_SECTION:
         raise InvalidAnswer(f"the header section of the answer has more than {RESPONSE_SECTION} bytes")
-    return tuple(without_connection_fields((name, value.strip(" \t")) for name, value in pairs))
+    pairs = [(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in octets]
+    return tuple(without_connection_fields(pairs))

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -70,8 +71,9 @@ class Origin:
         """Return the URL of `path` at this origin; `path` has the query, or is `*`, and keeps its octets."""
         return URL.build(scheme=self.scheme, authority=self._authority, path=path, encoded=True)
 
-    @classmethod
-    def of_request(cls, scheme: str, authority: str) -> Origin:
+    @staticmethod
+    @lru_cache(maxsize=64)  # a gateway has few targets
+    def of_request(scheme: str, authority: str) -> Origin:
         """Return the origin that a request's scheme and authority name.  Raises TargetRefused.
 
         The allow-list is asked about this origin, and the URL to fetch is made from it, so both are the same.
@@ -83,7 +85,7 @@ class Origin:
         port = int(found[3]) if found[3] else _DEFAULT_PORTS[scheme]
         if not host or not 0 < port < 1 << 16:
             raise TargetRefused("the target is not an origin: its host or port is not valid")
-        return cls(scheme, host, port)
+        return Origin(scheme, host, port)
 
     @classmethod
     def parse(cls, text: str) -> Origin:

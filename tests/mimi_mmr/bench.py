@@ -199,7 +199,7 @@ class RoomBench:
         """A commit that is on its way."""
         packages = [self.package(one) if isinstance(one, str) else one for one in add]
         leaves = [self.leaf_of(name) for name in remove]
-        return self.rooms[sender].stage(self.intent(sender, packages, leaves, **changes))
+        return self.rooms[sender].stage(self.intent(sender, packages, leaves, **changes), time.time())
 
     def intent(
         self,
@@ -302,7 +302,8 @@ class RoomBench:
         """A member adds whoever knocked."""
         room = self.rooms[sender]
         packages = room.join_links.open_request(event, self.now)
-        pending = room.stage(CommitIntent(tuple(packages), state=partial(room.join_links.after_join, event)))
+        intent = CommitIntent(tuple(packages), state=partial(room.join_links.after_join, event))
+        pending = room.stage(intent, time.time())
         return self.settle(sender, pending, names)
 
     # --- at rest -------------------------------------------------------------------------------------

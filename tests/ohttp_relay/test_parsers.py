@@ -15,13 +15,14 @@ from ohttp_relay.capsule import decapsulate_request, encapsulate_request
 from ohttp_relay.capsule.chunked import ChunkedRequest, chunked_header_size, start_chunked_request
 from ohttp_relay.download.freshness import directives, judge
 from ohttp_relay.download.proxy import parse_download_url
-from ohttp_relay.download.ranges import Unsatisfiable, parse_range
+from ohttp_relay.download.ranges import Unsatisfiable, is_part_of, parse_range
 from ohttp_relay.errors import OhttpError
 from ohttp_relay.keys import KeyRing, decode_key_list
 from ohttp_relay.server.fast_http import RequestHead
 from ohttp_relay.transport import Origin
 from ohttp_relay.transport.dates import parse_date
 from ohttp_relay.transport.problems import decode_problem
+from ohttp_relay.transport.urls import split_target
 
 RING = KeyRing.generate([0x20, 0x10, 0x647A])
 CONFIGS = RING.public_configs()
@@ -70,6 +71,15 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "chunked capsule": (open_chunked, [chunked_capsule()]),
     "download url": (text(parse_download_url), [b"/proxyDownload/https%3A%2F%2Fa.example%2Fx%3Fy%3Dz"]),
     "origin": (text(Origin.parse), [b"https://a.example:8443", b"https://[2001:db8::1]:443/"]),
+    "authority": (
+        text(lambda value: Origin.of_request("https", value).url("/").raw_path),
+        [b"a.example:8443", b"[2001:db8::1]:443"],
+    ),
+    "target": (text(split_target), [b"https://a.example:443/a/../b?c=%20#d", b"http://[::1]"]),
+    "content range": (
+        text(lambda value: is_part_of("bytes=5-", value)),
+        [b"bytes 5-99/100", b"bytes 5-99/*"],
+    ),
     "date": (text(parse_date), [b"Sun, 06 Nov 1994 08:49:37 GMT"]),
     "range": (text(lambda value: parse_range(value, 1000)), [b"bytes=0-99", b"bytes=-5", b"bytes=999-"]),
     "cache control": (text(directives), [b'max-age=5, private="x", no-store, s-maxage="7"']),

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "labels", "secret", "geometry"},
     {"codec"},
     {"suite", "links.records"},
-    {"links.seals", "links.deferred", "nodes", "changes", "root"},
+    {"links.seals", "links.deferred", "links.counting", "nodes", "changes", "root"},
     {"links.rules", "wire", "rows", "state", "outcome"},
     {"rules", "verify"},
     {"stage", "follow", "public"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"links.join"},
     {"vectors"},
 ]
-CORE_OF_LINKS = {"links.records", "links.seals", "links.rules", "links.deferred"}
+CORE_OF_LINKS = {"links.records", "links.seals", "links.rules", "links.deferred", "links.counting"}
 TREES = {"nodes", "outcome", "stage", "follow", "verify", "public", "member"}
 
 

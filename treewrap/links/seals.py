@@ -62,7 +62,10 @@ class LinkKey:
         return first + self._x25519.public_key().public_bytes_raw()
 
     def open(self, seal: LinkSeal, context: GroupContext, epoch: int, tree_hash: bytes) -> RootKey:
-        """Open the root key sealed to this link. Raises LinkError."""
+        """Open the root key sealed to this link. Raises LinkError.
+
+        Internal: it can't know whether the link has expired, which is sealed in the root. `open_link` checks that.
+        """
         own = hpke.MLKEM768X25519PrivateKey(self._mlkem, self._x25519) if self._mlkem else self._x25519
         try:
             info = _info(context, seal.link_id, epoch, tree_hash)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
-from pathlib import Path
+import socket
+from dataclasses import replace
 
-from mimi_mmr.app.agent.client_settings import ClientSettings
-from mimi_mmr.app.commands.context import NewClient
-from mimi_mmr.app.commands.errors import AgentError, NoAccount
+from mimi_mmr.app.agent.client_settings import ClientSettings, slot
+from mimi_mmr.app.commands.context import Anchors, NewClient
+from mimi_mmr.app.commands.errors import AgentError, NoAccount, TrustUnusable
 from mimi_mmr.client import Client
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
@@ -16,6 +15,7 @@ from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
 _SETTINGS = b"settings"
 # the row exists if the client is, or was about to become, a further device of an account
 _ENTERING = b"entering"
+_DELETE = "mimi-mmr account delete"
 _NO_ACCOUNT = "there is no account in this home yet"
 
 
@@ -54,7 +54,7 @@ class AccountHolder:
 
     @property
     def unfinished(self) -> Client | None:
-        """A client whose registration got no answer: it can be tried again."""
+        """A client that is not registered yet: it can try again."""
         return self._client if self._client is not None and not self._client.registered else None
 
     @property
@@ -65,10 +65,12 @@ class AccountHolder:
 
     def open(self) -> None:
         """Restore the client that the vault holds. If its settings are wrong, `client` raises that error."""
-        settings = self._settings
-        if settings is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             return
         try:
+            settings = ClientSettings.from_row(row)
+            self._rows[_SETTINGS] = settings.to_row()
             self._client = Client.restore(
                 self.vault,
                 settings.trust(),
@@ -76,7 +78,7 @@ class AccountHolder:
                 key_package_slot=settings.key_package_slot,
             )
         except (ConfigError, CertificateRejected) as error:
-            self._closed = error  # `account trust` repairs the settings
+            self._closed = TrustUnusable(str(error))
 
     async def close(self) -> None:
         """Close the client and the vault."""
@@ -88,34 +90,45 @@ class AccountHolder:
     # --- a new client ---------------------------------------------------------------------------------
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
-        """Make a client, or return the unfinished one of the same names.
+        """Make a client, or return the unfinished one, if nothing that is given differs from it.
 
         With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
         unfinished one, `ConfigError` for wrong settings.
         """
-        begun = self.entering if entering else self.unfinished
-        if begun is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             return self._make(new, entering)
-        if (begun.user.name, begun.user.domain, begun.device.name) != (new.user, new.domain, new.device):
+        if self._closed is not None:
+            raise self._closed
+        begun = self.entering if entering else self.unfinished
+        if begun is None or entering is not (_ENTERING in self._rows):
+            raise AgentError(self._something_else(begun))
+        differing = _differences(begun, ClientSettings.from_row(row), new)
+        if differing:
             what = f"the account of {begun.user} was begun here, and not finished"
             if entering:
                 what = f"this was to become a device of {begun.user}"
-            raise AgentError(f"{what}: use the same names again, or delete it")
+            raise AgentError(
+                f"{what}, with {', '.join(differing)}: use the same again, or delete it: {_DELETE}"
+            )
         return begun
 
+    def _something_else(self, begun: Client | None) -> str:
+        if begun is None:
+            return "there is an account in this home already; another one needs another --home"
+        became = "a device" if _ENTERING in self._rows else "the first device"
+        return f"this was to become {became} of {begun.user}: finish that, or delete it: {_DELETE}"
+
     def _make(self, new: NewClient, entering: bool) -> Client:
-        tls_ca = str(new.tls_ca) if new.tls_ca else None
-        settings = ClientSettings(str(new.trust), tls_ca, new.key_package_slot)
+        settings = ClientSettings(new.anchors, new.key_package_slot)
         trust, ssl_context = settings.trust(new.domain), settings.tls()
-        if self._settings is not None:
-            raise AgentError("there is an account in this home already; another one needs another --home")
         with self.vault.transaction():
-            self._write(settings)
+            self._rows[_SETTINGS] = settings.to_row()
             if entering:
                 self._rows[_ENTERING] = b""
             self._client = Client(
                 new.user,
-                new.device,
+                new.device or default_device(),
                 new.domain,
                 new.provider,
                 trust,
@@ -127,28 +140,45 @@ class AccountHolder:
 
     # --- settings -------------------------------------------------------------------------------------
 
-    @property
-    def _settings(self) -> ClientSettings | None:
-        row = self._rows.get(_SETTINGS)
-        return ClientSettings(**json.loads(row)) if row is not None else None
-
-    def _write(self, settings: ClientSettings) -> None:
-        self._rows[_SETTINGS] = json.dumps(asdict(settings)).encode()
-
-    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
+    def change_trust(self, anchors: Anchors) -> list[str]:
         """Store other trust anchors, for use from the next start on; return their domains.
 
-        Raise `NoAccount`, `ConfigError`.
+        Without roots for TLS, those of before stay. Raise `NoAccount`, `ConfigError`.
         """
-        old = self._settings
-        if old is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             raise NoAccount(_NO_ACCOUNT)
-        new = replace(old, trust_dir=str(trust), tls_ca=str(tls_ca) if tls_ca else old.tls_ca)
+        if anchors.tls_ca is None:
+            anchors = replace(anchors, tls_ca=ClientSettings.from_row(row).anchors.tls_ca)
+        new = ClientSettings(anchors, slot(row))
         found = new.trust()
         new.tls()
-        self._write(new)
+        self._rows[_SETTINGS] = new.to_row()
         return sorted(found.roots)
 
     def change_passphrase(self, new: str) -> None:
         """Encrypt the vault under another passphrase."""
         self.vault.change_passphrase(new)
+
+
+def default_device() -> str:
+    """Return the name of a device that was given none: its host's name, in the letters of a device's name."""
+    host = socket.gethostname().partition(".")[0].lower()
+    return "".join(letter for letter in host if letter.isascii() and letter.isalnum())[:32] or "device"
+
+
+def _differences(begun: Client, settings: ClientSettings, new: NewClient) -> list[str]:
+    """Return what was begun with other values than `new` gives, as a person would type it."""
+    both = {
+        "the user": (begun.user.name, new.user),
+        "--domain": (begun.user.domain, new.domain),
+        "--provider": (begun.account.url, new.provider),
+        "--device": (begun.device.name, new.device),
+    }
+    differing = [f"{name} {was}" for name, (was, given) in both.items() if given not in (None, was)]
+    certificates = {
+        "--trust": (settings.anchors.trust, new.anchors.trust),
+        "--tls-ca": (settings.anchors.tls_ca, new.anchors.tls_ca),
+    }
+    other = [name for name, (was, given) in certificates.items() if given not in (None, was)]
+    return differing + [f"other certificates in {name}" for name in other]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.key_files import make_authority
+from mimi_mmr.provider.new_files import write_new
 
 DOMAINS = ("a.example", "b.example")
 HOST = "127.0.0.1"
@@ -21,7 +21,10 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class LocalProvider:
-    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host."""
+    """One provider: `config` for `mimi-mmr serve`, `url` for `mimi-mmr account create`, and its asset host.
+
+    Both have the same asset host, which the first one runs: a hub fetches from no other host in a private network.
+    """
 
     domain: str
     url: str
@@ -38,16 +41,17 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
                 domain,
                 f"https://{HOST}:{port + number}",
                 directory / domain / "config.toml",
-                f"{HOST}:{port + len(DOMAINS) + number}",
+                f"{HOST}:{port + len(DOMAINS)}",
             )
             for number, domain in enumerate(DOMAINS)
         ]
         (directory / "trust").mkdir()
         roots = [_certify(provider, directory / "trust") for provider in providers]
-        (directory / "tls-roots.pem").write_bytes(b"".join(roots))
-        for provider in providers:
-            (peer,) = (other for other in providers if other is not provider)
-            _write_private(provider.config, _settings(provider, peer).encode())
+        write_new(directory / "tls-roots.pem", b"".join(roots), 0o644)
+        token = secrets.token_urlsafe(24)
+        for provider, peer in (providers, providers[::-1]):
+            settings = _settings(provider, peer, token, runs_assets=provider is providers[0])
+            write_new(provider.config, settings.encode())
     except FileExistsError:
         raise ConfigError(f"{directory} exists; expected the name of a new directory") from None
     except OSError as error:
@@ -63,14 +67,12 @@ def _certify(provider: LocalProvider, trust: Path) -> bytes:
     authority = make_authority(provider.domain, place / "data" / "ca.pem", trust, now)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = authority.issue_server(key.public_key(), [HOST], now)
-    _write_private(
-        place / "tls-key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    (place / "tls.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    write_new(place / "tls-key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_new(place / "tls.pem", certificate.public_bytes(Encoding.PEM), 0o644)
     return authority.root_pem()
 
 
-def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
+def _settings(provider: LocalProvider, peer: LocalProvider, token: str, *, runs_assets: bool) -> str:
     lines = {
         "domain": provider.domain,
         "base_url": provider.url,
@@ -82,15 +84,8 @@ def _settings(provider: LocalProvider, peer: LocalProvider) -> str:
     peers = f'"{peer.domain}" = "{peer.url}"\n'
     host = {
         "origin": f"https://{provider.assets}",
-        "listen": provider.assets,
-        "upload_token": secrets.token_urlsafe(24),
+        "upload_token": token,
         "networks": [f"{HOST}/32"],
-    }
+    } | ({"listen": provider.assets} if runs_assets else {})
     assets = "".join(f"{name} = {json.dumps(value)}\n" for name, value in host.items())
     return f"{top}\n[tls]\n{tls}\n[peers]\n{peers}\n[asset_host]\n{assets}"
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)

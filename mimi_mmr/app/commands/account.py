@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import socket
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -18,10 +15,12 @@ from mimi_mmr.app.commands.model import (
     Option,
     ShortText,
 )
+from mimi_mmr.app.commands.passphrases import check_new_passphrase
 from mimi_mmr.app.commands.pasted import unwrapped
-from mimi_mmr.app.commands.result import Result
-from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed
-from mimi_mmr.uris import check_domain, check_name
+from mimi_mmr.app.commands.result import NoResult, Result
+from mimi_mmr.app.commands.trust import anchors
+from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError
+from mimi_mmr.uris import check_domain, check_name, https_origin
 
 if TYPE_CHECKING:
     from mimi_mmr.client import Client
@@ -61,26 +60,18 @@ class DeletedResult(Result):
     problems: list[str]
 
 
-class NoResult(Result):
-    """Nothing to tell."""
-
-
 # --- arguments ----------------------------------------------------------------------------------------
 
 
 def _provider_url(text: str) -> str:
-    url = unwrapped(text).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path or parts.query:
-        raise ValueError("expected https://host[:port]")
-    return url
+    try:
+        return https_origin(unwrapped(text))
+    except InvalidUri as error:
+        raise ValueError(str(error)) from None
 
 
-def default_device() -> str:
-    """Return a name for this device: its host's name and two digits. Other devices and members see it."""
-    host = socket.gethostname().partition(".")[0].lower()
-    plain = "".join(letter for letter in host if letter.isascii() and letter.isalnum())[:32] or "device"
-    return f"{plain}-{secrets.randbelow(90) + 10}"
+def _device_name(text: str | None) -> str | None:
+    return None if text is None else check_name(text)
 
 
 Trust = Annotated[
@@ -112,10 +103,10 @@ class NewDevice(Command):
     trust: Trust
     tls_ca: TlsCa = None
     device: Annotated[
-        ShortText,
-        AfterValidator(check_name),
-        Option("--device", "This device's name. Default: the host's name and two digits."),
-    ] = Field(default_factory=default_device)
+        ShortText | None,
+        AfterValidator(_device_name),
+        Option("--device", "This device's name, unique within the account. Default: the host's name."),
+    ] = None
     key_package_slot: Annotated[
         float,
         Field(ge=0.05, le=3600),
@@ -126,15 +117,14 @@ class NewDevice(Command):
         ),
     ] = 60.0
 
-    def new_client(self) -> NewClient:
-        """Return what the client is made with."""
+    def new_client(self, say: Say) -> NewClient:
+        """Return what the client is made with. Raise `BadRequest` if no trust anchors came with the command."""
         return NewClient(
             user=self.user,
             device=self.device,
             domain=self.domain,
             provider=self.provider,
-            trust=self.trust,
-            tls_ca=self.tls_ca,
+            anchors=anchors(say.content),
             key_package_slot=self.key_package_slot,
         )
 
@@ -146,14 +136,15 @@ class CreateAccount(NewDevice, name="account.create", result=AccountResult):
     """Make an account at a provider, with this device as its first."""
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
-        """Register a client. After a refusal nothing is left; without an answer it can be tried again."""
-        client = agent.account.begin(self.new_client())
+        """Register a client. Only if the provider refuses, nothing is left; else it can be tried again."""
+        client = agent.account.begin(self.new_client(say))
         try:
             await client.register()
-        except (PeerError, PrivatePathFailed):
-            raise
-        except MmrError:
-            await agent.delete_state()
+        except MmrError as error:
+            if client.registered:
+                agent.background.start()  # which goes on with what failed
+            elif isinstance(error, HubRefusal):
+                await agent.delete_state()
             raise
         agent.background.start()
         return AccountResult.of(client)
@@ -168,14 +159,14 @@ class ShowAccount(Command, name="account.show", result=AccountResult):
 
 
 class ChangeTrust(Command, name="account.trust", result=TrustResult):
-    """Take trust anchors from another directory, or read the same one again after a CA was put there."""
+    """Take trust anchors from another directory, or again from the same one after a CA was put there."""
 
     trust: Trust
     tls_ca: TlsCa = None
 
     async def run(self, agent: AgentContext, say: Say) -> TrustResult:
         """Store the settings and end the agent: the next one starts with them."""
-        domains = agent.account.change_trust(self.trust, self.tls_ca)
+        domains = agent.account.change_trust(anchors(say.content))
         agent.stop()
         return TrustResult(domains=domains)
 
@@ -185,7 +176,8 @@ class ChangePassphrase(Command, name="account.passphrase", result=NoResult):
 
     new: Annotated[
         ShortText,
-        Field(min_length=1, repr=False),
+        AfterValidator(check_new_passphrase),
+        Field(repr=False),
         NewPassphrase("--new-passphrase-file", "File whose first line is the new passphrase."),
     ]
 

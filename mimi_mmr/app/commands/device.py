@@ -12,6 +12,7 @@ from mimi_mmr.app.commands.errors import NothingYet
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
+from mimi_mmr.errors import DeviceRefused, InvalidUri, UnknownQueue
 
 
 class ListedDeviceResult(Result):
@@ -75,16 +76,22 @@ class JoinAccount(NewDevice, name="device.join", result=AccountResult, changes=T
     ]
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
-        """Enter the account. A code is good for one try: if it fails before registration, nothing is left."""
-        client = agent.account.begin(self.new_client(), entering=True)
+        """Enter the account. If nothing was asked yet, or all was refused, nothing is left; else try again.
+
+        What was asked may have been granted, and the answer lost: then the same keys have to ask again.
+        """
+        first = agent.account.unfinished is None
+        client = agent.account.begin(self.new_client(say), entering=True)
         await agent.background.stop()
         try:
             await client.devices.join_account(unwrapped(self.code))
+        except (InvalidUri, UnknownQueue, DeviceRefused):
+            if first and not client.registered:
+                await agent.delete_state()
+            raise
         finally:
             if client.registered:
                 agent.background.start()
-            else:
-                await agent.delete_state()
         return AccountResult.of(client)
 
 

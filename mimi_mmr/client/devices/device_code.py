@@ -18,7 +18,7 @@ from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey, pad, unpad
 from mimi_mmr.crypto.secret import AccessToken, Secret
 from mimi_mmr.crypto.signing import expand_with_label
 from mimi_mmr.errors import InvalidUri
-from mimi_mmr.presentation import U8, Fixed, Opaque, Struct, Vector
+from mimi_mmr.presentation import U8, Fixed, Opaque, Struct, Text, Vector
 from mimi_mmr.protocol.accounts import AddDeviceRequest
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 
@@ -126,6 +126,20 @@ class EnrolmentGrant(Struct):
     chain: Annotated[tuple[bytes, ...], Vector(Opaque(MAX_CERTIFICATE), count=MAX_CHAIN)]
     identity_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
     set_seed: Annotated[bytes, Fixed(32)] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRefusal(Struct):
+    """Message of the existing device instead of a grant: it did not add the device of this key, and why.
+
+    `EnrolmentGrant` has no kind; no grant begins with this one, since no length does (RFC 9420, section 2.1.2). The
+    key is there since another device may try the same code afterwards, and reads the same queue.
+    """
+
+    KIND: ClassVar[int] = 255
+    kind: Annotated[int, U8]
+    device_public_key: Annotated[bytes, Fixed(32)]
+    reason: Annotated[str, Text(1024)]
 
 
 @dataclass(frozen=True, slots=True)

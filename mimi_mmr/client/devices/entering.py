@@ -9,6 +9,7 @@ from mimi_mmr.client.devices.device_code import (
     DeviceCode,
     EnrolmentArrival,
     EnrolmentGrant,
+    EnrolmentRefusal,
     EnrolmentRequest,
 )
 from mimi_mmr.client.devices.devices_room import DevicesRoom
@@ -18,7 +19,7 @@ from mimi_mmr.client.people.connection_packages import ConnectionPackages
 from mimi_mmr.client.rooms.invitations import Invitations
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import ParseError, RoomError, SealedBoxRejected
+from mimi_mmr.errors import DeviceRefused, ParseError, RoomError, SealedBoxRejected, UnknownQueue
 from mimi_mmr.presentation import Struct
 from mimi_mmr.protocol.accounts import AddDeviceRequest, AddDeviceTBS, access_token_hash
 from mimi_mmr.protocol.queues import queue_id
@@ -54,8 +55,9 @@ class Entering:
         """Make this new device one of the user's, with the code that an existing device shows.
 
         Waits up to `wait` seconds for the existing device at each of two steps. Raises `InvalidUri` for a mistyped
-        code, `UnknownQueue` for a used or expired one, `RoomError` if the existing device does not answer. A device
-        that failed, or was stopped, before it was added may try again with another code.
+        code, `UnknownQueue` for a used or expired one, both before anything was asked; `DeviceRefused` if the
+        existing device refuses, `RoomError` if it does not answer. A device that failed, or was stopped, before it
+        was added may try again with another code.
         """
         secret = DeviceCode.parse(code)
         if self._devices_room.exists():
@@ -88,15 +90,30 @@ class Entering:
         end = self._context.clock() + wait
         acknowledged = 0
         while True:
-            page = await self._queues.collect(channel.token, acknowledged, WAIT_SECONDS)
+            try:
+                page = await self._queues.collect(channel.token, acknowledged, WAIT_SECONDS)
+            except UnknownQueue:
+                raise RoomError("the device code has expired; try again with another one") from None
             for queued in page.messages:
                 acknowledged = queued.sequence
                 try:
-                    return EnrolmentGrant.from_bytes(channel.open(queued.message))
+                    grant = self._read_grant(channel.open(queued.message))
                 except (SealedBoxRejected, ParseError) as error:
                     self._context.refusals.add("device enrolment", error)
+                else:
+                    if grant is not None:
+                        return grant
             if self._context.clock() >= end:
                 raise RoomError("the existing device did not answer in time; is it running?")
+
+    def _read_grant(self, content: bytes) -> EnrolmentGrant | None:
+        """Return the grant, None for the refusal of another device; raise `DeviceRefused`, `ParseError`."""
+        if content[:1] != bytes([EnrolmentRefusal.KIND]):
+            return EnrolmentGrant.from_bytes(content)
+        refusal = EnrolmentRefusal.from_bytes(content)
+        if refusal.device_public_key == self._account.keys.device.public:
+            raise DeviceRefused(f"the existing device did not add this one: {refusal.reason}")
+        return None
 
     async def forget_lost_key_packages(self) -> None:
         """Drop a KeyPackage for the devices' room after a restart, which has lost its private keys."""

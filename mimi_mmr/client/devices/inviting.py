@@ -18,6 +18,7 @@ from mimi_mmr.client.devices.device_code import (
     DeviceCode,
     EnrolmentArrival,
     EnrolmentGrant,
+    EnrolmentRefusal,
     EnrolmentRequest,
 )
 from mimi_mmr.client.devices.devices_room import DevicesRoom
@@ -26,22 +27,29 @@ from mimi_mmr.client.devices.sharing import Sharing
 from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.waiting import wait_until
+from mimi_mmr.crypto.secret import AccessToken
+from mimi_mmr.crypto.signing import verify
 from mimi_mmr.errors import (
     BindingRejected,
     IdentityError,
     NotAllowed,
+    NotYet,
     ParseError,
     RoomError,
     SealedBoxRejected,
+    SignatureRejected,
 )
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.presentation import U64, Struct, Text
-from mimi_mmr.protocol.accounts import AddDeviceRequest
+from mimi_mmr.protocol.accounts import AddDeviceRequest, AddDeviceTBS, access_token_hash
 from mimi_mmr.protocol.endpoints import ADD_DEVICE
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.queues import queue_id
+from mimi_mmr.uris import MimiUri
 
 LATER = "devices, to be tried again"
+MAX_REASON = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,10 @@ class DeviceInvitations:
         for queued in page.messages:
             try:
                 await self._take_step(invitation, channel.open(queued.message))
+            except NotYet as error:
+                self._context.refusals.add("device enrolment, to be tried again", error)
+                await wait_until(error.due, self._context.clock, wait)
+                return False
             except (SealedBoxRejected, ParseError, IdentityError, NotAllowed) as error:
                 self._context.refusals.add("device enrolment", error)
                 self._context.notify(f"a further device was not added: {error}")
@@ -153,25 +165,38 @@ class DeviceInvitations:
 
     async def _take_step(self, invitation: DeviceInvitation, content: bytes) -> None:
         if content[:1] == bytes([EnrolmentRequest.KIND]):
-            request = EnrolmentRequest.from_bytes(content).request
-            if invitation.certified not in ("", request.device):
-                raise BindingRejected("a device code is good for one device")
-            await self._grant(invitation, request)
+            await self._grant_or_refuse(invitation, EnrolmentRequest.from_bytes(content).request)
         else:
             arrival = EnrolmentArrival.from_bytes(content)
             await self._let_in(invitation, arrival.package)
 
+    async def _grant_or_refuse(self, invitation: DeviceInvitation, request: AddDeviceRequest) -> None:
+        """Answer the new device, which does not have to wait for a grant that never comes."""
+        try:
+            await self._grant(invitation, request)
+        except (IdentityError, NotAllowed) as error:
+            reason = str(error)[:MAX_REASON]
+            refusal = EnrolmentRefusal(EnrolmentRefusal.KIND, request.device_public_key, reason)
+            await self._context.attempt(LATER, partial(self._answer, invitation, refusal))
+            raise
+
+    async def _answer(self, invitation: DeviceInvitation, content: Struct) -> None:
+        channel = invitation.secret.to_new()
+        await self._queues.deposit(self._context.user.domain, queue_id(channel.token), channel.seal(content))
+
     async def _grant(self, invitation: DeviceInvitation, request: AddDeviceRequest) -> None:
         """Have the provider certify the device, and give it the user's identity key."""
+        if invitation.certified not in ("", request.device):
+            raise BindingRejected("a device code is good for one device")
         self._known.check_newcomer(request.device, request.device_public_key)
+        _check_request(request, self._context.user)
         chain = await self._account.ask(ADD_DEVICE, request)
         invitation.certified = request.device
         self._save(invitation)
         room = await self._devices_room.get_or_create()
         identity = self._account.keys.identity
         grant = EnrolmentGrant(chain.certificates, identity.seed(), room.leaf.set_key.seed())
-        channel = invitation.secret.to_new()
-        await self._queues.deposit(self._context.user.domain, queue_id(channel.token), channel.seal(grant))
+        await self._answer(invitation, grant)
 
     async def _let_in(self, invitation: DeviceInvitation, package: OpenKeyPackage) -> None:
         """Add the device to the devices' room.
@@ -205,3 +230,14 @@ class DeviceInvitations:
         dead = [leaf for leaf in own if self._known.at(room, leaf) == name]
         if dead:
             await self._commits.commit(room, CommitIntent(removes=room.room.members.at(dead)))
+
+
+def _check_request(request: AddDeviceRequest, user: MimiUri) -> None:
+    """Check that the new device asks to be one of this user's; raise `BindingRejected`."""
+    hashed = access_token_hash(AccessToken(request.access_token))
+    key = request.device_public_key
+    tbs = AddDeviceTBS(user.domain, user.name, request.device, key, hashed)
+    try:
+        verify(key, "AddDeviceTBS", tbs.to_bytes(), request.proof, by="addition of a device")
+    except SignatureRejected:
+        raise BindingRejected(f"it was not to become a device of {user}: is its user name right?") from None

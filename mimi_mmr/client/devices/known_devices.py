@@ -46,7 +46,7 @@ class KnownDevices:
             raise BindingRejected(f"the name of a device that was removed is not given again: {name}")
         known = self._shared.get(SharedKind.DEVICE, name.encode())
         if known not in (None, DeviceKey(device_key).to_bytes()):
-            raise BindingRejected(f"there is a device {name}, which has another key")
+            raise BindingRejected(f"the account has another device {name}; give this one another name")
 
     # --- where they are ------------------------------------------------------------------------------
 

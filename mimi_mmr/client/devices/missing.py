@@ -14,11 +14,13 @@ from mimi_mmr.client.rooms.lost_keys import AddAgain
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
-from mimi_mmr.errors import RoomError
+from mimi_mmr.errors import NotYet, RoomError
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.protocol.content import Content, ContentKind
+from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.room.events import FanoutMessage
+from mimi_mmr.uris import MimiUri
 
 MAX_DEAD_LEAVES = 256
 LATER = "devices, to be tried again"
@@ -47,6 +49,9 @@ class MissingDevices:
         self._memberships = memberships
         self._reading = reading
         self._commits = commits
+        self._early: dict[
+            tuple[MimiUri, MimiUri], list[OpenKeyPackage]
+        ] = {}  # not valid yet, by room and pseudonym
         self._dead_leaves = context.vault.table("leaves of devices that lost their keys")
 
     async def tend(self) -> None:
@@ -64,9 +69,16 @@ class MissingDevices:
             return
         present = {str(client).encode() for client in membership.room.members.by_client}
         missing = [name for name in others if self._known.leaf_in(membership.uri, name) not in present]
-        packages = await self._package_requests.of(missing, membership.uri, membership.leaf.set_key)
+        key = membership.uri, membership.pseudonym
+        packages = self._early.pop(key, None) if missing else None
+        if packages is None:
+            packages = await self._package_requests.of(missing, membership.uri, membership.leaf.set_key)
         if packages:
-            await self._commits.commit(membership, CommitIntent(adds=tuple(packages)))
+            try:
+                await self._commits.commit(membership, CommitIntent(adds=tuple(packages)))
+            except NotYet:
+                self._early[key] = packages
+                raise
             # This commit heals: an Add-only commit refreshes no keys.
             await self._commits.commit(membership)
 

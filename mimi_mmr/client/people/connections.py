@@ -20,12 +20,14 @@ from mimi_mmr.client.rooms.creating import Creating
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.roster import Roster, identity_of
 from mimi_mmr.client.transport.queues import Queues
+from mimi_mmr.client.waiting import wait_until
 from mimi_mmr.crypto.sealing import SealedBox
 from mimi_mmr.errors import (
     BindingRejected,
     ConnectionRefused,
     IdentityError,
     MmrError,
+    NotYet,
     ParseError,
     PeerError,
     PrivatePathFailed,
@@ -36,7 +38,7 @@ from mimi_mmr.member.leaves import PreparedKeyPackage
 from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.connections import make_response, open_response, seal_response
 from mimi_mmr.protocol.credentials import VerifiedDevice
-from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_set
+from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_begun, check_set, leaf_of
 from mimi_mmr.uris import MimiUri
 
 
@@ -76,13 +78,15 @@ class Connections:
         self._creating = creating
         self._commits = commits
         self._answers: dict[bytes, PreparedKeyPackage] = {}
+        self._early: set[bytes] = set()  # requests whose responses are not valid yet, and the user knows
 
     # --- the side that asked -------------------------------------------------------------------------
 
     async def complete(self, outgoing: OutgoingRequest, wait: float = 20.0) -> Contact | None:
         """Look for the response; if there is one, make the connection room. Returns None if there is none yet.
 
-        May be called again after any failure, and then goes on where the last call stopped.
+        Returns None also, and notifies the user once, while the KeyPackage in the response is not valid yet by this
+        device's clock. May be called again after any failure, and then goes on where the last call stopped.
         """
         page = await self._queues.collect(outgoing.inbox, 0, wait)
         for queued in page.messages:
@@ -91,8 +95,25 @@ class Connections:
             except (IdentityError, ConnectionRefused, SealedBoxRejected, ParseError) as error:
                 self._context.refusals.add("connection response", error)
                 continue
+            if not await self._are_valid(outgoing, packages, wait):
+                return None
             return await self._connect(outgoing, packages, device)
         return None
+
+    async def _are_valid(
+        self, outgoing: OutgoingRequest, packages: Sequence[OpenKeyPackage], wait: float
+    ) -> bool:
+        """Wait up to `wait` seconds until the KeyPackages are valid by this device's clock; say if they are."""
+        clock, key = self._context.clock, outgoing.request.hash
+        try:
+            check_begun([leaf_of(package) for package in packages], clock())
+        except NotYet as error:
+            if key not in self._early:
+                self._context.notify(f"{outgoing.recipient.user} accepted, and the connection waits: {error}")
+                self._early.add(key)
+            return await wait_until(error.due, clock, wait)
+        self._early.discard(key)
+        return True
 
     def _open_response(
         self, outgoing: OutgoingRequest, message: bytes

@@ -15,7 +15,7 @@ from mimi_mmr.client.rooms.lost_keys import AddAgain
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.roster import Roster
-from mimi_mmr.errors import MmrError, PeerError, PrivatePathFailed, RoomError, StateError
+from mimi_mmr.errors import MmrError, NotYet, PeerError, PrivatePathFailed, RoomError, StateError
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.presentation import Code, Struct
@@ -96,7 +96,7 @@ class AddingAgain:
                 await self._fulfil(membership, contact, key, saved)
             except StateError:
                 raise
-            except (PrivatePathFailed, PeerError) as error:
+            except (PrivatePathFailed, PeerError, NotYet) as error:
                 self._context.refusals.add("to add a contact again, to be gone on with", error)
                 continue
             except MmrError as error:

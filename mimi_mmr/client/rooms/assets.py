@@ -8,9 +8,10 @@ from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.sending import Sending
 from mimi_mmr.client.storage.history import Message
-from mimi_mmr.errors import NotAllowed
+from mimi_mmr.errors import InvalidUri, NotAllowed
 from mimi_mmr.protocol.content import AssetReference, Content, ContentKind, seal_asset
 from mimi_mmr.protocol.endpoints import PUT_ASSET
+from mimi_mmr.uris import https_origin
 
 
 class Assets:
@@ -33,6 +34,15 @@ class Assets:
         """Download a file through relay, gateway and the hub's proxy, only from its sender's asset host."""
         reference = AssetReference.from_bytes(message.content.body)
         provider = await self._context.path.provider(message.sender.user.domain)
-        if not provider.asset_origin or not reference.url.startswith(provider.asset_origin + "/"):
+        if not _is_at(reference.url, provider.asset_origin):
             raise NotAllowed("the asset is not on the asset host of its sender's provider")
         return reference.open(await self._context.path.download(membership.uri.domain, reference.url))
+
+
+def _is_at(url: str, origin: str) -> bool:
+    """Return whether a URL is one of an asset at an origin, however the two are spelt."""
+    _, _, path = url.partition("://")[2].partition("/")
+    try:
+        return bool(path) and https_origin(url, with_path=True) == https_origin(origin)
+    except InvalidUri:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.membership import Membership, Occurrence
 from mimi_mmr.client.rooms.memberships import Memberships
@@ -19,8 +20,14 @@ class Commits:
     """The making of commits in this client's rooms."""
 
     def __init__(
-        self, memberships: Memberships, delivery: CommitDelivery, reading: Reading, repair: RoomRepair
+        self,
+        context: Context,
+        memberships: Memberships,
+        delivery: CommitDelivery,
+        reading: Reading,
+        repair: RoomRepair,
     ) -> None:
+        self._context = context
         self._memberships = memberships
         self._delivery = delivery
         self._reading = reading
@@ -32,7 +39,8 @@ class Commits:
         If another commit came first, follow that one, and try again with what is still to be done. Returns False if
         nothing was left to be done, because another member's commit has done it.
 
-        Raises `RoomError` while the hub has a commit that this member can't process.
+        Raises `RoomError` while the hub has a commit that this member can't process, and `NotYet` for a KeyPackage
+        that is not valid yet by this device's clock.
         """
         for _ in range(ATTEMPTS):
             async with membership.lock:
@@ -43,7 +51,7 @@ class Commits:
                 if due is None:
                     return False
                 with self._memberships.changing(membership):
-                    membership.set_pending(membership.room.stage(due))
+                    membership.set_pending(membership.room.stage(due, self._context.clock()))
                     self._memberships.save(membership)
                 if await self._delivery.settle(membership):
                     return True

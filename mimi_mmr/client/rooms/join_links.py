@@ -19,6 +19,7 @@ from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import (
     JoinRefused,
     MmrError,
+    NotYet,
     PeerError,
     PrivatePathFailed,
     RoomError,
@@ -129,6 +130,9 @@ class RoomLinks:
             except (PrivatePathFailed, PeerError) as error:
                 self._context.refusals.add("a request to join by a link, to be tried again", error)
                 return
+            except NotYet as error:
+                self._context.refusals.add("a request to join by a link, to be tried again", error)
+                continue
             except MmrError as error:
                 membership.note(f"a request to join by a link: {error}")
             requests.pop(key, None)

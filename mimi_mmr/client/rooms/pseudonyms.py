@@ -14,6 +14,7 @@ from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import RoomError
 from mimi_mmr.member.intent import CommitIntent
+from mimi_mmr.protocol.key_packages import has_begun, leaf_of
 from mimi_mmr.protocol.room.policy import Role
 
 WELCOME_WAITS = 6
@@ -59,7 +60,11 @@ class Pseudonyms:
         (package,) = await self._maker.make([set_key])
         leaf, new = package.leaf, package.leaf.identity.credential.user_pseudonym
         self._outstanding.watch(package, room=membership.uri)
-        more = await self._other_devices.for_room(membership.uri, set_key)
+        now = self._context.clock()
+        made = await self._other_devices.for_room(membership.uri, set_key)
+        more = [
+            one for one in made if has_begun(leaf_of(one), now)
+        ]  # a device whose clock is ahead is added later
         intent = CommitIntent(adds=(package.open, *more))
         role = membership.room.policy.policy.role(old)
         if role is Role.ADMIN:

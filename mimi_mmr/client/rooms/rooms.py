@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mimi_mmr.client.people.contacts import Contact
-from mimi_mmr.client.rooms.adding import Adding
+from mimi_mmr.client.rooms.adding import Adding, Waiting
 from mimi_mmr.client.rooms.adding_again import AddingAgain
 from mimi_mmr.client.rooms.assets import Assets
 from mimi_mmr.client.rooms.commits import Commits
@@ -108,6 +108,10 @@ class Rooms(Mapping[MimiUri, Membership]):
         """Process a room's queue, waiting up to `wait` seconds for events; return how many events were taken."""
         return await self.reading.sync(membership, wait)
 
+    async def read_all(self, membership: Membership) -> None:
+        """Process a room's queue to its end."""
+        await self.reading.read_all(membership)
+
     def follow(self, membership: Membership) -> AsyncIterator[int]:
         """Process a room's queue continuously over a WebSocket; see `Reading.follow`."""
         return self.reading.follow(membership)
@@ -130,9 +134,15 @@ class Rooms(Mapping[MimiUri, Membership]):
         """
         return self.roster.who(membership.room, progress)
 
-    async def add(self, membership: Membership, contacts: Sequence[Contact]) -> None:
-        """Add contacts who are not in the room yet; may be called again when an answer was lost."""
-        await self.adding.add(membership, contacts)
+    async def add(
+        self, membership: Membership, contacts: Sequence[Contact], waiting: Waiting | None = None
+    ) -> None:
+        """Add contacts who are not in the room yet; may be called again when an answer was lost.
+
+        Their KeyPackages may be valid only later by this device's clock, if their clock is ahead. This waits for
+        that, up to an hour, and calls `waiting` before, with a `NotYet` that says how long and why.
+        """
+        await self.adding.add(membership, contacts, waiting or self.adding.notify)
 
     async def remove(self, membership: Membership, leaves: Sequence[int]) -> None:
         """Remove members by leaf. Another member who has taken such a leaf meanwhile stays.

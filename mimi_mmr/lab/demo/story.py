@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
 from mimi_mmr.client import Membership
 from mimi_mmr.client.key_packages.maker import MADE_AHEAD
 from mimi_mmr.client.people.contacts import Contact, IncomingRequest, OutgoingRequest
@@ -248,7 +250,8 @@ class Story:
     @asynccontextmanager
     async def _hub_states(self, room: Membership) -> AsyncIterator[list[HubRoom]]:
         path = self.world.providers[room.uri.domain].directory / "data" / "hub.sqlite"
-        store = HubStore(await Database.open(f"sqlite:///{path}", tables.hub), room.uri.domain)
+        url = sa.URL.create("sqlite", database=str(path)).render_as_string()
+        store = HubStore(await Database.open(url, tables.hub), room.uri.domain)
         try:
             last = await store.epoch(room.uri)
             yield [await store.snapshot(room.uri, epoch) for epoch in range(last.number + 1)]

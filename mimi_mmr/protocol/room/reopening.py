@@ -56,6 +56,6 @@ def check_reopening(
     others = users_that_count(before, after, committer) - {actor}
     if others and others.isdisjoint(reporters):
         raise NotAllowed(
-            "no other member whose report counts has reported the last commit: the reports of its committer, and of "
-            "those whom it adds, removes or gives another role, do not count"
+            "no other member whose report counts has reported the last commit: the reports of its committer, and "
+            "of those whom it adds, removes or gives another role, do not count"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -60,7 +61,9 @@ class AssetStorage(_SettingsTable):
 
     origin: HttpsOrigin = Field(description="`https://host[:port]` of the asset host")
     upload_token: str = Field(min_length=16, description="the asset host's `upload_token`")
-    networks: tuple[Network, ...] = Field((), description="non-public networks that asset hosts may be in")
+    networks: tuple[Network, ...] = Field(
+        (), description="non-public networks that this asset host may be in"
+    )
     listen: Listen | None = Field(
         None,
         description="run the asset host in this process, on this address:port; else it is one of its own",
@@ -160,7 +163,10 @@ class Settings(_FromFileAndEnvironment):
     def database_url(self, role: str) -> str:
         """Return the URL of one role's database."""
         given: str | None = getattr(self.database, role)
-        return given or f"sqlite:///{self.data_dir / role}.sqlite"
+        if given is not None:
+            return given
+        path = self.data_dir / f"{role}.sqlite"  # may have letters that mean something in a URL
+        return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 class AssetHostSettings(_FromFileAndEnvironment):

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic_settings import BaseSettings
 
@@ -15,6 +16,16 @@ from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.settings.model import PREFIX, AssetHostSettings, Settings
 from mimi_mmr.provider.settings.names import alike, every, variable
 
+# What Kubernetes and Docker set in every container for each service beside it, here for one named `mimi-mmr` or
+# `mimi-mmr-…`: MIMI_MMR_PORT=tcp://10.0.0.1:443, MIMI_MMR_PORT_443_TCP_ADDR, MIMI_MMR_SERVICE_HOST and so on.
+_OF_SERVICES = (
+    (re.compile(r"(?:\w+_)?PORT(?:_\d+_(?:TCP|UDP|SCTP))?"), re.compile(r"(?:tcp|udp|sctp)://.*")),
+    (re.compile(r"(?:\w+_)?PORT_\d+_(?:TCP|UDP|SCTP)_PROTO"), re.compile(r"tcp|udp|sctp")),
+    (re.compile(r"(?:\w+_)?PORT_\d+_(?:TCP|UDP|SCTP)_PORT"), re.compile(r"\d+")),
+    (re.compile(r"(?:\w+_)?PORT_\d+_(?:TCP|UDP|SCTP)_ADDR"), re.compile(r".*")),
+    (re.compile(r"(?:\w+_)?SERVICE_HOST"), re.compile(r".*")),
+    (re.compile(r"(?:\w+_)?SERVICE_PORT(?:_\w+)?"), re.compile(r"\d+")),
+)
 OF_PEOPLE = {f"{PREFIX}HOME", f"{PREFIX}PASSPHRASE"}  # for the client's commands
 
 
@@ -30,8 +41,15 @@ def check_environment(kind: type[BaseSettings]) -> None:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known or upper.startswith(f"{PREFIX}PEERS__"):
             continue
+        if _is_of_a_service(upper.removeprefix(PREFIX), os.environ[name]):
+            continue
         hint = alike(upper, sorted(known, key=lambda one: (not one.startswith(first), one)))
         raise ConfigError(f"{name}: no such setting{hint}")
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    """Return whether Kubernetes sets such a variable by itself. MIMI_MMR_PORT=8443 is a person's mistake."""
+    return any(names.fullmatch(name) and values.fullmatch(value.strip()) for names, values in _OF_SERVICES)
 
 
 def read_file(path: Path, kind: type[BaseSettings]) -> Mapping[str, Any]:
@@ -82,4 +100,4 @@ def _absolute(name: str, value: Any, base: Path) -> Any:
 def _beside(url: str, base: Path) -> str:
     """Return a SQLite URL; put the file's directory before a relative path."""
     relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(.+)", url)
-    return f"{relative[1]}{base / relative[2]}" if relative else url
+    return f"{relative[1]}{quote(str(base))}/{relative[2]}" if relative else url

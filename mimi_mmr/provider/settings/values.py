@@ -5,12 +5,11 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
 from mimi_mmr.errors import InvalidUri
-from mimi_mmr.uris import check_domain
+from mimi_mmr.uris import check_domain, https_origin
 
 
 def _domain(value: str) -> str:
@@ -21,20 +20,11 @@ def _domain(value: str) -> str:
 
 
 def _https(value: str) -> str:
+    """Return an origin in its one spelling, so that what others publish and ask for can be compared with it."""
     try:
-        parts = urlsplit(value)
-        sound = parts.scheme == "https" and parts.hostname and parts.port != 0
-    except ValueError:  # an invalid port
-        sound = False
-    if (
-        not sound
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.fragment
-        or parts.username is not None
-    ):
-        raise ValueError("expected https://host[:port]")
-    return value.rstrip("/")
+        return https_origin(value)
+    except InvalidUri as error:
+        raise ValueError(str(error)) from None
 
 
 def _file(value: Path) -> Path:

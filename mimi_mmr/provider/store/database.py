@@ -15,6 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.store import schema
+from mimi_mmr.provider.store.postgresql import connect_arguments
 
 BUSY_TIMEOUT_MS = 15_000
 UPGRADE_TIMEOUT_MS = 600_000
@@ -157,10 +158,26 @@ async def insert_or_lock(connection: AsyncConnection, table: sa.Table, values: M
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *_driver_errors())
     try:
         yield
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        raise ConfigError(f"the database can't be opened ({type(error).__name__})") from None
+    except errors as error:
+        why = type(error).__name__
+        if why in (
+            "InterfaceError",
+            "ClientConfigurationError",
+        ):  # of a parameter: it is named, without its value
+            why += f": {error}"
+        raise ConfigError(f"the database can't be opened ({why})") from None
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of connecting that SQLAlchemy does not turn into its own."""
+    try:
+        import asyncpg  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        return ()
+    return asyncpg.PostgresError, asyncpg.InterfaceError
 
 
 def _sqlite(url: sa.URL) -> AsyncEngine:
@@ -201,8 +218,9 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
 
 def _postgresql(url: sa.URL) -> AsyncEngine:
+    arguments = connect_arguments(url)
     try:
-        return create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_pre_ping=True)
+        return create_async_engine("postgresql+asyncpg://", connect_args=arguments, pool_pre_ping=True)
     except ModuleNotFoundError:
         raise ConfigError("PostgreSQL needs the extra: pip install 'mimi-mmr[postgresql]'") from None
 

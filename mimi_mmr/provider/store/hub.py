@@ -199,7 +199,7 @@ class HubStore:
             await connection.execute(sa.insert(undone_commits).values(values))
 
     async def submit(self, room: MimiUri, epoch: EpochId, events: Sequence[Outgoing], now: float) -> None:
-        """Put an application message's events into the outbox; raise `WrongEpoch` if the room is in another epoch."""
+        """Put an application message's events into the outbox; raise `WrongEpoch` for another epoch."""
         async with self._database.write() as connection:
             await self._emit(connection, room, epoch, epoch, events, now)
 

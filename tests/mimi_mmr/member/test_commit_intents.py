@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -67,8 +68,8 @@ def test_another_member_who_took_the_leaf_stays(bench: RoomBench) -> None:
     assert bench.leaf_of("dave") == 1
     assert intent.due(alice.members) == rest
     with pytest.raises(RoomError, match="leaf 1 is not of the member who was to be removed"):
-        alice.stage(intent)
-    pending = alice.stage(rest)
+        alice.stage(intent, time.time())
+    pending = alice.stage(rest, time.time())
     bench.settle("alice", pending)
     assert bench.rooms.keys() == {"alice", "dave"}
     assert intent.due(alice.members) is None
@@ -91,7 +92,7 @@ def test_policy_and_state_are_made_of_those_of_the_moment(bench: RoomBench) -> N
 
     intent = CommitIntent(policy=policy, state=lambda state: replace(state, topic=state.topic + "!"))
     for serial in range(2):
-        bench.settle("alice", alice.stage(intent))
+        bench.settle("alice", alice.stage(intent, time.time()))
         assert seen == list(range(serial + 1))
     assert (alice.policy.policy.serial, alice.members_only.state.topic) == (2, "!!")
     bench.check_agreement()
@@ -102,6 +103,6 @@ def test_what_a_wish_raises_leaves_the_room_in_use(bench: RoomBench) -> None:
         raise NotAllowed("not like this")
 
     with pytest.raises(NotAllowed, match="not like this"):
-        bench.rooms["bob"].stage(CommitIntent(policy=refused))
+        bench.rooms["bob"].stage(CommitIntent(policy=refused), time.time())
     bench.commit("bob")
     bench.check_agreement()

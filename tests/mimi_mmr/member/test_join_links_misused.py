@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -208,7 +209,7 @@ def test_two_members_who_answer_at_once_add_one_newcomer(bench: RoomBench) -> No
     bench.let_in("bob", event, "erin")
     assert intent.due(slow.members) is None
     with pytest.raises(MmrError):  # even without a look at who is there by now
-        bench.hub_takes(slow.stage(intent).request)
+        bench.hub_takes(slow.stage(intent, time.time()).request)
 
 
 def test_a_request_that_no_link_made_is_refused_by_members(bench: RoomBench) -> None:

@@ -84,8 +84,10 @@ def test_the_group_goes_on_after_a_bad_update(bench: RoomBench) -> None:
         assert bench.read(name, sent) == (3, Content.text("hello"))
 
 
-def test_a_link_that_a_member_plants_in_the_tree_stops_nobodys_commits(bench: RoomBench) -> None:
-    """Rooms have no links there, and so no time for them; the hub, the newcomer and who adopts have this one."""
+def test_a_link_that_a_member_plants_in_the_tree_ends_with_the_next_commit_and_stops_none(
+    bench: RoomBench,
+) -> None:
+    """Rooms have no links there; the hub, the newcomer and who adopts have this one, of an hour."""
     key = LinkKey.generate()
     link = Link(bytes(16), key.kem, key.public_key, 1, int(bench.now) + 3600, 1)
     pending = bench.stage("bob", add=["dave"])
@@ -108,9 +110,11 @@ def test_a_link_that_a_member_plants_in_the_tree_stops_nobodys_commits(bench: Ro
     for name in ("alice", "cathy"):
         assert any("link" in problem for problem in problems[name])
         bench.rooms[name].adopt(bench.snapshots[-1])
+    assert [seal.link_id for seal in bench.state.wrap.seals] == [link.id]
     for name in ("alice", "dave"):
         done = bench.settle(name, bench.stage(name, add=[f"{name}-friend"]), [f"{name}-friend"])
         assert all(followed.problems == () for who, followed in done.followed.items() if who != "bob")
+        assert bench.state.wrap.seals == () == bench.rooms[name]._local.tree.links()
 
 
 def test_a_member_update_under_a_wrong_tag_is_told_and_changes_no_names(bench: RoomBench) -> None:

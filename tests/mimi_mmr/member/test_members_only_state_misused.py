@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -155,7 +156,9 @@ def test_a_removal_that_leaves_the_state_to_the_old_secret_is_noticed(
         bob.adopt(tea.snapshots[-1])  # the hub's tree does not make it better
     tea.restart("bob")
     bob = tea.rooms["bob"]
-    mended = bob.stage(CommitIntent()).request  # the next commit of an honest member puts it right
+    mended = bob.stage(
+        CommitIntent(), time.time()
+    ).request  # the next commit of an honest member puts it right
     assert mended.room_state is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -220,7 +221,7 @@ def test_a_commit_that_can_not_be_made_leaves_nothing_behind() -> None:
             CommitIntent((bench.package("dave"),), room.members.at([2])),
         ):
             with pytest.raises(MmrError):
-                room.stage(wrong)
+                room.stage(wrong, time.time())
         assert (room.epoch, room.tree_hash) == before
         bench.commit(name)
         bench.check_agreement()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -220,7 +221,7 @@ def test_a_removed_member_knows_that_it_was_removed(bench: RoomBench) -> None:
     assert (bob.removed, bob.epoch, bob.own_leaf) == (True, 1, 1)
     assert bob.who(bench.world.trust, bench.now) == []
     for refused in (
-        lambda: bob.stage(CommitIntent()),
+        lambda: bob.stage(CommitIntent(), time.time()),
         lambda: bob.encrypt(Content.text("x")),
         lambda: bob.decrypt(parse_application(sent)),
     ):

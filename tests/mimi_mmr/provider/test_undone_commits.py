@@ -290,10 +290,10 @@ async def test_members_refuse_an_undo_that_a_hub_makes_for_a_demoted_admin(hub: 
 
 async def test_after_an_undo_another_worker_sends_to_the_members_of_the_new_commit(hub: Hub) -> None:
     """The undone commit and the next one begin an epoch of the same number, with other members."""
-    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 1  # has the room with Dave from now on
-    await hub.reports("cathy", undone)
+    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 0
+    await hub.reports("cathy", undone)
     assert await hub.reopens("alice", undone) == ""
     await hub.commit("alice", add=["erin"])
     for domain in await hub.store.destinations():
@@ -308,10 +308,10 @@ async def test_after_an_undo_another_worker_sends_to_the_members_of_the_new_comm
 
 
 async def test_after_an_undo_another_worker_takes_the_next_commit(hub: Hub) -> None:
-    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 1
-    await hub.reports("cathy", undone)
+    undone = await hub.accepted_alone("bob", add=["dave"])
     hub.worker = 0
+    await hub.reports("cathy", undone)
     assert await hub.reopens("alice", undone) == ""
     await hub.commit("alice", add=["erin"])
     hub.worker = 1

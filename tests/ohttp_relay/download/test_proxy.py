@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.download import DownloadLimits, DownloadProxy
 from ohttp_relay.download.cache import DiskCache, GrowingFile, object_name
 from ohttp_relay.download.locks import FetchLock, PendingObject
@@ -43,13 +44,17 @@ class Downloads:
             raise web.HTTPNotFound
         return web.Response(body=self.body, headers={**self.fields, "Set-Cookie": "id=1", "X-Track": "1"})
 
-    async def start(self, *, cached: bool = True, limits: DownloadLimits | None = None) -> None:
+    async def start(
+        self, *, cached: bool = True, limits: DownloadLimits | None = None, private: bool | None = None
+    ) -> None:
         self.origin = await self.world.serve(self.world.target.app())
+        own = {self.origin.removeprefix("https://")} if private else set()
         self.proxy = DownloadProxy(
             {self.origin.removeprefix("https://")},
             cache_dir=self.folder / "cache" if cached else None,
             limits=limits,
             networks=LOOPBACK,
+            private_hosts=None if private is None else own,
             ssl_context=self.world.tls,
             clock=lambda: self.now,
         )
@@ -92,6 +97,18 @@ async def test_an_asset_comes_whole_and_the_asset_host_learns_nothing(
     }
     (seen,) = downloads.world.target.requests
     assert {name for name, _ in seen.fields} == {"host", "accept-encoding"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_listed_networks_are_open_for_the_private_hosts_only(
+    downloads: Downloads, cached: bool
+) -> None:
+    """Two registered hosts in one private network: the second one is named by somebody else."""
+    await downloads.start(cached=cached, private=False)
+    assert (await downloads.get())[0] == 403
+    assert downloads.fetches == 0
+    await downloads.start(cached=cached, private=True)
+    assert (await downloads.get())[::2] == (200, ASSET)
 
 
 async def test_many_downloads_are_one_fetch(downloads: Downloads) -> None:
@@ -287,6 +304,7 @@ class Parts:
         )
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads, cached: bool) -> None:
     parts = Parts(downloads)
@@ -309,6 +327,26 @@ async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads,
     }
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_head_is_answered_like_get_without_the_asset(downloads: Downloads, cached: bool) -> None:
+    await downloads.start(cached=cached)
+    target = quote(f"{downloads.origin}/asset", safe="")
+    path = aiohttp.client.URL(f"{downloads.url}/proxyDownload/{target}", encoded=True)
+    _, fields, _ = await downloads.get()
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.head(path, headers={"Range": "bytes=0-9"}, ssl=downloads.world.tls) as answer:
+                assert (answer.status, answer.content_length) == (200, len(ASSET))
+                assert {name.lower() for name in answer.headers} - {"age"} == set(fields) - {"age"}
+    for method, status in (("HEAD", 200), ("PUT", 405)):
+        asked = Request(method, "https", "hub.example", f"/proxyDownload/{target}")
+        inside = await downloads.proxy.handler(asked)
+        assert isinstance(inside, Response)
+        assert (inside.status, inside.content) == (status, b"")
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, cached: bool) -> None:
     async def part(_: web.Request) -> web.Response:
@@ -324,6 +362,7 @@ async def test_a_part_that_was_not_asked_for_is_an_error(downloads: Downloads, c
         assert (status, headers["content-range"], body) == (206, "bytes 10-19/100", b"0123456789")
 
 
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
 @pytest.mark.parametrize("cached", [True, False])
 async def test_an_asset_hosts_fields_that_exceed_a_limit_are_a_502(
     downloads: Downloads, cached: bool

@@ -15,6 +15,9 @@ from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, start_chunked_requ
 from ohttp_relay.transport import TargetPolicy
 from tests.ohttp_relay.world import LOOPBACK, World
 
+# A fetch is the same on the fast path and behind the HTTP library.
+pytestmark = pytest.mark.parametrize("serve", ["fast"], indirect=True)
+
 READ = Limits(fields=1000, section=256 * 1024)
 
 

@@ -1,4 +1,4 @@
-"""A further device whose agent dies on its way into the account enters from the same home, by another code."""
+"""A first try that was lost in the middle is finished by the same words: what was begun supplies its names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from typing import Any, cast
 
 import pytest
 
+from mimi_mmr.app.agent.account import default_device
 from mimi_mmr.app.agent.agent import Agent
 from mimi_mmr.app.agent.home import Home
+from mimi_mmr.app.commands.account import CreateAccount
 from mimi_mmr.app.commands.context import Say
 from mimi_mmr.app.commands.device import JoinAccount
 from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.client import Client
 from mimi_mmr.client.devices.inviting import DeviceInvitation
 from mimi_mmr.client.storage.vault import Vault
+from mimi_mmr.errors import DeviceRefused, NotAllowed, PeerError, QueueFull
+from mimi_mmr.provider.store import accounts as account_store
 from tests.mimi_mmr.app.cli.people import PASSPHRASE
 from tests.mimi_mmr.conftest import LiveWorld
 
 NOBODY = cast(Say, None)  # this command says nothing before its result
 
 
-class Tablet:
-    """Where the further device is to be."""
+class NewHome:
+    """Where a new device is to be, with the arguments that have to be given."""
 
     def __init__(self, live: LiveWorld, path: Path) -> None:
         self.home = Home(path)
@@ -49,10 +53,12 @@ class Tablet:
         finally:
             await agent.close()
 
-    async def join(
-        self, agent: Agent, invitation: DeviceInvitation, device: str = "tablet"
-    ) -> dict[str, Any]:
-        command = JoinAccount.from_request({**self.where, "device": device, "code": invitation.code})
+    async def join(self, agent: Agent, invitation: DeviceInvitation, **given: object) -> dict[str, Any]:
+        command = JoinAccount.from_request({**self.where, **given, "code": invitation.code})
+        return (await command.run(agent, NOBODY)).model_dump()
+
+    async def create(self, agent: Agent, **given: object) -> dict[str, Any]:
+        command = CreateAccount.from_request({**self.where, **given})
         return (await command.run(agent, NOBODY)).model_dump()
 
 
@@ -66,7 +72,7 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
     live: LiveWorld, tmp_path: Path, registered: bool
 ) -> None:
     alice = await live.person("alice", "a.example")
-    tablet = Tablet(live, tmp_path / "tablet")
+    tablet = NewHome(live, tmp_path / "tablet")
     invitation = await alice.devices.invite()
     async with asyncio.timeout(60):
         async with tablet.agent() as agent:
@@ -80,15 +86,79 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
             await asyncio.wait({joining, letting})
         async with tablet.agent() as agent:
             assert agent.account.registered is registered
-            with pytest.raises(AgentError, match="this was to become a device of"):
-                await tablet.join(agent, invitation, "watch")
+            with pytest.raises(
+                AgentError, match=f"this was to become a device of .*, with --device {default_device()}:"
+            ):
+                await tablet.join(agent, invitation, device="watch")
+            with pytest.raises(AgentError, match="already" if registered else "finish that, or delete it"):
+                await tablet.create(agent)
             invitation = await alice.devices.invite()
             view, _ = await asyncio.gather(tablet.join(agent, invitation), let_in(alice, invitation))
-            assert view["device"] == "tablet"
+            assert view["device"] == default_device()
             while agent.client.devices.names() != alice.devices.names():
                 await agent.changed.wait(1)
             with pytest.raises(AgentError, match="an account in this home already"):
                 await tablet.join(agent, invitation)
+
+
+async def test_an_account_whose_first_answer_was_lost_is_made_by_the_same_words(
+    live: LiveWorld, tmp_path: Path
+) -> None:
+    home = NewHome(live, tmp_path / "phone")
+    async with home.agent() as agent:
+        await live.stop("a.example")
+        for _ in range(2):
+            with pytest.raises(PeerError):
+                await home.create(agent)
+        begun = agent.account.unfinished
+        assert begun is not None
+        await live.start("a.example")
+        with pytest.raises(AgentError) as refused:
+            await home.create(agent, device="watch", domain="b.example", tls_ca=None)
+        assert f"--domain a.example, --device {begun.device.name}:" in str(refused.value)
+        assert "--provider" not in str(refused.value)
+        assert (await home.create(agent))["device"] == begun.device.name == default_device()
+
+
+async def test_an_account_that_was_made_is_not_thrown_away_when_something_fails_afterwards(
+    live: LiveWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name would be taken for good, and nobody would have its keys."""
+    monkeypatch.setattr(account_store, "MAX_PACKAGES", 1)
+    home = NewHome(live, tmp_path / "phone")
+    async with home.agent() as agent:
+        with pytest.raises(QueueFull):
+            await home.create(agent)
+        assert agent.client.device.name == default_device()
+    assert home.home.state.exists()
+
+
+async def test_a_refused_account_leaves_nothing(live: LiveWorld, tmp_path: Path) -> None:
+    await live.person("alice", "a.example")
+    home = NewHome(live, tmp_path / "phone")
+    async with home.agent() as agent:
+        with pytest.raises(NotAllowed, match="user name is taken"):
+            await home.create(agent)
+    assert not home.home.state.exists()
+
+
+async def test_a_new_device_is_told_at_once_why_it_is_not_added(live: LiveWorld, tmp_path: Path) -> None:
+    """And the code is good for another try: with a name that is free, and as the right person."""
+    alice = await live.person("alice", "a.example")
+    await live.person("dave", "a.example")
+    home = NewHome(live, tmp_path / "tablet")
+    invitation = await alice.devices.invite()
+    alice.devices.known.learn("alice-phone", alice.account.keys.device.public)
+    async with asyncio.timeout(60):
+        letting = asyncio.create_task(let_in(alice, invitation))
+        for given, why in (({"device": "alice-phone"}, "another name"), ({"user": "dave"}, "user name")):
+            async with home.agent() as agent:
+                with pytest.raises(DeviceRefused, match=why):
+                    await home.join(agent, invitation, **given)
+            assert not home.home.state.exists()
+        async with home.agent() as agent:
+            await asyncio.gather(home.join(agent, invitation, device="tablet"), letting)
+    assert alice.devices.names() == ["alice-phone", "tablet"]
 
 
 async def nothing() -> None:

@@ -25,6 +25,10 @@ async def test_two_providers_that_know_each_other(tmp_path: Path, monkeypatch: p
     assert first.peers == {"b.example": second.base_url}
     assert second.peers == {"a.example": first.base_url}
     assert (first.base_url, second.base_url) == ("https://127.0.0.1:20001", "https://127.0.0.1:20002")
+    hosts = [settings.asset_host for settings in (first, second)]
+    assert hosts[0] and hosts[1] and hosts[0].origin == hosts[1].origin == "https://127.0.0.1:20003"
+    assert (hosts[0].listen, hosts[1].listen) == ("127.0.0.1:20003", None)
+    assert hosts[0].upload_token == hosts[1].upload_token
     assert set(TrustAnchors.from_directory(tmp_path / "try" / "trust").roots) == {"a.example", "b.example"}
     monkeypatch.setenv("MIMI_MMR_HOME", "elsewhere")  # which is of other commands, and no misspelt setting
     monkeypatch.setenv("MIMI_MMR_PASSPHRASE", "x")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from mimi_mmr.app.cli import app
@@ -45,6 +46,31 @@ def test_a_variable_that_no_setting_has_is_named_with_what_it_is_like(
     with pytest.raises(ConfigError) as refused:
         load_asset_host_settings(place.world.asset_host.config)
     assert str(refused.value).startswith(f"{name}: no such setting")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MIMI_MMR_PORT", "tcp://10.0.0.1:443"),
+        ("MIMI_MMR_PORT_443_TCP", "tcp://10.0.0.1:443"),
+        ("MIMI_MMR_PORT_443_TCP_PROTO", "tcp"),
+        ("MIMI_MMR_PORT_443_TCP_PORT", "443"),
+        ("MIMI_MMR_PORT_443_TCP_ADDR", "10.0.0.1"),
+        ("MIMI_MMR_SERVICE_HOST", "10.0.0.1"),
+        ("MIMI_MMR_SERVICE_PORT", "443"),
+        ("MIMI_MMR_SERVICE_PORT_HTTPS", "443"),
+        ("MIMI_MMR_ASSETS_PORT", "tcp://10.0.0.1:8444"),
+        ("MIMI_MMR_HUB_SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_variables_that_kubernetes_sets_for_a_service_of_this_name_are_passed_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    load_settings(place.config)
+    load_asset_host_settings(place.world.asset_host.config)
+    monkeypatch.setenv("MIMI_MMR_PORT", "8443")  # which a person wrote, who wants another port
+    assert refusal(place).startswith("MIMI_MMR_PORT: no such setting")
 
 
 def test_a_variable_that_is_like_none_is_named_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +235,51 @@ def test_a_sqlite_path_in_a_file_is_relative_to_the_file(place: Place) -> None:
     settings = load_settings(place.config)
     assert settings.database_url("hub") == f"sqlite:///{place.directory}/x.sqlite"
     assert settings.database_url("accounts") == "sqlite:////y.sqlite"
+
+
+ODD = ["a%20b", "%41", "what?", "what?mode=ro", "a#b", "a b+c", "ü"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_data_directory_of_any_letters_holds_its_databases(place: Place, odd: str) -> None:
+    place.rewrite(r"^data_dir = .*$", f'data_dir = "{odd}"')
+    url = sa.make_url(load_settings(place.config).database_url("hub"))
+    assert (url.database, url.query) == (str(place.directory / odd / "hub.sqlite"), {})
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_sqlite_path_is_relative_to_a_file_in_a_directory_of_any_letters(place: Place, odd: str) -> None:
+    (place.directory / odd).mkdir()
+    databases(place, hub="sqlite:///x%41.sqlite?timeout=5")
+    moved = place.config.rename(place.directory / odd / "config.toml")
+    for name in ("tls.pem", "tls-key.pem"):
+        (place.directory / name).rename(place.directory / odd / name)
+    url = sa.make_url(load_settings(moved).database_url("hub"))
+    assert (url.database, url.query) == (str(place.directory / odd / "xA.sqlite"), {"timeout": "5"})
+
+
+# --- origins -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("https://storage.a.example", "https://storage.a.example"),
+        ("https://storage.a.example:443", "https://storage.a.example"),
+        ("https://Storage.A.Example/", "https://storage.a.example"),
+        ("HTTPS://storage.a.example.:8444", "https://storage.a.example:8444"),
+        ("https://[2001:DB8:0:0::1]", "https://[2001:db8::1]"),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]"),
+    ],
+)
+def test_an_origin_has_one_spelling_however_it_is_written(place: Place, written: str, read: str) -> None:
+    host = f'asset_host = {{origin = "{written}", upload_token = "{"s" * 16}"}}'
+    place.config.write_text(re.sub(r"(?ms)^\[asset_host\].*?(?=^\[)", "", place.config.read_text()))
+    place.put_first(host)
+    place.rewrite(r"^base_url = .*$", f'base_url = "{written}"')
+    settings = load_settings(place.config)
+    assert settings.asset_host is not None
+    assert (settings.base_url, settings.asset_host.origin) == (read, read)
 
 
 # --- peers -------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,10 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mimi_mmr.app.cli import app
+from mimi_mmr.crypto.certificates import TrustAnchors
+from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.app import Provider
+from mimi_mmr.provider.databases import hold_databases
 from mimi_mmr.provider.key_files import make_authority
-from mimi_mmr.provider.settings import load_settings
-from tests.mimi_mmr.provider.settings.settings_world import SECRET, Place
+from mimi_mmr.provider.settings import ROLES, load_settings
+from tests.mimi_mmr.provider.settings.settings_world import SECRET, Place, clean_environment
 
 
 def serve(place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -91,6 +97,18 @@ def test_a_file_that_is_no_root_is_named_by_its_path(place: Place, monkeypatch: 
     assert serve(place, monkeypatch) == said
 
 
+async def test_files_of_other_programs_beside_the_roots_are_passed_over(place: Place) -> None:
+    """What macOS, Emacs and a copy that was cut short leave."""
+    trust = place.world.trust_dir
+    for name in ("._b.example.pem", ".pem", ".b.example.pem"):
+        (trust / name).write_bytes(b"\0")
+    (trust / ".#x.pem").symlink_to("nobody@nowhere:1")
+    provider = Provider(load_settings(place.config))
+    await provider.start()
+    await provider.close()
+    assert set(TrustAnchors.from_directory(trust).roots) == {"a.example", "b.example", "c.example"}
+
+
 # --- keys and databases ------------------------------------------------------------------------------
 
 
@@ -152,3 +170,57 @@ async def test_a_provider_without_peers_warns(place: Place, caplog: pytest.LogCa
     finally:
         await provider.close()
     assert [record.levelname for record in caplog.records if "no peers" in record.message] == ["WARNING"]
+
+
+# --- one process a directory -------------------------------------------------------------------------
+
+
+async def test_a_second_provider_on_the_same_sqlite_files_is_refused_with_the_reason(place: Place) -> None:
+    settings = load_settings(place.config)
+    first, second, third = (Provider(settings) for _ in range(3))
+    await first.start()
+    try:
+        with pytest.raises(ConfigError) as refused:
+            await second.start()
+        said = str(refused.value)
+        assert said.startswith("database.hub: ")
+        assert f"is in use by another process ({os.getpid()}); stop that one first" in said
+    finally:
+        await second.close()
+        await first.close()
+    await third.start()
+    await third.close()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from mimi_mmr.provider.databases import hold_databases
+from mimi_mmr.provider.settings import load_settings
+with hold_databases(load_settings(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_leaves_no_lock(place: Place) -> None:
+    settings = load_settings(place.config)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(place.config)], stdout=subprocess.PIPE, env=clean_environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match="in use by another process"), hold_databases(settings):
+            pass
+        process.kill()
+        process.wait()
+        with hold_databases(settings):
+            assert (settings.data_dir / "hub.sqlite.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_postgresql_database_is_for_several_processes(place: Place) -> None:
+    urls = ", ".join(f'{role} = "postgresql://h/{role}"' for role in ROLES)
+    place.put_first(f"database = {{{urls}}}")
+    settings = load_settings(place.config)
+    with hold_databases(settings), hold_databases(settings):
+        assert not list(settings.data_dir.glob("*.lock"))
