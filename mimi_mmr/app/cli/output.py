@@ -50,14 +50,7 @@ class _Checked(io.RawIOBase):
 def checked(as_json: bool = False) -> Iterator[None]:
     """Check everything that is written to standard output. On a failure say so on stderr, and exit with 1."""
     _fill_descriptors()
-    closed = sys.stdout is None
-    raw = _Checked(-1 if closed else sys.stdout.fileno())
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding="utf-8" if closed else sys.stdout.encoding,
-        errors="replace",
-        line_buffering=raw.isatty(),
-    )
+    _replace_stdout()
     try:
         try:
             yield
@@ -68,6 +61,20 @@ def checked(as_json: bool = False) -> Iterator[None]:
             with suppress(typer.Exit):
                 failures.report("", error.code, str(error), as_json)
         raise SystemExit(failures.FAILED) from None
+
+
+def _replace_stdout() -> None:
+    closed = sys.stdout is None
+    try:
+        raw = _Checked(-1 if closed else sys.stdout.fileno())
+    except io.UnsupportedOperation:
+        return  # a caller in this process has put something in place of standard output
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding="utf-8" if closed else sys.stdout.encoding,
+        errors="replace",
+        line_buffering=raw.isatty(),
+    )
 
 
 def _fill_descriptors() -> None:
