@@ -209,6 +209,12 @@ class Unauthorized(MmrError):
     code = "unauthorized"
 
 
+class ShutOut(Unauthorized):
+    """This device's provider does not know it any more: the account is deleted, or the device was removed."""
+
+    code = "shut-out"
+
+
 class PeerError(MmrError):
     """Another provider answered with an error or not at all."""
 
@@ -242,6 +248,10 @@ class EngineError(RoomError):
     code = "mls"
 
 
+class OwnMessage(EngineError):
+    """A message that this client, or another copy of its state, has sent."""
+
+
 class NotYet(RoomError):
     """A KeyPackage that is not valid yet by this device's clock; the same works at `due`, in seconds since 1970."""
 
@@ -262,6 +272,12 @@ class Desynchronised(RoomError):
     """The hub's state of the room differs from what the members computed."""
 
     code = "desynchronised"
+
+
+class OlderCopy(RoomError):
+    """A newer copy of this client's state was used in the room: keys for sending may be used already."""
+
+    code = "older-copy"
 
 
 class StateRejected(RoomError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mimi_mmr.errors import JoinRefused, NotAllowed, UnknownSender, WrongEpoch, WrongSigner
 from mimi_mmr.hub.state import HubRoom, Outgoing, outgoing
+from mimi_mmr.protocol.key_packages import LIFETIME_SKEW
 from mimi_mmr.protocol.room.events import EventKind
 from mimi_mmr.protocol.room.link_orders import (
     MAX_LIFETIME,
@@ -50,7 +51,7 @@ def check_order(state: HubRoom, order: LinkOrder, now: float) -> HubLink:
     state.policy.policy.allow_invite(sender.user)
     if content.kind is LinkKind.REVOKE:
         return HubLink(content.link_id, content.public_key, 0, 0)
-    if not now < content.expiry <= now + MAX_LIFETIME:
+    if not now < content.expiry <= now + MAX_LIFETIME + LIFETIME_SKEW:
         raise NotAllowed(f"a join link lives for at most {MAX_LIFETIME} seconds")
     if not 0 < content.uses <= MAX_USES:
         raise NotAllowed(f"a join link is for 1 to {MAX_USES} uses, not {content.uses}")

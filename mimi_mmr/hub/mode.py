@@ -31,7 +31,7 @@ from mimi_mmr.mls.wire import (
     parse_commit,
     parse_message,
 )
-from mimi_mmr.protocol.key_packages import MAX_CLIENTS, check_leaf, check_lifetime
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, REQUEST_SKEW, check_leaf, check_lifetime
 from mimi_mmr.protocol.room.departures import Leaver, departed
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
@@ -63,7 +63,7 @@ from mimi_mmr.protocol.room.tree_changes import (
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import ChangeKind, PublicTree, StagedPublic, Suite, TreeUpdate, TreeWrapError
 
-SNAPSHOT_CLOCK_SKEW = 900
+SNAPSHOT_CLOCK_SKEW = REQUEST_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,14 +420,19 @@ class HubMode:
     # --- submit and read -----------------------------------------------------------------------------
 
     def submit(self, state: HubRoom, request: SubmitMessageRequest) -> tuple[Outgoing, ...]:
-        """Check an application message; raise a subclass of `HubRefusal`."""
+        """Check an application message; raise a subclass of `HubRefusal`.
+
+        All members get it, its sender too: a provider then can't tell by the deliveries who sent it, and a client
+        notices a message that another copy of its state has sent.
+        """
         content = request.content
         self._authenticate(state, request, content)
         message = parse_application(request.app_message)
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the message is for another group or epoch than the request says")
-        others = (member for leaf, member in state.members.items() if leaf != content.sender)
-        return outgoing(others, EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes())
+        return outgoing(
+            state.members.values(), EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes()
+        )
 
     def check_snapshot(self, room: MimiUri, request: SnapshotRequest, now: float) -> None:
         """Check a request for a snapshot of this room: time and signature; raise a subclass of `HubRefusal`.
@@ -437,5 +442,7 @@ class HubMode:
         if request.content.room != room:
             raise HubRefusal("the request for a snapshot is for another room")
         if abs(now - request.content.issued) > SNAPSHOT_CLOCK_SKEW:
-            raise NotAllowed("the request for a snapshot is too old")
+            raise NotAllowed(
+                "the request for a snapshot is too old, or of the future: the sender's clock is off"
+            )
         request.verify()

@@ -40,6 +40,8 @@ RESPONSE_MULTIPLE = 8192
 CLAIM_MULTIPLE = 512
 CLAIM_LIFETIME = 300
 LIFETIME_SKEW = 3600
+REQUEST_SKEW = LIFETIME_SKEW + 300  # seconds; clients round the time of a request down to as much as 300
+CLAIM_MEMORY = 2 * CLAIM_LIFETIME + 2 * LIFETIME_SKEW
 _CLAIM = "key material claim"
 _RESPONSE = "key material response"
 
@@ -337,7 +339,7 @@ def seal_claim(claim: KeyMaterialClaim, key: SealingPublicKey) -> KeyMaterialReq
 def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: float) -> KeyMaterialClaim:
     """Open a claim that `hub` forwarded; raise `SealedBoxRejected`, or `NoKeyPackages` if it is too old.
 
-    The caller must refuse a box that it has seen before (until `expiry`).
+    The caller must refuse a box that it has seen before, for `CLAIM_MEMORY` seconds.
     """
     context = (hub + "\0" + request.provider).encode()
     claim = KeyMaterialClaim.from_bytes(unpad(key.open(_CLAIM, context, request.claim)))
@@ -345,7 +347,7 @@ def open_claim(request: KeyMaterialRequest, key: SealingKey, hub: str, now: floa
         raise NoKeyPackages("the claim was made for another hub or provider")
     if claim.version != VERSION:
         raise NoKeyPackages(f"expected a claim of version {VERSION}, got {claim.version}")
-    if not now < claim.expiry <= now + 2 * CLAIM_LIFETIME:
+    if not now - LIFETIME_SKEW < claim.expiry <= now + 2 * CLAIM_LIFETIME + LIFETIME_SKEW:
         raise NoKeyPackages("the claim has expired, or claims to live too long")
     return claim
 

@@ -97,8 +97,12 @@ class QueuedMessage(Struct):
 
 @dataclass(frozen=True, slots=True)
 class QueuePage(Struct):
-    """The answer to a collection. `lost` counts messages that were refused by a full queue or expired."""
+    """The answer to a collection. `lost` counts messages that were refused by a full queue or expired.
+
+    `acknowledged` is the number up to which the queue has no message any more: acknowledged, or expired.
+    """
 
     LIMIT: ClassVar[int] = 1 << 28
     lost: Annotated[int, U64]
     messages: Annotated[tuple[QueuedMessage, ...], Vector(Nested(QueuedMessage), 1 << 27)]
+    acknowledged: Annotated[int, U64] = 0

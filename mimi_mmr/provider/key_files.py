@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
@@ -16,6 +17,7 @@ from cryptography import x509
 from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors, anchor_files
 from mimi_mmr.crypto.sealing import Kem, SealingKey
 from mimi_mmr.errors import CertificateRejected, ConfigError, InvalidUri, MmrError
+from mimi_mmr.provider.new_files import write_new
 from mimi_mmr.provider.settings import Settings
 from ohttp_relay.keys import KeyRing
 
@@ -23,9 +25,8 @@ from ohttp_relay.keys import KeyRing
 def secret_file(path: Path, size: int, make: Callable[[], bytes] | None = None) -> bytes:
     """Read a key of `size` bytes, created on first use; only the provider may be able to read the file."""
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(make() if make else os.urandom(size))
+        with suppress(FileExistsError):  # made by another process of this provider
+            write_new(path, make() if make else os.urandom(size))
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path}: readable by others; expected mode 600")
     data = path.read_bytes()
@@ -108,9 +109,10 @@ def make_authority(domain: str, path: Path, trust_dir: Path, now: float) -> Cert
         if taken.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(taken))
     made = CertificateAuthority.create(domain, now)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(made.to_pem())
-    with root.open("xb") as file:
-        file.write(made.root_pem())
+    write_new(path, made.to_pem())
+    try:
+        write_new(root, made.root_pem(), 0o644)
+    except OSError:
+        path.unlink()  # a key without its root would be in the way of the next try
+        raise
     return made

@@ -91,8 +91,9 @@ async def listen(
     limits: ConnectionLimits | None = None,
     idle: float = IDLE_SECONDS,
     servers: int = 1,
+    setting: str = "listen",
 ) -> Served:
-    """Serve `app`; raise `ConfigError` when the address can't be used.
+    """Serve `app`; raise `ConfigError`, which names the `setting`, when the address can't be used.
 
     A connection is closed `idle` seconds after its last request. `servers` of this process share its descriptors.
     """
@@ -109,7 +110,7 @@ async def listen(
         listeners = await _listeners(where)
     except OSError as error:
         await runner.cleanup()
-        raise ConfigError(f"listen: {where}: {error.strerror}") from None
+        raise ConfigError(f"{setting}: {where}: {error.strerror}") from None
     library = cast("web.Server", runner.server)
     addresses = [opened.getsockname() for opened in listeners]
     made = Connections(

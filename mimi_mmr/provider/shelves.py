@@ -10,8 +10,9 @@ from mimi_mmr.crypto.secret import FetchToken
 from mimi_mmr.errors import NoKeyPackages, NotAllowed
 from mimi_mmr.protocol.endpoints import CLAIM, ORDER_SHELF, UPLOAD_KEY_PACKAGES, ProviderRole
 from mimi_mmr.protocol.key_packages import (
-    CLAIM_LIFETIME,
+    CLAIM_MEMORY,
     MAX_SET_LIFETIME,
+    REQUEST_SKEW,
     ClaimStatus,
     KeyMaterialAnswer,
     KeyMaterialRequest,
@@ -28,8 +29,6 @@ from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.store.deliveries import DeliveryStore
-
-ORDER_AGE = 300
 
 
 class ShelfService:
@@ -77,11 +76,13 @@ class ShelfService:
         order = call.request
         order.verify()
         content, now = order.content, self._clock()
-        if abs(now - content.issued) > ORDER_AGE:
-            raise NotAllowed(f"expected an order to a shelf of the last {ORDER_AGE} seconds")
+        if abs(now - content.issued) > REQUEST_SKEW:
+            raise NotAllowed(
+                "the order to a shelf is of over an hour ago, or of the future: the sender's clock is off"
+            )
         if content.serials and content.kind is not ShelfOrderKind.TAKE_BACK:
             raise NotAllowed("only an order to take sets back names any")
-        return await self._store.order(order, content.issued + ORDER_AGE + 1)
+        return await self._store.order(order, content.issued + REQUEST_SKEW + 1)
 
     async def claimed(self, call: Call[str, KeyMaterialRequest]) -> SealedBox:
         """Answer a claim that a peer forwarded."""
@@ -93,7 +94,7 @@ class ShelfService:
         claim = open_claim(request, self._key_material_key, hub, now)
         self._recorder.write(ProviderRole.DELIVERIES, "opened", body=claim.to_bytes())
         seen = b"claim" + request.claim.ciphertext
-        if not await self._store.first_time(seen, now, now + 2 * CLAIM_LIFETIME):
+        if not await self._store.first_time(seen, now, now + CLAIM_MEMORY):
             raise NoKeyPackages("this claim was made before; a new one is needed for each fetch")
         answer = KeyMaterialAnswer(ClaimStatus.NOTHING, False, None)
         seal_answer(answer, claim.response_key)  # an invalid key is refused before a set is taken

@@ -397,10 +397,11 @@ def _bare(key_list: bytes) -> bytes:
 
 def _returned(headers: CIMultiDictProxy[str]) -> tuple[Field, ...]:
     """Return the fields that go back to the client, all lines of each, without those about the connection."""
-    passed = {name for name, _ in without_connection_fields(headers.items())}
-    return tuple(
-        (name, value) for name in _RETURNED if name.lower() in passed for value in headers.getall(name)
-    )
+    names = [name for name in _RETURNED if name in headers]
+    if "Connection" in headers:
+        passed = {name for name, _ in without_connection_fields(headers.items())}
+        names = [name for name in names if name.lower() in passed]
+    return tuple((name, value) for name in names for value in headers.getall(name))
 
 
 def _too_many(rate: RateLimit) -> Reply:

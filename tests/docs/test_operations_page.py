@@ -114,7 +114,8 @@ def test_the_settings_are_printed() -> None:
 
 @pytest.mark.parametrize("row", table(ROOT / PAGE, "## When something is wrong"), ids=lambda row: row[0])
 def test_the_words_in_the_log_are_the_programs(row: list[str]) -> None:
-    source = "".join(path.read_text() for path in (ROOT / "mimi_mmr" / "provider").rglob("*.py"))
+    parts = (ROOT / "mimi_mmr" / "provider", ROOT / "ohttp_relay" / "server")
+    source = "".join(path.read_text() for part in parts for path in part.rglob("*.py"))
     for words in re.findall(r"`([^`]+)`", row[0]):
         for part in words.split("…"):
             assert part.strip(" :") in source, part

@@ -11,6 +11,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 MAY_BE_LOGGED = {
     "domain",
     "role",
+    "swept",
     "found.number",
     "latest(role).number",
     "reason",

@@ -16,6 +16,7 @@ import pytest
 
 from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.lab.demo.world import World, build_world, loopback
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.provider.asset_host import AssetHost
@@ -72,7 +73,11 @@ class LiveWorld:
 
     def restarted(self, client: Client) -> Client:
         """The client that a new process would have, of what the old one left in its vault."""
-        return self._kept(Client.restore(client.vault, self.world.trust(), **self.options()))
+        return self.with_vault(client.vault)
+
+    def with_vault(self, vault: Vault) -> Client:
+        """The client that a vault holds."""
+        return self._kept(Client.restore(vault, self.world.trust(), **self.options()))
 
     def options(self) -> dict[str, Any]:
         """What every client of this world is made with; the address is the next one's."""

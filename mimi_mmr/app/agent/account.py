@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
-from mimi_mmr.app.agent.client_settings import ClientSettings
-from mimi_mmr.app.commands.context import NewClient
-from mimi_mmr.app.commands.errors import AgentError, NoAccount
+from mimi_mmr.app.agent.client_settings import ClientSettings, slot
+from mimi_mmr.app.commands.context import Anchors, NewClient
+from mimi_mmr.app.commands.errors import AgentError, NoAccount, TrustUnusable
 from mimi_mmr.client import Client
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
@@ -67,10 +65,12 @@ class AccountHolder:
 
     def open(self) -> None:
         """Restore the client that the vault holds. If its settings are wrong, `client` raises that error."""
-        settings = self._settings
-        if settings is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             return
         try:
+            settings = ClientSettings.from_row(row)
+            self._rows[_SETTINGS] = settings.to_row()
             self._client = Client.restore(
                 self.vault,
                 settings.trust(),
@@ -78,7 +78,7 @@ class AccountHolder:
                 key_package_slot=settings.key_package_slot,
             )
         except (ConfigError, CertificateRejected) as error:
-            self._closed = error  # `account trust` repairs the settings
+            self._closed = TrustUnusable(str(error))
 
     async def close(self) -> None:
         """Close the client and the vault."""
@@ -95,15 +95,15 @@ class AccountHolder:
         With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
         unfinished one, `ConfigError` for wrong settings.
         """
-        settings = self._settings
-        if settings is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             return self._make(new, entering)
         if self._closed is not None:
             raise self._closed
         begun = self.entering if entering else self.unfinished
         if begun is None or entering is not (_ENTERING in self._rows):
             raise AgentError(self._something_else(begun))
-        differing = _differences(begun, settings, new)
+        differing = _differences(begun, ClientSettings.from_row(row), new)
         if differing:
             what = f"the account of {begun.user} was begun here, and not finished"
             if entering:
@@ -120,11 +120,10 @@ class AccountHolder:
         return f"this was to become {became} of {begun.user}: finish that, or delete it: {_DELETE}"
 
     def _make(self, new: NewClient, entering: bool) -> Client:
-        tls_ca = str(new.tls_ca) if new.tls_ca else None
-        settings = ClientSettings(str(new.trust), tls_ca, new.key_package_slot)
+        settings = ClientSettings(new.anchors, new.key_package_slot)
         trust, ssl_context = settings.trust(new.domain), settings.tls()
         with self.vault.transaction():
-            self._write(settings)
+            self._rows[_SETTINGS] = settings.to_row()
             if entering:
                 self._rows[_ENTERING] = b""
             self._client = Client(
@@ -141,26 +140,20 @@ class AccountHolder:
 
     # --- settings -------------------------------------------------------------------------------------
 
-    @property
-    def _settings(self) -> ClientSettings | None:
-        row = self._rows.get(_SETTINGS)
-        return ClientSettings(**json.loads(row)) if row is not None else None
-
-    def _write(self, settings: ClientSettings) -> None:
-        self._rows[_SETTINGS] = json.dumps(asdict(settings)).encode()
-
-    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
+    def change_trust(self, anchors: Anchors) -> list[str]:
         """Store other trust anchors, for use from the next start on; return their domains.
 
-        Raise `NoAccount`, `ConfigError`.
+        Without roots for TLS, those of before stay. Raise `NoAccount`, `ConfigError`.
         """
-        old = self._settings
-        if old is None:
+        row = self._rows.get(_SETTINGS)
+        if row is None:
             raise NoAccount(_NO_ACCOUNT)
-        new = replace(old, trust_dir=str(trust), tls_ca=str(tls_ca) if tls_ca else old.tls_ca)
+        if anchors.tls_ca is None:
+            anchors = replace(anchors, tls_ca=ClientSettings.from_row(row).anchors.tls_ca)
+        new = ClientSettings(anchors, slot(row))
         found = new.trust()
         new.tls()
-        self._write(new)
+        self._rows[_SETTINGS] = new.to_row()
         return sorted(found.roots)
 
     def change_passphrase(self, new: str) -> None:
@@ -181,7 +174,11 @@ def _differences(begun: Client, settings: ClientSettings, new: NewClient) -> lis
         "--domain": (begun.user.domain, new.domain),
         "--provider": (begun.account.url, new.provider),
         "--device": (begun.device.name, new.device),
-        "--trust": (settings.trust_dir, str(new.trust)),
-        "--tls-ca": (settings.tls_ca or "the system's", str(new.tls_ca) if new.tls_ca else None),
     }
-    return [f"{name} {was}" for name, (was, given) in both.items() if given not in (None, was)]
+    differing = [f"{name} {was}" for name, (was, given) in both.items() if given not in (None, was)]
+    certificates = {
+        "--trust": (settings.anchors.trust, new.anchors.trust),
+        "--tls-ca": (settings.anchors.tls_ca, new.anchors.tls_ca),
+    }
+    other = [name for name, (was, given) in certificates.items() if given not in (None, was)]
+    return differing + [f"other certificates in {name}" for name in other]

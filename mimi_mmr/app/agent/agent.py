@@ -87,7 +87,9 @@ class Agent:
         answer: dict[str, Any] = {"result": model.about.result_to_json(result)}
         client = self.account.begun
         if request.notices and client is not None:
-            answer["notices"] = [notice.text for notice in client.notices.take()]
+            answer["notices"] = [
+                {"number": number, "text": notice.text} for number, notice in client.notices.numbered()
+            ]
         return answer
 
     @staticmethod

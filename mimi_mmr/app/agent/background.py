@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from mimi_mmr.app.agent.account import AccountHolder
@@ -13,7 +15,7 @@ from mimi_mmr.app.agent.connection_requests import ConnectionRequests
 from mimi_mmr.app.agent.wakeup import Wakeup
 from mimi_mmr.app.commands.names import contact_in, label
 from mimi_mmr.client import Client, DeviceInvitation, Membership
-from mimi_mmr.errors import MmrError, PrivatePathFailed
+from mimi_mmr.errors import MmrError, PrivatePathFailed, StateError
 from mimi_mmr.uris import MimiUri
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ SPREAD_SECONDS = 5.0
 LOOK_SECONDS = 10.0  # seconds between looks for requests; `wake` starts the next look at once
 TEND_SECONDS = 300.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+READ_SECONDS = 10.0  # seconds that a command waits for the room that it names
 
 Work = Callable[[], Awaitable[bool]]  # returns whether the work is finished
 
@@ -48,6 +51,7 @@ class Background:
         self._wanted = Wakeup()
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._tended = float("-inf")
+        self._looked = asyncio.Event()  # once invitations were looked for
         # Locks for two kinds of work that `tend` does, too: two tasks must not do them at the same time.
         self._answers = asyncio.Lock()
         self._codes = asyncio.Lock()
@@ -104,7 +108,7 @@ class Background:
         seen = self._changed.count
         for membership in list(self._client.rooms.values()):
             if membership.uri not in self._tasks and self._follows(membership):
-                what = f"following {label(self._client, membership)}"
+                what = self._following(membership)
                 self._run(membership.uri, what, partial(self._follow, membership.uri, what))
         await self._changed.wait(LOOK_SECONDS, after=seen)
         return False
@@ -137,21 +141,57 @@ class Background:
                 self._changed.wake()
         return False
 
+    def _following(self, membership: Membership) -> str:
+        return f"following {label(self._client, membership)}"
+
+    async def read_now(self, membership: Membership) -> str | None:
+        """Read a room from the provider, unless it is being followed already.
+
+        Returns None, or why it could not be read within `READ_SECONDS` and as of when it is known.
+        """
+        queue = membership.queue
+        if membership.removed or (queue.read_at and self._following(membership) not in self.trouble):
+            return None
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._client.rooms.read_all(membership)
+        except StateError:
+            raise
+        except MmrError as error:
+            why = str(error)
+        except TimeoutError:
+            why = f"no answer within {READ_SECONDS:g} s"
+        else:
+            return None
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(queue.read_at)) if queue.read_at else ""
+        return (
+            f"the provider could not be asked ({why}); it was last read {when or 'before this agent started'}"
+        )
+
     # --- invitations, requests -----------------------------------------------------------------------
 
     async def _look_for_invitations(self) -> bool:
         loop = asyncio.get_running_loop()
         started, seen = loop.time(), self._wanted.count
-        found = await self._client.rooms.check_invitations(wait=LOOK_SECONDS)
+        wait = LOOK_SECONDS if self._looked.is_set() else 0.0
+        try:
+            found = await self._client.rooms.check_invitations(wait)
+        finally:
+            self._looked.set()
         for membership in found:
             said = "connected with" if contact_in(self._client, membership) else "added to the room"
             self._client.notices.add(f"{said} {label(self._client, membership)}", self._clock())
         if found:
             self.tend_soon()  # a KeyPackage was used and has to be replaced
             self._changed.wake()
-        elif loop.time() - started < 1.0:  # no KeyPackage is outstanding
+        elif wait and loop.time() - started < 1.0:  # no KeyPackage is outstanding
             await self._wanted.wait(LOOK_SECONDS, after=seen)
         return False
+
+    async def first_look(self) -> None:
+        """Wait until invitations were looked for once since the start, at most `READ_SECONDS`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), READ_SECONDS)
 
     async def _errands(self) -> bool:
         """Tend the client if that is due, look for requests, and wait for responses to this user's requests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from typing import Any
 
 from mimi_mmr.app.agent import socket_messages
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.agent.socket_messages import MAX_ANSWER, MAX_REQUEST, CommandRequest
+from mimi_mmr.app.agent.socket_messages import MAX_ANSWER, MAX_REQUEST, CommandRequest, content_size
 from mimi_mmr.app.commands.errors import AgentError
 
+PATIENCE = 10.0  # seconds
 ENDED = "the agent ended before it had answered; mimi-mmr status shows what was done"
 
 
@@ -21,13 +23,16 @@ class NotRunning(AgentError):
     code = "agent-not-running"
 
 
-class Refused(AgentError):
-    """The agent's error; `answered` is its code, `hint` what to do about it."""
+class NoAnswer(AgentError):
+    """An agent is running and does not answer in time."""
 
-    def __init__(self, answered: str, message: str, hint: str) -> None:
+
+class Refused(AgentError):
+    """The agent's error; `answered` is its code."""
+
+    def __init__(self, answered: str, message: str) -> None:
         super().__init__(message)
         self.answered = answered
-        self.hint = hint
 
 
 class Connection:
@@ -64,47 +69,68 @@ class Connection:
         command: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        on_progress: Callable[[int, int], None] | None = None,
-        on_notice: Callable[[str], None] | None = None,
-        on_note: Callable[[str], None] | None = None,
+        content: bytes = b"",
+        on: Mapping[str, Callable[[Any], None]] | None = None,
+        on_silence: Callable[[], None] | None = None,
     ) -> Any:
-        """Run a command; return its result as JSON values, without its items. Raise `Refused` or `AgentError`.
+        """Run a command; return its result as JSON values. Raise `Refused` or `AgentError`.
 
-        `on_note` gets what the command tells before its result, `on_notice` what happened without a command.
+        `on` has a function for each kind of other answer that matters; see `stream`.
         """
-        for kind, value in self.stream(command, arguments, notices=on_notice is not None):
-            if kind == "progress" and on_progress is not None:
-                on_progress(*value)
-            elif kind == "note" and on_note is not None:
-                on_note(value)
-            elif kind == "notices" and on_notice is not None:
-                for text in value:
-                    on_notice(text)
-            elif kind == "result":
+        on = on or {}
+        answers = self.stream(
+            command, arguments, content=content, notices="notices" in on, on_silence=on_silence
+        )
+        for kind, value in answers:
+            if kind == "result":
                 return value
+            if kind in on:
+                on[kind](value)
         raise AgentError(ENDED)
 
     def stream(
-        self, command: str, arguments: Mapping[str, Any] | None = None, *, notices: bool = False
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        content: bytes = b"",
+        notices: bool = False,
+        on_silence: Callable[[], None] | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """Run a command; yield (kind, value) for every answer: progress, note, item, notices, at last result."""
-        request = CommandRequest(command, dict(arguments or {}), notices).to_line()
+        """Run a command, with the bytes of a file; yield (kind, value) for every answer, and at last the result.
+
+        Kinds are "progress", "item", "note", "file" (bytes), "notices", "result". `on_silence` is called once if no
+        answer has come after `PATIENCE` seconds; the command goes on.
+        """
+        request = CommandRequest(command, dict(arguments or {}), notices, len(content)).to_line()
         if len(request) > MAX_REQUEST:
             raise AgentError(f"expected at most {MAX_REQUEST} bytes in a request, got {len(request)}")
         with _broken():
-            self._socket.sendall(request)
+            self._socket.sendall(request + content)
+        if on_silence is not None and not select.select([self._socket], [], [], PATIENCE)[0]:
+            on_silence()
         while data := self._next_line():
             answer = socket_messages.read(data)
             if "error" in answer:
                 error = answer["error"]
-                raise Refused(error["code"], error["message"], error.get("hint", ""))
+                raise Refused(error["code"], error["message"])
             if "result" in answer:
                 if answer.get("notices"):
                     yield "notices", answer["notices"]
                 yield "result", answer["result"]
                 return
-            yield from answer.items()
+            if "bytes" in answer:
+                yield "file", self._file(content_size(answer))
+            else:
+                yield from answer.items()
         raise AgentError(ENDED)
+
+    def _file(self, size: int) -> bytes:
+        with _broken():
+            data = self._lines.read(size)
+        if len(data) < size:
+            raise AgentError(ENDED)
+        return data
 
     def _next_line(self) -> bytes:
         with _broken():
@@ -119,6 +145,6 @@ def _broken() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise AgentError("the agent did not answer in time") from None
+        raise NoAnswer("the agent did not answer in time") from None
     except OSError as error:
         raise AgentError(f"the connection to the agent broke: {error.strerror or error}") from None

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mimi_mmr.app.commands.errors import AgentError
+from mimi_mmr.errors import ConfigError
 
 HOME_VARIABLE = "MIMI_MMR_HOME"
 _LONGEST = 100  # a Unix socket's address has room for 107 bytes
+
+
+def _user_home() -> Path:
+    with suppress(RuntimeError):  # no HOME, and no such user in the system's list
+        if os.environ.get("HOME") != "":
+            return Path.home()
+    raise ConfigError(
+        "HOME is not set, and this user has no home directory: name the state's place with --home or"
+        f" {HOME_VARIABLE}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +33,16 @@ class Home:
 
     @classmethod
     def find(cls, given: Path | None) -> Home:
-        """Return the given home, or that of MIMI_MMR_HOME, or `mimi-mmr` in the user's XDG data directory."""
+        """Return the given home, or that of MIMI_MMR_HOME, or `mimi-mmr` in the user's XDG data directory.
+
+        Raise `ConfigError` if the user has none.
+        """
         if given is not None:
             return cls(given.absolute())
         if from_environment := os.environ.get(HOME_VARIABLE):
             return cls(Path(from_environment).absolute())
         data = os.environ.get("XDG_DATA_HOME", "")
-        base = Path(data) if Path(data).is_absolute() else Path.home() / ".local" / "share"
+        base = Path(data) if Path(data).is_absolute() else _user_home() / ".local" / "share"
         return cls(base / "mimi-mmr")
 
     @property

@@ -19,7 +19,7 @@ from mimi_mmr.app.agent.agent import Agent
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.server import Server
 from mimi_mmr.app.agent.socket_messages import error_answer
-from mimi_mmr.app.commands.errors import AgentError, AgentRunning
+from mimi_mmr.app.commands.errors import AgentError, AgentRunning, SystemFailed
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import MmrError
 from mimi_mmr.provider import logs
@@ -56,6 +56,9 @@ def run_from_pipe(home: Home) -> int:
         run_agent(home, opening, lambda: _tell({"ready": True}))
     except MmrError as error:
         _tell(error_answer(error))
+        return 1
+    except OSError as error:
+        _tell(error_answer(SystemFailed.of(error)))
         return 1
     except Exception as error:
         # no traceback: it would go to the log, and may hold secrets

@@ -7,13 +7,13 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest, error_answer, to_line
-from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.errors import BadRequest, SystemFailed
 from mimi_mmr.app.commands.result import Result, to_json
 from mimi_mmr.errors import MmrError
 
@@ -22,12 +22,14 @@ PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
 BACKLOG = 32
 STOP_SECONDS = 5.0
 ACCEPT_AGAIN_SECONDS = 1.0
+CHUNK = 1 << 18  # bytes
 
 
 class AnswerLines:
-    """The answer lines that a command sends before its result."""
+    """What a command gets and sends besides its arguments and its result. `content` came with the request."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, content: bytes = b"") -> None:
+        self.content = content
         self._writer = writer
 
     def progress(self, done: int, total: int) -> None:
@@ -42,6 +44,13 @@ class AnswerLines:
         """Report one item of several; wait if the reader is slow."""
         self._line({"item": to_json(type(value), value)})
         await self._writer.drain()
+
+    async def file(self, data: bytes) -> None:
+        """Send the bytes of a file."""
+        self._line({"bytes": len(data)})
+        for start in range(0, len(data), CHUNK):
+            self._writer.write(data[start : start + CHUNK])
+            await self._writer.drain()
 
     def _line(self, value: dict[str, Any]) -> None:
         self._writer.write(to_line(value))
@@ -65,7 +74,7 @@ class Server:
         self._listening: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[dict[str, Any]], bool] = {}
-        self._lines: set[asyncio.Task[bytes]] = set()
+        self._readings: set[asyncio.Task[bytes]] = set()
         self._stopping = False
 
     async def start(self) -> None:
@@ -92,8 +101,8 @@ class Server:
             self._listening.close()
             with suppress(FileNotFoundError):
                 self._home.socket.unlink()
-        for line in list(self._lines):
-            line.cancel()
+        for reading in list(self._readings):
+            reading.cancel()
         for work, waits in list(self._work.items()):
             if waits:
                 work.cancel()
@@ -151,11 +160,12 @@ class Server:
         return bool(uid == self._uid)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = self._next_line(reader)
+        line = self._reading(reader.readline())
         try:
             while data := await line:
-                line = self._next_line(reader)
-                writer.write(to_line(await self._answer(data, line, writer)))
+                request, content = await self._request(data, reader)
+                line = self._reading(reader.readline())
+                writer.write(to_line(await self._answer(request, content, line, writer)))
                 await writer.drain()
                 if self._stopping:
                     return
@@ -166,34 +176,50 @@ class Server:
         finally:
             line.cancel()
 
-    def _next_line(self, reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
-        line = asyncio.create_task(reader.readline())
-        self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
-        if self._stopping:  # no more requests are answered, so this task must be cancelled here
-            line.cancel()
-        return line
-
-    async def _answer(
-        self, data: bytes, following: asyncio.Task[bytes], writer: asyncio.StreamWriter
-    ) -> dict[str, Any]:
+    async def _request(
+        self, data: bytes, reader: asyncio.StreamReader
+    ) -> tuple[CommandRequest | BadRequest, bytes]:
+        """Return a request, or why it is none, and the bytes that follow its line."""
         try:
             request = CommandRequest.from_line(data)
         except BadRequest as error:
-            return error_answer(error)
-        work = asyncio.create_task(self._run(request, writer))
+            return error, b""
+        try:
+            return request, await self._reading(reader.readexactly(request.size))
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError from None
+
+    def _reading(self, what: Coroutine[Any, Any, bytes]) -> asyncio.Task[bytes]:
+        """Read from a connection in a task, which is cancelled when the server stops."""
+        task = asyncio.create_task(what)
+        self._readings.add(task)
+        task.add_done_callback(self._readings.discard)
+        if self._stopping:  # no more requests are answered, so this task must be cancelled here
+            task.cancel()
+        return task
+
+    async def _answer(
+        self,
+        request: CommandRequest | BadRequest,
+        content: bytes,
+        following: asyncio.Task[bytes],
+        writer: asyncio.StreamWriter,
+    ) -> dict[str, Any]:
+        if isinstance(request, BadRequest):
+            return error_answer(request)
+        work = asyncio.create_task(self._run(request, AnswerLines(writer, content)))
         waits = self._work[work] = self._only_waits(request.command)
         work.add_done_callback(self._work.pop)
         await _until_done(work, following, waits)
         return work.result()
 
-    async def _run(self, request: CommandRequest, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _run(self, request: CommandRequest, say: AnswerLines) -> dict[str, Any]:
         try:
-            return await self._handle(request, AnswerLines(writer))
+            return await self._handle(request, say)
         except MmrError as error:
             return error_answer(error)
         except OSError as error:
-            return error_answer(BadRequest(f"{error.filename or 'the system'}: {error.strerror or error}"))
+            return error_answer(SystemFailed.of(error))
         except Exception as error:
             log.error("a request failed: %s", type(error).__name__)  # noqa: TRY400  # a traceback may hold anything
             what = f"the agent failed at this ({type(error).__name__}); this is a defect"

@@ -7,13 +7,16 @@ a provider, try again; 6 nothing came in the time to wait; 130 interrupted.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from mimi_mmr.app.cli import local, servers
+from mimi_mmr.app.cli import failures, local, output, servers, terminal
+from mimi_mmr.app.cli.plain_help import PlainCommand, PlainGroup
 from mimi_mmr.app.commands import NOUNS
 
 EPILOG = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
@@ -28,7 +31,7 @@ class _Noun(TyperCommand):
         return typer.main.get_command(module.app).make_context(*args, **kwargs)
 
 
-class _Root(TyperGroup):
+class _Root(PlainGroup):
     """The commands that run servers, followed by the nouns."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -46,12 +49,51 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 for part in (servers, local):
-    app.registered_commands += part.app.registered_commands
+    for command in part.app.registered_commands:
+        command.cls = PlainCommand
+        app.registered_commands.append(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        terminal.say(f"mimi-mmr {version('mimi-mmr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # its callback does it
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
     """Run the command line: the entry of the console script."""
-    app()
+    with output.checked():
+        if "--json" in sys.argv[1:]:
+            sys.exit(_run_for_a_program())
+        app()
+
+
+def _run_for_a_program() -> int:
+    """Run the command line; report a usage error as JSON, too. Return the exit status."""
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.Abort:
+        code, message = failures.ABORTED, "nobody has answered or confirmed"
+    except Exception as error:
+        if not hasattr(
+            error, "format_message"
+        ):  # what typer raises for usage errors; its class has no public name
+            raise
+        code, message = failures.USAGE_ERROR, error.format_message()
+    try:
+        failures.report("", code, message, as_json=True)
+    except typer.Exit as ending:
+        return ending.exit_code
 
 
 __all__ = ["app", "main"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from mimi_mmr.app.agent import launch
-from mimi_mmr.app.cli import terminal
+from mimi_mmr.app.cli import files, terminal
 from mimi_mmr.app.cli.from_models import Front, command_line, shown_by
 from mimi_mmr.app.cli.invocation import Invocation
 from mimi_mmr.app.commands.account import (
@@ -19,7 +19,7 @@ from mimi_mmr.app.commands.account import (
     ShowAccount,
     TrustResult,
 )
-from mimi_mmr.errors import ConfigError
+from mimi_mmr.app.commands.errors import TrustUnusable
 
 
 def show_account(account: AccountResult) -> None:
@@ -38,13 +38,14 @@ def show_account(account: AccountResult) -> None:
 def open_account(invocation: Invocation, command: NewDevice) -> None:
     """Check that the provider's CA is there, start an agent on a new state, and run the command in it."""
     if not (command.trust / f"{command.domain}.pem").is_file():
-        raise ConfigError(f"--trust: expected {command.domain}.pem in {command.trust}")
+        raise TrustUnusable(f"--trust: expected {command.domain}.pem in {command.trust}")
+    anchors = files.read_trust(command.trust, command.tls_ca)
     invocation.start_new()
-    invocation.show(command, invocation.ask(command), show_account)
+    invocation.show(command, invocation.ask(command, content=anchors), show_account)
 
 
 def _trust(invocation: Invocation, command: ChangeTrust) -> None:
-    result = invocation.ask(command)
+    result = invocation.ask(command, content=files.read_trust(command.trust, command.tls_ca))
     launch.wait_for_end(invocation.home)
     invocation.show(command, result, _show_trust)
 

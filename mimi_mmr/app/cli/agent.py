@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
 from mimi_mmr.app.agent import launch
-from mimi_mmr.app.agent.connection import Connection, NotRunning
+from mimi_mmr.app.agent.connection import PATIENCE, Connection, NoAnswer, NotRunning
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.cli import passphrase, terminal
 from mimi_mmr.app.cli.failures import STATE, failing
 from mimi_mmr.app.cli.from_models import Front, command_line
 from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
+from mimi_mmr.app.cli.options import JsonOption
+from mimi_mmr.app.cli.plain_help import PlainCommand
 from mimi_mmr.app.commands.agent import (
     IDLE_HELP,
     AgentResult,
@@ -23,6 +26,7 @@ from mimi_mmr.app.commands.agent import (
     StoppedResult,
 )
 from mimi_mmr.app.commands.errors import NoAccount
+from mimi_mmr.app.commands.model import Command
 
 
 def _start(invocation: Invocation, command: StartAgent) -> None:
@@ -34,14 +38,20 @@ def _start(invocation: Invocation, command: StartAgent) -> None:
 
 def _status(invocation: Invocation, command: AgentStatus) -> None:
     found = AgentResult(running=False, pid=None, account=None, home=str(invocation.home.path)).model_dump()
-    try:
-        with Connection(invocation.home) as connection:
-            found |= connection.ask(command.about.name)
-    except NotRunning:
-        pass
+    with suppress(NotRunning):
+        found |= _ask(invocation, command)
     invocation.show(command, found, _show_agent)
     if not found["running"]:
         raise typer.Exit(STATE)
+
+
+def _ask(invocation: Invocation, command: Command) -> dict[str, Any]:
+    """Ask an agent for what it answers at once. Raise `NotRunning`, or an `AgentError` that says how to end it."""
+    try:
+        with Connection(invocation.home, timeout=PATIENCE) as connection:
+            return dict(connection.ask(command.about.name))
+    except NoAnswer:
+        raise launch.hung(invocation.home, f"did not answer within {PATIENCE:g} s") from None
 
 
 def _show_agent(found: AgentResult) -> None:
@@ -51,8 +61,7 @@ def _show_agent(found: AgentResult) -> None:
 def _stop(invocation: Invocation, command: StopAgent) -> None:
     found = StoppedResult(pid=None).model_dump()
     try:
-        with Connection(invocation.home) as connection:
-            found |= connection.ask(command.about.name)
+        found |= _ask(invocation, command)
     except NotRunning:
         pass
     else:
@@ -67,9 +76,10 @@ def _show_stopped(found: StoppedResult) -> None:
 app = command_line("agent", {StartAgent: Front(_start), AgentStatus: Front(_status), StopAgent: Front(_stop)})
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     home: HomeOption = None,
+    as_json: JsonOption = False,
     passphrase_file: PassphraseOption = None,
     idle: Annotated[float | None, typer.Option("--idle", min=1, help=IDLE_HELP)] = None,
     from_pipe: Annotated[bool, typer.Option("--from-pipe", hidden=True)] = False,
@@ -77,13 +87,20 @@ def run(
     """Run the agent here, in the foreground, for a service manager."""
     from mimi_mmr.app.agent.process import Opening, run_agent, run_from_pipe  # slow to import
 
-    found = Home.find(home)
-    if from_pipe:
-        raise typer.Exit(run_from_pipe(found))
-    with failing():
+    with failing("agent run", as_json):
+        found = Home.find(home)
+        if from_pipe:
+            raise typer.Exit(run_from_pipe(found))
         if not found.state.exists():
             raise NoAccount(f"there is no account in {found.path} yet")
         given = passphrase.given_passphrase(passphrase_file) or passphrase.ask_passphrase()
         os.environ.pop(launch.PASSPHRASE_VARIABLE, None)
         opening = Opening(given, idle=idle)
-        run_agent(found, opening, lambda: terminal.say(f"the agent of {found.path} is ready"))
+        run_agent(found, opening, lambda: _ready(found, as_json))
+
+
+def _ready(home: Home, as_json: bool) -> None:
+    if as_json:
+        terminal.show_json({"ready": True, "pid": os.getpid(), "home": str(home.path)})
+    else:
+        terminal.say(f"the agent of {home.path} is ready")

@@ -1,18 +1,45 @@
-"""`mimi-mmr asset` on the terminal."""
+"""`mimi-mmr asset` on the terminal: this process reads and writes the files."""
 
 from __future__ import annotations
 
-from mimi_mmr.app.cli import terminal
-from mimi_mmr.app.cli.from_models import command_line, shown_by
-from mimi_mmr.app.commands.asset import FetchedFileResult, GetAsset, PutAsset, SentFileResult
+from pathlib import Path
+
+from mimi_mmr.app.cli import files, terminal
+from mimi_mmr.app.cli.from_models import Front, command_line
+from mimi_mmr.app.cli.invocation import Invocation
+from mimi_mmr.app.commands.asset import (
+    MAX_ASSET,
+    FetchedFileResult,
+    FileToFetch,
+    GetAsset,
+    PutAsset,
+    SentFileResult,
+)
+from mimi_mmr.app.commands.result import read
+
+
+def _put(invocation: Invocation, command: PutAsset) -> None:
+    content = files.read(command.file, MAX_ASSET, "FILE")
+    invocation.show(command, invocation.ask(command, content=content), _show_sent)
 
 
 def _show_sent(sent: SentFileResult) -> None:
     terminal.say(f"Sent {sent.name}, {sent.size} bytes.")
 
 
+def _get(invocation: Invocation, command: GetAsset) -> None:
+    target: Path | None = None
+    for kind, value in invocation.stream(command):
+        if kind == "item":
+            target = files.target(command.out, read(FileToFetch, value).name)
+        elif kind == "file" and target is not None:
+            files.write(target, value)
+        elif kind == "result":
+            invocation.show(command, value | {"file": str(target)}, _show_fetched)
+
+
 def _show_fetched(fetched: FetchedFileResult) -> None:
     terminal.say(fetched.file)
 
 
-app = command_line("asset", {PutAsset: shown_by(_show_sent), GetAsset: shown_by(_show_fetched)})
+app = command_line("asset", {PutAsset: Front(_put), GetAsset: Front(_get)})

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
 from mimi_mmr.app.agent.connection import Refused
 from mimi_mmr.app.cli import terminal
-from mimi_mmr.app.commands.errors import HINTS
+from mimi_mmr.app.commands.errors import SystemFailed
+from mimi_mmr.app.commands.hints import hint_for
 from mimi_mmr.errors import MmrError
 
 FAILED, USAGE, UNKNOWN, STATE, NETWORK, NOTHING_YET, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+USAGE_ERROR, ABORTED = "usage", "aborted"
 EXITS = {
+    USAGE_ERROR: USAGE,
     "config": USAGE,
+    "trust": USAGE,
     "invalid-uri": USAGE,
     "bad-request": USAGE,
     "not-found": UNKNOWN,
@@ -25,6 +30,7 @@ EXITS = {
     "agent-running": STATE,
     "agent-not-running": STATE,
     "no-account": STATE,
+    "shut-out": STATE,
     "peer": NETWORK,
     "private-path": NETWORK,
     "queue-full": NETWORK,
@@ -34,20 +40,31 @@ EXITS = {
 
 
 @contextmanager
-def failing(as_json: bool = False) -> Iterator[None]:
-    """Report an `MmrError` on stderr, as JSON or for people, and end with its exit status."""
+def failing(command: str, as_json: bool = False) -> Iterator[None]:
+    """Report an error of this command on stderr, as JSON or for people, and end with its exit status.
+
+    `command` is its words, as in "room send". Defects of the program are not caught.
+    """
     try:
         yield
     except MmrError as error:
-        code = error.answered if isinstance(error, Refused) else error.code
-        hint = error.hint if isinstance(error, Refused) else HINTS.get(code, "")
-        if as_json:
-            failure = {"error": {"code": code, "message": str(error), "hint": hint}}
-            typer.echo(json.dumps(failure), err=True)
-        else:
-            terminal.note(f"mimi-mmr: {error}")
-            if hint:
-                terminal.note(f"hint: {hint}")
-        raise typer.Exit(EXITS.get(code, FAILED)) from None
+        report(command, error.answered if isinstance(error, Refused) else error.code, str(error), as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        report(command, SystemFailed.code, str(SystemFailed.of(error)), as_json)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def report(command: str, code: str, message: str, as_json: bool, status: int | None = None) -> NoReturn:
+    """Report an error of this code, and end with its exit status, or with the given one."""
+    hint = hint_for(code, command)
+    if as_json:
+        typer.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), err=True)
+    else:
+        for line in message.splitlines() or [""]:
+            terminal.note(f"mimi-mmr: {line}")
+        if hint:
+            terminal.note(f"hint: {hint}")
+    raise typer.Exit(EXITS.get(code, FAILED) if status is None else status) from None

@@ -20,11 +20,14 @@ from pydantic.fields import FieldInfo
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.cli import completion, passphrase
 from mimi_mmr.app.cli.failures import failing
-from mimi_mmr.app.cli.invocation import HomeOption, Invocation, JsonOption, PassphraseOption
+from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
+from mimi_mmr.app.cli.options import JsonOption
+from mimi_mmr.app.cli.plain_help import PlainCommand, PlainGroup
 from mimi_mmr.app.commands import NOUNS
 from mimi_mmr.app.commands.model import Argument, Command, NewPassphrase, Option, Shape
 from mimi_mmr.app.commands.result import problems
 
+MAX_STDIN = 1 << 20  # bytes
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _COMMON = [
     inspect.Parameter("home", _KEYWORD, default=None, annotation=HomeOption),
@@ -48,9 +51,9 @@ def shown_by(human: Callable[[Any], None]) -> Front:
 
 def command_line(noun: str, fronts: Mapping[type[Command], Front]) -> typer.Typer:
     """Return the commands of a noun, in the order of the fronts."""
-    app = typer.Typer(no_args_is_help=True, help=NOUNS[noun], add_completion=False)
+    app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help=NOUNS[noun], add_completion=False)
     for model, front in fronts.items():
-        app.command(model.about.words[-1], help=model.about.help)(_function(model, front))
+        app.command(model.about.words[-1], cls=PlainCommand, help=model.about.help)(_function(model, front))
     return app
 
 
@@ -58,7 +61,7 @@ def _function(model: type[Command], front: Front) -> Callable[..., None]:
     """Return a function with the parameters that typer is to read from it."""
 
     def run(home: Path | None, as_json: bool, passphrase_file: Path | None, **values: Any) -> None:
-        with failing(as_json):
+        with failing(" ".join(model.about.words), as_json):
             invocation = Invocation(Home.find(home), as_json, passphrase_file)
             if front.before is not None:
                 front.before(invocation)
@@ -132,12 +135,36 @@ def _build(model: type[Command], values: Mapping[str, Any]) -> Command:
 
 def _value(shape: Shape, value: Any) -> Any:
     if isinstance(shape, NewPassphrase):
-        return passphrase.given_passphrase(value) if value else passphrase.ask_new_passphrase()
+        option = shape.names.split()[0]
+        if value:
+            return passphrase.read_new_passphrase(value, option)
+        return passphrase.ask_new_passphrase(elsewhere=f"use {option}")
     if isinstance(shape, Option) and shape.prompt and not value:
-        return typer.prompt(shape.prompt, err=True)
+        return _asked(shape, shape.prompt)
     if isinstance(shape, Argument) and shape.stdin and value == "-":
-        return sys.stdin.read().removesuffix("\n")
+        return _from_stdin(shape)
     return value.absolute() if isinstance(value, Path) else value
+
+
+def _asked(shape: Option, prompt: str) -> str:
+    try:
+        return str(typer.prompt(prompt, err=True))
+    except UnicodeDecodeError as error:
+        what = f"what was typed is not {error.encoding.upper()}"
+        raise typer.BadParameter(what, param_hint=shape.names.split()[0]) from None
+
+
+def _from_stdin(shape: Argument) -> str:
+    """Return all of standard input, without its last line break. Raise a usage error if it is not text."""
+    if sys.stdin is None:
+        raise typer.BadParameter("standard input is closed", param_hint=shape.metavar)
+    encoding = sys.stdin.encoding.lower()
+    try:
+        text = sys.stdin.buffer.read(MAX_STDIN).decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        what = f"expected text in {encoding.upper()} on standard input; byte {error.start} is not"
+        raise typer.BadParameter(what, param_hint=shape.metavar) from None
+    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _called(name: str, shape: Shape) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +14,12 @@ from mimi_mmr.app.agent import launch
 from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import HOME_VARIABLE, Home
 from mimi_mmr.app.cli import passphrase, terminal
+from mimi_mmr.app.cli.options import PANEL
 from mimi_mmr.app.commands.errors import NoAccount
 from mimi_mmr.app.commands.model import Command
+from mimi_mmr.app.commands.status import ShownNotices
 
 TRIES = 3
-PANEL = "Common options"
 
 HomeOption = Annotated[
     Path | None,
@@ -28,10 +29,6 @@ HomeOption = Annotated[
         file_okay=False,
         rich_help_panel=PANEL,
     ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=PANEL),
 ]
 PassphraseOption = Annotated[
     Path | None,
@@ -45,6 +42,10 @@ PassphraseOption = Annotated[
 ]
 
 
+def _show_note(text: str) -> None:
+    terminal.note(f"note: {text}")
+
+
 @dataclass(slots=True)
 class Invocation:
     """The values of the common options: which agent to ask, and how to show its answer."""
@@ -55,30 +56,68 @@ class Invocation:
 
     # --- asking --------------------------------------------------------------------------------------
 
-    def ask(self, command: Command, *, on_progress: Callable[[int, int], None] | None = None) -> Any:
-        """Have the agent run a command; start the agent if need be. Return the result as JSON values.
+    def ask(
+        self,
+        command: Command,
+        *,
+        content: bytes = b"",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """Have the agent run a command, with the bytes of a file; start the agent if need be.
 
-        New notices go to stderr, unless the output is JSON.
+        Returns the result as JSON values. Notes go to stderr, and new notices too, unless the output is JSON.
         """
-        notes: list[str] = []
+        notices: list[dict[str, Any]] = []
+        on: dict[str, Callable[[Any], None]] = {"note": _show_note}
+        if on_progress is not None:
+            on["progress"] = lambda progress: on_progress(*progress)
+        if not self.json:
+            on["notices"] = notices.extend
         with self.connect() as connection:
             result = connection.ask(
                 command.about.name,
                 command.to_request(),
-                on_progress=on_progress,
-                on_notice=None if self.json else notes.append,
-                on_note=lambda text: terminal.note(f"note: {text}"),
+                content=content,
+                on=on,
+                on_silence=self._on_silence(command),
             )
-        for text in notes:
-            terminal.note(f"note: {text}")
+            for notice in notices:
+                _show_note(notice["text"])
+            self._confirm_notices(connection, notices)
         return result
 
     def stream(self, command: Command) -> Iterator[tuple[str, Any]]:
-        """Have the agent run a command; yield (kind, value) of each item, and at last of the result."""
+        """Have the agent run a command; yield (kind, value) of each item and file, and at last of the result."""
         with self.connect() as connection:
-            for kind, value in connection.stream(command.about.name, command.to_request()):
-                if kind in ("item", "result"):
+            answers = connection.stream(
+                command.about.name, command.to_request(), on_silence=self._on_silence(command)
+            )
+            for kind, value in answers:
+                if kind == "note":
+                    _show_note(value)
+                elif kind in ("item", "file", "result"):
                     yield kind, value
+
+    def confirm(self, shown: Command) -> None:
+        """Tell the agent what a person has seen, once it is written out."""
+        with Connection(self.home) as connection:
+            connection.ask(shown.about.name, shown.to_request())
+
+    @staticmethod
+    def _confirm_notices(connection: Connection, notices: Sequence[dict[str, Any]]) -> None:
+        if notices and sys.stderr is not None:
+            sys.stderr.flush()
+            shown = ShownNotices(number=max(notice["number"] for notice in notices))
+            connection.ask(shown.about.name, shown.to_request())
+
+    def _on_silence(self, command: Command) -> Callable[[], None] | None:
+        """Return what to say while the agent does not answer; nothing for a command that waits for something."""
+        if command.about.only_waits:
+            return None
+        words = " ".join(command.about.words)
+        return lambda: _show_note(
+            f"the agent is still busy with {words}; Ctrl-C ends the waiting, and the agent goes on with it"
+        )
 
     def connect(self) -> Connection:
         """Connect to the agent. Start it if it is not running, which may ask for the passphrase."""
@@ -117,7 +156,7 @@ class Invocation:
         if self.home.state.exists() or launch.is_running(self.home):
             self.connect().close()
             return
-        given = passphrase.given_passphrase(self.passphrase_file)
+        given = passphrase.given_new_passphrase(self.passphrase_file)
         launch.start(self.home, given or passphrase.ask_new_passphrase(), create=True)
 
     # --- showing -------------------------------------------------------------------------------------

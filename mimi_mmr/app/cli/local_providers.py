@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mimi_mmr.errors import ConfigError
 from mimi_mmr.provider.key_files import make_authority
+from mimi_mmr.provider.new_files import write_new
 
 DOMAINS = ("a.example", "b.example")
 HOST = "127.0.0.1"
@@ -47,11 +47,11 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
         ]
         (directory / "trust").mkdir()
         roots = [_certify(provider, directory / "trust") for provider in providers]
-        (directory / "tls-roots.pem").write_bytes(b"".join(roots))
+        write_new(directory / "tls-roots.pem", b"".join(roots), 0o644)
         token = secrets.token_urlsafe(24)
         for provider, peer in (providers, providers[::-1]):
             settings = _settings(provider, peer, token, runs_assets=provider is providers[0])
-            _write_private(provider.config, settings.encode())
+            write_new(provider.config, settings.encode())
     except FileExistsError:
         raise ConfigError(f"{directory} exists; expected the name of a new directory") from None
     except OSError as error:
@@ -67,10 +67,8 @@ def _certify(provider: LocalProvider, trust: Path) -> bytes:
     authority = make_authority(provider.domain, place / "data" / "ca.pem", trust, now)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = authority.issue_server(key.public_key(), [HOST], now)
-    _write_private(
-        place / "tls-key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    (place / "tls.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    write_new(place / "tls-key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_new(place / "tls.pem", certificate.public_bytes(Encoding.PEM), 0o644)
     return authority.root_pem()
 
 
@@ -91,9 +89,3 @@ def _settings(provider: LocalProvider, peer: LocalProvider, token: str, *, runs_
     } | ({"listen": provider.assets} if runs_assets else {})
     assets = "".join(f"{name} = {json.dumps(value)}\n" for name, value in host.items())
     return f"{top}\n[tls]\n{tls}\n[peers]\n{peers}\n[asset_host]\n{assets}"
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)

@@ -20,7 +20,7 @@ from mimi_mmr.app.commands.member import (
     RemoveMembers,
     ShowMembers,
 )
-from mimi_mmr.app.commands.message import MessageResult, ReadMessages, SendMessage
+from mimi_mmr.app.commands.message import MessageResult, ReadMessages, SendMessage, ShownMessages
 from mimi_mmr.app.commands.room import (
     CreateRoom,
     HealRoom,
@@ -140,14 +140,24 @@ def _remark(member: MemberResult) -> str:
 
 
 def _read(invocation: Invocation, command: ReadMessages) -> None:
-    for kind, value in invocation.stream(command):
-        if kind == "result":
-            return
-        if invocation.json:
-            terminal.show_json(value)
-        else:
-            show_message(command.about.item_from_json(value))
-        sys.stdout.flush()
+    """Show messages. Those that are written out are read, also if this ends early."""
+    shown: ShownMessages | None = None
+    try:
+        for kind, value in invocation.stream(command):
+            if kind == "result":
+                return
+            message: MessageResult = command.about.item_from_json(value)
+            if invocation.json:
+                terminal.show_json(value)
+            else:
+                show_message(message)
+            sys.stdout.flush()
+            shown = ShownMessages(room=message.room, number=message.number)
+            if command.follow:
+                invocation.confirm(shown)
+    finally:
+        if shown is not None and not command.follow:
+            invocation.confirm(shown)
 
 
 def show_message(message: MessageResult) -> None:

@@ -1,7 +1,7 @@
 """Text of other people, made safe for a terminal: what people type stays, what hides or reorders text is replaced.
 
 Sources: UAX #9 for controls of the writing direction, UTS #51 (ED-14a) for flags made of tag characters, UTS #39
-(5.4) and UAX #29 for marks on one letter, DerivedCoreProperties.txt of Unicode 16 for default-ignorable code points.
+(section 5.4) for marks on one letter, DerivedCoreProperties.txt of Unicode 14 for default-ignorable code points.
 """
 
 from __future__ import annotations

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from mimi_mmr.app.cli import terminal
+from mimi_mmr.app.cli.failures import report
+from mimi_mmr.app.cli.options import JsonOption
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.uris import check_domain
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.run import Served
     from mimi_mmr.provider.settings import Settings
 
 # Each command here imports the provider's modules itself, so that other commands and completion start fast.
-EXIT_CONFIG = 2
 log = logging.getLogger(__name__)
 
 app = typer.Typer()
@@ -33,22 +37,30 @@ ConfigFile = Annotated[
 
 
 @app.command()
-def serve(config: ConfigFile = None) -> None:
+def serve(config: ConfigFile = None, as_json: JsonOption = False) -> None:
     """Run a provider: hub, accounts, deliveries, relay and gateway."""
-    _run(_serve(config))
+    _run("serve", _serve(config, as_json), as_json)
 
 
 @app.command("asset-host")
-def asset_host(config: ConfigFile = None) -> None:
+def asset_host(config: ConfigFile = None, as_json: JsonOption = False) -> None:
     """Run an asset host."""
-    _run(_serve_assets(config))
+    _run("asset-host", _serve_assets(config, as_json), as_json)
 
 
 @app.command()
-def settings() -> None:
+def settings(as_json: JsonOption = False) -> None:
     """Print every setting of `serve` and of `asset-host`, with its default."""
     from mimi_mmr.provider.settings import ASSETS_PREFIX, PREFIX, AssetHostSettings, Settings, settings_table
+    from mimi_mmr.provider.settings.names import every
 
+    if as_json:
+        kinds: dict[str, type[BaseModel]] = {"serve": Settings, "asset-host": AssetHostSettings}
+        keys = ("setting", "default", "what")
+        terminal.show_json(
+            {name: [dict(zip(keys, row, strict=True)) for row in every(kind)] for name, kind in kinds.items()}
+        )
+        return
     typer.echo(f"`mimi-mmr serve`, with variables `{PREFIX}…`:\n\n{settings_table(Settings)}\n")
     typer.echo(
         f"`mimi-mmr asset-host`, with variables `{ASSETS_PREFIX}…`:\n\n{settings_table(AssetHostSettings)}"
@@ -62,6 +74,7 @@ def ca(
     trust_dir: Annotated[
         Path, typer.Option(help="Directory for its root certificate, which others copy.")
     ] = Path("trust"),
+    as_json: JsonOption = False,
 ) -> None:
     """Make a provider's CA."""
     from mimi_mmr.provider.key_files import make_authority
@@ -71,13 +84,17 @@ def ca(
         trust_dir.mkdir(parents=True, exist_ok=True)
         make_authority(check_domain(domain), data_dir / "ca.pem", trust_dir, time.time())
     except FileExistsError as error:
-        _fail(
+        why = (
             f"{error.filename} exists; a new CA would orphan every device that the old one certified"
             " (move the file away if you want that)"
         )
+        _fail("ca", why, as_json)
     except (MmrError, OSError) as error:
-        _fail(str(error))
-    typer.echo(f"{trust_dir / domain}.pem")
+        _fail("ca", str(error), as_json)
+    if as_json:
+        terminal.show_json({"root": f"{trust_dir / domain}.pem"})
+    else:
+        terminal.say(f"{trust_dir / domain}.pem")
 
 
 @app.command()
@@ -87,21 +104,46 @@ def demo(
         Path | None, typer.Option(help="Keep databases, logs and network frames in this directory.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Repeat a run's choices (keys are always fresh).")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the demonstration: three providers, four people, one room, and what each server saw of it."""
+    from rich.console import Console
+
     from mimi_mmr.lab.demo.run import run_demo  # slow to import, and no part of a server
 
+    problems: list[str] = []
     try:
-        status = run_demo(members, keep, seed)
+        status = (
+            run_demo(
+                members, keep, seed, Console(stderr=True), report=terminal.show_json, failed=problems.append
+            )
+            if as_json
+            else run_demo(members, keep, seed)
+        )
     except ConfigError as error:
-        _fail(str(error))
+        _fail("demo", str(error), as_json)
+    if problems:
+        report("demo", "demo", problems[0], as_json, status)
     raise typer.Exit(status)
 
 
-async def _serve(config: Path | None) -> None:
+def _announce(served: Served, name: str, as_json: bool) -> None:
+    """Print one line on stdout: the server is ready, at which address."""
+    from mimi_mmr.provider.run import announce
+
+    if not as_json:
+        announce(served, name)
+        return
+    terminal.show_json(
+        {"serving": name, "addresses": [f"{host}:{port}" for host, port, *_ in served.addresses]}
+    )
+    sys.stdout.flush()
+
+
+async def _serve(config: Path | None, as_json: bool) -> None:
     from mimi_mmr.provider import logs
     from mimi_mmr.provider.app import Provider
-    from mimi_mmr.provider.run import announce, listen, until_signalled
+    from mimi_mmr.provider.run import listen, until_signalled
     from mimi_mmr.provider.settings import activated_socket, load_settings, socket_was_passed
 
     settings = load_settings(config)
@@ -124,7 +166,7 @@ async def _serve(config: Path | None) -> None:
                     one.certificate.reload()
             provider.reload_trust()
 
-        await until_signalled(lambda: announce(served, settings.domain), reload)
+        await until_signalled(lambda: _announce(served, settings.domain, as_json), reload)
         provider.stopping()
         if host is not None:
             host[0].drain.stop()
@@ -145,16 +187,24 @@ async def _beside(settings: Settings, stack: AsyncExitStack) -> tuple[AssetHost,
     record = Recorder(settings.record_dir)
     host = AssetHost(settings.data_dir / "assets", wanted.upload_token, MAX_ASSET, record)
     limits = settings.connections
-    served = await listen(host.app(), wanted.listen, settings.tls, limits.limits, limits.idle_seconds, 2)
+    served = await listen(
+        host.app(),
+        wanted.listen,
+        settings.tls,
+        limits.limits,
+        limits.idle_seconds,
+        servers=2,
+        setting="asset_host.listen",
+    )
     stack.push_async_callback(served.cleanup)
     return host, served
 
 
-async def _serve_assets(config: Path | None) -> None:
+async def _serve_assets(config: Path | None, as_json: bool) -> None:
     from mimi_mmr.provider import logs
     from mimi_mmr.provider.asset_host import AssetHost
     from mimi_mmr.provider.record import Recorder
-    from mimi_mmr.provider.run import announce, listen, until_signalled
+    from mimi_mmr.provider.run import listen, until_signalled
     from mimi_mmr.provider.settings import load_asset_host_settings
 
     settings = load_asset_host_settings(config)
@@ -165,14 +215,14 @@ async def _serve_assets(config: Path | None) -> None:
     limits = settings.connections
     served = await listen(host.app(), settings.listen, settings.tls, limits.limits, limits.idle_seconds)
     try:
-        await until_signalled(lambda: announce(served, "asset host"), served.certificate.reload)
+        await until_signalled(lambda: _announce(served, "asset host", as_json), served.certificate.reload)
         host.drain.stop()
         await host.drain.finished()
     finally:
         await served.cleanup()
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(command: str, work: Coroutine[Any, Any, None], as_json: bool) -> None:
     from mimi_mmr.provider.run import prepare_process, run
     from ohttp_relay.errors import OhttpError
 
@@ -180,9 +230,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         run(work)
     except (MmrError, OhttpError, OSError) as error:
-        _fail(str(error))
+        _fail(command, str(error), as_json)
 
 
-def _fail(message: str) -> NoReturn:
-    sys.stderr.writelines(f"mimi-mmr: {line}\n" for line in message.splitlines() or [""])
-    raise typer.Exit(EXIT_CONFIG)
+def _fail(command: str, message: str, as_json: bool) -> NoReturn:
+    report(command, ConfigError.code, message, as_json)

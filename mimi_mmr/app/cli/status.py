@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 from mimi_mmr.app.cli import terminal
 from mimi_mmr.app.cli.from_models import Front, command_line
 from mimi_mmr.app.cli.invocation import Invocation
-from mimi_mmr.app.commands.status import ShowStatus, StatusResult
+from mimi_mmr.app.commands.status import ShownNotices, ShowStatus, StatusResult
 
 
 def _status(invocation: Invocation, command: ShowStatus) -> None:
     with invocation.connect() as connection:  # not `ask`: here the notices are part of the result
         found = connection.ask(command.about.name)
     invocation.show(command, found, _show_status)
+    sys.stdout.flush()
+    if found["notices"]:
+        invocation.confirm(ShownNotices(number=max(notice["number"] for notice in found["notices"])))
 
 
 def _show_status(found: StatusResult) -> None:

@@ -15,8 +15,10 @@ from mimi_mmr.app.commands.model import (
     Option,
     ShortText,
 )
+from mimi_mmr.app.commands.passphrases import check_new_passphrase
 from mimi_mmr.app.commands.pasted import unwrapped
-from mimi_mmr.app.commands.result import Result
+from mimi_mmr.app.commands.result import NoResult, Result
+from mimi_mmr.app.commands.trust import anchors
 from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError
 from mimi_mmr.uris import check_domain, check_name, https_origin
 
@@ -56,10 +58,6 @@ class DeletedResult(Result):
 
     user: str
     problems: list[str]
-
-
-class NoResult(Result):
-    """Nothing to tell."""
 
 
 # --- arguments ----------------------------------------------------------------------------------------
@@ -119,15 +117,14 @@ class NewDevice(Command):
         ),
     ] = 60.0
 
-    def new_client(self) -> NewClient:
-        """Return what the client is made with."""
+    def new_client(self, say: Say) -> NewClient:
+        """Return what the client is made with. Raise `BadRequest` if no trust anchors came with the command."""
         return NewClient(
             user=self.user,
             device=self.device,
             domain=self.domain,
             provider=self.provider,
-            trust=self.trust,
-            tls_ca=self.tls_ca,
+            anchors=anchors(say.content),
             key_package_slot=self.key_package_slot,
         )
 
@@ -140,7 +137,7 @@ class CreateAccount(NewDevice, name="account.create", result=AccountResult):
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
         """Register a client. Only if the provider refuses, nothing is left; else it can be tried again."""
-        client = agent.account.begin(self.new_client())
+        client = agent.account.begin(self.new_client(say))
         try:
             await client.register()
         except MmrError as error:
@@ -162,14 +159,14 @@ class ShowAccount(Command, name="account.show", result=AccountResult):
 
 
 class ChangeTrust(Command, name="account.trust", result=TrustResult):
-    """Take trust anchors from another directory, or read the same one again after a CA was put there."""
+    """Take trust anchors from another directory, or again from the same one after a CA was put there."""
 
     trust: Trust
     tls_ca: TlsCa = None
 
     async def run(self, agent: AgentContext, say: Say) -> TrustResult:
         """Store the settings and end the agent: the next one starts with them."""
-        domains = agent.account.change_trust(self.trust, self.tls_ca)
+        domains = agent.account.change_trust(anchors(say.content))
         agent.stop()
         return TrustResult(domains=domains)
 
@@ -179,7 +176,8 @@ class ChangePassphrase(Command, name="account.passphrase", result=NoResult):
 
     new: Annotated[
         ShortText,
-        Field(min_length=1, repr=False),
+        AfterValidator(check_new_passphrase),
+        Field(repr=False),
         NewPassphrase("--new-passphrase-file", "File whose first line is the new passphrase."),
     ]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from mimi_mmr.app.commands.context import AgentContext, Say
-from mimi_mmr.app.commands.errors import AgentError, NotFound
-from mimi_mmr.app.commands.model import AbsolutePath, Argument, Command, Option
-from mimi_mmr.app.commands.names import find_room
+from mimi_mmr.app.commands.current import named_room
+from mimi_mmr.app.commands.errors import NotFound
+from mimi_mmr.app.commands.model import AbsolutePath, Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.room import Room
 
@@ -39,25 +38,36 @@ class FetchedFileResult(Result):
     size: int
 
 
+class FileToFetch(Result):
+    """A file before it is fetched: its name, which leads to no other directory, and its size in bytes."""
+
+    name: str
+    size: int
+
+
 class PutAsset(Command, name="asset.put", result=SentFileResult):
     """Send a file to a room, encrypted."""
 
     room: Room
-    file: Annotated[AbsolutePath, Argument("The file, of at most 64 MiB.", metavar="FILE", existing="file")]
+    file: Annotated[
+        AbsolutePath, Argument("The file or pipe, of at most 64 MiB.", metavar="FILE", existing="file")
+    ]
+    name: Annotated[
+        ShortText | None,
+        Field(min_length=1),
+        Option("--name", "The name that the room gets. Default: the file's own."),
+    ] = None
 
     async def run(self, agent: AgentContext, say: Say) -> SentFileResult:
-        """Upload the file to the provider's asset host, and send the room a reference to it."""
-        membership = find_room(agent.client, self.room)
-        size = self.file.stat().st_size
-        if size > MAX_ASSET or not self.file.is_file():
-            raise AgentError(f"expected a file of at most {MAX_ASSET >> 20} MiB, got {size} bytes")
-        name, data = self.file.name[:MAX_NAME], self.file.read_bytes()
-        reference = await agent.client.rooms.assets.send(membership, name, data)
+        """Upload the file that came with the command to the provider's asset host; send the room a reference."""
+        membership = await named_room(agent, self.room, say)
+        name = (self.name or self.file.name)[:MAX_NAME]
+        reference = await agent.client.rooms.assets.send(membership, name, say.content)
         agent.changed.wake()
         return SentFileResult(room=str(membership.uri), name=reference.name, size=reference.size)
 
 
-class GetAsset(Command, name="asset.get", result=FetchedFileResult):
+class GetAsset(Command, name="asset.get", result=FetchedFileResult, only_waits=True):
     """Fetch a file from a room. Nothing is overwritten."""
 
     room: Room
@@ -65,24 +75,23 @@ class GetAsset(Command, name="asset.get", result=FetchedFileResult):
     out: Annotated[
         AbsolutePath,
         Option(
-            "--out", "File or directory to write to. Default: here, with the name that its sender gave it."
+            "--out",
+            "File or directory to write to. Default: here, with the name that its sender gave it.",
+            local=True,
         ),
     ] = Field(default_factory=Path.cwd)
 
     async def run(self, agent: AgentContext, say: Say) -> FetchedFileResult:
-        """Fetch the file into a new file."""
+        """Report the file's name, then fetch and send its content; whoever asked writes the file."""
         from mimi_mmr.protocol.content import AssetReference  # slow to import
 
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         message = _file_message(membership, self.number)
         reference = AssetReference.from_bytes(message.content.body)
-        target = self.out / safe_name(reference.name) if self.out.is_dir() else self.out
-        if target.exists():
-            raise AgentError(f"{target} exists, and nothing is overwritten: name another file with --out")
-        _write_new(target, await agent.client.rooms.assets.fetch(membership, message))
-        return FetchedFileResult(
-            room=str(membership.uri), number=self.number, file=str(target), size=reference.size
-        )
+        name = safe_name(reference.name)
+        await say.item(FileToFetch(name=name, size=reference.size))
+        await say.file(await agent.client.rooms.assets.fetch(membership, message))
+        return FetchedFileResult(room=str(membership.uri), number=self.number, file=name, size=reference.size)
 
 
 def _file_message(membership: Membership, number: int) -> Message:
@@ -101,12 +110,6 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     safe = "".join(letter if letter.isprintable() else "_" for letter in last).strip().lstrip(".- ")
     return safe.encode()[:MAX_NAME].decode(errors="ignore") or "file"
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
 
 
 COMMANDS: tuple[type[Command], ...] = (PutAsset, GetAsset)

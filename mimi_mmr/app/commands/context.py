@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from mimi_mmr.app.commands.result import Result
-    from mimi_mmr.client import Client, DeviceInvitation, IncomingRequest
+    from mimi_mmr.client import Client, DeviceInvitation, IncomingRequest, Membership
 
 
 _T = TypeVar("_T")
@@ -35,7 +35,11 @@ class WakeupAccess(Protocol):
 
 
 class Say(Protocol):
-    """The reports that a command makes before its result."""
+    """What a command gets and reports besides its arguments and its result."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file that came with the command; empty if none came."""
 
     def progress(self, done: int, total: int) -> None:
         """Report how much is done."""
@@ -46,10 +50,21 @@ class Say(Protocol):
     async def item(self, value: Result) -> None:
         """Report one item of several; wait if the reader is slow."""
 
+    async def file(self, data: bytes) -> None:
+        """Send the bytes of a file; wait if the reader is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Whom to trust: each provider's CA by its domain, and the roots for TLS (None: the system's), in PEM."""
+
+    trust: Mapping[str, str]
+    tls_ca: str | None
+
 
 @dataclass(frozen=True, slots=True)
 class NewClient:
-    """The settings of a new client: names, the provider's URL, and files of this machine.
+    """The settings of a new client: names, the provider's URL, trust anchors.
 
     `device` is None for the name that was begun with, or else the default.
     """
@@ -58,8 +73,7 @@ class NewClient:
     device: str | None
     domain: str
     provider: str
-    trust: Path
-    tls_ca: Path | None
+    anchors: Anchors
     key_package_slot: float
 
 
@@ -88,8 +102,11 @@ class AccountAccess(Protocol):
         unfinished one, `ConfigError` for wrong settings.
         """
 
-    def change_trust(self, trust: Path, tls_ca: Path | None) -> list[str]:
-        """Use other trust anchors from the next start on; return the domains. Raise `NoAccount`, `ConfigError`."""
+    def change_trust(self, anchors: Anchors) -> list[str]:
+        """Use other trust anchors from the next start on; return the domains. Raise `NoAccount`, `ConfigError`.
+
+        Without roots for TLS, those of before stay.
+        """
 
     def change_passphrase(self, new: str) -> None:
         """Encrypt the vault under another passphrase."""
@@ -121,6 +138,15 @@ class BackgroundAccess(Protocol):
 
     def wake(self) -> None:
         """Have all tasks look for work now."""
+
+    async def first_look(self) -> None:
+        """Wait until invitations were looked for once since the start, a few seconds at most."""
+
+    async def read_now(self, membership: Membership) -> str | None:
+        """Read a room from the provider, unless it is being followed already.
+
+        Returns None, or why it could not be read within a few seconds and as of when it is known.
+        """
 
     def await_device(self, invitation: DeviceInvitation) -> None:
         """Serve a device code in a task, until the device was added or the code has expired."""

@@ -81,7 +81,7 @@ class JoinAccount(NewDevice, name="device.join", result=AccountResult, changes=T
         What was asked may have been granted, and the answer lost: then the same keys have to ask again.
         """
         first = agent.account.unfinished is None
-        client = agent.account.begin(self.new_client(), entering=True)
+        client = agent.account.begin(self.new_client(say), entering=True)
         await agent.background.stop()
         try:
             await client.devices.join_account(unwrapped(self.code))

@@ -1,8 +1,8 @@
-"""The errors of commands besides the client's own, and hints on what a person can do about either."""
+"""The errors of commands besides the client's own. What a person can do about either is in `hints`."""
 
 from __future__ import annotations
 
-from mimi_mmr.errors import MmrError
+from mimi_mmr.errors import ConfigError, MmrError
 
 
 class AgentError(MmrError):
@@ -44,36 +44,36 @@ class Ambiguous(AgentError):
     code = "ambiguous"
 
 
+class FileProblem(AgentError):
+    """A file that a person named can't be read or written; the message names it."""
+
+    code = "file"
+
+
+class OutputFailed(AgentError):
+    """What a command found can't be written to its standard output. Messages that were not written stay unread."""
+
+    code = "output"
+
+
+class SystemFailed(AgentError):
+    """The system refused what a command needs: a file, a directory, space on a disk. The message names it."""
+
+    code = "system"
+
+    @classmethod
+    def of(cls, error: OSError) -> SystemFailed:
+        """Return the error that names what the system refused, and why."""
+        return cls(f"{error.filename or 'the system'}: {error.strerror or error}")
+
+
+class TrustUnusable(ConfigError):
+    """The trust anchors of an account are missing, or are none."""
+
+    code = "trust"
+
+
 class NothingYet(AgentError):
     """The time to wait is over, and nothing came."""
 
     code = "nothing-yet"
-
-
-HINTS = {
-    "agent-running": "mimi-mmr agent status; mimi-mmr agent stop",
-    "bad-request": "an agent of another version may be running: mimi-mmr agent stop, and try again",
-    "no-account": "mimi-mmr account create --help",
-    "ambiguous": "use its id or its whole URI",
-    "state": "the state file is in the home directory (--home, or MIMI_MMR_HOME)",
-    "config": "mimi-mmr account trust --help",
-    "peer": "a provider did not answer: try again; mimi-mmr status shows what fails at the moment",
-    "private-path": "no private path: nothing was sent in the clear; is the network up? Try again",
-    "peer-refused": "the provider does not accept such a request; its operator may know why",
-    "no-key-packages": "their device has to be online to publish new KeyPackages: try again later",
-    "not-yet": "try again when that time has passed; mimi-mmr status says whether this machine's clock is off",
-    "not-allowed": "ask an admin of the room",
-    "desynchronised": "ask a member to remove you and add you again",
-    "removed": "ask a member to add you again",
-    "certificate": "is the provider's CA in the trust directory? mimi-mmr account trust reads it again",
-    "user-binding": "compare contact codes with that person before you go on",
-    "expired": "is this machine's clock right?",
-    "queue-full": "try again later",
-    "unauthorized": "the provider does not know this account, or no longer",
-    "mls": "mimi-mmr room heal, or ask a member to remove you and add you again",
-}
-
-
-def hint_for(error: MmrError) -> str:
-    """Return what to do about an error; "" where its message says it all."""
-    return HINTS.get(error.code, "")

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from mimi_mmr.app.commands.completion import UserNames
 from mimi_mmr.app.commands.context import AgentContext, Say
+from mimi_mmr.app.commands.current import named_room
 from mimi_mmr.app.commands.errors import AgentError, Ambiguous, NotFound
 from mimi_mmr.app.commands.model import MAX_LIST, Argument, Command, Option, ShortText
-from mimi_mmr.app.commands.names import address, find_contact, find_room, users_called
+from mimi_mmr.app.commands.names import address, find_contact, users_called
 from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.room import Room, RoomResult
@@ -84,7 +85,7 @@ class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Add them. Wait for KeyPackages of a single contact who has published none yet."""
         client, end = agent.client, time.monotonic() + self.wait
-        membership = find_room(client, self.room)
+        membership = await named_room(agent, self.room, say)
         contacts = [find_contact(client, text) for text in self.users]
         _check_not_blocked(contacts)
         while True:
@@ -127,7 +128,7 @@ class RemoveMembers(Command, name="room.remove", result=RemovedResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RemovedResult:
         """Remove every leaf that is meant."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         members = agent.client.rooms.who(membership)
         leaves = sorted({leaf for text in self.who for leaf in _leaves(members, text)})
         if membership.room.own_leaf in leaves:
@@ -168,7 +169,7 @@ class ChangeAdmin(Command, name="room.admin", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Change the role of the member's user pseudonym."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         members = agent.client.rooms.who(membership)
         leaf = _leaves(members, self.who)[0]
         user = next(entry.user for entry in members if entry.leaf == leaf)
@@ -183,7 +184,7 @@ class ShowMembers(Command, name="room.who", result=MembersResult):
 
     async def run(self, agent: AgentContext, say: Say) -> MembersResult:
         """Verify every member; report the progress."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         members = [
             MemberResult.of(entry, membership.room.own_leaf)
             for entry in agent.client.rooms.who(membership, say.progress)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from mimi_mmr.app.commands.context import AgentContext, Say
+from mimi_mmr.app.commands.current import named_room
 from mimi_mmr.app.commands.errors import NotFound, NothingYet
-from mimi_mmr.app.commands.model import Argument, Command, Option
+from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import find_room
-from mimi_mmr.app.commands.result import Result
+from mimi_mmr.app.commands.result import NoResult, Result
 from mimi_mmr.app.commands.room import Room
 from mimi_mmr.errors import RemovedFromRoom, RoomError
+from mimi_mmr.uris import Kind, MimiUri
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mimi_mmr.client import Membership, Message
-    from mimi_mmr.uris import MimiUri
 
 MAX_MESSAGE = 60_000  # bytes: a text is one MLS message, padded
 
@@ -105,7 +109,7 @@ class SendMessage(Command, name="room.send", result=SentResult):
 
     async def run(self, agent: AgentContext, say: Say) -> SentResult:
         """Send the text."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         await agent.client.rooms.send(membership, self.text)
         agent.changed.wake()
         return SentResult(room=str(membership.uri))
@@ -126,14 +130,25 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
     ] = False
 
     async def run(self, agent: AgentContext, say: Say) -> ReadResult:
-        """Report messages; each is marked read once it was reported. Raise `NothingYet` if none came in time."""
-        membership = await self._room(agent)
-        told = await (_tell_all if self.everything else _tell_unread)(membership, say)
+        """Report messages, each once. `ShownMessages` marks them read. Raise `NothingYet` if none came in time."""
+        membership = await self._room(agent, say)
+        last = 0
+
+        async def tell(messages: Iterable[Message]) -> int:
+            nonlocal last
+            told = 0
+            for message in messages:
+                if message.number > last:
+                    await say.item(MessageResult.of(membership.uri, message))
+                    last, told = message.number, told + 1
+            return told
 
         async def tell_more() -> int:
             _check_member(agent, membership)
-            return await _tell_unread(membership, say)
+            return await tell(list(membership.messages))
 
+        messages = membership.messages
+        told = await tell(list(messages.since(0) if self.everything else messages))
         while self.follow:
             await agent.changed.until(tell_more)
         if not told and self.wait:
@@ -143,7 +158,7 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
                 raise NothingYet(f"no message within {self.wait:g} s") from None
         return ReadResult(room=str(membership.uri), told=told)
 
-    async def _room(self, agent: AgentContext) -> Membership:
+    async def _room(self, agent: AgentContext, say: Say) -> Membership:
         """Return the room. Wait for it: somebody may be adding this client to it right now."""
 
         async def look() -> Membership | None:
@@ -152,26 +167,10 @@ class ReadMessages(Command, name="room.read", result=ReadResult, item=MessageRes
             except NotFound:
                 return None
 
-        try:
-            return await agent.changed.until(look, self.wait or 0.0)
-        except TimeoutError:
-            return find_room(agent.client, self.room)
-
-
-async def _tell_all(membership: Membership, say: Say) -> int:
-    messages = list(membership.messages.since(0))
-    for message in messages:
-        await say.item(MessageResult.of(membership.uri, message))
-    membership.messages.mark_read(2**63)
-    return len(messages)
-
-
-async def _tell_unread(membership: Membership, say: Say) -> int:
-    unread = list(membership.messages)
-    for message in unread:
-        await say.item(MessageResult.of(membership.uri, message))
-        membership.messages.mark_read(message.number)
-    return len(unread)
+        if self.wait:
+            with suppress(TimeoutError):
+                await agent.changed.until(look, self.wait)
+        return await named_room(agent, self.room, say)
 
 
 def _check_member(agent: AgentContext, membership: Membership) -> None:
@@ -179,4 +178,18 @@ def _check_member(agent: AgentContext, membership: Membership) -> None:
         raise RemovedFromRoom("this client is not a member of the room any more")
 
 
-COMMANDS: tuple[type[Command], ...] = (SendMessage, ReadMessages)
+class ShownMessages(Command, name="room.shown", line="", result=NoResult):
+    """Note what a person has seen: the messages of a room up to a number are read."""
+
+    room: Annotated[ShortText, Argument("The room's URI, as in a message.")]
+    number: Annotated[int, Field(ge=1), Argument("The number of the last message that was written out.")]
+
+    async def run(self, agent: AgentContext, say: Say) -> NoResult:
+        """Mark them read; do nothing if the room was forgotten meanwhile."""
+        membership = agent.client.rooms.get(MimiUri.parse(self.room, Kind.ROOM))
+        if membership is not None:
+            membership.messages.mark_read(self.number)
+        return NoResult()
+
+
+COMMANDS: tuple[type[Command], ...] = (SendMessage, ReadMessages, ShownMessages)

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Strict, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Strict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from mimi_mmr.app.commands.errors import BadRequest
 from mimi_mmr.app.commands.result import Result, problems, read, to_json
@@ -76,6 +84,10 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 ShortText = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 AbsolutePath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 
@@ -127,6 +139,15 @@ class Command(BaseModel):
     )
 
     about: ClassVar[About]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_unicode(cls, value: Any) -> Any:
+        """Refuse text in which Python marks bytes that it could not decode: it can't be sent or stored."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str | Path) and not _is_unicode(str(text)):
+                raise ValueError("expected text in UTF-8")
+        return value
 
     def __init_subclass__(
         cls,

@@ -61,7 +61,7 @@ def label(client: Client, membership: Membership) -> str:
 
 
 def all_rooms(client: Client) -> list[Membership]:
-    """Return the rooms that people talk in, also those that they have left: all but the room of one's own devices."""
+    """Return the rooms that people talk in, also those that they have left: all but that of one's own devices."""
     return [membership for membership in client.rooms.values() if membership is not client.devices.room]
 
 
@@ -78,13 +78,17 @@ def find_room(client: Client, text: str) -> Membership:
     """
     reference, name = unwrapped(text), plain_name(text)
     begun = [membership for membership in all_rooms(client) if _begins(reference, membership.uri)]
+    if len(begun) == 1 and is_reference(reference):
+        return begun[0]
     found = begun + [
         membership
         for membership in people_rooms(client)
         if membership not in begun and _is_called(client, membership, reference, name)
     ]
     if not found:
-        raise NotFound("no room has this name or id: mimi-mmr room list shows all rooms")
+        missing = "id, URI or contact, and names that look like these are not used"
+        what = missing if is_reference(text) else "name or id"
+        raise NotFound(f"no room has this {what}: mimi-mmr room list shows all rooms")
     which = [f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found]
     which += _contacts_elsewhere(client, found, reference)
     if len(which) > 1:

@@ -15,8 +15,8 @@ _SHORT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]*)?", re.IGNORECASE)
 def unwrapped(text: str) -> str:
     """Return a code, link, id or address without what mail programs, chats and people put into it and around it.
 
-    These are brackets, quotation marks, spaces and invisible characters. A URI is also freed of spaces and line breaks
-    inside, and its scheme may be in any case. Everything else stays, so that a parser refuses what was altered.
+    These are brackets, quotation marks, spaces and invisible characters. A URI is also freed of spaces and line
+    breaks inside, and its scheme may be in any case. All else stays, so that a parser refuses what was altered.
     """
     visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     joined = "".join(visible.split()).strip(_AROUND)

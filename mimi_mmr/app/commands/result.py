@@ -22,6 +22,10 @@ class Result(BaseModel):
     )
 
 
+class NoResult(Result):
+    """Nothing to tell."""
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field
 
 from mimi_mmr.app.commands.completion import RoomNames
 from mimi_mmr.app.commands.context import AgentContext, Say
+from mimi_mmr.app.commands.current import named_room
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
-from mimi_mmr.app.commands.names import all_rooms, contact_in, find_room, people_rooms, short_id
+from mimi_mmr.app.commands.names import all_rooms, contact_in, people_rooms, short_id
 from mimi_mmr.app.commands.pasted import is_reference, plain_name, unwrapped
 from mimi_mmr.app.commands.result import Result
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 10
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 WhoSeesNames = Literal["everyone", "admins", "nobody"]
+RoomState = Literal["joined", "desynchronised", "older-copy", "removed", "left"]
 
 
 class RoomResult(Result):
@@ -36,7 +38,7 @@ class RoomResult(Result):
     role: str
     unread: int
     lost: int
-    state: Literal["joined", "desynchronised", "removed", "left"]
+    state: RoomState
     problems: list[str]
 
     @classmethod
@@ -61,12 +63,14 @@ class RoomResult(Result):
         )
 
 
-def _state(membership: Membership) -> Literal["joined", "desynchronised", "removed", "left"]:
+def _state(membership: Membership) -> RoomState:
     if membership.left:
         return "left"
     if membership.room.removed:
         return "removed"
-    return "desynchronised" if membership.desynchronised else "joined"
+    if membership.desynchronised:
+        return "desynchronised"
+    return "older-copy" if membership.older_copy else "joined"
 
 
 def identity_policies() -> dict[WhoSeesNames, Identities]:
@@ -160,7 +164,7 @@ class RenameRoom(Command, name="room.rename", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Change the members-only state."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         await agent.client.rooms.rename(membership, self.name)
         return RoomResult.of(agent.client, membership)
 
@@ -175,7 +179,7 @@ class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> LeftResult:
         """Ask to be removed; forget a room that this client is not a member of any more."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         if membership.room.removed or self.forget:
             await agent.client.rooms.forget(membership)
         else:
@@ -196,7 +200,7 @@ class LinkRoom(Command, name="room.link", result=JoinLinkResult):
 
     async def run(self, agent: AgentContext, say: Say) -> JoinLinkResult:
         """Make a link, or revoke all."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         if self.revoke:
             await agent.client.rooms.links.revoke(membership)
             return JoinLinkResult(room=str(membership.uri))
@@ -224,7 +228,7 @@ class RevealName(Command, name="room.reveal", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Publish the identity link key of this client's leaf."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         await agent.client.rooms.reveal(membership)
         return RoomResult.of(agent.client, membership)
 
@@ -236,7 +240,7 @@ class HealRoom(Command, name="room.heal", result=RoomResult):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Commit fresh keys, or have the hub undo the last commit."""
-        membership = find_room(agent.client, self.room)
+        membership = await named_room(agent, self.room, say)
         if membership.blocked:
             await agent.client.rooms.reopen(membership)
         else:

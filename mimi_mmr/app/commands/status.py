@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
+
+from pydantic import Field
 
 from mimi_mmr.app.commands.account import AccountResult
 from mimi_mmr.app.commands.context import AgentContext, Say
-from mimi_mmr.app.commands.model import Command
+from mimi_mmr.app.commands.model import Argument, Command
 from mimi_mmr.app.commands.names import people_rooms
-from mimi_mmr.app.commands.result import Result
+from mimi_mmr.app.commands.result import NoResult, Result
 
 SHOWN_REFUSALS = 10
 
 
 class NoticeResult(Result):
-    """Something that happened without a command; `when` in seconds since 1970."""
+    """Something that happened without a command; `when` in seconds since 1970. `number` is for `ShownNotices`."""
 
+    number: int
     when: int
     text: str
 
@@ -40,7 +44,7 @@ class ShowStatus(Command, name="status", result=StatusResult):
     """Show the state of the account: unread messages, requests, notices, and what fails at the moment."""
 
     async def run(self, agent: AgentContext, say: Say) -> StatusResult:
-        """Return the state; its notices are deleted, since they are told now."""
+        """Return the state; `ShownNotices` then deletes its notices."""
         client = agent.client
         rooms = people_rooms(client)
         return StatusResult(
@@ -51,11 +55,26 @@ class ShowStatus(Command, name="status", result=StatusResult):
             contacts=sum(1 for contact in client.people.contacts.values() if not contact.blocked),
             requests_in=len(agent.requests.known),
             requests_out=len(client.people.outgoing),
-            notices=[NoticeResult(when=notice.when, text=notice.text) for notice in client.notices.take()],
+            notices=[
+                NoticeResult(number=number, when=notice.when, text=notice.text)
+                for number, notice in client.notices.numbered()
+            ],
             trouble=dict(agent.background.trouble),
             refused=client.refusals.texts()[-SHOWN_REFUSALS:],
             clock=client.path.clock_check.finding(),
         )
 
 
-COMMANDS: tuple[type[Command], ...] = (ShowStatus,)
+class ShownNotices(Command, name="notices.shown", line="", result=NoResult):
+    """Note what a person has seen: the notices up to a number are deleted."""
+
+    number: Annotated[int, Field(ge=1), Argument("The number of the last notice that was written out.")]
+
+    async def run(self, agent: AgentContext, say: Say) -> NoResult:
+        """Delete them."""
+        client = agent.account.unfinished or agent.client
+        client.notices.discard(self.number)
+        return NoResult()
+
+
+COMMANDS: tuple[type[Command], ...] = (ShowStatus, ShownNotices)

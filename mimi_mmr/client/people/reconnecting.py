@@ -13,7 +13,7 @@ from mimi_mmr.client.people.incoming import IncomingRequests
 from mimi_mmr.client.people.outgoing import OutgoingRequests
 from mimi_mmr.client.rooms.lost_keys import AddAgain, LostKeys
 from mimi_mmr.client.rooms.memberships import Memberships
-from mimi_mmr.errors import MmrError, NotYet, PeerError, PrivatePathFailed
+from mimi_mmr.errors import CredentialExpired, MmrError, NotYet, PeerError, PrivatePathFailed
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import fingerprint
 from mimi_mmr.protocol.room.events import FanoutMessage
@@ -65,7 +65,7 @@ class Reconnecting:
                 await self._outgoing.drop(outgoing)
             elif await self._connections.complete(outgoing, wait=0.0) is not None:
                 context.notify(f"{user} accepted: you are connected")
-        except (PrivatePathFailed, PeerError, NotYet) as error:
+        except (PrivatePathFailed, PeerError, NotYet, CredentialExpired) as error:
             context.refusals.add(f"connection with {user}, to be tried again", error)
         except MmrError as error:
             context.notify(f"the request to connect with {user} came to nothing: {error}")

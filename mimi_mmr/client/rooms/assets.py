@@ -40,8 +40,9 @@ class Assets:
 
 
 def _is_at(url: str, origin: str) -> bool:
-    """Return whether a URL is one of an origin, however the two are spelt."""
+    """Return whether a URL is one of an asset at an origin, however the two are spelt."""
+    _, _, path = url.partition("://")[2].partition("/")
     try:
-        return https_origin(url, with_path=True) == https_origin(origin)
+        return bool(path) and https_origin(url, with_path=True) == https_origin(origin)
     except InvalidUri:
         return False

@@ -11,6 +11,7 @@ from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.membership import Membership, Place
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.storage.history import History
+from mimi_mmr.client.storage.sent import SentMessages
 from mimi_mmr.client.transport.read_queues import ReadQueues
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
@@ -45,8 +46,9 @@ class Creating:
         uri = random_uri(self._context.user.domain, Kind.ROOM, secrets.token_bytes(16))
         room, request = Room.create(uri, leaf, identities, arity)
         await self._context.path.ask(CREATE_ROOM, uri.domain, request)
-        queue, messages = self._read_queues.get(leaf.queue), History(self._context.vault, uri)
-        membership = self._memberships.enter(Place(room, leaf, queue, messages))
+        vault, queue = self._context.vault, self._read_queues.get(leaf.queue)
+        place = Place(room, leaf, queue, History(vault, uri), SentMessages(vault, uri))
+        membership = self._memberships.enter(place)
         if name:
             await self._commits.commit(
                 membership, CommitIntent(state=lambda state: replace(state, name=name))

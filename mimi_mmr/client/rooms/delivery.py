@@ -55,6 +55,7 @@ class CommitDelivery:
         with self._memberships.changing(membership):
             membership.set_pending(None)
             pending.accept()
+            membership.sent.note_new_epoch()
             self._memberships.save(membership)
         return True
 

@@ -12,6 +12,7 @@ from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
 from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.storage.history import History
+from mimi_mmr.client.storage.sent import SentMessages
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.errors import RoomError
 from mimi_mmr.member.leaves import PreparedLeaf
@@ -100,17 +101,12 @@ class Joining:
         if present is None:
             return self._enter(invitation, room)
         if present.usable:
-            await self._drain(present)
+            await self._reading.read_all(present)  # only the old leaf can decrypt what is left there
         old = present.leaf, present.queue
         async with present.lock:
             self._replace(present, invitation, room)
         await self._leave_place(*old)
         return present
-
-    async def _drain(self, membership: Membership) -> None:
-        """Read the rest of the old leaf's queue, which only the old leaf can decrypt."""
-        while await self._reading.sync(membership):
-            pass
 
     def _replace(self, membership: Membership, invitation: Invitation, room: Room) -> None:
         """Replace this client's leaf in a room: after a change of pseudonym, or after it lost track of the room."""
@@ -156,6 +152,7 @@ class Joining:
                 item.package.leaf,
                 item.queue,
                 History(self._context.vault, room.uri),
+                SentMessages(self._context.vault, room.uri),
                 last_sequence=invitation.fanout.sequence,
                 problems=tuple(problems[-MAX_PROBLEMS:]),
                 invited_by=item.user,

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from mimi_mmr.client.storage.history import History
 from mimi_mmr.client.storage.records import SavedLeaf, SavedMembership
+from mimi_mmr.client.storage.sent import SentMessages
 from mimi_mmr.client.transport.read_queues import ReadQueue
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.leaves import PreparedLeaf
@@ -111,6 +112,7 @@ class Place:
     leaf: PreparedLeaf
     queue: ReadQueue
     messages: History
+    sent: SentMessages
     state: MembershipState = MembershipState.FOLLOWING
     last_sequence: int = 0
     problems: tuple[str, ...] = ()
@@ -194,6 +196,16 @@ class Membership:
     def messages(self) -> History:
         """The room's messages. Iteration and length cover those that this user has not read yet."""
         return self.place.messages
+
+    @property
+    def sent(self) -> SentMessages:
+        """This client's own messages, until their copies have come back."""
+        return self.place.sent
+
+    @property
+    def older_copy(self) -> bool:
+        """Whether a newer copy of the vault was used in this room: nothing can be sent before the next commit."""
+        return self.place.sent.older_copy
 
     @property
     def state(self) -> MembershipState:
@@ -282,6 +294,7 @@ class Membership:
     ) -> None:
         """Go on in the same room with another leaf. Messages, problems and departures stay."""
         self.occurred(Occurrence.PLACED)
+        self.sent.note_new_epoch()
         self.place = replace(
             self.place,
             room=room,

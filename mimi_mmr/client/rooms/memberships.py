@@ -11,6 +11,7 @@ from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.membership import Membership, Place, restored_state
 from mimi_mmr.client.storage.history import History
 from mimi_mmr.client.storage.records import SavedMembership
+from mimi_mmr.client.storage.sent import SentMessages
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.errors import MmrError
 from mimi_mmr.member.leaves import PreparedLeaf
@@ -18,7 +19,13 @@ from mimi_mmr.member.room import Room
 from mimi_mmr.member.saved import SavedRoom
 from mimi_mmr.uris import MimiUri
 
-_TABLES = ("messages", "added", "strays", "join requests")  # tables of each room, besides its two rows
+_TABLES = (
+    "messages",
+    "sent",
+    "added",
+    "strays",
+    "join requests",
+)  # tables of each room, besides its two rows
 
 
 class Memberships(Mapping[MimiUri, Membership]):
@@ -57,6 +64,7 @@ class Memberships(Mapping[MimiUri, Membership]):
             leaf,
             self.queues.get(leaf.queue),
             History(context.vault, room.uri),
+            SentMessages(context.vault, room.uri),
             state=restored_state(
                 removed=room.removed,
                 desynchronised=membership.desynchronised,

@@ -21,6 +21,7 @@ from mimi_mmr.errors import (
     EngineError,
     MmrError,
     NotYet,
+    OwnMessage,
     ParseError,
     RoomError,
     StateError,
@@ -31,6 +32,7 @@ from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuePage
 from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage, ReportEvent
 from mimi_mmr.protocol.room.link_orders import JoinRequest
+from mimi_mmr.protocol.room.requests import digest
 from mimi_mmr.uris import MimiUri
 
 MOST_HELD = 48  # of a page's 64: a hub without an answer must not stop other rooms with this queue
@@ -82,6 +84,11 @@ class Reading:
             await self._wait_for_held(queue, wait)
         return taken
 
+    async def read_all(self, membership: Membership) -> None:
+        """Process a room's queue to its end."""
+        while await self.sync(membership):
+            pass
+
     async def follow(self, membership: Membership) -> AsyncIterator[int]:
         """Process a room's queue continuously over a WebSocket; yield the number of events of each page.
 
@@ -130,6 +137,9 @@ class Reading:
         held: list[MimiUri] = []
         taken = 0
         with self._memberships.changing(*rooms):
+            self._compare(rooms, queue, page)
+            moved = page.messages or page.acknowledged > queue.acknowledged
+            queue.acknowledge(page.acknowledged)  # those are gone, whatever is held back of the others
             for queued in page.messages:
                 if queued.sequence <= queue.acknowledged:
                     continue
@@ -137,12 +147,33 @@ class Reading:
                 if not held:
                     queue.acknowledge(queued.sequence)
                 taken += not held
-            if page.messages or queue.position.lost != page.lost:
+            if moved or queue.position.lost != page.lost:
                 queue.note_lost(page.lost)
                 self._read_queues.save(queue)
                 for room in rooms:
                     self._memberships.save(room)
+        if not taken and not held:
+            queue.read_at = self._context.clock()
         return taken
+
+    def _compare(self, rooms: Sequence[Membership], queue: ReadQueue, page: QueuePage) -> None:
+        """Compare what the provider says was acknowledged with what this vault has read.
+
+        A client acknowledges only what its vault has. If more is gone from the queue than was acknowledged or lost,
+        a newer copy of this vault has read it.
+        """
+        lost = max(0, page.lost - queue.position.lost)
+        if page.acknowledged - queue.acknowledged > lost:
+            for room in rooms:
+                self._note_older_copy(room)
+
+    def _note_older_copy(self, membership: Membership) -> None:
+        if not membership.older_copy and not membership.removed:
+            membership.sent.note_older_copy()
+            self._context.notify(
+                "the state of this device is an older copy: a newer one has read or sent messages in the room"
+                f" {membership.uri}, which may be missing here"
+            )
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -233,6 +264,7 @@ class Reading:
         membership.note(*followed.problems)
         # this commit was accepted first, and following it has rejected our pending one
         membership.set_pending(None)
+        membership.sent.note_new_epoch()
         membership.occurred(Occurrence.REMOVED if followed.removed_self else Occurrence.COMMIT_FOLLOWED)
         if membership.departures and not membership.removed:
             present = membership.room.members.by_client
@@ -251,7 +283,14 @@ class Reading:
             membership.occurred(Occurrence.COMMIT_MISSED)
 
     def _receive(self, membership: Membership, message: PrivateMessage, timestamp: int) -> None:
-        leaf, content = membership.room.decrypt(message)
+        if membership.sent.came_back(digest(message.encoded), message.epoch):
+            return
+        try:
+            leaf, content = membership.room.decrypt(message)
+        except OwnMessage:
+            if message.epoch == membership.room.epoch:  # of an earlier epoch: its keys are not used any more
+                self._note_older_copy(membership)
+            return
         sender = self._roster.whois(membership.room, leaf)
         if content.kind in HISTORY:
             membership.messages.append(sender, content, timestamp // 1000)

@@ -108,6 +108,10 @@ class Rooms(Mapping[MimiUri, Membership]):
         """Process a room's queue, waiting up to `wait` seconds for events; return how many events were taken."""
         return await self.reading.sync(membership, wait)
 
+    async def read_all(self, membership: Membership) -> None:
+        """Process a room's queue to its end."""
+        await self.reading.read_all(membership)
+
     def follow(self, membership: Membership) -> AsyncIterator[int]:
         """Process a room's queue continuously over a WebSocket; see `Reading.follow`."""
         return self.reading.follow(membership)

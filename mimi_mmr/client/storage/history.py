@@ -19,6 +19,7 @@ from mimi_mmr.uris import CLIENT_PSEUDONYM, USER_PSEUDONYM, MimiUri
 MAX_NOTICES = 500
 _STANDINGS = list(Standing)
 _MARK = b""
+_NO_NUMBER = 1 << 63  # version 0.1.0 could note this as the number of the last message read
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,32 @@ class History:
         """Read the room's messages from the vault."""
         self._vault = vault
         self._rows = vault.table(f"messages {room}")
+        self._renumber()
         self._read = int.from_bytes(self._rows.get(_MARK, b""), "big")
         # The numbers of discarded messages are not used again.
-        self._last = max([self._read, *(int.from_bytes(key, "big") for key in self._rows)])
+        self._last = max([self._read, *self._numbers()])
         self._unread = deque(message for message in self.since(self._read) if not message.own)
+
+    def _renumber(self) -> None:
+        """Repair the numbers that version 0.1.0 may have left.
+
+        It could note `_NO_NUMBER` as read, and number later messages from there. They get the numbers that follow.
+        """
+        read = int.from_bytes(self._rows.get(_MARK, b""), "big")
+        if read < _NO_NUMBER:
+            return
+        numbers = self._numbers()
+        last = max((number for number in numbers if number < _NO_NUMBER), default=0)
+        far = [number for number in numbers if number >= _NO_NUMBER]
+        with self._vault.transaction():
+            for place, number in enumerate(far, last + 1):
+                self._rows[_key(place)] = self._rows.pop(_key(number))
+            read = last + sum(number <= read for number in far)
+            self._rows[_MARK] = _key(read)
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the stored messages, in ascending order."""
+        return sorted(int.from_bytes(key, "big") for key in self._rows if key != _MARK)
 
     def __len__(self) -> int:
         return len(self._unread)
@@ -120,31 +143,32 @@ class History:
         return message
 
     def mark_read(self, number: int) -> None:
-        """Note that all up to this number are read."""
+        """Note that all up to this number are read. A number above the last message's means the last message."""
+        number = min(number, self._last)
         if number > self._read:
             self._read = number
-            self._rows[_MARK] = number.to_bytes(8, "big")
+            self._rows[_MARK] = _key(number)
         while self._unread and self._unread[0].number <= number:
             self._unread.popleft()
 
     def since(self, number: int) -> Iterator[Message]:
         """Return all messages after this number: the client's own, too, read or not."""
-        for place in range(number + 1, self._last + 1):
-            row = self._rows.get(_key(place))
+        for place in self._numbers():
+            row = self._rows.get(_key(place)) if place > number else None
             if row is not None:
                 yield SavedMessage.from_bytes(row).message(place)
 
     def get(self, number: int) -> Message | None:
         """Return one message, or None."""
-        row = self._rows.get(_key(number)) if number > 0 else None
+        row = self._rows.get(_key(number)) if 0 < number <= self._last else None
         return SavedMessage.from_bytes(row).message(number) if row is not None else None
 
     def discard(self, number: int) -> None:
         """Forget all up to this number."""
         self.mark_read(number)
         with self._vault.transaction():
-            for key in [key for key in self._rows if key != _MARK and key <= _key(number)]:
-                del self._rows[key]
+            for old in [old for old in self._numbers() if old <= number]:
+                del self._rows[_key(old)]
 
 
 def _key(number: int) -> bytes:
@@ -180,9 +204,17 @@ class Notices:
         while len(self._rows) > MAX_NOTICES:
             del self._rows[next(iter(self._rows))]
 
+    def numbered(self) -> list[tuple[int, Notice]]:
+        """Return all notices with their numbers, for `discard` once a person has seen them."""
+        return [(int.from_bytes(key, "big"), Notice.from_bytes(row)) for key, row in self._rows.items()]
+
+    def discard(self, number: int) -> None:
+        """Delete all up to this number."""
+        for key in [key for key in self._rows if int.from_bytes(key, "big") <= number]:
+            del self._rows[key]
+
     def take(self) -> list[Notice]:
         """Return all notices, and delete them."""
         found = list(self)
-        for key in list(self._rows):
-            del self._rows[key]
+        self.discard(self._next)
         return found

@@ -3,9 +3,9 @@
 An SQLite file of sealed rows. A key that argon2id derives from the passphrase seals a random data key; the data key
 names, seals and counts the rows. The file shows how many rows there are, in which order they were written, and
 their sizes in steps of 256 bytes. Reading returns what was written, or raises `StateError`: rows that were changed,
-moved, dropped, or restored from an older copy of the file are refused. One change can't be detected: that the whole
-file was replaced by an older copy. A client that opens such a copy repeats what must happen once, so do not restore
-backups of the file.
+moved, dropped, or restored from an older copy of the file are refused. One change can't be detected here: that the
+whole file was replaced by an older copy. A client notices it room by room (see `sent`), and what only the newer
+copy had read is missing, so do not restore backups of the file.
 
 A vault that an older version wrote is upgraded when it is opened: see `vault_migrations`.
 

@@ -24,7 +24,7 @@ from yarl import URL
 from mimi_mmr.client.transport.clock_check import ClockCheck
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
-from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed
+from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed, ShutOut, Unauthorized
 from mimi_mmr.protocol.endpoints import (
     DOWNLOAD_ASSET,
     PROVIDERS,
@@ -39,13 +39,14 @@ from mimi_mmr.protocol.problems import PROBLEM, read_problem
 from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
 from ohttp_relay.client import OhttpClient, OhttpSocket
-from ohttp_relay.errors import OhttpError, RelayRefused, SocketEnded
+from ohttp_relay.errors import ExchangeFailed, OhttpError, RelayRefused, SocketEnded
 from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
 
 MAX_ANSWER = 1 << 28
 REQUEST_SECONDS = 90.0
 PROVIDERS_LIFETIME = 3600.0
 AT_ONCE = 16
+_NO_GATEWAY = (502, 504)  # a relay's answers if the gateway gives none
 _T = TypeVar("_T")
 
 
@@ -89,6 +90,24 @@ class Route:
         if self.relay == self.gateway:
             raise PrivatePathFailed(f"relay and gateway are both {self.gateway}'s: that hides nothing")
 
+    def failure(self, error: OhttpError) -> PrivatePathFailed:
+        """Return the error that names the party which did not do its part."""
+        relay = f"the relay of {self.relay}"
+        if isinstance(error, SocketEnded):
+            return PrivatePathFailed(
+                f"the socket to {self.gateway}, through {relay}, ended (code {error.code})"
+            )
+        if isinstance(error, RelayRefused):
+            if error.status in _NO_GATEWAY:
+                return PrivatePathFailed(f"{self.gateway} does not answer {relay} (status {error.status})")
+            return PrivatePathFailed(f"{relay} passes nothing on to {self.gateway} (status {error.status})")
+        if isinstance(error, ExchangeFailed):
+            cause = type(error.__cause__ or error).__name__
+            return PrivatePathFailed(f"{relay}, on the way to {self.gateway}, does not answer ({cause})")
+        return PrivatePathFailed(
+            f"no private path to {self.gateway}, through {relay}: {type(error).__name__}"
+        )
+
 
 @dataclass(slots=True)
 class _Known:
@@ -117,7 +136,7 @@ class PrivatePath:
         self._trust = trust
         self._clock = clock
         self._known = _Known()
-        self._clients: dict[str, OhttpClient] = {}
+        self._ways: dict[str, tuple[Route, OhttpClient]] = {}
         self._own_relay: str | None = None
         local = (source_address, 0) if source_address else None
         dates = self._dates()
@@ -125,7 +144,7 @@ class PrivatePath:
 
     async def close(self) -> None:
         """Close every connection."""
-        for client in self._clients.values():
+        for _, client in self._ways.values():
             await client.close()
         for session in self._sessions.values():
             await session.close()
@@ -165,7 +184,8 @@ class PrivatePath:
     ) -> Ans:
         """Ask the user's own provider with the account's `token`; `names` fill the endpoint's path.
 
-        Raise what the provider answered, or `PeerError`; `ValueError` for an endpoint that is reached another way.
+        Raise what the provider answered, `ShutOut` if it does not take the token, or `PeerError`; `ValueError` for
+        an endpoint that is reached another way.
         """
         _check_way(endpoint, Way.ACCOUNT)
         body = to_body(request)
@@ -213,6 +233,10 @@ class PrivatePath:
                 content = await read_limited(answer.content, MAX_ANSWER, answer.content_length)
                 self.traffic.count(len(body), len(content))
                 return _checked(answer.status, answer.content_type, content)
+        except Unauthorized:
+            if token is None:
+                raise
+            raise ShutOut(f"{self.domain} does not know this device of the account, or no longer") from None
         except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
             raise PeerError(f"{self.domain} does not answer ({type(error).__name__})") from None
 
@@ -273,21 +297,21 @@ class PrivatePath:
         The provider learns that all requests on one socket come from one client, so two queues need two sockets.
         Raise `PrivatePathFailed` when no socket can be opened; nothing is tried another way.
         """
-        client = await self._client(domain)
+        route, client = await self._way(domain)
         async with AsyncExitStack() as stack:
             try:
                 socket = await stack.enter_async_context(client.socket())
             except OhttpError as error:
                 self._leave_relay(domain)
-                raise PrivatePathFailed(f"no private socket to {domain}: {type(error).__name__}") from error
-            yield PathSocket(self, domain, socket)
+                raise route.failure(error) from error
+            yield PathSocket(self, route, socket)
 
     async def download(self, hub: str, url: str) -> bytes:
         """Fetch an asset through a relay and a hub's download proxy (-06, "Download Files")."""
         return await self.ask(DOWNLOAD_ASSET, hub, url=url)
 
     async def _exchange(self, domain: str, method: str, url: str, body: bytes) -> bytes:
-        client = await self._client(domain)
+        route, client = await self._way(domain)
         try:
             async with client.request(method, url, data=body) as answer:
                 content = await answer.read()
@@ -297,27 +321,28 @@ class PrivatePath:
             if error.status == 413:
                 raise BodyTooLarge(f"the request is larger than the way to {domain} takes") from error
             self._leave_relay(domain)
-            raise PrivatePathFailed(f"no private path to {domain}: status {error.status}") from error
+            raise route.failure(error) from error
         except OhttpError as error:
             self._leave_relay(domain)
-            raise PrivatePathFailed(f"no private path to {domain}: {type(error).__name__}") from error
+            raise route.failure(error) from error
         return _checked(answer.status, kind, content)
 
     def _leave_relay(self, domain: str) -> None:
         """Choose another relay for requests to the user's own provider, after a failure; each hides as much."""
         if domain == self.domain:
-            self._clients.pop(domain, None)
+            self._ways.pop(domain, None)
             self._own_relay = None
 
-    async def _client(self, domain: str) -> OhttpClient:
-        if domain not in self._clients:
+    async def _way(self, domain: str) -> tuple[Route, OhttpClient]:
+        if domain not in self._ways:
             route = await self.route(domain)
 
             async def keys() -> bytes:
                 return (await self.provider(domain)).ohttp_keys
 
-            self._clients[domain] = OhttpClient(route.relay_url, keys, self._sessions[Purpose.RELAY])
-        return self._clients[domain]
+            client = OhttpClient(route.relay_url, keys, self._sessions[Purpose.RELAY])
+            self._ways[domain] = route, client
+        return self._ways[domain]
 
     async def route(self, gateway: str) -> Route:
         """Return the relay for a gateway: the own provider's, or another one for the own provider's gateway."""
@@ -340,10 +365,11 @@ class PrivatePath:
 class PathSocket:
     """A provider at the other end of a WebSocket; made by `PrivatePath.socket`."""
 
-    def __init__(self, path: PrivatePath, domain: str, socket: OhttpSocket) -> None:
-        """Use an open socket to this domain's gateway."""
+    def __init__(self, path: PrivatePath, route: Route, socket: OhttpSocket) -> None:
+        """Use an open socket to the gateway of this route."""
         self._path = path
-        self._domain = domain
+        self._route = route
+        self._domain = route.gateway
         self._socket = socket
 
     @overload
@@ -365,7 +391,7 @@ class PathSocket:
         except OhttpError as error:
             if not isinstance(error, SocketEnded) or error.code != Close.TIME_OVER:
                 self._path._leave_relay(self._domain)
-            raise PrivatePathFailed(f"the socket to {self._domain} ended: {type(error).__name__}") from error
+            raise self._route.failure(error) from error
         self._path.traffic.count(len(body), len(answer.content))
         return _checked(answer.status, answer.header("content-type") or "", answer.content)
 

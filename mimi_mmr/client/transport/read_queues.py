@@ -19,14 +19,18 @@ class Position(NamedTuple):
 
 
 class ReadQueue:
-    """A queue and its read position. Rooms that share a leaf share one of these objects."""
+    """A queue and its read position. Rooms that share a leaf share one of these objects.
 
-    __slots__ = ("position", "token")
+    `read_at` is when this process last read the queue to its end (seconds since 1970); 0 before the first time.
+    """
+
+    __slots__ = ("position", "read_at", "token")
 
     def __init__(self, token: AccessToken, position: Position | None = None) -> None:
         """Start at the beginning of the queue, unless `position` says otherwise."""
         self.token = token
         self.position = position or Position()
+        self.read_at = 0.0
 
     @property
     def acknowledged(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -57,6 +59,23 @@ def _table(title: str, matrix: Matrix, kinds: Sequence[FactKind]) -> Table:
 
 def _cell(verdict: Verdict) -> str:
     return f"[{_STYLE[verdict]}]{verdict.value}[/]"
+
+
+def as_json(matrix: Matrix, links: Sequence[SharedValue], costs: Sequence[Cost]) -> dict[str, Any]:
+    """Return both tables as JSON values: who saw what, what they must not have seen, and what it cost."""
+    return {
+        "parties": [
+            {
+                "party": party,
+                "role": role,
+                "saw": {kind.value: verdict.value for kind, verdict in row.items()},
+            }
+            for (party, role), row in matrix.cells.items()
+        ],
+        "not_allowed": [str(sighting) for sighting in matrix.violations],
+        "linked": [str(link) for link in links],
+        "costs": [asdict(cost) for cost in merge(costs)],
+    }
 
 
 def what_it_cost(console: Console, lines: Sequence[Cost]) -> None:

@@ -9,14 +9,16 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from mimi_mmr.errors import ConfigError, MmrError
 from mimi_mmr.lab.demo.facts import all_views, facts_of, traces
 from mimi_mmr.lab.demo.processes import Processes
-from mimi_mmr.lab.demo.report import what_it_cost, who_saw_what
+from mimi_mmr.lab.demo.report import as_json, what_it_cost, who_saw_what
 from mimi_mmr.lab.demo.story import Story, tell
 from mimi_mmr.lab.demo.world import World, build_world
 from mimi_mmr.lab.ledger import Fact, links, matrix, search
@@ -29,17 +31,34 @@ EXIT_FAILED = 3
 EXIT_STOPPED = 128 + signal.SIGTERM
 
 
-def run_demo(members: int, keep: Path | None, seed: int | None, console: Console | None = None) -> int:
-    """Return the exit status: 0 if all went well and nobody saw what they must not; raise `ConfigError`."""
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_demo(
+    members: int,
+    keep: Path | None,
+    seed: int | None,
+    console: Console | None = None,
+    *,
+    report: Report | None = None,
+    failed: Callable[[str], None] | None = None,
+) -> int:
+    """Return the exit status: 0 if all went well and nobody saw what they must not; raise `ConfigError`.
+
+    `report` gets the tables as JSON values, `failed` why the run failed.
+    """
     console = console or Console(highlight=False)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     directory = _directory(keep) if keep else None
     with tempfile.TemporaryDirectory(prefix="mimi-mmr-") as temporary:
         root = directory or Path(temporary)
         try:
-            status = _run(root, members, seed, console)
+            status = _run(root, members, seed, console, report)
         except (MmrError, OhttpError, TreeWrapError, OSError, ExceptionGroup) as error:
-            console.print(f"[bold red]the demonstration failed:[/] {_explain(error)} (seed {seed})")
+            why = f"{_explain(error)} (seed {seed})"
+            console.print(f"[bold red]the demonstration failed:[/] {why}")
+            if failed is not None:
+                failed(f"the demonstration failed: {why}")
             status = EXIT_FAILED
         except asyncio.CancelledError:
             console.print("stopped by a signal; every process has ended")
@@ -49,7 +68,7 @@ def run_demo(members: int, keep: Path | None, seed: int | None, console: Console
     return status
 
 
-def _run(root: Path, members: int, seed: int, console: Console) -> int:
+def _run(root: Path, members: int, seed: int, console: Console, report: Report | None) -> int:
     console.print(f"[bold]Minimal metadata rooms[/]: three providers, four people, one room (seed {seed})")
     started = time.perf_counter()
     world = build_world(root)
@@ -59,7 +78,7 @@ def _run(root: Path, members: int, seed: int, console: Console) -> int:
     finally:
         world.close()
     console.print(f" [green]✓[/] all processes have stopped ({time.perf_counter() - started:.1f} s)")
-    return _open_ledger(story, world, console)
+    return _open_ledger(story, world, console, report)
 
 
 async def _live(story: Story, members: int, console: Console) -> None:
@@ -75,7 +94,7 @@ async def _live(story: Story, members: int, console: Console) -> None:
                 await story.close()
 
 
-def _open_ledger(story: Story, world: World, console: Console) -> int:
+def _open_ledger(story: Story, world: World, console: Console, report: Report | None) -> int:
     people = list(story.people.values())
     facts: list[Fact] = [*story.planted, *(fact for someone in people for fact in facts_of(someone))]
     with console.status("looking for every planted fact in every view"):
@@ -86,6 +105,8 @@ def _open_ledger(story: Story, world: World, console: Console) -> int:
     who_saw_what(console, found, ties)
     console.print(f"{len(facts)} planted facts, {len(views)} views, {size / 1e6:.1f} MB searched.")
     what_it_cost(console, story.costs.lines)
+    if report is not None:
+        report(as_json(found, ties, story.costs.lines))
     if found.violations or ties:
         console.print(f"[bold red]{len(found.violations) + len(ties)} findings that are not allowed.[/]")
         return EXIT_SEEN

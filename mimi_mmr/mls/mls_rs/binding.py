@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import mls_rs_uniffi as mls  # type: ignore[import-untyped]
 
-from mimi_mmr.errors import EngineError
+from mimi_mmr.errors import EngineError, OwnMessage
 from mimi_mmr.mls.ratchet.node import identity, signature_key
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.storage import GroupStorage
@@ -19,13 +19,17 @@ KEY_PACKAGE_HEADER: Final = MLS10.to_bytes(2, "big") + WireFormat.KEY_PACKAGE.to
 _SUITE: Final = mls.CipherSuite.CURVE25519_AES128
 
 
+_FROM_SELF = "message from self"
+
+
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Convert the library's exceptions to `EngineError`."""
+    """Convert the library's exceptions to `EngineError`, or `OwnMessage` for a message of this client's own."""
     try:
         yield
     except (mls.Error, mls.InternalError) as error:
-        raise EngineError(str(error)) from None
+        said = str(error)  # the binding has one class for all of these errors
+        raise OwnMessage(said) if _FROM_SELF in said else EngineError(said) from None
 
 
 class _Storage(mls.GroupStateStorage):  # type: ignore[misc]

@@ -9,7 +9,13 @@ from typing import Any
 
 from mimi_mmr.errors import EngineError, InvalidCommit, ParseError, RemovedFromRoom
 from mimi_mmr.mls.engine import Applied
-from mimi_mmr.mls.mls_rs.binding import Identities, engine_errors, export, key_package_message, message
+from mimi_mmr.mls.mls_rs.binding import (
+    Identities,
+    engine_errors,
+    export,
+    key_package_message,
+    message,
+)
 from mimi_mmr.mls.mls_rs.staged import MlsRsStagedCommit
 from mimi_mmr.mls.ratchet.node import identity, signature_key
 from mimi_mmr.mls.ratchet.tree import RatchetTree
@@ -99,7 +105,7 @@ class MlsRsGroup:
             return sealed
 
     def decrypt(self, private: PrivateMessage) -> tuple[int, bytes]:
-        """Return the sender's leaf index and the plaintext.
+        """Return the sender's leaf index and the plaintext; raise `OwnMessage` for one of this client's own.
 
         A message of a past epoch opens only if this client was in the group then and the sender is still in it. The
         library names the member that has the sender's leaf now, so a leaf that changed hands is refused.

@@ -31,7 +31,9 @@ def _database_place(role: str, url: str) -> tuple[str, ...]:
     except (sa.exc.ArgumentError, ValueError):
         return (url,)  # opening the database reports the error
     if kind == "sqlite":
-        name = (parsed.database or "").removeprefix("file:").partition("?")[0]
+        name = parsed.database or ""
+        if name.startswith("file:"):
+            name = name.removeprefix("file:").partition("?")[0]
         if name in ("", ":memory:") or "mode=memory" in url:
             raise ConfigError(f"database.{role}: expected a file; what is in memory is lost at the end")
         try:  # one file may still have two names: hard links, bind mounts

@@ -163,7 +163,10 @@ def _errors() -> Iterator[None]:
         yield
     except errors as error:
         why = type(error).__name__
-        if why == "ClientConfigurationError":  # of a parameter in the URL: it names that, and no value
+        if why in (
+            "InterfaceError",
+            "ClientConfigurationError",
+        ):  # of a parameter: it is named, without its value
             why += f": {error}"
         raise ConfigError(f"the database can't be opened ({why})") from None
 

@@ -40,6 +40,7 @@ DAY = 86400
 MAX_QUEUE_BYTES = 64 << 20
 MAX_QUEUES = 1_000_000
 MAX_QUEUE_AGE = 30 * DAY
+MAX_SEQUENCE = (1 << 63) - 1  # the largest number that a database holds
 MAX_PAGE_BYTES = 4 << 20
 MAX_PAGES_BYTES = 64 << 20
 ENTRY_BYTES = 16  # number and length of a message in a page, at most
@@ -48,12 +49,16 @@ TRANSACTION_LIFETIME = 7 * DAY
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """A page of a queue before it is read: its last number, its bytes, and whether older messages are to go."""
+    """A page of a queue before it is read: its last number, its bytes, and whether older messages are to go.
+
+    `gone` is the number up to which the queue has no message any more.
+    """
 
     lost: int
     last: int
     size: int
     acknowledged: bool
+    gone: int
 
 
 class DeliveryStore:
@@ -164,17 +169,19 @@ class DeliveryStore:
         A page has at most `limit` messages and, unless its first one alone is larger, at most the store's
         `max_page_bytes`. It is read outside of write transactions. Raises `Overloaded` if too much is being read.
         """
+        acknowledged = min(acknowledged, MAX_SEQUENCE)
         extent = await self._extent(queue, acknowledged, limit)
         if extent.acknowledged:
             await self._acknowledge(queue, acknowledged)
         if not extent.size:
-            return QueuePage(extent.lost, ())
+            return QueuePage(extent.lost, (), extent.gone)
         table = queue_messages.c
         which = (table.queue == queue, table.sequence > acknowledged, table.sequence <= extent.last)
         query = sa.select(table.sequence, table.message).where(*which).order_by(table.sequence)
         async with self._pages.taken(extent.size), self._database.read() as connection:
             found = await connection.execute(query)
-            return QueuePage(extent.lost, tuple(QueuedMessage(number, message) for number, message in found))
+            messages = tuple(QueuedMessage(number, message) for number, message in found)
+            return QueuePage(extent.lost, messages, extent.gone)
 
     async def _extent(self, queue: bytes, acknowledged: int, limit: int) -> _Extent:
         """Measure the next page without reading its messages; raise `UnknownQueue`."""
@@ -182,8 +189,15 @@ class DeliveryStore:
         old = sa.exists().where(table.queue == queue, table.sequence <= acknowledged)
         sizes = sa.select(table.sequence, sa.func.length(table.message))
         sizes = sizes.where(table.queue == queue, table.sequence > acknowledged)
+        following = sa.select(sa.func.min(table.sequence)).where(
+            table.queue == queue, table.sequence > acknowledged
+        )
+        # in one statement: what is lost, and what is gone, are of one moment
+        first = sa.func.coalesce(following.scalar_subquery(), queues.c.next_sequence)
         async with self._database.read() as connection:
-            this = sa.select(queues.c.lost, old.label("old")).where(queues.c.id == queue)
+            this = sa.select(queues.c.lost, old.label("old"), first.label("first")).where(
+                queues.c.id == queue
+            )
             row = (await connection.execute(this)).one_or_none()
             if row is None:
                 raise UnknownQueue("no such queue")
@@ -192,7 +206,7 @@ class DeliveryStore:
                 if size and size + length > self._max_page_bytes:
                     break
                 last, size = number, size + length + ENTRY_BYTES
-            return _Extent(row.lost, last, size, row.old)
+            return _Extent(row.lost, last, size, row.old, row.first - 1)
 
     async def _acknowledge(self, queue: bytes, acknowledged: int) -> None:
         """Delete the messages up to this number."""

@@ -6,6 +6,7 @@ them itself from the URL; a few are arguments of its own. Those that neither has
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,6 +37,7 @@ _READ_BY_DRIVER = frozenset(
         "gsslib",
     }
 )
+_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile")
 _SENT_TO_SERVER = frozenset({"application_name", "options"})
 _CACHES = frozenset({"statement_cache_size", "prepared_statement_cache_size"})  # of asyncpg, of SQLAlchemy
 _OTHERS = frozenset({"connect_timeout", "fallback_application_name", "client_encoding"})
@@ -53,6 +55,9 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
     encoding = given.get("client_encoding", "auto").lower()
     if encoding not in ("auto", "utf8", "utf-8"):
         raise ConfigError("the URL's parameter client_encoding: expected UTF8, or none")
+    for name in _FILES:
+        if name in given and not Path(given[name]).is_file():
+            raise ConfigError(f"the URL's parameter {name}: no such file: {given[name]}")
     passed = {name: value for name, value in given.items() if name in _READ_BY_DRIVER}
     plain = url.set(drivername="postgresql", query=passed)
     arguments: dict[str, Any] = {"dsn": plain.render_as_string(hide_password=False)}

@@ -63,7 +63,7 @@ def epoch_secret_of(membership: Membership) -> bytes:
 
 def forget_connections(path: PrivatePath) -> None:
     """The path finds its way to every provider anew, through the same relays."""
-    path._clients.clear()
+    path._ways.clear()
 
 
 def use_relay(path: PrivatePath, domain: str | None) -> None:

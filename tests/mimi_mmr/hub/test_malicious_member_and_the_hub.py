@@ -526,13 +526,13 @@ def test_a_policy_change_takes_effect_with_its_commit(bench: RoomBench) -> None:
 # --- application messages ----------------------------------------------------------------------------
 
 
-def test_a_message_goes_to_everybody_else_and_changes_nothing(bench: RoomBench) -> None:
+def test_a_message_goes_to_all_members_its_sender_too_and_changes_nothing(bench: RoomBench) -> None:
     before = bench.hub_fingerprint()
     events = bench.mode.submit(bench.state, bench.rooms["bob"].encrypt(Content.text("hello")))
     assert bench.hub_fingerprint() == before
     assert {event.kind for event in events} == {EventKind.APPLICATION}
-    assert sum(len(event.deliveries) for event in events) == 2
-    assert all(event.domain in {"a.example", "c.example"} for event in events)
+    assert sum(len(event.deliveries) for event in events) == len(bench.state.members) == 3
+    assert {event.domain for event in events} == {"a.example", "b.example", "c.example"}
 
 
 def test_a_message_is_refused_for_what_a_commit_would_be(bench: RoomBench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -41,7 +43,14 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def told(members: int = 0, keep: Path | None = None) -> tuple[int, str]:
     """Run the demonstration in this process; its status, and what it printed."""
     output = io.StringIO()
-    status = run_demo(members, keep, 1, Console(file=output, width=200, highlight=False))
+    reports: list[dict[str, Any]] = []
+    console = Console(file=output, width=200, highlight=False)
+    status = run_demo(members, keep, 1, console, report=reports.append)
+    for report in reports:  # what a program gets says the same
+        json.dumps(report)
+        assert bool(report["not_allowed"] or report["linked"]) == (status == EXIT_SEEN)
+        assert {"party", "role", "saw"} == set(report["parties"][0])
+    assert len(reports) == (status != EXIT_FAILED)
     return status, output.getvalue()
 
 

@@ -19,6 +19,7 @@ PUBLISHED = json.loads(FILE.read_text())
 STRUCTS = {kind.__name__: kind for kind in all_structs()}
 OLD = json.loads((stored.V0 / "vectors.json").read_text())
 RENAMED = {"SavedInbox": "SavedReadQueue", "SavedJoined": "SavedMembership"}
+CHANGED = {"QueuePage"}  # clients and their provider read another form since
 
 
 def test_the_file_is_what_the_command_makes() -> None:
@@ -37,7 +38,7 @@ def test_the_encoding_is_read_as_the_fields(name: str) -> None:
     assert value.to_bytes().hex() == vector["encoding"]
 
 
-@pytest.mark.parametrize("name", sorted(OLD["structs"]))
+@pytest.mark.parametrize("name", sorted(set(OLD["structs"]) - CHANGED))
 def test_what_version_0_wrote_is_read_and_written_in_the_same_bytes(name: str) -> None:
     vector = OLD["structs"][name]
     value = STRUCTS[RENAMED.get(name, name)].from_bytes(bytes.fromhex(vector["encoding"]))

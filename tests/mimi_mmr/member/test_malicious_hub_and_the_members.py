@@ -24,6 +24,7 @@ from mimi_mmr.errors import (
     RoomError,
     WrongSigner,
 )
+from mimi_mmr.hub.mode import SNAPSHOT_CLOCK_SKEW
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
@@ -373,7 +374,7 @@ def ask(bench: RoomBench, key: SigningKey, epoch: int, issued: float | None = No
 def test_a_request_for_a_tree_is_fresh_and_signed(bench: RoomBench) -> None:
     bob = bench.leaves["bob"].key
     bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2), bench.now)
-    for issued in (bench.now - 901, bench.now + 902):
+    for issued in (bench.now - SNAPSHOT_CLOCK_SKEW - 1, bench.now + SNAPSHOT_CLOCK_SKEW + 2):
         with pytest.raises(NotAllowed, match="too old"):
             bench.mode.check_snapshot(bench.uri, ask(bench, bob, 2, issued), bench.now)
     with pytest.raises(HubRefusal, match="another room"):

@@ -24,6 +24,7 @@ from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.protocol.credentials import DeviceIdentity, LeafIdentity, make_credential
 from mimi_mmr.protocol.key_packages import (
     CLAIM_LIFETIME,
+    LIFETIME_SKEW,
     ClaimStatus,
     KeyMaterialAnswer,
     KeyMaterialClaim,
@@ -261,9 +262,16 @@ def test_a_claim_whose_inside_names_another_hub_is_refused(world: World) -> None
         open_claim(KeyMaterialRequest("b.example", box), key, "a.example", world.now)
 
 
-def test_a_claim_is_good_for_minutes(world: World) -> None:
+def test_a_claim_is_good_for_minutes_and_an_hour_for_clocks_that_differ(world: World) -> None:
     key = SealingKey.generate()
-    for lasting in (-1, 0, 2 * CLAIM_LIFETIME + 2):
+    for lasting in (1 - LIFETIME_SKEW, 2 * CLAIM_LIFETIME + LIFETIME_SKEW):
+        open_claim(
+            seal_claim(claim_of(world, expiry=int(world.now) + lasting), key.public),
+            key,
+            "a.example",
+            world.now,
+        )
+    for lasting in (-1 - LIFETIME_SKEW, -LIFETIME_SKEW, 2 * CLAIM_LIFETIME + LIFETIME_SKEW + 2):
         request = seal_claim(claim_of(world, expiry=int(world.now) + lasting), key.public)
         with pytest.raises(NoKeyPackages, match="expired, or claims to live too long"):
             open_claim(request, key, "a.example", world.now)

@@ -52,7 +52,7 @@ async def serving(directory: Path) -> AsyncIterator[str]:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
+    return sorted(path.name for path in directory.iterdir())
 
 
 async def put(url: str, name: str, size: int) -> tuple[int, str]:

@@ -133,7 +133,11 @@ async def test_a_body_that_does_not_come_ends_its_connection_and_an_answer_may_t
         assert await waiting == b"HTTP/1.1 200 OK"  # the control: its body had come
 
 
-async def test_who_does_not_read_the_answer_is_closed(both) -> None:
+@pytest.mark.parametrize(
+    "limits", [{"reading_seconds": SHORT}, {"unread": 1 << 15, "body_seconds": 4 * SHORT}]
+)
+async def test_who_does_not_read_the_answer_is_closed(both, limits: dict[str, float]) -> None:
+    """After a time, and before it if too much waits to be read in all."""
     ended = asyncio.Event()
 
     async def large(request: web.Request) -> web.StreamResponse:
@@ -145,7 +149,7 @@ async def test_who_does_not_read_the_answer_is_closed(both) -> None:
         finally:
             ended.set()
 
-    async with serving(large, *both, reading_seconds=SHORT) as server:
+    async with serving(large, *both, **limits) as server:
         deaf = await server.connect()
         deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
         deaf.writer.write(REQUEST)

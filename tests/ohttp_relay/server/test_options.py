@@ -23,6 +23,7 @@ from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, start_chunked_requ
 from ohttp_relay.client.dates import dated
 from ohttp_relay.gateway import DEFAULT_PATH
 from ohttp_relay.keys import KeyConfig, KeyRing
+from ohttp_relay.transport import Close
 from tests.ohttp_relay.server.test_command import command
 from tests.ohttp_relay.world import Target
 
@@ -125,6 +126,7 @@ async def test_the_options_of_a_gateway_work(serve, tmp_path: Path, ca: str) -> 
     [config] = ring.public_configs()
     options = ["--max-request", "2000", "--max-response", "1500", "--max-stream", "3000", "--max-fields", "8"]
     options += ["--client-seconds", "0.2", "--target-seconds", "0.5", "--idle-seconds", "1"]
+    options += ["--socket-idle-seconds", "1", "--sockets", "1"]
     options += ["--padding", "none", "--require-date", "--bare-keys", "/config", "--window", "100"]
     started = ["gateway", "--keys", str(tmp_path / "keys"), "--target", origin, "--network", "127.0.0.0/8"]
 
@@ -161,6 +163,8 @@ async def test_the_options_of_a_gateway_work(serve, tmp_path: Path, ca: str) -> 
             assert Response.from_bytes(opened).status == expected
             assert expected == 413 or opened.endswith(b"x\0\0")  # no padding of a stream
         assert KeyConfig.from_bytes((await get(f"{gateway.url}/config"))[1]) == config
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=["ohttp"]) as line:
+            assert (await line.receive(20)).data == Close.TIME_OVER
         assert await closed_while_idle(url)
         await gateway.end()
 

@@ -171,12 +171,14 @@ async def test_on_a_terminal_it_asks_again_after_a_wrong_one(alice: Person) -> N
 async def test_a_new_passphrase_is_typed_twice(live: LiveWorld, tmp_path: Path) -> None:
     alice = Person("alice", "a.example", tmp_path / "alice", live)
     arguments = ["account", "create", "alice", *alice.opening()]
-    answers = ["one", "another", PASSPHRASE, PASSPHRASE]
+    answers = ["one", "another one", "yet another", PASSPHRASE, PASSPHRASE]
     prompt = "(?:New passphrase|The same again): "
     try:
         status, said = await asyncio.to_thread(typing, arguments, alice.home, answers, prompt)
         assert status == 0, said
-        assert said.count("New passphrase") == 2
+        assert said.count("New passphrase") == 3
+        assert "at least 8 characters, got 3: whoever gets a copy" in said
+        assert "the two were not the same" in said
         await alice.ask("agent", "stop")
         assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
     finally:
@@ -212,6 +214,9 @@ async def test_a_provider_that_does_not_answer(alice: Person) -> None:
         async with asyncio.timeout(PATIENCE):
             while not (found := await alice.ask("status"))["trouble"]:
                 pass
+        done = await alice.run("room", "read", "friends")
+        assert done.status == 0
+        assert "note: friends is not up to date: the provider could not be asked" in done.err
     assert all(what.startswith(("following", "looking")) for what in found["trouble"])
     log = (alice.home / "agent.log").read_text()
     assert "to be tried again" in log
@@ -245,17 +250,26 @@ async def test_an_account_whose_provider_did_not_answer_can_be_finished(
         alice.reap()
 
 
-async def test_trust_anchors_that_have_moved_can_be_found_again(alice: Person, tmp_path: Path) -> None:
+async def test_trust_anchors_are_what_a_command_has_read_and_their_files_may_go(
+    alice: Person, tmp_path: Path
+) -> None:
     assert alice.live is not None
     old, new = alice.live.world.trust_dir, tmp_path / "elsewhere"
     await alice.ask("agent", "stop")
     old.rename(new)
-    done = await alice.run("account", "show", "--json")
-    assert done.status == 2
-    assert str(old) in done.error["message"]
-    assert "account trust" in done.error["hint"]
-    found = await alice.ask("account", "trust", "--trust", str(new))
-    assert found == {"domains": ["a.example", "b.example", "c.example"]}
+    assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
+    (new / "c.example.pem").unlink()
+    script = f"exec {sys.executable} -m mimi_mmr account trust --json --tls-ca /dev/fd/3 --trust {new}"
+    environment = alice.environment | {"MIMI_MMR_HOME": str(alice.home)}
+    done = await command(
+        program=("sh", "-c", f"{script} 3< {alice.live.world.ca_file}"),  # in the agent 3 is another file
+        env=environment,
+    )
+    assert (done.status, done.out) == (0, '{"domains": ["a.example", "b.example"]}\n'), done
+    await alice.ask("room", "create", "--name", "reached")
+    (new / "b.example.pem").write_text("no certificate")
+    done = await alice.run("account", "trust", "--trust", str(new), "--json")
+    assert done.error["code"] == "certificate"
     assert (await alice.ask("account", "show"))["user"] == "mimi://a.example/u/alice"
 
 

@@ -11,18 +11,19 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mimi_mmr.app.agent import connection as connection_module
 from mimi_mmr.app.agent.connection import Connection, NotRunning, Refused
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.server import STOP_SECONDS, AnswerLines, Server
 from mimi_mmr.app.agent.socket_messages import MAX_REQUEST, CommandRequest
-from mimi_mmr.app.commands.errors import AgentError, NotFound, hint_for
+from mimi_mmr.app.commands.errors import AgentError, NotFound
 from mimi_mmr.app.commands.result import Result
-from mimi_mmr.errors import StateError
 
 
 class Number(Result):
@@ -45,6 +46,9 @@ async def echo(request: CommandRequest, say: AnswerLines) -> dict[str, Any]:
         for number in range(3):
             say.progress(number + 1, 3)
             await say.item(Number(number=number))
+    if request.command == "reverse":
+        say.note(f"{len(say.content)} bytes")
+        await say.file(say.content[::-1])
     return {"result": request.arguments}
 
 
@@ -74,7 +78,7 @@ async def test_a_request_and_its_answer(home: Home) -> None:
         progress: list[tuple[int, int]] = []
 
         def count(connection: Connection) -> list[tuple[str, Any]]:
-            connection.ask("count", on_progress=lambda *step: progress.append(step))
+            connection.ask("count", on={"progress": lambda step: progress.append(tuple(step))})
             return list(connection.stream("count"))
 
         said = await in_thread(count, home)
@@ -85,6 +89,66 @@ async def test_a_request_and_its_answer(home: Home) -> None:
             {"number": 2},
         ]
         assert said[-1] == ("result", {})
+
+
+async def test_what_a_command_waits_for_is_told_before_its_result(home: Home) -> None:
+    released = asyncio.Event()
+
+    async def waits(_: CommandRequest, say: AnswerLines) -> dict[str, Any]:
+        say.note("waiting for a clock")
+        await released.wait()
+        return {"result": {}}
+
+    loop = asyncio.get_running_loop()
+
+    def read(connection: Connection) -> list[tuple[str, Any]]:
+        found = []
+        for answer in connection.stream("add"):
+            found.append(answer)
+            loop.call_soon_threadsafe(released.set)
+        return found
+
+    async with serving(home, waits):
+        assert await in_thread(read, home) == [("note", "waiting for a clock"), ("result", {})]
+
+
+async def test_the_bytes_of_files_go_both_ways_whatever_is_in_them(home: Home) -> None:
+    content = bytes(range(256)) * 8192 + b'\n{"result":{}}\n'
+
+    def both_ways(connection: Connection) -> list[tuple[str, Any]]:
+        first = list(connection.stream("reverse", content=content))
+        assert connection.ask("echo", {"still": "here"}) == {"still": "here"}
+        return first
+
+    async with serving(home):
+        said = await in_thread(both_ways, home)
+    assert said == [("note", f"{len(content)} bytes"), ("file", content[::-1]), ("result", {})]
+
+
+async def test_a_file_that_is_not_sent_to_its_end_keeps_nobody_waiting(home: Home) -> None:
+    async with serving(home):
+        reader, writer = await asyncio.open_unix_connection(str(home.socket))
+        writer.write(CommandRequest("reverse", {}, size=10).to_line() + b"half")
+        await writer.drain()
+        assert await in_thread(lambda connection: connection.ask("echo"), home) == {}
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_command_that_takes_long_says_what_it_waits_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "PATIENCE", 0.01)
+    said = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def slow(_: CommandRequest, __: AnswerLines) -> dict[str, Any]:
+        await said.wait()
+        return {"result": {}}
+
+    async with serving(home, slow):
+        silence = partial(loop.call_soon_threadsafe, said.set)
+        assert await in_thread(lambda connection: connection.ask("x", on_silence=silence), home) == {}
 
 
 async def test_errors_carry_code_message_and_hint(home: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,6 +230,9 @@ async def test_a_home_whose_path_is_longer_than_an_address(tmp_path: Path) -> No
         b"[]\n",
         b'{"do":5}\n',
         b'{"do":"echo","given":5}\n',
+        b'{"do":"echo","given":{},"bytes":-1}\n',
+        b'{"do":"echo","given":{},"bytes":67108865}\n',
+        b'{"do":"echo","given":{},"bytes":true}\n',
         b"\xff\xfe\n",
         b"[" * 100_000 + b"\n",
         b'{"do":"' + b"x" * (MAX_REQUEST + 10) + b'"}\n',
@@ -288,7 +355,3 @@ async def test_an_agent_that_stops_finishes_what_changes_something(home: Home) -
         assert await answers[0] == "done"
         with pytest.raises(AgentError, match="ended"):
             await answers[1]
-
-
-def test_a_state_error_has_a_hint() -> None:
-    assert "home" in hint_for(StateError("wrong passphrase"))

@@ -19,7 +19,8 @@ from mimi_mmr.app.cli import app
 from mimi_mmr.app.commands import NOUNS
 from mimi_mmr.app.commands.agent import StopAgent
 from mimi_mmr.app.commands.context import Say
-from mimi_mmr.app.commands.errors import BadRequest, hint_for
+from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.hints import hint_for
 from mimi_mmr.app.commands.model import Argument, Command, Option
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.status import ShowStatus
@@ -42,7 +43,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "trust": "/t",
     },
     "account.trust": {"trust": "/t"},
-    "account.passphrase": {"new": "x"},
+    "account.passphrase": {"new": "long enough"},
     "device.remove": {"device": "tablet"},
     "contact.add": {"to": "bob@b.example"},
     "contact.only-contacts": {"setting": "on"},
@@ -54,6 +55,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "room.send": {"text": "hello"},
     "asset.put": {"file": "/f"},
     "asset.get": {"number": 3},
+    "room.shown": {"number": 3},
+    "notices.shown": {"number": 3},
 }
 GIVEN["device.join"] = GIVEN["account.create"] | {"code": "x"}
 FITTING = {"room": "friends", "user": "bob"}
@@ -110,14 +113,15 @@ def test_help_of_a_noun_stands_once() -> None:
     assert ShowStatus.about.help == NOUNS["status"]
 
 
-def test_what_is_not_on_the_command_line_completes_something_there() -> None:
+def test_what_is_not_on_the_command_line_completes_something_there_or_says_what_was_shown() -> None:
     completing = {
         shape.completes
         for command in TYPED
         for shape in command.shapes().values()
         if isinstance(shape, Argument) and shape.completes
     }
-    assert completing == set(COMMANDS.values()) - set(TYPED)
+    shown = {COMMANDS["room.shown"], COMMANDS["notices.shown"]}
+    assert completing | shown == set(COMMANDS.values()) - set(TYPED)
 
 
 # --- the page of commands -----------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def test_a_missing_or_surplus_argument_is_refused_by_its_name(command: type[Comm
         ("asset.get", {"number": 3.5}),
         ("account.create", {"key_package_slot": 0.01}),
         ("device.add", {"wait": 0.5}),
-        ("account.passphrase", {"new": ""}),
+        ("account.passphrase", {"new": "7 chars"}),
     ],
 )
 def test_limits(command: str, wrong: dict[str, Any]) -> None:
@@ -241,7 +245,7 @@ async def test_an_agent_says_what_is_wrong_with_a_request_of_another_version(tmp
             with pytest.raises(BadRequest, match=said) as caught:
                 await agent.handle(request, say)
             assert len(str(caught.value)) < 200
-            assert "agent stop" in hint_for(caught.value)
+            assert "agent stop" in hint_for(caught.value.code, "room send")
         for command in COMMANDS.values():
             with pytest.raises(BadRequest, match="argument 'surplus'"):
                 await agent.handle(CommandRequest(named(command), given(command) | {"surplus": 1}), say)
@@ -268,13 +272,13 @@ def test_what_typer_can_not_check_is_a_usage_error_that_names_the_argument(tmp_p
 
 
 def test_only_waiting_commands_may_be_broken_off() -> None:
-    assert {name for name in COMMANDS if Agent.only_waits(name)} == {"room.read", "device.add"}
+    assert {name for name in COMMANDS if Agent.only_waits(name)} == {"room.read", "device.add", "asset.get"}
     assert not Agent.only_waits("room.dance")
 
 
 def test_a_command_hides_what_is_secret() -> None:
     for name, secret in (("account.passphrase", "new"), ("device.join", "code")):
         command = COMMANDS[name]
-        made = command.from_request(given(command) | {secret: "5ecret"})
-        assert getattr(made, secret) == "5ecret"
+        made = command.from_request(given(command) | {secret: "5ecret code"})
+        assert getattr(made, secret) == "5ecret code"
         assert "5ecret" not in repr(made)

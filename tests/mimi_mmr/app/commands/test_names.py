@@ -66,7 +66,7 @@ async def test_a_rooms_name_never_wins_over_another_rooms_id_or_a_person(live: L
     await alice.rooms.forget(meant)
     for name in (short, meant.uri.name, str(meant.uri), "carol@c.example", "mimi-join:x"):
         await alice.rooms.rename(other, name)  # of what is known here no more
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match="names that look like these are not used"):
             find_room(alice, name)
 
     await alice.rooms.rename(other, DECOMPOSED)

@@ -165,6 +165,28 @@ async def test_a_follower_tries_a_commit_that_is_not_yet_valid_again(
     assert at_bob.usable
 
 
+@pytest.mark.parametrize("ahead", [1200.0, -1200.0])
+async def test_a_device_whose_clock_is_20_minutes_off_connects_adds_and_is_added(
+    live: LiveWorld, ahead: float
+) -> None:
+    """The times in its requests are off, too. Its MLS library has the true time here."""
+    clock = Clock()
+    clock.ahead = max(ahead, 0.0)
+    alice, bob = await live.person("alice", "a.example", clock=clock), await live.person("bob", "b.example")
+    to_bob, to_alice = await connect(alice, bob)
+    await bob.key_packages.publish(to_alice, 1)
+    await alice.key_packages.publish(to_bob, 1)
+    mine, theirs = await alice.rooms.create(), await bob.rooms.create()
+    clock.ahead = ahead
+    package = await alice.key_packages.claim(to_bob, "a.example")
+    assert package
+    await alice.key_packages.tend(to_bob)
+    await bob.rooms.add(theirs, [bob.people.contacts[alice.user]])
+    assert (await invited(alice)).uri == theirs.uri
+    link = await alice.rooms.links.create(mine, lifetime=7 * 86400)
+    assert link.room == mine.uri
+
+
 async def test_a_device_whose_clock_is_off_learns_it_from_its_provider_and_its_relay(live: LiveWorld) -> None:
     clock = Clock()
     alice = await live.person("alice", "a.example", clock=clock)

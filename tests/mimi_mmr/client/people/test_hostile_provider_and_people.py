@@ -6,6 +6,7 @@ Over real providers, since it is the client's own care that is proved here.
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
+from mimi_mmr.client.rooms.membership import Occurrence
 from mimi_mmr.crypto.sealing import Kem, SealedBox
 from mimi_mmr.errors import HubRefusal, NotAllowed, PeerError, PrivatePathFailed, RoomError
 from mimi_mmr.member.committing import PendingCommit
@@ -189,7 +191,40 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
         await cathy.rooms.sync(at_cathy, wait=5)
     assert at_cathy.messages.popleft().text == "on we go"
     assert room.room.tree_hash == at_cathy.room.tree_hash
+    while not at_bob.desynchronised:
+        await bob.rooms.sync(at_bob, wait=5)
+    assert "the hub has undone, for an admin, a commit that this client has followed" in at_bob.problems[0]
     await alice.rooms.remove(room, [at_bob.room.own_leaf])
+
+
+async def test_a_member_follows_no_other_commit_where_the_hub_alone_has_undone_one(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cathy can't process a commit; the hub takes it back without an admin's order, and sends her another one."""
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    cathy = await live.person("cathy", "c.example")
+    to_bob, _ = await connect(alice, bob)
+    to_cathy, _ = await connect(alice, cathy)
+    room, (at_bob, at_cathy) = await room_of(alice, {bob: to_bob, cathy: to_cathy})
+    with monkeypatch.context() as patched:
+        bad = spoiled(at_bob.room)
+        patched.setattr(Room, "stage", lambda _, intent, now: bad(intent, now))
+        await bob.rooms.heal(at_bob)
+    for client, joined in ((alice, room), (cathy, at_cathy)):
+        while not joined.blocked:
+            await client.rooms.sync(joined, wait=5)
+    with pytest.raises(RoomError, match="can't be processed here"):
+        await cathy.rooms.heal(at_cathy)
+    store = live.providers["a.example"].hub_store
+    undone, before = await store.epoch(room.uri), (await store.snapshot(room.uri, 2)).id
+    await store.reopen(room.uri, undone, before, (), time.time())
+    room.occurred(Occurrence.COMMIT_UNDONE)  # the client of a member who cheats with the hub
+    await alice.rooms.heal(room)
+    while not at_cathy.desynchronised:
+        await cathy.rooms.sync(at_cathy, wait=5)
+    assert at_cathy.room.epoch == 2
+    assert at_cathy.blocked
+    assert any("in the place of the one that can't be processed here" in one for one in at_cathy.problems)
 
 
 async def test_a_message_is_shown_under_the_name_of_who_sent_it(live: LiveWorld) -> None:

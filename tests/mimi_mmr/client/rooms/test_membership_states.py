@@ -56,7 +56,7 @@ def test_what_is_new_of_a_room_is_known_without_reading_who_is_in_it(monkeypatch
     bench.commit("alice", add=["bob"])
     bench.restart("bob")
     room, unused = bench.rooms["bob"], cast("Any", None)
-    place = Place(room, bench.leaves["bob"], unused, unused)
+    place = Place(room, bench.leaves["bob"], unused, unused, unused)
     with monkeypatch.context() as patch:
         patch.setattr(MemberList, "read", lambda *_: pytest.fail("all members are read"))
         before = place.version()

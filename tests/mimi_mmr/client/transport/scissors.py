@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mimi_mmr.client.transport.private_path import PrivatePath
+from mimi_mmr.client.transport.private_path import PrivatePath, Route
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
@@ -76,11 +76,11 @@ class Path(PrivatePath):
 
     def __init__(self, url: str, keys: bytes) -> None:
         super().__init__(DOMAIN, url, TrustAnchors())
-        self._way = OhttpClient(url, PinnedKeys(keys), self._session, allow_insecure_loopback=True)
+        self._only = OhttpClient(url, PinnedKeys(keys), self._session, allow_insecure_loopback=True)
 
-    async def _client(self, domain: str) -> OhttpClient:
+    async def _way(self, domain: str) -> tuple[Route, OhttpClient]:
         assert domain == DOMAIN
-        return self._way
+        return Route("relay.example", DOMAIN, ""), self._only
 
 
 class World:

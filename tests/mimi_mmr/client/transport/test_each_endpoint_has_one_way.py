@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath
+from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath, Route
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import ParseError
@@ -71,7 +71,7 @@ async def test_no_endpoint_is_asked_by_another_way_than_its_own(
                 await ask()
     if endpoint.way is not Way.OBLIVIOUS:
         with pytest.raises(ValueError, match="not OBLIVIOUS"):
-            await PathSocket(path, "b.example", socket).ask(endpoint, None, **names)
+            await PathSocket(path, Route("a.example", "b.example", ""), socket).ask(endpoint, None, **names)
     assert path.sent == []
 
 

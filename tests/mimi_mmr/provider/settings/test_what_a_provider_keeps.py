@@ -175,20 +175,21 @@ async def test_a_provider_without_peers_warns(place: Place, caplog: pytest.LogCa
 # --- one process a directory -------------------------------------------------------------------------
 
 
-async def test_a_second_process_on_the_same_sqlite_files_is_refused_with_the_reason(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    provider = Provider(load_settings(place.config))
-    await provider.start()
+async def test_a_second_provider_on_the_same_sqlite_files_is_refused_with_the_reason(place: Place) -> None:
+    settings = load_settings(place.config)
+    first, second, third = (Provider(settings) for _ in range(3))
+    await first.start()
     try:
-        said = serve(place, monkeypatch)
+        with pytest.raises(ConfigError) as refused:
+            await second.start()
+        said = str(refused.value)
         assert said.startswith("database.hub: ")
         assert f"is in use by another process ({os.getpid()}); stop that one first" in said
     finally:
-        await provider.close()
-    again = Provider(load_settings(place.config))
-    await again.start()
-    await again.close()
+        await second.close()
+        await first.close()
+    await third.start()
+    await third.close()
 
 
 HOLDER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
 from mimi_mmr.provider.store.postgresql import connect_arguments
 
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # PostgreSQL, "Message Formats"
+
 
 def arguments(query: str, rest: str = "me:p%40ss@h:5433/d") -> dict[str, Any]:
     return connect_arguments(sa.make_url(f"postgresql+asyncpg://{rest}?{query}"))
@@ -21,10 +24,10 @@ def arguments(query: str, rest: str = "me:p%40ss@h:5433/d") -> dict[str, Any]:
     "query",
     [
         "sslmode=require",
-        "sslmode=verify-full&sslrootcert=/etc/roots.pem",
+        "sslmode=verify-full",
         "host=/run/postgresql",
         "host=a,b&port=1,2&target_session_attrs=read-write",
-        "passfile=/x&sslcert=/c&sslkey=/k",
+        f"passfile={__file__}&sslcert={__file__}&sslkey={__file__}&sslrootcert={__file__}",
     ],
 )
 def test_what_the_driver_reads_is_left_to_it(query: str) -> None:
@@ -56,6 +59,10 @@ def test_what_the_driver_does_not_read_is_translated() -> None:
         ("sslmod=require", "the URL's parameter sslmod can't be used here"),
         ("client_encoding=LATIN1", "client_encoding: expected UTF8"),
         ("connect_timeout=soon", "connect_timeout: expected a whole number"),
+        (
+            "sslmode=verify-full&sslrootcert=/nowhere/roots.pem",
+            "sslrootcert: no such file: /nowhere/roots.pem",
+        ),
     ],
 )
 async def test_a_parameter_that_can_not_be_honoured_is_named(query: str, said: str) -> None:
@@ -66,15 +73,38 @@ async def test_a_parameter_that_can_not_be_honoured_is_named(query: str, said: s
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("sslmode=require", "can't be opened"),  # this server has no TLS
         ("sslmode=sometimes", "`sslmode` parameter must be one of"),
-        ("sslmode=verify-full&sslrootcert=/nowhere/roots.pem", "/nowhere/roots.pem"),
         ("options=-c%20nothing%3D1", "can't be opened"),
+        ("user=nobody&host=/nowhere", "can't be opened"),
     ],
 )
 async def test_a_connection_that_is_refused_is_a_settings_error(postgres: Any, query: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         await Database.open(with_query(postgres.get_uri(), query), tables.hub)
+
+
+@pytest.mark.parametrize(("mode", "asks"), [("require", True), ("disable", False)])
+async def test_what_is_sent_to_a_server_without_tls_is_what_libpq_sends(mode: str, asks: bool) -> None:
+    """With TLS required, nothing is sent after the server has refused it."""
+    seen: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readexactly(8))
+        if seen[-1] == SSL_REQUEST:
+            writer.write(b"N")
+            seen.append(await reader.read())
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConfigError, match="can't be opened"):
+            await Database.open(f"postgresql://me:pass@127.0.0.1:{port}/d?sslmode={mode}", tables.hub)
+        async with asyncio.timeout(20):
+            await ended.wait()
+    assert seen == [SSL_REQUEST, b""] if asks else SSL_REQUEST not in seen
 
 
 async def test_parameters_reach_the_server(postgres: Any) -> None:

@@ -65,6 +65,28 @@ async def content(
 # --- queues ------------------------------------------------------------------------------------------
 
 
+async def test_a_page_says_up_to_where_the_queue_is_empty(queues: DeliveryStore) -> None:
+    assert (await queues.collect(ONE, 0, 10)).acknowledged == 0
+    for message in (b"one", b"two", b"three"):
+        await put(queues, message)
+    assert (await queues.collect(ONE, 0, 10)).acknowledged == 0
+    assert (await queues.collect(ONE, 2, 10)).acknowledged == 2
+    assert (await queues.collect(ONE, 0, 10)).acknowledged == 2  # as an older copy of the client asks
+    await queues.expire(NOW + MAX_QUEUE_AGE + 1)
+    page = await queues.collect(ONE, 2, 10)
+    assert (page.acknowledged, page.lost, page.messages) == (3, 1, ())
+
+
+@pytest.mark.parametrize("number", [3, 1 << 63, (1 << 64) - 1])
+async def test_a_number_that_no_database_holds_acknowledges_what_is_there(
+    queues: DeliveryStore, number: int
+) -> None:
+    await put(queues, b"one")
+    assert (await queues.collect(ONE, number, 10)).acknowledged == 1
+    await put(queues, b"two")
+    assert await content(queues) == [b"two"]
+
+
 async def test_messages_are_collected_in_order_until_they_are_acknowledged(queues: DeliveryStore) -> None:
     for number in range(5):
         assert await put(queues, b"%d" % number) == [ONE]
