@@ -1,8 +1,9 @@
 """Measure ohttp_relay: operations, gateway, relay, streaming.
 
 `python -m benchmarks.ohttp` prints a table, writes JSON and a plot.  `--headline` ends within 50 seconds with one
-line of JSON.  `--decisions` prints the figures of docs/adr/0002 to 0004.  Ratios are taken within one run, on the
-same cores, so that they can be compared between machines.
+line of JSON.  `--gateway` prints the figures of the gateway alone.  `--decisions` prints the figures of
+docs/adr/0002 to 0004.  Ratios are taken within one run, on the same cores, so that they can be compared between
+machines.  `cpu_us` is processor time, of user and system, that all processes of a server spent on a request.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ from ohttp_relay.gateway import (
 )
 from ohttp_relay.hpke import KEMS, AeadId, KemId, Suite, XWingPair, XWingPrivateKey, cipher_suite
 from ohttp_relay.hpke.hkdf import HmacKey, extract, prf, prf_three, prf_two
-from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyConfig, KeyRing
+from ohttp_relay.keys import DEFAULT_SUITES, GatewayKey, KeyRing
 from ohttp_relay.relay import Relay
 from ohttp_relay.server import Bind, Metrics, open_sockets, run_on
 from ohttp_relay.server.service import FAST_PATH
@@ -56,9 +57,10 @@ CONNECTIONS = 64
 PAUSE = 0.0005
 REMEMBERED = 2_000_000  # requests that the gateway's replay table has room for
 ROUNDS = 9
+WINDOW = 1.0  # seconds of load that count
+WAVE = 0.2  # seconds of load before them, in which connections are opened and caches are filled
 PLAIN = 1200  # bytes of a bare echo's bodies
 SEALED = 2080  # bytes of an encapsulated answer: a bucket, nonce and tag
-ECHOES = ("bare_echo", "gateway_echo")
 LOCAL = "https://echo.example"
 AWAITED = "https://awaited.example"
 ONE_SHOT_KEMS = {KemId.X25519: hpke.KEM.X25519, KemId.X_WING: hpke.KEM.MLKEM768_X25519}
@@ -216,9 +218,9 @@ def in_turns(operations: dict[str, Callable[[], object]], seconds: float) -> Fig
     return dict(zip(operations, medians, strict=True))
 
 
-def decisions(seconds: float, folder: Path) -> Figures:
+def decisions(seconds: float, turns: Turns, folder: Path) -> Figures:
     """Return the figures of docs/adr/0002 to 0004."""
-    figures = fronts(seconds, folder)
+    figures = fronts(turns, folder)
     figures |= {f"0003 HMAC {name} us": value for name, value in in_turns(hmacs(), seconds).items()}
     timed = in_turns(hmacs_of_a_request(), seconds)
     figures |= {f"0003 ten HMACs {name} us": value for name, value in timed.items()}
@@ -323,7 +325,7 @@ def served_gateway(
         yield gateway
 
 
-def fronts(seconds: float, folder: Path) -> Figures:
+def fronts(turns: Turns, folder: Path) -> Figures:
     """Return rate and processor time of a gateway's in-process echo, one worker: fast path, aiohttp alone."""
 
     def by_library(app: web.Application) -> web.Application:
@@ -334,20 +336,15 @@ def fronts(seconds: float, folder: Path) -> Figures:
         served_gateway(folder / "fast", [], 1) as (fast, fast_pid),
         served_gateway(folder / "library", [], 1, by_library) as (library, library_pid),
     ):
-        kinds = {"fast": (fast, fast_pid), "library": (library, library_pid)}
-        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
-        for at in range(ROUNDS + 1):
-            for name, (url, pid) in kinds.items():
-                config = KeyRing.load(folder / name).public_configs()[0]
-                enough = int(10_000 * seconds / ROUNDS) + CONNECTIONS
-                before = spent(pid)
-                run = drive(url, iter(capsules(config, LOCAL, enough)), SEALED, seconds / ROUNDS)
-                if at:
-                    runs[name].append((run.rate, (spent(pid) - before) / len(run.times) * 1e6))
+        loads = {
+            name: Load(url, pid, dated(folder / name, LOCAL), SEALED)
+            for name, url, pid in (("fast", fast, fast_pid), ("library", library, library_pid))
+        }
+        runs = turns.of(loads)
     figures: Figures = {}
     for name, each in runs.items():
-        rate, cpu = (statistics.median(column) for column in zip(*each, strict=True))
-        figures |= {f"0002 {name} rps": rate, f"0002 {name} cpu us": cpu}
+        figures[f"0002 {name} rps"] = statistics.median(run.rate for run in each)
+        figures[f"0002 {name} cpu us"] = statistics.median(run.cpu for run in each)
     return figures
 
 
@@ -373,13 +370,14 @@ Sent = tuple[bytes, ResponseOpener | None]
 
 
 @dataclass
-class Load:
-    """A run of load: answers of `answer_size` bytes of content; a rate and latencies."""
+class Run:
+    """What came of a load: answers, and the processor seconds that the server spent while they came."""
 
     answer_size: int
     times: list[float] = field(default_factory=list)
     samples: list[tuple[ResponseOpener, bytes]] = field(default_factory=list)
     seconds: float = 0.0
+    used: float = 0.0
     out_of_requests: bool = False
     start: bytes = b"none yet"
     size: int = 0
@@ -388,6 +386,16 @@ class Load:
     def rate(self) -> float:
         """Requests a second."""
         return len(self.times) / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Processor time a request, in microseconds."""
+        return self.used / len(self.times) * 1e6
+
+    @property
+    def latency(self) -> float:
+        """The median time of an answer, in milliseconds."""
+        return statistics.median(self.times) * 1e3
 
     def whole(self, data: bytes) -> bool:
         """Tell whether an answer is all there; it must be a 200 of the right type and length."""
@@ -408,63 +416,102 @@ class Load:
         return True
 
 
-def load(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float) -> Load:
-    """Send requests over `CONNECTIONS` connections, on each the next one after an answer, for `seconds`.
+@dataclass
+class Load:
+    """A load on the server at `origin`, the process `pid`.  `prepare` makes a number of requests, or more."""
 
-    The load shares two cores with what it measures, so it must be cheap: plain sockets, and a look for answers
-    every half a millisecond, when there are several.
-    """
-    host, _, port = origin.removeprefix("http://").partition(":")
-    connections = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
-    by_number = {connection.fileno(): connection for connection in connections}
-    buffers, openers, sent = (
-        dict.fromkeys(by_number, b""),
-        dict.fromkeys(by_number),
-        dict.fromkeys(by_number, 0.0),
-    )
-    started = now = time.perf_counter()
-    made = Load(answer_size)
+    origin: str
+    pid: int
+    prepare: Callable[[int], Iterable[Sent]]
+    answer_size: int
+    expected: float = 4_000.0
+    """Requests a second, so that there are enough of them."""
 
-    def send(number: int) -> None:
-        request, openers[number] = next(requests, (b"", None))
-        sent[number] = now
-        if request:
-            by_number[number].sendall(request)
-        else:
-            made.out_of_requests = True
+    def run(self, window: float) -> Run:
+        """Send requests; return what came in `window` seconds, after a wave that does not count.
 
-    with select.epoll() as poll:
-        for number in by_number:
-            poll.register(number, select.EPOLLIN)
-            send(number)
-        while now < started + seconds and not made.out_of_requests:
-            time.sleep(PAUSE)
-            events = poll.poll()
-            now = time.perf_counter()
-            for number, _ in events:
-                data = buffers[number] + by_number[number].recv(65536)
-                if not made.whole(data):
-                    buffers[number] = data
-                    continue
-                buffers[number] = b""
-                made.times.append(now - sent[number])
-                opener = openers[number]
-                if opener is not None:
-                    made.samples.append((opener, data[-answer_size:]))
+        If there were too few requests, all of it is done again with more.
+        """
+        while True:
+            enough = int(self.expected * (WAVE + window) * 1.3) + CONNECTIONS
+            made = self._run(iter(self.prepare(enough)), window)
+            for opener, sealed in made.samples:
+                answer = Response.from_bytes(opener.open(sealed))
+                assert (answer.status, answer.content) == (200, BODY)
+            if not made.out_of_requests:
+                self.expected = made.rate
+                return made
+            self.expected *= 2
+
+    def _run(self, requests: Iterator[Sent], window: float) -> Run:
+        """Send requests over `CONNECTIONS` connections, on each the next one after an answer.
+
+        The load shares two cores with what it measures, so it must be cheap: plain sockets, and a look for answers
+        every half a millisecond, when there are several.
+        """
+        host, _, port = self.origin.removeprefix("http://").partition(":")
+        connections = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
+        by_number = {connection.fileno(): connection for connection in connections}
+        buffers, openers, sent = (
+            dict.fromkeys(by_number, b""),
+            dict.fromkeys(by_number),
+            dict.fromkeys(by_number, 0.0),
+        )
+        made = Run(self.answer_size)
+        now = time.perf_counter()
+        started, counted, used = now + WAVE, False, 0.0
+
+        def send(number: int) -> None:
+            request, openers[number] = next(requests, (b"", None))
+            sent[number] = now
+            if request:
+                by_number[number].sendall(request)
+            else:
+                made.out_of_requests = True
+
+        with select.epoll() as poll:
+            for number in by_number:
+                poll.register(number, select.EPOLLIN)
                 send(number)
-    made.seconds = time.perf_counter() - started
-    for connection in connections:
-        connection.close()
-    return made
+            while not (counted and now >= started + window) and not made.out_of_requests:
+                time.sleep(PAUSE)
+                events = poll.poll()
+                now = time.perf_counter()
+                if not counted and now >= started:
+                    started, counted, used = now, True, spent(self.pid)
+                    made.times.clear()
+                for number, _ in events:
+                    data = buffers[number] + by_number[number].recv(65536)
+                    if not made.whole(data):
+                        buffers[number] = data
+                        continue
+                    buffers[number] = b""
+                    made.times.append(now - sent[number])
+                    opener = openers[number]
+                    if opener is not None:
+                        made.samples.append((opener, data[-self.answer_size :]))
+                    send(number)
+        made.used = spent(self.pid) - used
+        made.seconds = time.perf_counter() - started
+        for connection in connections:
+            connection.close()
+        return made
 
 
-def drive(origin: str, requests: Iterator[Sent], answer_size: int, seconds: float) -> Load:
-    """Run a load to its end; see that the sampled answers are what was asked for."""
-    made = load(origin, requests, answer_size, seconds)
-    for opener, sealed in made.samples:
-        answer = Response.from_bytes(opener.open(sealed))
-        assert (answer.status, answer.content) == (200, BODY)
-    return made
+@dataclass(frozen=True)
+class Turns:
+    """How often each of several loads takes its turn, and for how many seconds its answers count."""
+
+    turns: int = 5
+    window: float = WINDOW
+
+    def of(self, loads: dict[str, Load]) -> dict[str, list[Run]]:
+        """Run loads in turns, so that other load on the machine affects all of them alike."""
+        runs: dict[str, list[Run]] = {name: [] for name in loads}
+        for _ in range(self.turns):
+            for name, one in loads.items():
+                runs[name].append(one.run(self.window))
+        return runs
 
 
 def wire(path: str, body: bytes) -> bytes:
@@ -473,60 +520,50 @@ def wire(path: str, body: bytes) -> bytes:
     return f"{head}{len(body)}\r\n\r\n".encode() + body
 
 
-def plain(path: str) -> Iterator[Sent]:
-    """Return the same request for ever, its body as long as an encapsulated one."""
-    return itertools.repeat((wire(path, bytes(PLAIN)), None))
+def plain(path: str) -> Callable[[int], Iterable[Sent]]:
+    """Return what makes the same request for ever, its body as long as an encapsulated one."""
+    request = wire(path, bytes(PLAIN)), None
+    return lambda _: itertools.repeat(request)
 
 
-def capsules(config: KeyConfig, origin: str, count: int) -> list[Sent]:
-    """Return distinct encapsulated requests, dated now."""
+def dated(folder: Path, origin: str) -> Callable[[int], Iterable[Sent]]:
+    """Return what makes distinct encapsulated requests to the gateway of the keys in `folder`, dated now."""
+    config = KeyRing.load(folder).public_configs()[0]
     scheme, _, authority = origin.partition("://")
-    fields = (("date", format_date(time.time())),)
-    request = Request("POST", scheme, authority, "/", fields, BODY).to_bytes()
-    made = (encapsulate_request(config, request) for _ in range(count))
-    return [
-        (wire(DEFAULT_PATH, body), None if at % 100 else opener) for at, (body, opener) in enumerate(made)
-    ]
+
+    def prepare(count: int) -> list[Sent]:
+        fields = (("date", format_date(time.time())),)
+        request = Request("POST", scheme, authority, "/", fields, BODY).to_bytes()
+        made = (encapsulate_request(config, request) for _ in range(count))
+        return [
+            (wire(DEFAULT_PATH, body), None if at % 100 else opener) for at, (body, opener) in enumerate(made)
+        ]
+
+    return prepare
 
 
-def gateways(seconds: float, workers: int, folder: Path, exchange: float) -> Figures:
-    """Return requests a second: bare echo, gateway with in-process echoes, gateway that fetches.
+def gateways(turns: Turns, workers: int, folder: Path, exchange: float) -> Figures:
+    """Return rate, processor time and latency: bare echo, gateway with in-process echoes, gateway that fetches.
 
-    They take turns, and the median turn of each counts, so that other load on the machine affects all alike.
-    `exchange`: seconds of one key exchange, for the ceiling of a gateway: the rate of a bare echo that also makes
-    one exchange.  The share is of the ceiling in the same turn.
+    The median turn of each counts.  `exchange`: seconds of one key exchange, for the ceiling of a gateway: the rate
+    of a bare echo that also makes one exchange.  The share is of the ceiling in the same turn.
     """
     with served(echo_app, workers) as (bare, bare_pid), served_gateway(folder, [bare], workers) as (url, pid):
-        config = KeyRing.load(folder).public_configs()[0]
-        kinds = {
-            "bare_echo": (bare, bare_pid, ""),
-            "gateway_echo": (url, pid, LOCAL),
-            "gateway_awaited": (url, pid, AWAITED),
-            "gateway_fetch": (url, pid, bare),
+        loads = {
+            "bare_echo": Load(bare, bare_pid, plain("/"), PLAIN),
+            "gateway_echo": Load(url, pid, dated(folder, LOCAL), SEALED),
+            "gateway_awaited": Load(url, pid, dated(folder, AWAITED), SEALED),
+            "gateway_fetch": Load(url, pid, dated(folder, bare), SEALED),
         }
-        runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in kinds}
-        rates = dict.fromkeys(kinds, 8_000.0 * workers)
-        for at in range(ROUNDS + 1):
-            for name, (origin, served_by, target) in kinds.items():
-                part = seconds / ROUNDS / (1 if name in ECHOES else 4)
-                enough = int(rates[name] * part * 1.5) + CONNECTIONS
-                requests = iter(capsules(config, target, enough)) if target else plain("/")
-                before = spent(served_by)
-                run = drive(origin, requests, SEALED if target else PLAIN, part)
-                used = (spent(served_by) - before) / len(run.times)
-                rates[name] = run.rate
-                if at:  # in the first turn something may be cold
-                    runs[name].append((run.rate, used * 1e6, statistics.median(run.times) * 1e3))
+        runs = turns.of(loads)
     figures: Figures = {}
     of = f"{workers}_worker" + "s" * (workers > 1)
     for name, each in runs.items():
-        rate, cpu, latency = (statistics.median(column) for column in zip(*each, strict=True))
-        figures[f"{name}_rps_{of}"] = rate
-        if name in ECHOES:
-            figures[f"{name}_cpu_us_{of}"] = cpu
-            figures[f"{name}_p50_ms_{of}"] = latency
-    ceilings = [1 / (1 / rate + exchange / workers) for rate, _, _ in runs["bare_echo"]]
-    shares = [rate / most for (rate, _, _), most in zip(runs["gateway_echo"], ceilings, strict=True)]
+        figures[f"{name}_rps_{of}"] = statistics.median(run.rate for run in each)
+        figures[f"{name}_cpu_us_{of}"] = statistics.median(run.cpu for run in each)
+        figures[f"{name}_p50_ms_{of}"] = statistics.median(run.latency for run in each)
+    ceilings = [1 / (1 / run.rate + exchange / workers) for run in runs["bare_echo"]]
+    shares = [run.rate / most for run, most in zip(runs["gateway_echo"], ceilings, strict=True)]
     figures[f"gateway_echo_ceiling_rps_{of}"] = statistics.median(ceilings)
     figures[f"gateway_echo_ceiling_share_{of}"] = statistics.median(shares)
     return figures
@@ -556,7 +593,7 @@ def forward_app(origin: str) -> Callable[[], web.Application]:
     return make
 
 
-def relays(seconds: float) -> Figures:
+def relays(turns: Turns) -> Figures:
     """Return the time of a relay as a multiple of bare forwarding, one worker each; they take turns."""
     metrics = Metrics("relay")
 
@@ -565,16 +602,16 @@ def relays(seconds: float) -> Figures:
 
     with (
         served(echo_app, 1) as (origin, _),
-        served(forward_app(origin), 1) as (forward, _),
-        served(relay(origin), 1) as (relayed, _),
+        served(forward_app(origin), 1) as (forward, forward_pid),
+        served(relay(origin), 1) as (relayed, relayed_pid),
     ):
-        rates: dict[str, list[float]] = {forward: [], relayed: []}
-        for at in range(ROUNDS + 1):
-            for url, measured in rates.items():
-                rate = drive(url, plain("/g"), PLAIN, seconds / ROUNDS).rate
-                if at:
-                    measured.append(rate)
-    bare, ours = (statistics.median(measured) for measured in rates.values())
+        runs = turns.of(
+            {
+                "bare": Load(forward, forward_pid, plain("/g"), PLAIN),
+                "relay": Load(relayed, relayed_pid, plain("/g"), PLAIN),
+            }
+        )
+    bare, ours = (statistics.median(run.rate for run in runs[name]) for name in ("bare", "relay"))
     return {"bare_forward_rps": bare, "relay_rps": ours, "relay_over_bare_forward": bare / ours}
 
 
@@ -667,25 +704,31 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--headline", action="store_true", help="a short run, one line of JSON")
+    parser.add_argument("--gateway", action="store_true", help="the figures of the gateway alone")
     parser.add_argument("--decisions", action="store_true", help="the figures of the decision records")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each load")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each group of operations")
+    parser.add_argument("--turns", type=int, help="how often each load takes its turn")
+    parser.add_argument("--window", type=float, default=WINDOW, help="seconds that count of each turn")
     parser.add_argument(
         "--out", type=Path, default=Path("build/benchmarks"), help="directory for JSON and plot"
     )
     options = parser.parse_args()
-    if options.decisions:
-        with tempfile.TemporaryDirectory() as name:
-            sys.stdout.write(table(decisions(options.seconds, Path(name))) + "\n")
-        return
     short = options.headline
-    seconds = 2.5 if short else options.seconds
-    figures = operations(0.7 if short else 1.0, every=not short)
+    turns = Turns(options.turns or (2 if short else 5), options.window)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.decisions:
+            sys.stdout.write(table(decisions(options.seconds, turns, folder)) + "\n")
+            return
+        figures = operations(
+            0.7 if short else min(1.0, options.seconds), every=not (short or options.gateway)
+        )
         for workers in (1, 2):
-            part = seconds / 3 if short and workers == 1 else seconds
-            figures |= gateways(part, workers, folder / str(workers), figures["x25519_us"] / 1e6)
-        figures |= relays(seconds)
+            figures |= gateways(turns, workers, folder / str(workers), figures["x25519_us"] / 1e6)
+        if options.gateway:
+            sys.stdout.write(table(figures) + "\n")
+            return
+        figures |= relays(turns)
         figures |= streaming((512 if short else 1000) * 1_000_000, folder)
     figures["gateway_echo_ceiling_share"] = figures["gateway_echo_ceiling_share_2_workers"]
     if short:

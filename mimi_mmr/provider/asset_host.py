@@ -64,7 +64,7 @@ class AssetHost:
             log.error("unfinished assets could not be deleted: %s", type(error).__name__)  # noqa: TRY400
             return
         if swept:
-            log.warning("%d unfinished assets were deleted", swept)
+            log.warning("unfinished assets were deleted")
 
     async def put(self, request: web.Request) -> web.Response:
         """Store the body of `PUT /{name}` as an asset, if the request has the upload token."""

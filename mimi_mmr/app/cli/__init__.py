@@ -72,8 +72,9 @@ def _options(
 
 def main() -> None:
     """Run the command line: the entry of the console script."""
-    with output.checked():
-        if "--json" in sys.argv[1:]:
+    as_json = "--json" in sys.argv[1:]
+    with output.checked(as_json):
+        if as_json:
             sys.exit(_run_for_a_program())
         app()
 
@@ -87,7 +88,7 @@ def _run_for_a_program() -> int:
     except Exception as error:
         if not hasattr(
             error, "format_message"
-        ):  # what typer raises for usage errors; its class has no public name
+        ):  # typer's errors of usage have one; their class has no public name
             raise
         code, message = failures.USAGE_ERROR, error.format_message()
     try:

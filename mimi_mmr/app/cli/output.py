@@ -6,11 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import typer
+
+from mimi_mmr.app.cli import failures
 from mimi_mmr.app.commands.errors import OutputFailed
-
-FAILED = 1
 
 
 class _Checked(io.RawIOBase):
@@ -46,17 +47,10 @@ class _Checked(io.RawIOBase):
 
 
 @contextmanager
-def checked() -> Iterator[None]:
+def checked(as_json: bool = False) -> Iterator[None]:
     """Check everything that is written to standard output. On a failure say so on stderr, and exit with 1."""
     _fill_descriptors()
-    closed = sys.stdout is None
-    raw = _Checked(-1 if closed else sys.stdout.fileno())
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding="utf-8" if closed else sys.stdout.encoding,
-        errors="replace",
-        line_buffering=raw.isatty(),
-    )
+    _replace_stdout()
     try:
         try:
             yield
@@ -64,8 +58,23 @@ def checked() -> Iterator[None]:
             sys.stdout.flush()
     except OutputFailed as error:
         if sys.stderr is not None:
-            sys.stderr.write(f"mimi-mmr: {error}\n")
-        raise SystemExit(FAILED) from None
+            with suppress(typer.Exit):
+                failures.report("", error.code, str(error), as_json)
+        raise SystemExit(failures.FAILED) from None
+
+
+def _replace_stdout() -> None:
+    closed = sys.stdout is None
+    try:
+        raw = _Checked(-1 if closed else sys.stdout.fileno())
+    except io.UnsupportedOperation:
+        return  # a caller in this process has put something in place of standard output
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding="utf-8" if closed else sys.stdout.encoding,
+        errors="replace",
+        line_buffering=raw.isatty(),
+    )
 
 
 def _fill_descriptors() -> None:

@@ -78,6 +78,8 @@ def find_room(client: Client, text: str) -> Membership:
     """
     reference, name = unwrapped(text), plain_name(text)
     begun = [membership for membership in all_rooms(client) if _begins(reference, membership.uri)]
+    if len(begun) == 1 and is_reference(reference):
+        return begun[0]
     found = begun + [
         membership
         for membership in people_rooms(client)

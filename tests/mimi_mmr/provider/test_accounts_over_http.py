@@ -37,6 +37,8 @@ from mimi_mmr.protocol.connections import (
 )
 from mimi_mmr.protocol.deposits import Deposit, Inbox
 from mimi_mmr.provider.store import accounts as account_store
+from mimi_mmr.provider.store.accounts import Device
+from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.doors import Answer, obliviously, straight, token_of
 
@@ -107,6 +109,21 @@ async def test_a_second_persons_phone_is_welcome_and_a_stranger_learns_no_device
     now = live.providers["a.example"]._clock()
     owners = [certified(live, answer, now)[:2] for answer in answers]
     assert owners == [("erin", "phone"), ("frank", "phone")]
+
+
+async def test_a_registration_that_an_older_provider_took_is_finished_under_its_older_uri(
+    live: LiveWorld,
+) -> None:
+    """Its answer was lost, and the provider was upgraded meanwhile."""
+    alice = live.client("alice", "a.example")
+    keys, older = alice.account.keys, MimiUri("a.example", Kind.DEVICE, "alice-phone")
+    device = Device(older, keys.device.public, keys.token)
+    await live.providers["a.example"].account_store.register(alice.user, device)
+    await alice.register()
+    assert alice.account.me.device == older
+    again = live.restarted(alice)
+    assert (again.device, again.account.me.device) == (older, older)
+    assert await again.account.registered_devices() == ["alice-phone"]
 
 
 async def test_a_bad_proof_opens_no_account_and_leaves_the_name_free(live: LiveWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ from ohttp_relay.bhttp import Limits, Request, Response
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
 from ohttp_relay.capsule import encapsulate_request
 from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, start_chunked_request
+from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.transport import TargetPolicy
 from tests.ohttp_relay.world import LOOPBACK, World
 
@@ -182,3 +184,51 @@ async def test_the_target_gets_the_authority_in_the_clients_octets(world: World)
     text = host(world).replace("localhost", "LocalHost")
     assert (await ask(world, get(world, authority=text))).status == 200
     assert [value for name, value in world.target.requests[0].fields if name == "host"] == [text]
+
+
+# The cost of a whole answer
+
+
+async def stream_code_run_by(ask_target) -> set[str]:
+    """Return the functions of the project's code for streams that run while a target is asked."""
+    run: set[str] = set()
+
+    def note(frame, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.endswith(("transport/streams.py", "contextlib.py")):
+            run.add(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        await ask_target()
+    finally:
+        sys.setprofile(None)
+    return run
+
+
+async def test_a_whole_answer_is_not_wrapped_in_a_stream(world: World) -> None:
+    await world.start()
+    fetcher = Fetcher(world.gateway.policy, world.gateway.session, timeout=10.0)
+
+    async def whole() -> None:
+        assert (await fetcher.whole(get(world), 100)).content == b"echo:"
+
+    async def streamed() -> None:
+        assert (await (await fetcher.streamed(get(world))).collect(100)).content == b"echo:"
+
+    await whole()  # opens the connection
+    assert "collect" in await stream_code_run_by(streamed)  # the control
+    assert await stream_code_run_by(whole) == set()
+
+
+async def test_whole_answers_come_over_one_connection_of_the_pool(world: World) -> None:
+    await world.start()
+    transports: set[int] = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        transports.add(id(request.transport))
+        return web.Response(body=bytes(200_000))
+
+    world.target.answer = answer
+    for _ in range(5):
+        assert len((await ask(world, get(world))).content) == 200_000
+    assert len(transports) == 1

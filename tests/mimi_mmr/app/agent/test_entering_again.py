@@ -13,8 +13,9 @@ import pytest
 from mimi_mmr.app.agent.account import default_device
 from mimi_mmr.app.agent.agent import Agent
 from mimi_mmr.app.agent.home import Home
-from mimi_mmr.app.commands.account import CreateAccount
-from mimi_mmr.app.commands.context import Say
+from mimi_mmr.app.agent.server import AnswerLines
+from mimi_mmr.app.cli.files import read_trust
+from mimi_mmr.app.commands.account import CreateAccount, NewDevice
 from mimi_mmr.app.commands.device import JoinAccount
 from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.client import Client
@@ -25,7 +26,7 @@ from mimi_mmr.provider.store import accounts as account_store
 from tests.mimi_mmr.app.cli.people import PASSPHRASE
 from tests.mimi_mmr.conftest import LiveWorld
 
-NOBODY = cast(Say, None)  # this command says nothing before its result
+NOBODY = cast(asyncio.StreamWriter, None)  # these commands say nothing before their result
 
 
 class NewHome:
@@ -55,11 +56,16 @@ class NewHome:
 
     async def join(self, agent: Agent, invitation: DeviceInvitation, **given: object) -> dict[str, Any]:
         command = JoinAccount.from_request({**self.where, **given, "code": invitation.code})
-        return (await command.run(agent, NOBODY)).model_dump()
+        return (await command.run(agent, self.with_certificates(command))).model_dump()
 
     async def create(self, agent: Agent, **given: object) -> dict[str, Any]:
         command = CreateAccount.from_request({**self.where, **given})
-        return (await command.run(agent, NOBODY)).model_dump()
+        return (await command.run(agent, self.with_certificates(command))).model_dump()
+
+    @staticmethod
+    def with_certificates(command: NewDevice) -> AnswerLines:
+        """What comes with such a command from the command line, which reads the files."""
+        return AnswerLines(NOBODY, read_trust(command.trust, command.tls_ca))
 
 
 async def let_in(alice: Client, invitation: DeviceInvitation) -> None:
@@ -117,6 +123,9 @@ async def test_an_account_whose_first_answer_was_lost_is_made_by_the_same_words(
             await home.create(agent, device="watch", domain="b.example", tls_ca=None)
         assert f"--domain a.example, --device {begun.device.name}:" in str(refused.value)
         assert "--provider" not in str(refused.value)
+        assert "certificates" not in str(refused.value)
+        with pytest.raises(AgentError, match="other certificates in --tls-ca"):
+            await home.create(agent, tls_ca=str(live.world.trust_dir / "b.example.pem"))
         assert (await home.create(agent))["device"] == begun.device.name == default_device()
 
 

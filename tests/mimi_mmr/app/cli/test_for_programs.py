@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def test_every_command_has_json(words: str) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of a command in this process, whose standard output has no descriptor to check."""
+    monkeypatch.setattr("mimi_mmr.app.cli.output.checked", lambda _: nullcontext())
     monkeypatch.setattr("sys.argv", ["mimi-mmr", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -135,3 +138,17 @@ def test_the_port_that_is_in_use_is_named_by_its_setting(
     assert done.returncode == 2
     error = json.loads(done.stderr.splitlines()[-1])["error"]
     assert error["message"].startswith(f"asset_host.listen: 127.0.0.1:{port}: ")
+
+
+def test_an_output_that_fails_is_json_on_stderr(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mimi_mmr", "local", str(tmp_path / "try"), "--json"],
+            env=clean_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"]["code"] == "output"

@@ -142,7 +142,7 @@ def test_a_process_that_can_not_start_says_why_and_ends_with_2(place: Place) -> 
     take_port(place)
     done = place.run("--config", "config.toml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"mimi-mmr: listen: .*address already in use\n", done.stderr)
+    assert re.fullmatch(r"mimi-mmr: listen: .*Address already in use\n", done.stderr)
 
 
 def test_an_asset_host_names_what_is_wrong_and_ends_with_2(place: Place) -> None:

@@ -83,10 +83,11 @@ async def test_a_connection_that_is_refused_is_a_settings_error(postgres: Any, q
         await Database.open(with_query(postgres.get_uri(), query), tables.hub)
 
 
-@pytest.mark.parametrize(("mode", "asks"), [("require", True), ("verify-full", True), ("disable", False)])
+@pytest.mark.parametrize(("mode", "asks"), [("require", True), ("disable", False)])
 async def test_what_is_sent_to_a_server_without_tls_is_what_libpq_sends(mode: str, asks: bool) -> None:
     """With TLS required, nothing is sent after the server has refused it."""
     seen: list[bytes] = []
+    ended = asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readexactly(8))
@@ -94,12 +95,15 @@ async def test_what_is_sent_to_a_server_without_tls_is_what_libpq_sends(mode: st
             writer.write(b"N")
             seen.append(await reader.read())
         writer.close()
+        ended.set()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConfigError, match="can't be opened"):
             await Database.open(f"postgresql://me:pass@127.0.0.1:{port}/d?sslmode={mode}", tables.hub)
+        async with asyncio.timeout(20):
+            await ended.wait()
     assert seen == [SSL_REQUEST, b""] if asks else SSL_REQUEST not in seen
 
 

@@ -268,7 +268,7 @@ async def test_what_is_not_confirmed_is_given_again_unchanged(hub: HubStore, ben
     assert await hub.pending("b.example") == first[1:]
     assert len(await hub.pending("c.example")) == 2
     await hub.delivered(first[1])
-    assert await hub.destinations() == ["c.example"]
+    assert sorted(await hub.destinations()) == ["a.example", "c.example"]
 
 
 async def test_a_transaction_is_fresh_for_every_notification(hub: HubStore, bench: RoomBench) -> None:
@@ -276,7 +276,7 @@ async def test_a_transaction_is_fresh_for_every_notification(hub: HubStore, benc
         await say(hub, bench, "hello")
     items: list[OutboxItem] = [item for domain in PROVIDERS for item in await hub.pending(domain)]
     bodies = [NotifyRequest.from_bytes(item.body) for item in items]
-    assert len({body.transaction for body in bodies}) == len(bodies) == 8
+    assert len({body.transaction for body in bodies}) == len(bodies) == 12
     assert {body.hub for body in bodies} == {HUB}
 
 
