@@ -91,8 +91,8 @@ class Provider:
         """Read `trust_dir` again; the old roots stay in use, and the log says so, if the new ones can't be used."""
         try:
             self.keys.reload_trust()
-        except ConfigError as error:
-            log.error("the roots in trust_dir are refused, the old ones stay in use: %s", error)  # noqa: TRY400
+        except ConfigError:
+            log.error("the roots in trust_dir are refused, the old ones stay in use")  # noqa: TRY400
         else:
             log.info("the roots in trust_dir were read again")
 
