@@ -31,11 +31,14 @@ class ServerCertificate:
         key: Path | None = None,
         client_ca: Path | None = None,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        forbidden_mode: int = 0,
     ) -> None:
         """Read the files.  Without `key`, the key is in `certificate`.
 
-        If `client_ca` is given, clients need a certificate of these authorities.  Raises ConfigurationError.
+        If `client_ca` is given, clients need a certificate of these authorities.  A key file with one of the
+        permission bits `forbidden_mode` is refused.  Raises ConfigurationError.
         """
+        self._forbidden = forbidden_mode
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._minimum = minimum
         self._stamp = self._look()
@@ -87,6 +90,8 @@ class ServerCertificate:
         _check_readable(self._key, "key")
         _check_readable(self._client_ca, "file of the clients' authorities")
         try:
+            if (self._key or self._certificate).stat().st_mode & self._forbidden:
+                raise ConfigurationError("others may read the key file")
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (OSError, ValueError):
             raise ConfigurationError("certificate and key are not a matching PEM pair") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import stat
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,26 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
     (tmp_path / "key.pem").write_bytes(sealed)
     with pytest.raises(ConfigurationError, match="not a matching PEM pair"):
         ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
+
+
+def test_a_renewed_key_that_others_may_read_is_refused_as_at_the_start(
+    tmp_path: Path, ca: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = write(tmp_path, ca)
+    key = tmp_path / "key.pem"
+    key.chmod(0o640)
+    served = ServerCertificate(tmp_path / "tls.pem", key, forbidden_mode=stat.S_IRWXO)
+    write(tmp_path, ca)
+    key.chmod(0o644)
+    assert not served.reload()
+    assert "others may read the key file" in caplog.text
+    assert shaken(served, ca) == first
+    key.chmod(0o640)
+    assert served.reload()
+
+
+def test_authorities_of_clients_that_are_none_are_named(tmp_path: Path, ca: trustme.CA) -> None:
+    write(tmp_path, ca)
+    (tmp_path / "clients.pem").write_text("rubbish")
+    with pytest.raises(ConfigurationError, match="authorities of clients"):
+        ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem", tmp_path / "clients.pem")
