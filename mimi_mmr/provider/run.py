@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def prepare_process() -> None:
 def server_certificate(tls: ServerTls) -> ServerCertificate:
     """Return a server's certificate, for TLS 1.3; raise `ConfigError`."""
     try:
-        return ServerCertificate(tls.certificate, tls.key, minimum=ssl.TLSVersion.TLSv1_3)
+        minimum, others = ssl.TLSVersion.TLSv1_3, stat.S_IRWXO
+        return ServerCertificate(tls.certificate, tls.key, minimum=minimum, forbidden_mode=others)
     except ConfigurationError as error:
         raise ConfigError(f"tls: {error}") from None
 

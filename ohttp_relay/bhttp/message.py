@@ -14,6 +14,7 @@ from ohttp_relay.bhttp.fields import Field, Fields, get_field
 from ohttp_relay.bhttp.padding import Padding, unpadded
 from ohttp_relay.bhttp.parts import (
     DEFAULT_LIMITS,
+    DEFAULT_RESPONSE_LIMITS,
     KNOWN_REQUEST,
     KNOWN_RESPONSE,
     STREAMED_REQUEST,
@@ -99,7 +100,7 @@ class Response(NamedTuple):
         return pad(b"".join(parts), padding)
 
     @classmethod
-    def from_bytes(cls, data: bytes, limits: Limits = DEFAULT_LIMITS) -> Response:
+    def from_bytes(cls, data: bytes, limits: Limits = DEFAULT_RESPONSE_LIMITS) -> Response:
         """Parse a whole message.
 
         Raises InvalidMessage, its subclass TruncatedMessage, or BodyTooLarge.

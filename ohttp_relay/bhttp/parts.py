@@ -46,6 +46,9 @@ def response_limits(content: int) -> Limits:
     return Limits(fields=RESPONSE_FIELDS, section=RESPONSE_SECTION, content=content)
 
 
+DEFAULT_RESPONSE_LIMITS: Final = response_limits(DEFAULT_LIMITS.content)
+
+
 @dataclass(frozen=True, slots=True)
 class Informational:
     """An interim response: status 100..199 and its own fields (RFC 9292, section 3.5.1)."""

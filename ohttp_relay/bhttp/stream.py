@@ -13,6 +13,7 @@ from ohttp_relay.bhttp.fields import Field, Fields, check_field, check_order
 from ohttp_relay.bhttp.message import Request, encode_request_control
 from ohttp_relay.bhttp.parts import (
     DEFAULT_LIMITS,
+    DEFAULT_RESPONSE_LIMITS,
     KNOWN_REQUEST,
     KNOWN_RESPONSE,
     STREAMED_REQUEST,
@@ -58,8 +59,8 @@ _Step = Generator["Event | None", None, None]
 class Decoder:
     """A decoder of one message from bytes that are split anywhere."""
 
-    def __init__(self, *, request: bool, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._limits = limits
+    def __init__(self, *, request: bool, limits: Limits | None = None) -> None:
+        self._limits = limits or (DEFAULT_LIMITS if request else DEFAULT_RESPONSE_LIMITS)
         self._request = request
         self._buffer = bytearray()
         self._offset = 0

@@ -27,7 +27,14 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
 from ohttp_relay.download.freshness import Freshness, judge
 from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
-from ohttp_relay.download.ranges import Unsatisfiable, is_current, is_part_of, is_range, parse_range
+from ohttp_relay.download.ranges import (
+    Unsatisfiable,
+    is_current,
+    is_part_of,
+    is_range,
+    parse_range,
+    unsatisfied,
+)
 from ohttp_relay.errors import InvalidAnswer, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service
@@ -97,7 +104,8 @@ class Wanted:
 
     def is_of(self, fields: Fields) -> bool:
         """Tell whether a range may be served of the version that has these fields."""
-        return is_current(self.if_range, get_field(fields, "etag"), get_field(fields, "last-modified"))
+        etag, modified, date = (get_field(fields, name) for name in ("etag", "last-modified", "date"))
+        return is_current(self.if_range, etag, modified, date)
 
 
 @dataclass(slots=True)
@@ -309,6 +317,9 @@ class DownloadProxy(Service):
         if answer.status not in (200, 206):
             await stack.aclose()
             status = answer.status if 400 <= answer.status < 500 or answer.status == 503 else 502
+            size = unsatisfied(get_field(fields, "content-range")) if status == 416 else None
+            if size is not None:
+                return Response(416, (("content-range", size),))
             return _plain(status, "the asset host has no such asset" if status == 404 else "no asset")
         if (answer.content_length or 0) > self.limits.object:
             await stack.aclose()
@@ -352,9 +363,10 @@ class DownloadProxy(Service):
         freshness: Freshness,
         lock: FetchLock,
     ) -> _Fetching:
-        returned = _safe(fields, None)
-        fetching = _Fetching(returned, answer.content_length, GrowingFile(cache.part(name)))
-        lock.announce(fetching.file.path, returned, fetching.size)
+        date = get_field(fields, "date")
+        kept = (*_safe(fields, None), *((("date", date),) if date is not None else ()))
+        fetching = _Fetching(kept, answer.content_length, GrowingFile(cache.part(name)))
+        lock.announce(fetching.file.path, kept, fetching.size)
         self._fetching[name] = fetching
 
         async def write() -> None:
@@ -364,7 +376,7 @@ class DownloadProxy(Service):
                 async for piece in self._pieces(stack, answer):
                     await file.append(piece)
                 now = self._clock()
-                stored = StoredObject(name, returned, file.size, now, freshness.lifetime, freshness.age)
+                stored = StoredObject(name, kept, file.size, now, freshness.lifetime, freshness.age)
                 cache.add(stored, file.path)
                 file.path = cache.body(name)
                 failed = False
@@ -425,6 +437,7 @@ def _ranged(fields: Fields, size: int | None, wanted: Wanted, read: Reader) -> A
         span = parse_range(wanted.span, size) if size is not None and wanted.is_of(fields) else None
     except Unsatisfiable:
         return Response(416, (("content-range", f"bytes */{size}"),))
+    fields = tuple(pair for pair in fields if pair[0] != "date")  # the asset host's; kept for If-Range alone
     if span is None:
         length = (("content-length", str(size)),) if size is not None else ()
         return StreamedResponse(200, (*fields, *length, ("accept-ranges", "bytes")), read(0, None))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ohttp_relay.transport.dates import parse_date
+
+_UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORECASE)
 
@@ -45,7 +48,9 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
 def is_range(header: str | None) -> bool:
     """Tell whether a Range field is one well-formed byte range; others are ignored."""
     found = _RANGE.fullmatch(header or "")
-    return found is not None and bool(found[1] or found[2])
+    if found is None or not (found[1] or found[2]):
+        return False
+    return not (found[1] and found[2]) or int(found[1]) <= int(found[2])
 
 
 def is_part_of(wanted: str, content_range: str | None) -> bool:
@@ -64,12 +69,27 @@ def is_part_of(wanted: str, content_range: str | None) -> bool:
     return span is not None and span.start == start and stop <= span.stop
 
 
-def is_current(if_range: str | None, etag: str | None, modified: str | None) -> bool:
+def is_current(if_range: str | None, etag: str | None, modified: str | None, date: str | None) -> bool:
     """Tell whether a range may be served: there is no If-Range, or it names this very version.
 
     An entity tag must be strong and equal, a date be the Last-Modified of this version (RFC 9110, section 13.1.5).
+    A date names one version only if the version was at least a second old when it was sent, at the time `date`
+    (section 8.8.2.2): it may have changed again within that second.
     """
     if if_range is None:
         return True
     given = if_range.strip(" \t")
-    return bool(given) and not given.startswith("W/") and given in (etag, modified)
+    if not given or given.startswith("W/"):
+        return False
+    return given == etag or (given == modified and _is_strong(modified, date))
+
+
+def unsatisfied(content_range: str | None) -> str | None:
+    """Return the Content-Range of a 416 if it is well formed; else None (RFC 9110, section 14.4)."""
+    found = _UNSATISFIED.fullmatch(content_range or "")
+    return None if found is None else f"bytes */{found[1]}"
+
+
+def _is_strong(modified: str, date: str | None) -> bool:
+    changed, sent = parse_date(modified), parse_date(date or "")
+    return changed is not None and sent is not None and changed + 1 <= sent

@@ -31,11 +31,14 @@ class ServerCertificate:
         key: Path | None = None,
         client_ca: Path | None = None,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        forbidden_mode: int = 0,
     ) -> None:
         """Read the files.  Without `key`, the key is in `certificate`.
 
-        If `client_ca` is given, clients need a certificate of these authorities.  Raises ConfigurationError.
+        If `client_ca` is given, clients need a certificate of these authorities.  A key file with one of the
+        permission bits `forbidden_mode` is refused.  Raises ConfigurationError.
         """
+        self._forbidden = forbidden_mode
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._minimum = minimum
         self._stamp = self._look()
@@ -83,14 +86,33 @@ class ServerCertificate:
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
+        _check_readable(self._certificate, "certificate")
+        _check_readable(self._key, "key")
+        _check_readable(self._client_ca, "file of the clients' authorities")
         try:
+            if (self._key or self._certificate).stat().st_mode & self._forbidden:
+                raise ConfigurationError("others may read the key file")
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
-            if self._client_ca is not None:
-                context.load_verify_locations(self._client_ca)
-                context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ValueError):
             raise ConfigurationError("certificate and key are not a matching PEM pair") from None
+        if self._client_ca is not None:
+            try:
+                context.load_verify_locations(self._client_ca)
+            except (OSError, ValueError):
+                raise ConfigurationError("the clients' authorities are not certificates in PEM") from None
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def _check_readable(path: Path | None, what: str) -> None:
+    """Raise ConfigurationError, with the system's reason and without the path, if a file can't be read."""
+    if path is None:
+        return
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"the {what} can't be read: {error.strerror}") from None
 
 
 def _no_password() -> str:

@@ -95,3 +95,13 @@ def test_streams_are_padded_to_buckets() -> None:
     assert stream_buckets(65_536) == 65_536
     assert stream_buckets(65_537) == 81_920
     assert stream_buckets(10**9) - 10**9 < 16_384
+
+
+def test_a_response_that_a_gateway_passes_on_is_read_without_limits_given() -> None:
+    response = Response(200, tuple((f"x-{number}", "v" * 200) for number in range(1000)))
+    data = response.to_bytes()
+    assert Response.from_bytes(data) == response
+    decoder = Decoder(request=False)
+    head, *_ = [*decoder.feed(data), *decoder.finish()]
+    assert isinstance(head, ResponseHead)
+    assert head.fields == response.fields

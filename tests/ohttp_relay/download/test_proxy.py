@@ -297,7 +297,7 @@ class Parts:
             return web.Response(body=self.body, headers=self.fields)
         start = wanted.start
         if start >= len(self.body):
-            return web.Response(status=416)
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{len(self.body)}"})
         span = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
         return web.Response(
             status=206, body=self.body[start:], headers={**self.fields, "Content-Range": span}
@@ -325,6 +325,45 @@ async def test_a_resumed_download_never_mixes_two_versions(downloads: Downloads,
     assert {name for seen in downloads.world.target.requests for name, _ in seen.fields} <= {
         *("host", "accept-encoding", "range", "if-none-match", "if-modified-since")
     }
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_date_names_no_version_that_may_have_changed_again_within_its_second(
+    downloads: Downloads, cached: bool
+) -> None:
+    parts = Parts(downloads)
+    await downloads.start(cached=cached)
+    for date, status in (
+        ("Sun, 09 Sep 2001 01:00:00 GMT", 200),
+        ("Sun, 09 Sep 2001 00:59:00 GMT", 200),
+        ("rubbish", 200),
+        ("Sun, 09 Sep 2001 01:00:01 GMT", 206),
+    ):
+        parts.fields = {"Last-Modified": MODIFIED, "Date": date, "Cache-Control": "max-age=60"}
+        downloads.now += 1e6  # what is stored is stale now
+        parts.body += b"."  # and has changed
+        await downloads.get()
+        fields = {"Range": "bytes=200000-", "If-Range": MODIFIED}
+        assert (await downloads.get(**fields))[0] == status, date
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_range_that_lies_outside_is_told_the_size(downloads: Downloads, cached: bool) -> None:
+    Parts(downloads)
+    await downloads.start(cached=cached)
+    await downloads.get()
+    status, headers, _ = await downloads.get(Range="bytes=300000-")
+    assert (status, headers["content-range"]) == (416, "bytes */300000")
+
+
+@pytest.mark.parametrize("serve", ["fast"], indirect=True)
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_range_that_ends_before_it_begins_is_none(downloads: Downloads, cached: bool) -> None:
+    await downloads.start(cached=cached)
+    assert (await downloads.get(Range="bytes=9-3"))[::2] == (200, ASSET)
+    assert all("range" not in dict(seen.fields) for seen in downloads.world.target.requests)
 
 
 @pytest.mark.parametrize("serve", ["fast"], indirect=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import stat
 from pathlib import Path
 
 import pytest
@@ -63,21 +64,35 @@ def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_stays(
 ) -> None:
     first = write(tmp_path, ca)
     served = ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
-    for spoil in (
-        lambda: write(tmp_path, ca, key_of="second.example"),
-        lambda: (tmp_path / "tls.pem").write_text("rubbish"),
-        lambda: (tmp_path / "key.pem").unlink(),
+    no_pair = "certificate and key are not a matching PEM pair"
+    missing = "the {} can't be read: No such file or directory"
+    for spoil, why in (
+        (lambda: write(tmp_path, ca, key_of="second.example"), no_pair),
+        (lambda: (tmp_path / "tls.pem").write_text("rubbish"), no_pair),
+        (lambda: (tmp_path / "key.pem").unlink(), missing.format("key")),
+        (lambda: (tmp_path / "tls.pem").unlink(), missing.format("certificate")),
     ):
         spoil()
         caplog.clear()
         assert not served.reload()
         assert [record.getMessage() for record in caplog.records] == [
-            "the new TLS certificate is refused, the old one stays in use:"
-            " certificate and key are not a matching PEM pair"
+            f"the new TLS certificate is refused, the old one stays in use: {why}"
         ]
         assert shaken(served, ca) == first
     with pytest.raises(ConfigurationError):
         ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
+
+
+def test_authorities_of_clients_that_are_none_are_not_blamed_on_the_key(
+    tmp_path: Path, ca: trustme.CA
+) -> None:
+    write(tmp_path, ca)
+    files = (tmp_path / "tls.pem", tmp_path / "key.pem", tmp_path / "clients.pem")
+    with pytest.raises(ConfigurationError, match="of the clients' authorities can't be read: No such file"):
+        ServerCertificate(*files)
+    files[2].write_text("rubbish")
+    with pytest.raises(ConfigurationError, match="the clients' authorities are not certificates"):
+        ServerCertificate(*files)
 
 
 async def test_a_change_of_the_files_is_noticed_without_a_signal(tmp_path: Path, ca: trustme.CA) -> None:
@@ -120,3 +135,26 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
     (tmp_path / "key.pem").write_bytes(sealed)
     with pytest.raises(ConfigurationError, match="not a matching PEM pair"):
         ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
+
+
+def test_a_renewed_key_that_others_may_read_is_refused_as_at_the_start(
+    tmp_path: Path, ca: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = write(tmp_path, ca)
+    key = tmp_path / "key.pem"
+    key.chmod(0o640)
+    served = ServerCertificate(tmp_path / "tls.pem", key, forbidden_mode=stat.S_IRWXO)
+    write(tmp_path, ca)
+    key.chmod(0o644)
+    assert not served.reload()
+    assert "others may read the key file" in caplog.text
+    assert shaken(served, ca) == first
+    key.chmod(0o640)
+    assert served.reload()
+
+
+def test_authorities_of_clients_that_are_none_are_named(tmp_path: Path, ca: trustme.CA) -> None:
+    write(tmp_path, ca)
+    (tmp_path / "clients.pem").write_text("rubbish")
+    with pytest.raises(ConfigurationError, match="authorities of clients"):
+        ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem", tmp_path / "clients.pem")
