@@ -23,6 +23,7 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.hub.links import check_order
 from mimi_mmr.member.intent import CommitIntent
+from mimi_mmr.protocol.key_packages import LIFETIME_SKEW
 from mimi_mmr.protocol.room.join_links import JoinLink, LinkSeed, make_join_request
 from mimi_mmr.protocol.room.link_orders import (
     MAX_LIFETIME,
@@ -100,7 +101,7 @@ def orders(bench: RoomBench) -> dict[str, tuple[type[MmrError], Any]]:
         return sign_link_order(replace(content, **changes), key)
 
     return {
-        "for too long": (NotAllowed, signed(expiry=int(bench.now) + MAX_LIFETIME + 2)),
+        "for too long": (NotAllowed, signed(expiry=int(bench.now) + MAX_LIFETIME + LIFETIME_SKEW + 2)),
         "expired": (NotAllowed, signed(expiry=int(bench.now))),
         "for nobody": (NotAllowed, signed(uses=0)),
         "for too many": (NotAllowed, signed(uses=MAX_USES + 1)),
@@ -290,7 +291,8 @@ def test_the_devices_of_a_request_are_one_users(bench: RoomBench) -> None:
 def test_a_forged_key_package_lets_nobody_in(bench: RoomBench) -> None:
     link = bench.make_link("alice")
     package = bench.package("erin")
-    forged = replace(package, key_package=package.key_package[:-1] + b"\0")
+    last = package.key_package[-1] ^ 1
+    forged = replace(package, key_package=package.key_package[:-1] + bytes([last]))
     with refused(SignatureRejected):
         bench.rooms["bob"].join_links.open_request(make_join_request(link, [forged]), bench.now)
     expired = bench.ask(link, "erin")
