@@ -286,6 +286,12 @@ class StateRejected(RoomError):
     code = "room-state"
 
 
+class UnknownDevice(RoomError):
+    """The user has no device of that name."""
+
+    code = "unknown-device"
+
+
 class DeviceRefused(RoomError):
     """The user's existing device did not add this one to the account; the message has its reason."""
 

@@ -18,7 +18,8 @@ def check_undone(local: LocalRoom, event: ReportEvent, commit: bytes) -> None:
     """Check an order to undo `commit`, which this member of the epoch before could not process.
 
     The rule is the hub's. Everything that it depends on is signed by members of this epoch. Raises `NotAllowed`,
-    `WrongSigner` or `Desynchronised`; `ParseError` or `InvalidCommit` for a malformed commit.
+    `WrongSigner`, `PseudonymProofRejected` for a leaf that claims another's pseudonym, or `Desynchronised`;
+    `ParseError` or `InvalidCommit` for a malformed commit.
     """
     parsed = parse_commit(commit)
     committer = _check_auth(local, event.undone, commit)
@@ -33,7 +34,8 @@ def check_undone(local: LocalRoom, event: ReportEvent, commit: bytes) -> None:
 def check_order(local: LocalRoom, event: ReportEvent) -> None:
     """Check an order to undo the commit that began this member's epoch, as far as this member still can.
 
-    An admin of this epoch must have signed it. Raises `NotAllowed`, `WrongSigner` or `Desynchronised`.
+    An admin of this epoch must have signed it. Raises `NotAllowed`, `WrongSigner`, `PseudonymProofRejected` or
+    `Desynchronised`.
     """
     content = event.report.content
     if content.room != local.uri or content.epoch + 1 != local.group.epoch:
@@ -73,6 +75,7 @@ def _signer(local: LocalRoom, report: CommitReport) -> MimiUri:
     member = local.members.readable.get(report.content.sender)
     if member is None:
         raise WrongSigner(f"no member with a readable credential at leaf {report.content.sender}")
+    member.identity.credential.verify_pseudonym()  # otherwise a hub and a member could make any leaf an admin's
     report.verify(member.signature_key)
     return member.user
 

@@ -68,7 +68,7 @@ class ContactCode:
         """
         match = _CONTACT_CODE.fullmatch(text)
         if match is None:
-            raise InvalidUri("expected mimi-connect:<user URI>?f=<fingerprint>")
+            raise InvalidUri("expected a contact code, mimi-connect:…?f=…, whole as it was shown")
         user, pin = MimiUri.parse(match[1], Kind.USER), match[2]
         if not _FINGERPRINT.fullmatch(pin):
             raise InvalidUri(

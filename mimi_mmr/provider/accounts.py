@@ -9,7 +9,7 @@ from collections.abc import Callable
 from mimi_mmr.crypto.certificates import CertificateAuthority, TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import verify
-from mimi_mmr.errors import NoKeyPackages, NotAllowed, Unauthorized
+from mimi_mmr.errors import NoKeyPackages, NotAllowed, SignatureRejected, Unauthorized
 from mimi_mmr.protocol.accounts import (
     AddDeviceRequest,
     AddDeviceTBS,
@@ -86,7 +86,12 @@ class AccountService:
         """Open an account for a new user with its first device; return the device's certificate chain."""
         request = call.request
         tbs = RegisterTBS(self._domain, request.user, request.device)
-        verify(request.device_public_key, "RegisterTBS", tbs.to_bytes(), request.proof, by="registration")
+        try:
+            verify(request.device_public_key, "RegisterTBS", tbs.to_bytes(), request.proof, by="registration")
+        except SignatureRejected:
+            raise SignatureRejected(
+                f"this provider is {self._domain}'s: expected a registration there, signed by the device"
+            ) from None
         user = self._user(request.user)
         key, token = request.device_public_key, AccessToken(request.access_token)
         device = Device(MimiUri.of_device(user, request.device), key, token)

@@ -20,7 +20,7 @@ from mimi_mmr.provider.http import Call, Router
 from mimi_mmr.provider.peers import Peers
 from mimi_mmr.provider.settings import AssetStorage
 from mimi_mmr.uris import https_origin
-from ohttp_relay.transport import AUTO_HEADERS
+from ohttp_relay.transport import AUTO_HEADERS, cause_of
 
 
 class AssetService:
@@ -59,7 +59,7 @@ class AssetService:
                 if answer.status != 201:
                     raise PeerError(f"the asset host answered with status {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PeerError(f"the asset host does not answer ({type(error).__name__})") from None
+            raise PeerError(f"the asset host can't be asked: {cause_of(error)}") from None
         return AssetLocation(url)
 
 

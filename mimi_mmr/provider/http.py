@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
@@ -183,14 +182,11 @@ class Router:
         if has_coding(request.headers):
             text = "the body has a content coding; none is decoded"
             return problem(415, ParseError.code, text).to_aiohttp()
-        async with AsyncExitStack() as held:
+        async with self._bodies.growing() as held:
 
             async def read(limit: int) -> bytes:
-                declared = request.content_length
                 try:
-                    size = limit if declared is None else declared
-                    await held.enter_async_context(self._bodies.taken(min(size, limit)))
-                    return await read_limited(request.content, limit, declared)
+                    return await read_limited(request.content, limit, request.content_length, hold=held.grow)
                 except ohttp_errors.BodyTooLarge:
                     raise BodyTooLarge(f"the body is above {limit} bytes") from None
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 
@@ -95,7 +96,7 @@ def trust_anchors(settings: Settings, ca: CertificateAuthority) -> TrustAnchors:
 def _command_for_ca(settings: Settings) -> str:
     command = f"mimi-mmr ca {settings.domain}"
     for option, path in (("data", settings.data_dir), ("trust", settings.trust_dir)):
-        command += f" --{option}-dir {path}" if path != Path(option) else ""
+        command += f" --{option}-dir {quote(str(path))}" if path != Path(option) else ""
     return command
 
 

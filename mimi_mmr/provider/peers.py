@@ -30,7 +30,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeys, ProviderKeysTBS
 from mimi_mmr.provider.http import Admission, Arrival
 from mimi_mmr.provider.record import Recorder
 from ohttp_relay.errors import OhttpError
-from ohttp_relay.transport import AUTO_HEADERS, read_limited
+from ohttp_relay.transport import AUTO_HEADERS, cause_of, read_limited
 
 CLOCK_SKEW = 300
 MAX_ANSWER = 1 << 22
@@ -223,20 +223,8 @@ class _NoAnswer(PeerError):
 
 def _cause(error: Exception) -> str:
     """Describe the cause, so that an operator knows where to look."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "its TLS certificate is not trusted (see tls.ca)"
-        case aiohttp.ClientConnectorDNSError():
-            return "its name is not resolved"
-        case aiohttp.ClientSSLError():
-            return "it does not speak TLS as expected"
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
-            return "the connection is refused"
-        case aiohttp.ClientConnectorError():
-            return "it can't be reached"
-        case TimeoutError():
-            return "it does not answer in time"
-    return type(error).__name__
+    setting = " (see tls.ca)" if isinstance(error, aiohttp.ClientConnectorCertificateError) else ""
+    return cause_of(error) + setting
 
 
 def _reason(error: MmrError | TimeoutError) -> str:

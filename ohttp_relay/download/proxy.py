@@ -27,7 +27,14 @@ from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.download.cache import DiskCache, GrowingFile, StoredObject, discard, object_name, read_file
 from ohttp_relay.download.freshness import Freshness, judge
 from ohttp_relay.download.locks import POLL_SECONDS, FetchLock, PendingObject
-from ohttp_relay.download.ranges import Unsatisfiable, is_current, is_part_of, is_range, parse_range, unsatisfied
+from ohttp_relay.download.ranges import (
+    Unsatisfiable,
+    is_current,
+    is_part_of,
+    is_range,
+    parse_range,
+    unsatisfied,
+)
 from ohttp_relay.errors import InvalidAnswer, InvalidMessage, OhttpError, TargetRefused, TargetUnreachable
 from ohttp_relay.server.metrics import Metrics
 from ohttp_relay.server.service import Service

@@ -200,9 +200,10 @@ class Gateway(Service):
     async def _handle_whole(self, request: web.Request) -> Reply:
         limits = self.limits
         declared = request.content_length
-        size = limits.request if declared is None else min(declared, limits.request)
-        async with self._budget.taken(size):
-            body = await read_limited(request.content, limits.request, declared, limits.idle_seconds)
+        async with self._budget.growing() as held:
+            body = await read_limited(
+                request.content, limits.request, declared, limits.idle_seconds, held.grow
+            )
             self._see("gateway.received", request, body)
             [reply] = self.receive([body])
             return reply if isinstance(reply, Reply) else await reply

@@ -22,7 +22,8 @@ class ByteBudget:
         self._most = most
         self._seconds = seconds
         self._left = most
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int, ByteShare | None]] = deque()
+        self._shares: dict[ByteShare, None] = {}  # those that hold something, the oldest first
 
     @property
     def held(self) -> int:
@@ -45,20 +46,44 @@ class ByteBudget:
         finally:
             self._give_back(size)
 
-    async def _take(self, size: int) -> None:
-        if not self._waiting and size <= self._left:
+    @asynccontextmanager
+    async def growing(self) -> AsyncIterator[ByteShare]:
+        """Hold what arrives, as it arrives: who only announces much, holds nothing.
+
+        The oldest one that holds something never waits, so that they do not all wait for each other.  It may exceed
+        the budget by its own size.
+        """
+        share = ByteShare(self)
+        try:
+            yield share
+        finally:
+            self._shares.pop(share, None)
+            self._give_back(share.counted)
+
+    async def grow(self, share: ByteShare, size: int) -> None:
+        """Hold `size` bytes more for a share.  Raises Overloaded if it is not its turn in time."""
+        await self._take(size, share)
+        self._shares[share] = None
+
+    def _may_take(self, size: int, share: ByteShare | None) -> bool:
+        if size <= self._left:
+            return True
+        return share is not None and (share is next(iter(self._shares), None) or self._left == self._most)
+
+    async def _take(self, size: int, share: ByteShare | None = None) -> None:
+        if self._may_take(size, share) and (not self._waiting or share in self._shares):
             self._left -= size
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, size))
+        self._waiting.append((turn, size, share))
         try:
             async with asyncio.timeout(self._seconds):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # its turn came in the same moment
                 self._give_back(size)
-            elif (turn, size) in self._waiting:
-                self._waiting.remove((turn, size))
+            elif (turn, size, share) in self._waiting:
+                self._waiting.remove((turn, size, share))
                 self._wake()
             if isinstance(error, TimeoutError):
                 raise Overloaded("too much is being received or answered: try again") from None
@@ -69,8 +94,35 @@ class ByteBudget:
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiting and self._waiting[0][1] <= self._left:
-            turn, size = self._waiting.popleft()
+        while (waiting := self._next()) is not None:
+            self._waiting.remove(waiting)
+            turn, size, _ = waiting
             if not turn.done():  # else it gave up in this moment
                 self._left -= size
                 turn.set_result(None)
+
+    def _next(self) -> tuple[asyncio.Future[None], int, ByteShare | None] | None:
+        """Return whose turn it is: the oldest share's, else the first one's; None if there is no room for it."""
+        oldest = next(iter(self._shares), None)
+        for waiting in self._waiting:
+            if oldest is not None and waiting[2] is oldest:
+                return waiting
+        first = self._waiting[0] if self._waiting else None
+        return first if first is not None and self._may_take(*first[1:]) else None
+
+
+class ByteShare:
+    """What one request holds of a budget."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self.counted = 0
+        self._budget = budget
+        self._size = 0
+
+    async def grow(self, size: int) -> None:
+        """Hold `size` bytes more; the first `SMALL` ones are not counted.  Raises Overloaded."""
+        self._size += size
+        more = self._size - self.counted
+        if self._size > SMALL and more:
+            await self._budget.grow(self, more)
+            self.counted += more

@@ -86,21 +86,33 @@ class ServerCertificate:
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
+        _check_readable(self._certificate, "certificate")
+        _check_readable(self._key, "key")
+        _check_readable(self._client_ca, "file of the clients' authorities")
         try:
             if (self._key or self._certificate).stat().st_mode & self._forbidden:
                 raise ConfigurationError("others may read the key file")
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
-        except (ssl.SSLError, ValueError):
+        except (OSError, ValueError):
             raise ConfigurationError("certificate and key are not a matching PEM pair") from None
-        except OSError as error:
-            raise ConfigurationError(f"certificate or key cannot be read: {error.strerror}") from None
         if self._client_ca is not None:
             try:
                 context.load_verify_locations(self._client_ca)
             except (OSError, ValueError):
-                raise ConfigurationError("the authorities of clients are not certificates in PEM") from None
+                raise ConfigurationError("the clients' authorities are not certificates in PEM") from None
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def _check_readable(path: Path | None, what: str) -> None:
+    """Raise ConfigurationError, with the system's reason and without the path, if a file can't be read."""
+    if path is None:
+        return
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"the {what} can't be read: {error.strerror}") from None
 
 
 def _no_password() -> str:

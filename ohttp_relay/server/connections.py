@@ -16,7 +16,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -46,7 +46,8 @@ class ConnectionLimits:
     """Until the head of a new connection's first request has arrived."""
 
     body_seconds: float = 30.0
-    """Until a request's body has arrived, and a second more for every `body_rate` bytes of it."""
+    """Until a request's body has arrived, and a second more for every `body_rate` bytes of it, which can't be saved
+    up: without a byte, a body never has more seconds than these."""
 
     body_rate: int = 16 * 1024
     """Bytes."""
@@ -55,7 +56,8 @@ class ConnectionLimits:
     """Without progress while a client reads an answer."""
 
     unread: int = 256 * 1024 * 1024
-    """Bytes of answers that clients have not read yet; over it, connections without progress are closed."""
+    """Bytes of answers that clients have not read yet; over it, connections are closed, those first whose answers
+    have waited longest for the size that they have."""
 
     def bound(self, servers: int = 1) -> int:
         """Return how many connections one of `servers` in this process may have."""
@@ -75,7 +77,20 @@ def raise_descriptor_limit() -> None:
 class _Connection:
     """One accepted connection."""
 
-    __slots__ = ("asked", "begun", "opening", "protocol", "request", "since", "socket", "transport", "unread")
+    __slots__ = (
+        "asked",
+        "body",
+        "due",
+        "opening",
+        "protocol",
+        "request",
+        "since",
+        "socket",
+        "transport",
+        "unread",
+        "unread_since",
+        "wire",
+    )
 
     def __init__(self, opened: socket.socket, now: float) -> None:
         self.socket = opened
@@ -84,11 +99,36 @@ class _Connection:
         )
         self.opening: asyncio.Task[None] | None = None
         self.transport: Any = None  # asyncio.Transport; None during the handshake
+        self.wire: Any = None  # the transport without TLS; the same as `transport` if there is no TLS
         self.protocol: asyncio.BaseProtocol | None = None
         self.request: web.BaseRequest | None = None
         self.asked = False  # whether a request has come to the HTTP library
-        self.begun = 0.0
+        self.body = 0  # bytes of the request's body that were seen
+        self.due = 0.0  # when more of it has to have arrived
         self.unread = 0
+        self.unread_since = 0.0
+
+    def look_at_unread(self, now: float) -> None:
+        """Measure what the client has not read yet; a change counts as an event.
+
+        With TLS it is what waits to be encrypted, and what is encrypted and waits to be sent.
+        """
+        unread = self.wire.get_write_buffer_size()
+        if self.wire is not self.transport:
+            unread += self.transport.get_write_buffer_size()
+        if unread == self.unread:
+            return
+        if not self.unread:
+            self.unread_since = now
+        self.unread, self.since = unread, now
+
+    def body_is_late(self, arrived: int, now: float, limits: ConnectionLimits) -> bool:
+        """Note how many bytes of the body have arrived; return whether it is too slow."""
+        self.due = min(
+            self.due + (arrived - self.body) / limits.body_rate, max(self.due, now + limits.body_seconds)
+        )
+        self.body = arrived
+        return now > self.due
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -101,8 +141,48 @@ class _Connection:
         """Close it at once."""
         if self.transport is not None:
             self.transport.abort()
-        elif self.opening is not None:
+            return
+        if self.opening is not None:
             self.opening.cancel()
+        if self.wire is not None:
+            self.wire.abort()
+
+
+class _Early(asyncio.Protocol):
+    """Keeps what arrives before the protocol that it is for."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._ended = self._lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+
+    def eof_received(self) -> None:
+        self._ended = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+
+    def give_to_tls(self, wire: asyncio.Transport) -> None:
+        """Pass on the first bytes of a handshake to the transport's new protocol."""
+        protocol = cast(asyncio.BufferedProtocol, wire.get_protocol())
+        while self._data and not wire.is_closing():
+            buffer = memoryview(protocol.get_buffer(len(self._data)))
+            size = min(len(buffer), len(self._data))
+            buffer[:size], self._data = self._data[:size], self._data[size:]
+            protocol.buffer_updated(size)
+
+    def give_to(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        """Begin with `protocol`, and pass on what has arrived since the handshake."""
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._data:
+            protocol.data_received(self._data)
+        if self._ended:
+            protocol.eof_received()
+        if self._lost:
+            protocol.connection_lost(None)
 
 
 class Connections:
@@ -194,22 +274,48 @@ class Connections:
 
     def _began(self, connection: _Connection) -> None:
         connection.opening = None
-        if connection.transport is None:  # the transport closes the socket, if there was one already
+        if connection.wire is None:
             self._loop.call_later(_PAUSE, connection.socket.close)
+        elif connection.transport is None:
+            connection.wire.abort()  # it closes the socket
 
     async def _begin(self, connection: _Connection) -> None:
-        secure: dict[str, Any] = {}
-        if self._tls is not None:
-            seconds = self._limits.handshake_seconds
-            secure = {
-                "ssl": self._tls,
-                "ssl_handshake_timeout": seconds,
-                "ssl_shutdown_timeout": min(_CLOSING, seconds),
-            }
         with contextlib.suppress(OSError):  # the handshake failed, or took too long
-            made = await self._loop.connect_accepted_socket(self._factory, connection.socket, **secure)
-            connection.transport, connection.protocol = made
+            if self._tls is None:
+                made = await self._loop.connect_accepted_socket(self._factory, connection.socket)
+                connection.wire, connection.protocol = made
+                connection.transport = connection.wire
+            else:
+                await self._begin_tls(connection, self._tls)
             connection.since = self._loop.time()
+
+    async def _begin_tls(self, connection: _Connection, tls: ssl.SSLContext) -> None:
+        """Do the handshake, and keep the transport below: the one of TLS does not count what it has encrypted."""
+        seconds = self._limits.handshake_seconds
+        first, further = _Early(), _Early()
+        wire, _ = await self._loop.connect_accepted_socket(lambda: first, connection.socket)
+        connection.wire = wire
+        handshake = self._loop.create_task(
+            self._loop.start_tls(
+                wire,
+                further,
+                tls,
+                server_side=True,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=min(_CLOSING, seconds),
+            )
+        )
+        try:
+            await asyncio.sleep(0)  # it has replaced `first`, and begins in the next turn
+            if wire.is_closing():  # `first` has learnt it, and nobody else will
+                return
+            self._loop.call_soon(first.give_to_tls, wire)
+            transport = await handshake
+        finally:
+            handshake.cancel()
+        if transport is not None:
+            connection.transport, connection.protocol = transport, self._factory()
+            further.give_to(connection.protocol, transport)
 
     # Limits
 
@@ -221,7 +327,8 @@ class Connections:
         if connection is None:
             return await self._answer(request)
         connection.asked, connection.request = True, request
-        connection.begun = connection.since = self._loop.time()
+        connection.since = self._loop.time()
+        connection.body, connection.due = 0, connection.since + self._limits.body_seconds
         try:
             return await self._answer(request)
         finally:
@@ -241,27 +348,27 @@ class Connections:
         limits, protocol = self._limits, connection.transport.get_protocol()
         if protocol is not connection.protocol:  # handed over to the library
             connection.protocol, connection.since = protocol, now
+        connection.look_at_unread(now)
+        if connection.unread:
+            return now - connection.since > limits.reading_seconds
         if isinstance(protocol, FastConnection):  # it has limits of its own, but none for a silent newcomer
             return protocol.silent and now - connection.since > limits.head_seconds
-        unread = connection.transport.get_write_buffer_size()
-        if unread != connection.unread:
-            connection.unread, connection.since = unread, now
-        if unread:
-            return now - connection.since > limits.reading_seconds
         request = connection.request
         if request is None:
             return not connection.asked and now - connection.since > limits.head_seconds
-        if request.content.is_eof() or not connection.transport.is_reading():
+        if request.content.is_eof():
             return False
-        allowed = limits.body_seconds + request.content.total_bytes / limits.body_rate
-        return now - connection.begun > allowed
+        if not connection.transport.is_reading():  # it waits for the server
+            connection.due = now + limits.body_seconds
+            return False
+        return connection.body_is_late(request.content.total_bytes, now, limits)
 
     def _bound_unread(self, now: float) -> None:
         total = sum(connection.unread for connection in self._open.values())
         if total <= self._limits.unread:
             return
-        stuck = [one for one in self._open.values() if one.unread and one.since < now]
-        for connection in sorted(stuck, key=lambda one: -one.unread):
+        waiting = [one for one in self._open.values() if one.unread]
+        for connection in sorted(waiting, key=lambda one: one.unread * (one.unread_since - now)):
             connection.drop()
             total -= connection.unread
             if total <= self._limits.unread:

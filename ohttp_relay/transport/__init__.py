@@ -5,6 +5,7 @@ Internal but for the names of `__all__`.
 
 from __future__ import annotations
 
+from ohttp_relay.transport.causes import cause_of
 from ohttp_relay.transport.http import AUTO_HEADERS, has_coding, hide_server, open_session, read_limited
 from ohttp_relay.transport.observation import Observer, Seen
 from ohttp_relay.transport.streams import AnyResponse, Handler, StreamedResponse, abort
@@ -23,6 +24,7 @@ __all__ = [
     "StreamedResponse",
     "TargetPolicy",
     "abort",
+    "cause_of",
     "has_coding",
     "hide_server",
     "open_session",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from io import BytesIO
 from itertools import chain
 from typing import Final
@@ -58,11 +58,16 @@ def open_session(
 
 
 async def read_limited(
-    stream: aiohttp.StreamReader, limit: int, declared: int | None = None, idle: float | None = None
+    stream: aiohttp.StreamReader,
+    limit: int,
+    declared: int | None = None,
+    idle: float | None = None,
+    hold: Callable[[int], Awaitable[None]] | None = None,
 ) -> bytes:
     """Return a body of at most `limit` bytes; stop reading at the first byte over the limit.
 
-    Raises BodyTooLarge, and TimeoutError if `idle` seconds pass without a byte.
+    `hold` is called with the number of bytes of each piece before the next one is read.  Raises BodyTooLarge, and
+    TimeoutError if `idle` seconds pass without a byte.
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"body of {declared} bytes, at most {limit} are accepted")
@@ -70,6 +75,8 @@ async def read_limited(
         whole = stream.read_nowait()
         if len(whole) > limit:
             raise BodyTooLarge(f"body of more than {limit} bytes")
+        if hold is not None:
+            await hold(len(whole))
         return whole
     chunks: list[bytes] = []
     total = 0
@@ -81,6 +88,8 @@ async def read_limited(
         total += len(chunk)
         if total > limit:
             raise BodyTooLarge(f"body of more than {limit} bytes")
+        if hold is not None:
+            await hold(len(chunk))
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -114,7 +114,7 @@ def test_the_settings_are_printed() -> None:
 
 @pytest.mark.parametrize("row", table(ROOT / PAGE, "## When something is wrong"), ids=lambda row: row[0])
 def test_the_words_in_the_log_are_the_programs(row: list[str]) -> None:
-    parts = (ROOT / "mimi_mmr" / "provider", ROOT / "ohttp_relay" / "server")
+    parts = [ROOT / part for part in ("mimi_mmr/provider", "ohttp_relay/server", "ohttp_relay/transport")]
     source = "".join(path.read_text() for part in parts for path in part.rglob("*.py"))
     for words in re.findall(r"`([^`]+)`", row[0]):
         for part in words.split("…"):

@@ -26,6 +26,8 @@ LOOK_SECONDS = 10.0  # seconds between looks for requests; `wake` starts the nex
 TEND_SECONDS = 300.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 READ_SECONDS = 10.0  # seconds that a command waits for the room that it names
+ROOMS, INVITATIONS = "following rooms", "looking for invitations"
+ERRANDS = "looking for requests and answers"
 
 Work = Callable[[], Awaitable[bool]]  # returns whether the work is finished
 
@@ -43,7 +45,7 @@ class Background:
         changed: Wakeup,
         clock: Callable[[], float],
     ) -> None:
-        self.trouble: dict[str, str] = {}
+        self._failing: dict[object, str] = {}  # why, by the key of the task
         self._account = account
         self._requests = requests
         self._changed = changed
@@ -62,9 +64,9 @@ class Background:
 
     def start(self) -> None:
         """Start the tasks, once there is an account."""
-        self._run("rooms", "following rooms", self._watch_rooms)
-        self._run("invitations", "looking for invitations", self._look_for_invitations)
-        self._run("errands", "looking for requests and answers", self._errands)
+        self._run(ROOMS, self._watch_rooms)
+        self._run(INVITATIONS, self._look_for_invitations)
+        self._run(ERRANDS, self._errands)
 
     async def stop(self) -> None:
         """End all tasks. The next agent fetches again what they had not stored yet."""
@@ -77,26 +79,43 @@ class Background:
         """Have all tasks look for work now."""
         self._wanted.wake()
 
-    def _run(self, key: object, what: str, work: Work) -> None:
-        """Do `work` again and again, as the task of this key; `what` describes it to a person."""
-        task = self._tasks[key] = asyncio.create_task(self._repeat(what, work))
+    @property
+    def trouble(self) -> dict[str, str]:
+        """What does not work at the moment, as people call it now, and why."""
+        return {self._what(key): why for key, why in self._failing.items()}
+
+    def _what(self, key: object) -> str:
+        if isinstance(key, DeviceInvitation):
+            return "waiting for a further device"
+        room = self._client.rooms.get(key) if isinstance(key, MimiUri) else None
+        if room is None:
+            return str(key)
+        own = room is self._client.devices.room
+        return f"following {'the other devices' if own else label(self._client, room)}"
+
+    def _run(self, key: object, work: Work) -> None:
+        """Do `work` again and again, as the task of this key.
+
+        A key is a room's URI, an invitation of a device, or what the task does in people's words.
+        """
+        task = self._tasks[key] = asyncio.create_task(self._repeat(key, work))
         task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def _repeat(self, what: str, work: Work) -> None:
+    async def _repeat(self, key: object, work: Work) -> None:
         retry, done = FIRST_RETRY, False
         while not done:
             try:
                 done = await work()
             except MmrError as error:
                 log.info("a background task is to be tried again: %s", error.code)
-                self.trouble[what] = str(error)
+                self._failing[key] = str(error)
             except Exception as error:
                 # without the traceback, which may hold secrets
                 log.error("a background task failed: %s", type(error).__name__)  # noqa: TRY400
-                self.trouble[what] = f"{type(error).__name__}, which is a defect"
+                self._failing[key] = f"{type(error).__name__}, which is a defect"
             else:
                 retry = FIRST_RETRY
-                self.trouble.pop(what, None)
+                self._failing.pop(key, None)
                 continue
             await self._wanted.wait(retry)
             retry = min(2 * retry, LAST_RETRY)
@@ -108,8 +127,7 @@ class Background:
         seen = self._changed.count
         for membership in list(self._client.rooms.values()):
             if membership.uri not in self._tasks and self._follows(membership):
-                what = self._following(membership)
-                self._run(membership.uri, what, partial(self._follow, membership.uri, what))
+                self._run(membership.uri, partial(self._follow, membership.uri))
         await self._changed.wait(LOOK_SECONDS, after=seen)
         return False
 
@@ -118,12 +136,12 @@ class Background:
         first = next(other for other in self._client.rooms.values() if other.queue is membership.queue)
         return first is membership and not membership.room.removed
 
-    async def _follow(self, uri: MimiUri, what: str) -> bool:
+    async def _follow(self, uri: MimiUri) -> bool:
         membership = self._client.rooms.get(uri)
         if membership is None or not self._follows(membership):
             return True
         await self._client.rooms.sync(membership)
-        self.trouble.pop(what, None)  # the next page may take long to come
+        self._failing.pop(uri, None)  # the next page may take long to come
         self._changed.wake()
         try:
             # Random pause: sockets that all open when an agent starts could be linked to one client.
@@ -141,16 +159,14 @@ class Background:
                 self._changed.wake()
         return False
 
-    def _following(self, membership: Membership) -> str:
-        return f"following {label(self._client, membership)}"
-
     async def read_now(self, membership: Membership) -> str | None:
         """Read a room from the provider, unless it is being followed already.
 
         Returns None, or why it could not be read within `READ_SECONDS` and as of when it is known.
         """
         queue = membership.queue
-        if membership.removed or (queue.read_at and self._following(membership) not in self.trouble):
+        sharing = (other.uri for other in self._client.rooms.values() if other.queue is queue)
+        if membership.removed or (queue.read_at and self._failing.keys().isdisjoint(sharing)):
             return None
         try:
             async with asyncio.timeout(READ_SECONDS):
@@ -163,10 +179,10 @@ class Background:
             why = f"no answer within {READ_SECONDS:g} s"
         else:
             return None
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(queue.read_at)) if queue.read_at else ""
-        return (
-            f"the provider could not be asked ({why}); it was last read {when or 'before this agent started'}"
-        )
+        when = "before this agent started"
+        if queue.read_at:
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(queue.read_at))
+        return f"the provider could not be asked ({why}); it was last read to its end {when}"
 
     # --- invitations, requests -----------------------------------------------------------------------
 
@@ -236,7 +252,7 @@ class Background:
 
     def await_device(self, invitation: DeviceInvitation) -> None:
         """Serve a device code in a task, until the device was added or the code has expired."""
-        self._run(invitation, "waiting for a further device", partial(self._let_in, invitation))
+        self._run(invitation, partial(self._let_in, invitation))
 
     async def _let_in(self, invitation: DeviceInvitation) -> bool:
         async with self._codes:

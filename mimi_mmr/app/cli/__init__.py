@@ -1,8 +1,8 @@
 """The `mimi-mmr` command, which runs providers and uses a person's account. Internal.
 
-Exit status: 0 done; 1 refused, or failed; 2 a wrong argument or setting; 3 no such room, person or file, or
-several of that name; 4 the state or the agent can't be used (a wrong passphrase, no account yet); 5 no answer from
-a provider, try again; 6 nothing came in the time to wait; 130 interrupted.
+Exit status: 0 done; 1 refused, or failed; 2 a wrong argument or setting; 3 no such room, person, device or
+message, or several of that name; 4 the state or the agent can't be used (a wrong passphrase, no account yet); 5 no
+answer from a provider, try again; 6 nothing came in the time to wait; 130 interrupted.
 """
 
 from __future__ import annotations

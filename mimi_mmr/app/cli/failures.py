@@ -25,6 +25,7 @@ EXITS = {
     "bad-request": USAGE,
     "not-found": UNKNOWN,
     "ambiguous": UNKNOWN,
+    "unknown-device": UNKNOWN,
     "state": STATE,
     "agent": STATE,
     "agent-running": STATE,

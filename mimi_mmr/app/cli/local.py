@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def local(
-    directory: Annotated[Path, typer.Argument(help="Where they go. It must not exist.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where they go. It must not exist.")],
     port: Annotated[
         int,
         typer.Option(min=1024, max=65533, help="The first of three ports in a row."),
@@ -35,4 +36,4 @@ def local(
         )
         return
     for provider in made:
-        terminal.say(f"mimi-mmr serve --config {provider.config}")
+        terminal.say(f"mimi-mmr serve --config {quote(str(provider.config))}")

@@ -73,7 +73,7 @@ def _show_rooms(rooms: list[RoomResult]) -> None:
 
 def _show_left(left: LeftResult) -> None:
     told = "You have left. The other members were told; one of their devices will remove you."
-    terminal.say("Forgotten." if left.forgotten else told)
+    terminal.say("The room and its messages are deleted here." if left.forgotten else told)
 
 
 def _show_link(made: JoinLinkResult) -> None:

@@ -69,7 +69,7 @@ def settings(as_json: JsonOption = False) -> None:
 
 @app.command()
 def ca(
-    domain: Annotated[str, typer.Argument(help="The provider's domain.")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The provider's domain.")],
     data_dir: Annotated[Path, typer.Option(help="Directory for its private key.")] = Path("data"),
     trust_dir: Annotated[
         Path, typer.Option(help="Directory for its root certificate, which others copy.")
@@ -80,9 +80,10 @@ def ca(
     from mimi_mmr.provider.key_files import make_authority
 
     try:
+        check_domain(domain)
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         trust_dir.mkdir(parents=True, exist_ok=True)
-        make_authority(check_domain(domain), data_dir / "ca.pem", trust_dir, time.time())
+        make_authority(domain, data_dir / "ca.pem", trust_dir, time.time())
     except FileExistsError as error:
         why = (
             f"{error.filename} exists; a new CA would orphan every device that the old one certified"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from mimi_mmr.app.commands.completion import UserNames
 from mimi_mmr.app.commands.context import AgentContext, Say
-from mimi_mmr.app.commands.errors import AgentError
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import find_contact, find_in, parse_user
 from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import Result
+from mimi_mmr.errors import InvalidUri
 
 if TYPE_CHECKING:
     from mimi_mmr.client import Contact, IncomingRequest, OutgoingRequest
@@ -108,13 +108,13 @@ class AddContact(Command, name="contact.add", result=OutgoingResult):
     ] = False
 
     async def run(self, agent: AgentContext, say: Say) -> OutgoingResult:
-        """Send the request. Raise `AgentError` for a name without a code, unless that is wanted."""
+        """Send the request. Raise `InvalidUri` for a name without a code, unless that is wanted."""
         from mimi_mmr.protocol.connections import ContactCode  # slow to import
 
         text = unwrapped(self.to)
         to = ContactCode.parse(text) if text.startswith("mimi-connect:") else parse_user(text)
         if not (self.pinless or isinstance(to, ContactCode)):
-            raise AgentError(
+            raise InvalidUri(
                 "without a contact code nobody knows whose key this is: ask them for `mimi-mmr contact code`,"
                 " or trust whoever answers first with --pinless"
             )

@@ -81,7 +81,11 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "state": (Hint("it is the file `state` in the home directory: --home, or MIMI_MMR_HOME"),),
     # of providers
     "peer": (
-        Hint("is --provider right, and does it run? With the same arguments it goes on where it was", _NEW),
+        Hint(
+            "are --provider, --domain and --tls-ca right, and does it run? With the same arguments it goes on where"
+            " it was",
+            _NEW,
+        ),
         Hint("try again; `mimi-mmr status` shows what fails at the moment", but=("status",)),
         Hint("try again"),
     ),
@@ -141,6 +145,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     "wrong-signer": (_AGAIN,),
     "invalid-commit": (_AGAIN,),
     "tree-mismatch": (_AGAIN,),
+    "unknown-device": (Hint("`mimi-mmr device list` shows all", ("device remove",)),),
     "device-refused": (),
     "room": (),
     "room-state": (_ADD_AGAIN,),

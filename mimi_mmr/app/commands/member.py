@@ -11,13 +11,13 @@ from pydantic import Field
 from mimi_mmr.app.commands.completion import UserNames
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.current import named_room
-from mimi_mmr.app.commands.errors import AgentError, Ambiguous, NotFound
+from mimi_mmr.app.commands.errors import Ambiguous, NotFound
 from mimi_mmr.app.commands.model import MAX_LIST, Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import address, find_contact, users_called
-from mimi_mmr.app.commands.pasted import unwrapped
+from mimi_mmr.app.commands.pasted import quoted, unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.app.commands.room import Room, RoomResult
-from mimi_mmr.errors import NoKeyPackages
+from mimi_mmr.errors import NoKeyPackages, RoomError
 
 if TYPE_CHECKING:
     from mimi_mmr.client import Client, Contact, Membership
@@ -104,7 +104,7 @@ def _check_not_blocked(contacts: Sequence[Contact]) -> None:
     for contact in contacts:
         if contact.blocked:
             name = address(contact.user)
-            raise AgentError(f"{name} is blocked: mimi-mmr contact unblock {name}")
+            raise RoomError(f"{name} is blocked: mimi-mmr contact unblock {name}")
 
 
 async def _add(client: Client, membership: Membership, contacts: Sequence[Contact], say: Say) -> None:
@@ -132,7 +132,7 @@ class RemoveMembers(Command, name="room.remove", result=RemovedResult):
         members = agent.client.rooms.who(membership)
         leaves = sorted({leaf for text in self.who for leaf in _leaves(members, text)})
         if membership.room.own_leaf in leaves:
-            raise AgentError("you can't remove yourself: mimi-mmr room leave")
+            raise RoomError("you can't remove yourself: mimi-mmr room leave")
         await agent.client.rooms.remove(membership, leaves)
         return RemovedResult(**dict(RoomResult.of(agent.client, membership)), removed=leaves)
 
@@ -149,7 +149,9 @@ def _leaves(members: Iterable[Whois], text: str) -> list[int]:
     named = users_called(set(users.values()), wanted)
     leaves = [entry.leaf for entry in members if wanted == str(entry.leaf) or users.get(entry.leaf) in named]
     if not leaves:
-        raise NotFound("no member has this name, pseudonym or leaf: mimi-mmr room who shows all members")
+        raise NotFound(
+            f"no member has the name, pseudonym or leaf {quoted(text)}: mimi-mmr room who shows all members"
+        )
     if len({users.get(leaf) for leaf in leaves}) > 1:
         which = ", ".join(f"leaf {leaf} ({_called(users.get(leaf))})" for leaf in leaves)
         raise Ambiguous(f"several members are called like this: {which}; use a whole name or a pseudonym")

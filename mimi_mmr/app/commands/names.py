@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from mimi_mmr.app.commands.errors import Ambiguous, NotFound
-from mimi_mmr.app.commands.pasted import is_reference, plain_name, unwrapped
+from mimi_mmr.app.commands.pasted import is_reference, plain_name, quoted, unwrapped
 from mimi_mmr.errors import InvalidUri
 from mimi_mmr.uris import Kind, MimiUri
 
@@ -86,9 +86,10 @@ def find_room(client: Client, text: str) -> Membership:
         if membership not in begun and _is_called(client, membership, reference, name)
     ]
     if not found:
-        missing = "id, URI or contact, and names that look like these are not used"
-        what = missing if is_reference(text) else "name or id"
-        raise NotFound(f"no room has this {what}: mimi-mmr room list shows all rooms")
+        what = f"name or id {quoted(text)}"
+        if is_reference(text):
+            what = f"id, URI or contact {quoted(text)}, and names that look like these are not used"
+        raise NotFound(f"no room has the {what}: mimi-mmr room list shows all rooms")
     which = [f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found]
     which += _contacts_elsewhere(client, found, reference)
     if len(which) > 1:
@@ -122,7 +123,9 @@ def find_user(users: Iterable[MimiUri], text: str, what: str) -> MimiUri:
     """Return the user who is meant. Raise `NotFound` or `Ambiguous`, whose text says `what` was looked for."""
     found = users_called(users, text)
     if not found:
-        raise NotFound(f"no {what} has this name: mimi-mmr contact list shows all contacts and requests")
+        raise NotFound(
+            f"no {what} is called {quoted(text)}: mimi-mmr contact list shows all contacts and requests"
+        )
     if len(found) > 1:
         which = ", ".join(address(user) for user in found)
         raise Ambiguous(f"{len(found)} people have this name: {which}; use one of these whole names")
@@ -141,8 +144,12 @@ def find_in(people: Mapping[MimiUri, _T], text: str, what: str) -> _T:
 
 
 def find_contact(client: Client, text: str) -> Contact:
-    """Return the contact who is meant. Raise `NotFound` or `Ambiguous`."""
-    return find_in(client.people.contacts, text, "contact")
+    """Return the contact who is meant. Raise `NotFound`, also for one who was only asked, or `Ambiguous`."""
+    people = client.people
+    if not users_called(people.contacts, text) and (asked := users_called(people.outgoing, text)):
+        who = ", ".join(address(user) for user in asked)
+        raise NotFound(f"{who} was asked to connect and has not accepted yet: you are not connected")
+    return find_in(people.contacts, text, "contact")
 
 
 def parse_user(text: str) -> MimiUri:
@@ -152,5 +159,5 @@ def parse_user(text: str) -> MimiUri:
         return MimiUri.parse(text, Kind.USER)
     name, at, domain = text.partition("@")
     if not at:
-        raise InvalidUri("expected a contact code (mimi-connect:…), name@domain, or mimi://domain/u/name")
+        raise InvalidUri("expected a contact code (mimi-connect:…), name@domain, or the URI of a person")
     return MimiUri(domain, Kind.USER, name)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 _AROUND = "<>()[]`\"'\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u00ab\u00bb"
+MOST_QUOTED = 40
 _SPACES = " \t\r\n\xa0"
 _SCHEME = re.compile(r"mimi(?:-[a-z]+)*:", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
@@ -27,8 +28,21 @@ def unwrapped(text: str) -> str:
 
 
 def plain_name(text: str) -> str:
-    """Return a name in the form in which names are stored and compared: NFC, without spaces around it."""
-    return unicodedata.normalize("NFC", text).strip()
+    """Return a name in the form in which names are stored and compared.
+
+    That is NFC, without spaces around it, and with one space for each run of spaces and line breaks: what is shown
+    can be typed.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def quoted(text: str) -> str:
+    """Return what a person typed, for an error about it: at most its first 40 characters.
+
+    The secret of a join link comes after these.
+    """
+    line = " ".join(text.split())
+    return f'"{line}"' if len(line) <= MOST_QUOTED else f'"{line[:MOST_QUOTED]}…"'
 
 
 def is_reference(text: str) -> bool:

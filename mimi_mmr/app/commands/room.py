@@ -170,7 +170,10 @@ class RenameRoom(Command, name="room.rename", result=RoomResult):
 
 
 class LeaveRoom(Command, name="room.leave", result=LeftResult, changes=True):
-    """Leave a room: it is listed no more, and another member's device removes you when it is online."""
+    """Leave a room: it is listed no more, and another member's device removes you when it is online.
+
+    A room without another member is deleted here at once, with its messages.
+    """
 
     room: Room
     forget: Annotated[

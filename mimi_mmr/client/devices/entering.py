@@ -62,7 +62,12 @@ class Entering:
         secret = DeviceCode.parse(code)
         if self._devices_room.exists():
             raise RoomError("this device is one of the account's already")
-        await self._pass(secret.to_existing(), EnrolmentRequest(EnrolmentRequest.KIND, self._request()))
+        try:
+            await self._pass(secret.to_existing(), EnrolmentRequest(EnrolmentRequest.KIND, self._request()))
+        except UnknownQueue:
+            raise UnknownQueue(
+                "no device waits for this code: it was used, or is too old; have the other device show another one"
+            ) from None
         grant = await self._granted(secret.to_new(), wait)
         await self._account.certify(grant.chain, SigningKey.from_seed(grant.identity_seed))
         await self._packages.publish()

@@ -22,7 +22,7 @@ from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.sending import Sending
 from mimi_mmr.client.storage.shared_state import Part, Removal, SharedKind, SharedState
-from mimi_mmr.errors import MmrError, RoomError
+from mimi_mmr.errors import MmrError, RoomError, UnknownDevice
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.endpoints import REMOVE_DEVICE
@@ -71,18 +71,18 @@ class DeviceRemoval:
 
         The device stops being one of this user's at once. Every piece of the work is tried. If some fail, the first
         error is raised; `tend` goes on with them, here and on the other devices, and so does another call. The
-        device may be one that only the provider knows. Raises `RoomError` for this device itself, and for an
-        unknown one.
+        device may be one that only the provider knows. Raises `RoomError` for this device itself,
+        `UnknownDevice` for an unknown one.
 
         One key that the device knew can't be replaced: the user's identity key. It stays in the lost device's
         vault, protected by its passphrase.
         """
         check_name(name)
         if name == self._context.device.name:
-            raise RoomError("a device is removed by another one of the same user")
+            raise RoomError("a device can't remove itself: another device of the account can")
         if not self._under_way(name):
             if name not in self._known.others() and name not in await self._account.registered_devices():
-                raise RoomError(f"this user has no device {name}")
+                raise UnknownDevice(f"this account has no device {name}")
             self.begin(name)
         errors = [*await self.go_on(), await self._context.attempt(LATER, self._sharing.share)]
         for error in filter(None, errors):

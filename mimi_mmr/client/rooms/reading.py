@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.events import IncomingEvent
-from mimi_mmr.client.rooms.membership import Membership, Occurrence
+from mimi_mmr.client.rooms.membership import Membership, MembershipState, Occurrence
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.rooms.roster import Roster
@@ -120,7 +120,8 @@ class Reading:
                 if page.messages and room.room.diverged and not room.removed:
                     await self._repair.reconcile(room)
         for room in rooms:
-            if page.messages and room.blocked:
+            if page.messages and room.state is MembershipState.BLOCKED:
+                # a member who has missed an event can't process commits that are good
                 await self._repair.report(room)
             for listener in self.page_read:
                 await listener(room)

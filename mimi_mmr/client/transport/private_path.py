@@ -40,7 +40,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeysTBS
 from ohttp_relay.bhttp import Request
 from ohttp_relay.client import OhttpClient, OhttpSocket
 from ohttp_relay.errors import ExchangeFailed, OhttpError, RelayRefused, SocketEnded
-from ohttp_relay.transport import AUTO_HEADERS, Close, read_limited
+from ohttp_relay.transport import AUTO_HEADERS, Close, cause_of, read_limited
 
 MAX_ANSWER = 1 << 28
 REQUEST_SECONDS = 90.0
@@ -102,8 +102,8 @@ class Route:
                 return PrivatePathFailed(f"{self.gateway} does not answer {relay} (status {error.status})")
             return PrivatePathFailed(f"{relay} passes nothing on to {self.gateway} (status {error.status})")
         if isinstance(error, ExchangeFailed):
-            cause = type(error.__cause__ or error).__name__
-            return PrivatePathFailed(f"{relay}, on the way to {self.gateway}, does not answer ({cause})")
+            cause = cause_of(error.__cause__ or error)
+            return PrivatePathFailed(f"{relay}, on the way to {self.gateway}, can't be asked: {cause}")
         return PrivatePathFailed(
             f"no private path to {self.gateway}, through {relay}: {type(error).__name__}"
         )
@@ -238,7 +238,7 @@ class PrivatePath:
                 raise
             raise ShutOut(f"{self.domain} does not know this device of the account, or no longer") from None
         except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
-            raise PeerError(f"{self.domain} does not answer ({type(error).__name__})") from None
+            raise PeerError(f"{self.domain} can't be asked: {cause_of(error)}") from None
 
     # --- providers -----------------------------------------------------------------------------------
 

@@ -74,15 +74,15 @@ class JoinLink:
         """Parse a link in the form that `uri` returns; raise `InvalidUri`."""
         name, mark, encoded = text.removeprefix(SCHEME).partition("?l=")
         if not text.startswith(SCHEME) or not mark:
-            raise InvalidUri(f"expected {SCHEME}<room uri>?l=<base64url>")
+            raise InvalidUri(f"expected a join link, {SCHEME}…?l=…, whole as it was made")
         room = MimiUri.parse(name, Kind.ROOM)
         try:
             payload = urlsafe_b64decode(encoded.encode("ascii"))
             link = cls(room, Identities(payload[0]), LinkSeed(payload[1:]))
         except (binascii.Error, ValueError, IndexError):
-            raise InvalidUri(f"expected {SEED_SIZE + 1} bytes in base64url after ?l=") from None
+            raise InvalidUri("the join link is altered or cut off") from None
         if link.uri != text:
-            raise InvalidUri("the link is not in its one form")
+            raise InvalidUri("the join link is altered or cut off")
         return link
 
     @property

@@ -34,7 +34,8 @@ def load_settings(path: Path | None) -> Settings:
     check_apart(settings)
     if not settings.trust_dir.is_dir():
         raise ConfigError(
-            f"trust_dir: no such directory: {settings.trust_dir}; mimi-mmr ca {settings.domain} makes it"
+            f"trust_dir: no such directory: {settings.trust_dir}; expected that of {settings.domain}.pem, which"
+            " mimi-mmr ca makes, and of the peers' certificates"
         )
     return settings
 

@@ -94,7 +94,8 @@ def lead_nowhere(path: PrivatePath, url: str) -> None:
 
 async def way_to(path: PrivatePath, domain: str) -> OhttpClient:
     """What the path sends requests to a provider with."""
-    return await path._client(domain)
+    _, client = await path._way(domain)
+    return client
 
 
 async def exchange(path: PrivatePath, domain: str, method: str, url: str) -> bytes:

@@ -25,6 +25,7 @@ from mimi_mmr.errors import (
     WrongSigner,
 )
 from mimi_mmr.hub.mode import SNAPSHOT_CLOCK_SKEW
+from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
@@ -34,9 +35,19 @@ from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.credentials import LeafIdentity, make_credential
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
 from mimi_mmr.protocol.queues import queue_id, seal_queue_id
-from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
+from mimi_mmr.protocol.room.events import CommitEvent, EventKind, ReportEvent, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, Role, RoleAssignment, sign_policy
-from mimi_mmr.protocol.room.requests import Snapshot, SnapshotRequest, SnapshotTBS, digest, sign_snapshot
+from mimi_mmr.protocol.room.requests import (
+    CommitReport,
+    CommitReportTBS,
+    RepairKind,
+    Snapshot,
+    SnapshotRequest,
+    SnapshotTBS,
+    digest,
+    sign_report,
+    sign_snapshot,
+)
 from mimi_mmr.uris import MimiUri
 from tests.mimi_mmr.bench import DAY, ENGINE, Committed, RoomBench, next_policy
 
@@ -167,22 +178,29 @@ def test_an_admins_policy_that_rolls_back_or_hides_names_is_refused(
         bench.rooms["bob"].follow(event, bench.now)
 
 
-def test_a_leaf_that_claims_the_admins_pseudonym_does_not_change_the_policy(bench: RoomBench) -> None:
-    """The hub lets in a leaf with a forged proof; everybody is told, and obeys it in nothing."""
+def added_with_the_pseudonym_of(bench: RoomBench, name: str) -> tuple[SigningKey, PendingCommit, Any]:
+    """Bob adds leaf 3, with a forged proof that it is of `name`; the hub lets it in, and the others follow."""
     gwen, set_key, key = bench.person("gwen"), SigningKey.generate(), SigningKey.generate()
     credential, ilk = make_credential(gwen, set_key, key, int(bench.now) + DAY)
-    credential = replace(credential, user_pseudonym=bench.pseudonym("alice"))
+    credential = replace(credential, user_pseudonym=bench.pseudonym(name))
     queue_key = bench.world.providers["a.example"].queue_key.public
     queue = seal_queue_id("a.example", queue_key, queue_id(AccessToken.generate()), key.public)
     client = ENGINE.client(LeafIdentity(credential, queue).to_bytes(), key)
     pending = bench.stage("bob", add=[OpenKeyPackage(client.key_package(), ilk.reveal())])
     request = pending.request
     event = CommitEvent(request.auth, request.commit, request.member_update, None)
-    for name in ("alice", "cathy"):
-        followed = bench.rooms[name].follow(event, bench.now)
+    for other in ("alice", "cathy"):
+        followed = bench.rooms[other].follow(event, bench.now)
         assert any("leaf 3" in problem for problem in followed.problems)
-        assert {one.leaf for one in bench.rooms[name].who(bench.world.trust, bench.now) if one.why} == {3}
+        assert {one.leaf for one in bench.rooms[other].who(bench.world.trust, bench.now) if one.why} == {3}
     pending.accept()
+    return key, pending, client
+
+
+def test_a_leaf_that_claims_the_admins_pseudonym_does_not_change_the_policy(bench: RoomBench) -> None:
+    """The hub lets in a leaf with a forged proof; everybody is told, and obeys it in nothing."""
+    key, pending, client = added_with_the_pseudonym_of(bench, "alice")
+    request = pending.request
     group = client.join(request.welcome or b"", pending._mls.ratchet_tree)
     assert group.own_leaf == 3
     staged = group.stage_commit()
@@ -200,6 +218,26 @@ def test_a_leaf_that_claims_the_admins_pseudonym_does_not_change_the_policy(benc
     for name in ("alice", "bob", "cathy"):
         with refused_by_member(bench.rooms[name], PseudonymProofRejected, "user pseudonym"):
             bench.rooms[name].follow(hostile, bench.now)
+
+
+def test_a_leaf_that_claims_a_pseudonym_has_no_commit_undone(bench: RoomBench) -> None:
+    """Neither by the order of an admin that it is not, nor by the report of a member that it is not."""
+    key, _, _ = added_with_the_pseudonym_of(bench, "alice")
+    commit = bench.stage("bob").request
+    cathy = bench.rooms["cathy"]
+
+    def says(leaf: int, by: SigningKey, kind: RepairKind) -> CommitReport:
+        return sign_report(CommitReportTBS(bench.uri, cathy.epoch, leaf, digest(commit.commit), kind), by)
+
+    alice = bench.leaf_of("alice"), bench.leaves["alice"].key
+    ground = says(bench.leaf_of("cathy"), bench.leaves["cathy"].key, RepairKind.CANNOT_PROCESS)
+    forged = ReportEvent(says(3, key, RepairKind.REOPEN), (ground,), commit.auth, None)
+    with refused_by_member(cathy, PseudonymProofRejected, "user pseudonym"):
+        cathy.check_undone(forged, commit.commit)
+    honest = ReportEvent(says(*alice, RepairKind.REOPEN), (ground,), commit.auth, None)
+    cathy.check_undone(honest, commit.commit)  # the control
+    with refused_by_member(cathy, PseudonymProofRejected, "user pseudonym"):
+        cathy.check_undone(replace(honest, grounds=(says(3, key, RepairKind.CANNOT_PROCESS),)), commit.commit)
 
 
 def test_a_removal_that_the_policy_forbids_is_told_to_everybody(bench: RoomBench) -> None:

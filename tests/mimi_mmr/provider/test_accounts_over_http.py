@@ -130,6 +130,7 @@ async def test_a_bad_proof_opens_no_account_and_leaves_the_name_free(live: LiveW
     for body in (registration("a.example", "erin", "frank"), registration("b.example", "erin")):
         answer = await straight(live, "a.example", "/v1/account", body)
         assert (answer.status, answer.code) == (400, SignatureRejected.code)
+        assert b"this provider is a.example's" in answer.body  # for whoever took one provider for another
     await live.person("erin", "a.example")
 
 

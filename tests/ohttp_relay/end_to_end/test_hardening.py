@@ -77,9 +77,27 @@ async def test_large_requests_share_a_bound_and_small_ones_do_not_wait(world: Wo
     gateway = world.gateway
     large = head(Content_Length=str(SMALL + 1))
     async with gateway._budget.taken(gateway.limits.requests):
-        assert b" 503 " in await plain_gateway.ask(large)
+        assert b" 503 " in await plain_gateway.ask(large + bytes(SMALL + 1))
         assert b" 400 " in await plain_gateway.ask(head(Content_Length="2") + b"xx")
     assert b" 408 " in await plain_gateway.ask(large)  # the control: it is read, and does not come
+
+
+async def test_who_announces_large_requests_and_sends_nothing_makes_nobody_wait(world: World) -> None:
+    most = 4 * SMALL
+    await world.start(gateway={"limits": GatewayLimits(request=most, requests=most, idle_seconds=30)})
+    made = Plain(world.gateway.app(), grace=0.1)
+    try:
+        silent = [(await made.connect())[1] for _ in range(8)]
+        for writer in silent:
+            writer.write(head(Content_Length=str(most)))
+        assert b" 400 " in await made.ask(head(Content_Length="2") + b"xx")  # after the heads of the others
+        async with asyncio.timeout(5):
+            assert b" 400 " in await made.ask(head(Content_Length=str(2 * SMALL)) + bytes(2 * SMALL))
+        for writer in silent:
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        await made.close()
 
 
 @pytest.fixture

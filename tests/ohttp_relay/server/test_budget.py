@@ -67,3 +67,48 @@ async def test_nobody_waits_for_ever_and_who_gave_up_takes_nothing() -> None:
     end.set()
     await asyncio.gather(first, behind)
     assert budget.held == 0
+
+
+async def test_who_only_announces_a_request_holds_nothing() -> None:
+    budget = ByteBudget(2 * UNIT)
+    async with budget.growing() as silent, budget.growing() as slow, budget.growing() as whole:
+        await silent.grow(0)
+        await slow.grow(SMALL)
+        assert budget.held == 0
+        async with asyncio.timeout(1):
+            await whole.grow(UNIT)
+            await whole.grow(UNIT)
+        assert budget.held == 2 * UNIT
+    assert budget.held == 0
+
+
+async def test_requests_that_grow_do_not_all_wait_for_each_other() -> None:
+    """The oldest goes on, and then the next one; all together hold the budget, and that one its own size."""
+    budget, most = ByteBudget(3 * UNIT), 0
+
+    async def receive() -> None:
+        nonlocal most
+        async with budget.growing() as share:
+            for _ in range(4):
+                await share.grow(UNIT)
+                most = max(most, budget.held)
+                await asyncio.sleep(0)
+
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(receive() for _ in range(5)))
+    assert 3 * UNIT <= most <= 7 * UNIT
+    assert budget.held == 0
+
+
+async def test_a_request_that_waits_to_grow_gives_up_in_time_and_keeps_nothing() -> None:
+    budget = ByteBudget(UNIT, seconds=0.01)
+    async with budget.growing() as first:
+        await first.grow(UNIT)
+        for _ in range(2):
+            with pytest.raises(Overloaded):
+                async with budget.growing() as second:
+                    await second.grow(UNIT)
+        assert budget.held == UNIT
+    async with budget.growing() as alone:
+        await alone.grow(100 * UNIT)  # larger than the budget: alone
+    assert budget.held == 0

@@ -65,23 +65,34 @@ def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_stays(
     first = write(tmp_path, ca)
     served = ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
     no_pair = "certificate and key are not a matching PEM pair"
-    for spoil, reason in (
+    missing = "the {} can't be read: No such file or directory"
+    for spoil, why in (
         (lambda: write(tmp_path, ca, key_of="second.example"), no_pair),
         (lambda: (tmp_path / "tls.pem").write_text("rubbish"), no_pair),
-        (
-            lambda: (tmp_path / "key.pem").unlink(),
-            "certificate or key cannot be read: No such file or directory",
-        ),
+        (lambda: (tmp_path / "key.pem").unlink(), missing.format("key")),
+        (lambda: (tmp_path / "tls.pem").unlink(), missing.format("certificate")),
     ):
         spoil()
         caplog.clear()
         assert not served.reload()
         assert [record.getMessage() for record in caplog.records] == [
-            f"the new TLS certificate is refused, the old one stays in use: {reason}"
+            f"the new TLS certificate is refused, the old one stays in use: {why}"
         ]
         assert shaken(served, ca) == first
     with pytest.raises(ConfigurationError):
         ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem")
+
+
+def test_authorities_of_clients_that_are_none_are_not_blamed_on_the_key(
+    tmp_path: Path, ca: trustme.CA
+) -> None:
+    write(tmp_path, ca)
+    files = (tmp_path / "tls.pem", tmp_path / "key.pem", tmp_path / "clients.pem")
+    with pytest.raises(ConfigurationError, match="of the clients' authorities can't be read: No such file"):
+        ServerCertificate(*files)
+    files[2].write_text("rubbish")
+    with pytest.raises(ConfigurationError, match="the clients' authorities are not certificates"):
+        ServerCertificate(*files)
 
 
 async def test_a_change_of_the_files_is_noticed_without_a_signal(tmp_path: Path, ca: trustme.CA) -> None:

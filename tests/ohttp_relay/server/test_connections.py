@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import resource
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,10 +60,16 @@ class Server:
         self.port, self.tls = port, tls
         self.clients: list[Client] = []
 
-    async def connect(self, *, raw: bool = False) -> Client:
+    async def connect(self, *, raw: bool = False, window: int | None = None) -> Client:
+        """Connect; with `window`, the client's system keeps so many bytes at most that were not read."""
         tls = None if raw else self.tls
         name = "localhost" if tls else None
-        made = Client(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name))
+        plain = socket.socket()
+        plain.setblocking(False)
+        if window is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.port))
+        made = Client(*await asyncio.open_connection(sock=plain, ssl=tls, server_hostname=name))
         self.clients.append(made)
         return made
 
@@ -83,7 +93,7 @@ async def serving(
         yield made
     finally:
         for one in made.clients:
-            one.writer.close()
+            one.writer.transport.abort()
         stop.set()
         await task
 
@@ -113,6 +123,35 @@ async def test_a_handshake_that_is_not_completed_ends_in_time(
         silent = await server.connect(raw=True)
         assert await silent.closed()
         assert await (await server.connect()).ask() == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_clients_that_reset_at_the_start_of_a_handshake_leave_no_errors(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, loop: str
+) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_tls.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    hello, errors = outgoing.read(), list[object]()
+
+    def reset(port: int) -> None:
+        for sent in (b"", REQUEST, hello, hello[:50]) * 40:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(sent)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        async with serving(ok, server_tls, client_tls) as server:
+            await asyncio.to_thread(reset, server.port)
+            assert await (await server.connect()).ask() == b"HTTP/1.1 200 OK"
+            gc.collect()
+
+    if loop == "uvloop":
+        pytest.importorskip("uvloop").run(main())
+    else:
+        asyncio.run(main())
+    assert errors == []
 
 
 async def test_a_body_that_does_not_come_ends_its_connection_and_an_answer_may_take_longer(both) -> None:
@@ -155,6 +194,43 @@ async def test_who_does_not_read_the_answer_is_closed(both, limits: dict[str, fl
         deaf.writer.write(REQUEST)
         async with asyncio.timeout(PATIENCE):
             await ended.wait()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_answers_that_are_read_in_drops_are_bounded_together_and_a_prompt_reader_gets_its_own(
+    both, loop: str
+) -> None:
+    """TLS too: what it has encrypted and not sent is counted, and a little progress keeps nobody."""
+    size = 8 << 20
+
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(size))
+
+    async def read(client: Client, pause: float) -> int:
+        client.writer.write(REQUEST)
+        await client.reader.readuntil(b"\r\n\r\n")
+        found = 0
+        with contextlib.suppress(OSError):
+            while found < size and (data := await client.reader.read(1 << 14 if pause else size)):
+                found += len(data)
+                await asyncio.sleep(pause)
+        return found
+
+    async def main() -> None:
+        async with serving(large, *both, unread=12 << 20, head_seconds=4 * SHORT) as server:
+            slow = [asyncio.create_task(read(await server.connect(window=4096), 0.01)) for _ in range(3)]
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+                assert await read(await server.connect(), 0) == size
+            for one in slow:
+                one.cancel()
+            found = await asyncio.gather(*slow, return_exceptions=True)
+            assert any(isinstance(one, int) and one < size for one in found)
+
+    if loop == "uvloop":
+        pytest.importorskip("uvloop").run(main())
+    else:
+        asyncio.run(main())
 
 
 async def test_when_there_are_too_many_the_one_unused_longest_makes_room_and_no_request_is_cut(both) -> None:

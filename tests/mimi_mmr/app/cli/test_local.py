@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
 from pathlib import Path
 
@@ -38,6 +39,12 @@ async def test_two_providers_that_know_each_other(tmp_path: Path, monkeypatch: p
     done = await command("local", "try", cwd=tmp_path)
     assert (done.status, done.out) == (2, "")
     assert "exists" in done.err
+
+
+async def test_the_commands_can_be_pasted_whatever_the_directory_is_called(tmp_path: Path) -> None:
+    done = await command("local", "try it; now", "--port", "20001", cwd=tmp_path)
+    given = [shlex.split(line) for line in done.out.splitlines()]
+    assert [Path(words[-1]).parent.parent for words in given] == [Path("try it; now")] * 2
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ async def test_a_direct_room_is_called_by_the_contact(live: LiveWorld, tmp_path:
 async def test_refused_cancelled_blocked(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         done = await alice.run("contact", "add", "bob@b.example")
-        assert done.status == 4
+        assert done.status == 2
         assert "--pinless" in done.err
         asked = await alice.ask("contact", "add", "bob@b.example", "--pinless")
         assert asked["pinned"] is False
@@ -123,6 +123,10 @@ async def test_refused_cancelled_blocked(live: LiveWorld, tmp_path: Path) -> Non
         await befriend(alice, bob)
         blocked = await bob.ask("contact", "block", "alice")
         assert (blocked["blocked"], blocked["room"], blocked["ready"]) == (True, None, False)
+        await bob.ask("room", "create", "--name", "friends")
+        done = await bob.run("room", "add", "friends", "alice")
+        assert done.status == 1  # refused: neither the state nor the agent is to blame
+        assert "alice@a.example is blocked" in done.err
         assert (await bob.ask("contact", "unblock", "alice"))["blocked"] is False
 
 
@@ -179,6 +183,8 @@ async def test_a_further_device(live: LiveWorld, tmp_path: Path) -> None:
             await alice.ask("room", "send", "friends", "to both")
             assert await second.read("friends") == ["to both"]
             assert await bob.read("friends") == ["to both"]
+            done = await bob.run("device", "remove", "tabelt", "--json")
+            assert (done.status, done.error["code"]) == (3, "unknown-device")
             await bob.ask("device", "remove", "tablet")
             assert [entry["device"] for entry in await bob.ask("device", "list")] == ["phone"]
         finally:

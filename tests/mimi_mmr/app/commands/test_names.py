@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from mimi_mmr.app.cli.terminal import with_addresses
 from mimi_mmr.app.commands.completion import RoomNames
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.errors import Ambiguous, BadRequest, NotFound
 from mimi_mmr.app.commands.member import _leaves
-from mimi_mmr.app.commands.names import find_room, find_user, parse_user, people_rooms
-from mimi_mmr.app.commands.pasted import is_reference, unwrapped
+from mimi_mmr.app.commands.names import find_contact, find_room, find_user, parse_user, people_rooms
+from mimi_mmr.app.commands.pasted import is_reference, quoted, unwrapped
 from mimi_mmr.app.commands.table import COMMANDS
 from mimi_mmr.client import Client
 from mimi_mmr.errors import InvalidUri
 from mimi_mmr.member.whois import Standing, Whois
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import ResolvedMember, VerifiedDevice
-from mimi_mmr.protocol.room.join_links import JoinLink
+from mimi_mmr.protocol.room.join_links import JoinLink, LinkSeed
 from mimi_mmr.protocol.room.policy import Identities, Role
 from mimi_mmr.uris import Kind, MimiUri
 from tests.mimi_mmr.conftest import LiveWorld, connect
@@ -111,6 +112,43 @@ def test_a_room_gets_no_name_that_looks_like_an_id_or_an_address(command: str) -
     assert made.to_request()["name"] == COMPOSED
     for name in ("café", "2024", "12 monkeys", "team@work", "fef7b52", "dead beef"):
         COMMANDS[command].from_request(given | {"name": name})
+
+
+async def test_an_error_about_a_name_says_which_name_was_typed(live: LiveWorld) -> None:
+    alice = await live.person("alice", "a.example")
+    with pytest.raises(NotFound, match='no room has the name or id "freinds": '):
+        find_room(alice, " freinds\n")
+    with pytest.raises(NotFound, match=r'contact "zed@b\.example", and names'):
+        find_room(alice, "zed@b.example")
+    with pytest.raises(NotFound, match='no contact is called "robert": '):
+        find_contact(alice, "robert")
+    with pytest.raises(NotFound, match='pseudonym or leaf "carol": '):
+        _leaves([member(0, "alice")], "carol")
+
+
+def test_an_example_in_an_error_is_not_shown_as_somebodys_address() -> None:
+    with pytest.raises(InvalidUri) as caught:
+        parse_user("bob")
+    assert with_addresses(str(caught.value)) == str(caught.value)
+
+
+def test_an_error_about_a_name_quotes_no_secret_and_no_book() -> None:
+    link = str(JoinLink(ROOM, Identities.EVERYONE, LinkSeed(bytes(range(32)))))
+    assert quoted(link) == f'"{link[:40]}…"'
+    assert "?l=" not in quoted(link)
+
+
+async def test_somebody_who_was_asked_and_has_not_answered_is_no_unknown_name(live: LiveWorld) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    await alice.people.request_connection(bob.contact_code)
+    with pytest.raises(NotFound, match=r"^bob@b\.example was asked to connect and has not accepted yet"):
+        find_contact(alice, "bob")
+
+
+async def test_a_room_is_found_by_its_name_as_it_is_shown(live: LiveWorld) -> None:
+    alice = await live.person("alice", "a.example")
+    room = await alice.rooms.create(name="two\n  lines")  # as another client may name it
+    assert find_room(alice, "two lines") is room
 
 
 def member(leaf: int, name: str | None, domain: str = "a.example") -> Whois:

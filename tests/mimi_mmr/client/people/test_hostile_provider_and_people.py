@@ -197,6 +197,34 @@ async def test_a_commit_that_nobody_can_process_is_undone_by_an_admin(
     await alice.rooms.remove(room, [at_bob.room.own_leaf])
 
 
+async def test_who_has_missed_an_event_reports_no_good_commit(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob has followed a commit that was undone; a report of his would help an admin to undo a good one."""
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    cathy = await live.person("cathy", "c.example")
+    to_bob, _ = await connect(alice, bob)
+    to_cathy, _ = await connect(alice, cathy)
+    room, (at_bob, at_cathy) = await room_of(alice, {bob: to_bob, cathy: to_cathy})
+    store = live.providers["a.example"].hub_store
+    with monkeypatch.context() as patched:
+        bad = spoiled(at_bob.room)
+        patched.setattr(Room, "stage", lambda _, intent, now: bad(intent, now))
+        await bob.rooms.heal(at_bob)
+    for client, joined in ((alice, room), (cathy, at_cathy)):
+        while not joined.blocked:
+            await client.rooms.sync(joined, wait=5)
+    assert await store.reports(
+        room.uri, await store.epoch(room.uri)
+    )  # the control: of others, about a bad one
+    await alice.rooms.reopen(room)
+    await alice.rooms.heal(room)  # ends an epoch of the number that Bob's has
+    while not at_bob.blocked:
+        await bob.rooms.sync(at_bob, wait=5)
+    assert at_bob.desynchronised
+    assert not await store.reports(room.uri, await store.epoch(room.uri))
+
+
 async def test_a_member_follows_no_other_commit_where_the_hub_alone_has_undone_one(
     live: LiveWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

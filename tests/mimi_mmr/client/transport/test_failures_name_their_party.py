@@ -15,7 +15,7 @@ ROUTE = Route("b.example", "a.example", "https://b.example/relay")
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ExchangeFailed("x"), "the relay of b.example, on the way to a.example, does not answer"),
+        (ExchangeFailed("x"), "the relay of b.example, on the way to a.example, can't be asked"),
         (RelayRefused(502), "a.example does not answer the relay of b.example (status 502)"),
         (RelayRefused(504), "a.example does not answer the relay of b.example (status 504)"),
         (RelayRefused(404), "the relay of b.example passes nothing on to a.example (status 404)"),
@@ -34,7 +34,8 @@ async def test_a_relay_that_is_down_is_named_and_not_the_hub(live: LiveWorld) ->
     await live.stop("b.example")
     live.world.providers["b.example"].socket.close()
     with pytest.raises(
-        PrivatePathFailed, match=r"^the relay of b\.example, on the way to a\.example, does not"
+        PrivatePathFailed,
+        match=r"^the relay of b\.example, on the way to a\.example, can't be asked: the connection is refused$",
     ):
         await alice.rooms.send(room, "hello")
 

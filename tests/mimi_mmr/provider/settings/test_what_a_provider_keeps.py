@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -52,6 +53,20 @@ def test_the_command_for_a_new_ca_names_the_directories(
     (place.directory / "data" / "ca.pem").unlink()
     said = serve(place, monkeypatch)
     assert said.endswith(f"mimi-mmr ca a.example --trust-dir {place.world.trust_dir}")
+
+
+def test_the_command_for_a_new_ca_can_be_pasted_whatever_the_directory_is_called(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.rewrite(r"^data_dir = .*$", 'data_dir = "my data; rm x"')
+    said = serve(place, monkeypatch)
+    assert shlex.split(said.partition("with: ")[2])[:5] == [
+        "mimi-mmr",
+        "ca",
+        "a.example",
+        "--data-dir",
+        "my data; rm x",
+    ]
 
 
 def test_a_root_that_others_trust_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
