@@ -282,7 +282,9 @@ def test_an_origin_has_one_spelling_however_it_is_written(place: Place, written:
     assert (settings.base_url, settings.asset_host.origin) == (read, read)
 
 
-@pytest.mark.parametrize("written", ["https://storage.a.example..", "https://storage..a.example", "https://."])
+@pytest.mark.parametrize(
+    "written", ["https://storage.a.example..", "https://storage..a.example", "https://."]
+)
 def test_an_origin_whose_host_has_an_empty_label_is_refused(place: Place, written: str) -> None:
     place.rewrite(r"^base_url = .*$", f'base_url = "{written}"')
     with pytest.raises(ConfigError, match=r"base_url .*expected https://host"):
