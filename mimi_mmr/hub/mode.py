@@ -31,7 +31,7 @@ from mimi_mmr.mls.wire import (
     parse_commit,
     parse_message,
 )
-from mimi_mmr.protocol.key_packages import HUB_SKEW, MAX_CLIENTS, REQUEST_SKEW, check_leaf, check_lifetime
+from mimi_mmr.protocol.key_packages import MAX_CLIENTS, REQUEST_SKEW, check_leaf, check_lifetime
 from mimi_mmr.protocol.room.departures import Leaver, departed
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
@@ -287,7 +287,7 @@ class HubMode:
 
     def _new_member(self, index: int, leaf: LeafNode, now: float) -> Member:
         try:
-            check_lifetime(leaf, now, HUB_SKEW)
+            check_lifetime(leaf, now)
             identity = check_leaf(leaf.identity, leaf.signature_key, now)
         except (IdentityError, ParseError) as error:
             error.args = (f"leaf {index}: {error}",)

@@ -40,7 +40,6 @@ RESPONSE_MULTIPLE = 8192
 CLAIM_MULTIPLE = 512
 CLAIM_LIFETIME = 300
 LIFETIME_SKEW = 3600
-HUB_SKEW = 300  # seconds; all followers of a commit wait until the KeyPackages that it adds are valid
 REQUEST_SKEW = LIFETIME_SKEW + 300  # seconds; clients round the time of a request down to as much as 300
 CLAIM_MEMORY = 2 * CLAIM_LIFETIME + 2 * LIFETIME_SKEW
 _CLAIM = "key material claim"
@@ -131,15 +130,15 @@ def _check_package(encoded: bytes, now: float) -> LeafIdentity:
     return check_leaf(package.leaf_node.identity, package.leaf_node.signature_key, now)
 
 
-def check_lifetime(leaf: LeafNode, now: float, skew: float = LIFETIME_SKEW) -> None:
+def check_lifetime(leaf: LeafNode, now: float) -> None:
     """Check that a KeyPackage's leaf is within its lifetime (RFC 9420, section 7.3); raise `CredentialExpired`.
 
-    The lifetime may begin up to `skew` seconds from now, since clocks differ. An MLS library may take such
+    The lifetime may begin up to `LIFETIME_SKEW` seconds from now, since clocks differ. An MLS library may take such
     a KeyPackage only when its lifetime has begun: see `check_begun`.
     """
     if leaf.lifetime is None or now > leaf.lifetime[1]:
         raise CredentialExpired("the KeyPackage is outside its lifetime")
-    if leaf.lifetime[0] - skew > now:
+    if leaf.lifetime[0] - LIFETIME_SKEW > now:
         minutes = round((leaf.lifetime[0] - now) / 60)
         raise CredentialExpired(
             f"the KeyPackage is outside its lifetime, which begins in {minutes} minutes by this clock: it, or the "

@@ -131,11 +131,16 @@ class _Connection:
         return now > self.due
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Connections without a request before others, then by the time of the last event."""
+    def rank(self) -> tuple[int, float]:
+        """How much is lost if it is closed: least without a request, most if a whole request is being answered.
+
+        Between them are requests that have not come whole, and answers that are not read.  Then by the last event.
+        """
         if isinstance(self.protocol, FastConnection):
-            return self.protocol.busy, self.protocol.active_since
-        return self.request is not None or self.unread > 0, self.since
+            return 2 if self.protocol.busy else 0, self.protocol.active_since
+        if self.request is None:
+            return 1 if self.unread else 0, self.since
+        return 2 if self.request.content.is_eof() else 1, self.since
 
     def drop(self) -> None:
         """Close it at once."""

@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperCommand
 
 from mimi_mmr.app.cli import failures, local, output, servers, terminal
-from mimi_mmr.app.cli.plain_help import PlainCommand, PlainGroup
 from mimi_mmr.app.commands import NOUNS
+from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
 
 EPILOG = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
 

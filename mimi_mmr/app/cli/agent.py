@@ -16,7 +16,6 @@ from mimi_mmr.app.cli.failures import STATE, failing
 from mimi_mmr.app.cli.from_models import Front, command_line
 from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
 from mimi_mmr.app.cli.options import JsonOption
-from mimi_mmr.app.cli.plain_help import PlainCommand
 from mimi_mmr.app.commands.agent import (
     IDLE_HELP,
     AgentResult,
@@ -27,6 +26,7 @@ from mimi_mmr.app.commands.agent import (
 )
 from mimi_mmr.app.commands.errors import NoAccount
 from mimi_mmr.app.commands.model import Command
+from ohttp_relay.cli.plain_help import PlainCommand
 
 
 def _start(invocation: Invocation, command: StartAgent) -> None:

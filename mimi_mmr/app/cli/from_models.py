@@ -22,10 +22,10 @@ from mimi_mmr.app.cli import completion, passphrase
 from mimi_mmr.app.cli.failures import failing
 from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
 from mimi_mmr.app.cli.options import JsonOption
-from mimi_mmr.app.cli.plain_help import PlainCommand, PlainGroup
 from mimi_mmr.app.commands import NOUNS
 from mimi_mmr.app.commands.model import Argument, Command, NewPassphrase, Option, Shape
 from mimi_mmr.app.commands.result import problems
+from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
 
 MAX_STDIN = 1 << 20  # bytes
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -157,5 +157,5 @@ def test_a_renewed_key_that_others_may_read_is_refused_as_at_the_start(
 def test_authorities_of_clients_that_are_none_are_named(tmp_path: Path, ca: trustme.CA) -> None:
     write(tmp_path, ca)
     (tmp_path / "clients.pem").write_text("rubbish")
-    with pytest.raises(ConfigurationError, match="authorities are not certificates"):
+    with pytest.raises(ConfigurationError, match="the clients' authorities"):
         ServerCertificate(tmp_path / "tls.pem", tmp_path / "key.pem", tmp_path / "clients.pem")

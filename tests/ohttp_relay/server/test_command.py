@@ -19,9 +19,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from ohttp_relay import cli
 from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.capsule import encapsulate_request
+from ohttp_relay.cli import commands as cli
 from ohttp_relay.client import OhttpClient, PinnedKeys, RelayKeys
 from ohttp_relay.gateway import DEFAULT_PATH
 from ohttp_relay.keys import KeyRing, decode_key_list

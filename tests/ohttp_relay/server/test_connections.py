@@ -257,6 +257,26 @@ async def test_when_there_are_too_many_the_one_unused_longest_makes_room_and_no_
         assert await waiting == b"HTTP/1.1 200 OK"
 
 
+async def test_a_crowd_that_stays_in_its_bodies_cuts_no_request_that_came_whole(both) -> None:
+    """A long poll that waits for long is older than each of them."""
+    begun, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        begun.release()
+        await (request.read() if request.method == "POST" else go.wait())
+        return web.Response(text="ok")
+
+    async with serving(answer, *both, connections=10) as server:
+        poll = asyncio.create_task((await server.connect()).ask())
+        await begun.acquire()
+        for _ in range(30):
+            (await server.connect()).writer.write(POST)
+            async with asyncio.timeout(PATIENCE):
+                await begun.acquire()
+        go.set()
+        assert await poll == b"HTTP/1.1 200 OK"
+
+
 async def test_a_crowd_that_stays_in_its_handshake_locks_nobody_out(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,12 +15,13 @@ import pytest
 import trustme
 import typer
 from aiohttp import web
+from typer.testing import CliRunner
 
-from ohttp_relay import cli
 from ohttp_relay.bhttp import Request, Response
 from ohttp_relay.bhttp.stream import content_piece, end_message, start_request
 from ohttp_relay.capsule import encapsulate_request
 from ohttp_relay.capsule.chunked import CHUNKED_REQUEST_TYPE, start_chunked_request
+from ohttp_relay.cli import commands as cli
 from ohttp_relay.client.dates import dated
 from ohttp_relay.gateway import DEFAULT_PATH
 from ohttp_relay.keys import KeyConfig, KeyRing
@@ -261,3 +263,17 @@ def test_the_paths_of_a_gateway_differ(
             cli.main()
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", ["", "relay", "gateway", "proxy", "keys", "keys generate", "keys rotate", "keys show"]
+)
+def test_help_has_no_odd_types(words: str) -> None:
+    done = CliRunner().invoke(cli.app, [*words.split(), "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    assert not re.search(r"<\w+( range)?(\[\w+\])?>", done.output), done.output
+
+
+def test_there_is_a_version() -> None:
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert re.fullmatch(r"ohttp-relay \d+\.\d+\.\d+\n", done.output)

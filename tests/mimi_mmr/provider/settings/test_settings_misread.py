@@ -313,7 +313,7 @@ def test_a_default_is_beside_the_file_too(
     place.rewrite(r"^trust_dir = .*$", "")
     monkeypatch.chdir("/")
     assert refusal(place).startswith(
-        f"trust_dir: no such directory: {place.directory / 'trust'}; mimi-mmr ca"
+        f"trust_dir: no such directory: {place.directory / 'trust'}; expected that of a.example.pem"
     )
     (place.directory / "trust").symlink_to(place.world.trust_dir)
     assert load_settings(place.config).data_dir == place.directory / "data"

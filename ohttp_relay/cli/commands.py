@@ -7,21 +7,14 @@ import math
 import ssl
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from aiohttp import web
 
-from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
-from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
-from ohttp_relay.gateway.replay import ReplayGuard
-from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway, GatewayLimits
-from ohttp_relay.gateway.rotation import KeyKeeper
-from ohttp_relay.gateway.shared_replay import DEFAULT_RATE, SharedReplayCache
-from ohttp_relay.hpke.kem import KemId
-from ohttp_relay.keys.ring import KeyRing
-from ohttp_relay.options import (
+from ohttp_relay.cli.options import (
     Admin,
     CacheBytes,
     Certificate,
@@ -59,6 +52,15 @@ from ohttp_relay.options import (
     number,
     seconds,
 )
+from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
+from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
+from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
+from ohttp_relay.gateway.replay import ReplayGuard
+from ohttp_relay.gateway.resource import UNDATED_WINDOW, Gateway, GatewayLimits
+from ohttp_relay.gateway.rotation import KeyKeeper
+from ohttp_relay.gateway.shared_replay import DEFAULT_RATE, SharedReplayCache
+from ohttp_relay.hpke.kem import KemId
+from ohttp_relay.keys.ring import KeyRing
 from ohttp_relay.relay.rate_limit import RateLimit
 from ohttp_relay.relay.resource import Relay, RelayLimits
 from ohttp_relay.server.certificates import ServerCertificate
@@ -77,10 +79,29 @@ IDLE: Final = Bind("", 0).idle
 _KEMS: Final = {"x25519": KemId.X25519, "xwing": KemId.X_WING, "p256": KemId.P256}
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Oblivious HTTP: relay, gateway, proxy, keys."
+    cls=PlainGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Oblivious HTTP: relay, gateway, proxy, keys.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="A gateway's key ring on disk.")
+keys_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="A gateway's key ring on disk.")
 app.add_typer(keys_app, name="keys")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ohttp-relay {version('mimi-mmr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # its callback does it
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 def _server_tls(
@@ -161,7 +182,7 @@ def _serve(role: str, make: Callable[[Metrics], web.Application], bind: Bind) ->
     run(lambda: make(metrics), bind, metrics.admin_app, metrics.enter)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def relay(
     gateway: Annotated[list[str], typer.Option(help="NAME=URL of a gateway; repeatable.")],
     host: Host = "127.0.0.1",
@@ -238,7 +259,7 @@ def relay(
     _serve("relay", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def gateway(
     target: Annotated[list[str], typer.Option(help="Origin that may be fetched; repeatable.")],
     keys: KeyFolder,
@@ -327,7 +348,7 @@ def gateway(
     _serve("gateway", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def proxy(
     asset_host: Annotated[list[str], typer.Option(help="HOST[:PORT] of assets; repeatable.")],
     host: Host = "127.0.0.1",
@@ -364,7 +385,7 @@ def proxy(
     _serve("proxy", make, Bind(host, port, tls, workers, grace, idle=idle_seconds, admin_port=admin_port))
 
 
-@keys_app.command("generate")
+@keys_app.command("generate", cls=PlainCommand)
 def generate(
     keys: KeyFolder,
     kem: Annotated[list[str] | None, typer.Option(help="x25519, xwing or p256; repeatable.")] = None,
@@ -387,7 +408,7 @@ def generate(
     raise ConfigurationError(f"{keys} already holds a key ring")
 
 
-@keys_app.command("rotate")
+@keys_app.command("rotate", cls=PlainCommand)
 def rotate(
     keys: KeyFolder,
     lead: Annotated[float, seconds("Time until the new key is advertised.", 0, 86_400)] = 60.0,
@@ -399,7 +420,7 @@ def rotate(
         ring.save(keys)
 
 
-@keys_app.command("show")
+@keys_app.command("show", cls=PlainCommand)
 def show(keys: KeyFolder) -> None:
     """Print the advertised key list as hex."""
     typer.echo(KeyRing.load(keys).public_list().hex())
