@@ -190,7 +190,7 @@ def _one_host(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         name = host.lower().removesuffix(".")
-        if not _HOST.fullmatch(name):
+        if not _HOST.fullmatch(name) or "" in name.split("."):
             raise InvalidUri("expected https://host[:port], with a name or an address as its host") from None
         return name
     if "%" in host:

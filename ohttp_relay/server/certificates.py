@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 60.0
 """Between two looks whether the files have changed."""
 
-_Stamp = tuple[tuple[int, int, int], ...]
+_Stamp = tuple[tuple[int, int, int, int], ...]
 
 
 class ServerCertificate:
@@ -73,14 +73,16 @@ class ServerCertificate:
             connection.context = self._current
 
     def _look(self) -> _Stamp:
-        """Return what changes when a file is written or replaced."""
+        """Return what changes when a file is written or replaced, or gets other permissions."""
         found = []
         for path in (self._certificate, self._key, self._client_ca):
             try:
                 state = path.stat() if path is not None else None
             except OSError:
                 state = None
-            found.append((state.st_ino, state.st_mtime_ns, state.st_size) if state else (0, 0, 0))
+            found.append(
+                (state.st_ino, state.st_mtime_ns, state.st_size, state.st_mode) if state else (0, 0, 0, 0)
+            )
         return tuple(found)
 
     def _read(self) -> ssl.SSLContext:

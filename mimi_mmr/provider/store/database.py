@@ -167,8 +167,16 @@ def _errors() -> Iterator[None]:
             "InterfaceError",
             "ClientConfigurationError",
         ):  # of a parameter: it is named, without its value
-            why += f": {error}"
+            why += f": {_words(error)}"
         raise ConfigError(f"the database can't be opened ({why})") from None
+
+
+def _words(error: Exception) -> str:
+    """Return what the driver said, in one line, without what SQLAlchemy puts around it."""
+    said: BaseException = error
+    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        said = error.orig.__cause__ or error.orig
+    return " ".join(str(said).split())
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:

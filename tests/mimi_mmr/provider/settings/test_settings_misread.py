@@ -282,6 +282,15 @@ def test_an_origin_has_one_spelling_however_it_is_written(place: Place, written:
     assert (settings.base_url, settings.asset_host.origin) == (read, read)
 
 
+@pytest.mark.parametrize(
+    "written", ["https://storage.a.example..", "https://storage..a.example", "https://."]
+)
+def test_an_origin_whose_host_has_an_empty_label_is_refused(place: Place, written: str) -> None:
+    place.rewrite(r"^base_url = .*$", f'base_url = "{written}"')
+    with pytest.raises(ConfigError, match=r"base_url .*expected https://host"):
+        load_settings(place.config)
+
+
 # --- peers -------------------------------------------------------------------------------------------
 
 
@@ -304,7 +313,7 @@ def test_a_default_is_beside_the_file_too(
     place.rewrite(r"^trust_dir = .*$", "")
     monkeypatch.chdir("/")
     assert refusal(place).startswith(
-        f"trust_dir: no such directory: {place.directory / 'trust'}; mimi-mmr ca"
+        f"trust_dir: no such directory: {place.directory / 'trust'}; expected that of a.example.pem"
     )
     (place.directory / "trust").symlink_to(place.world.trust_dir)
     assert load_settings(place.config).data_dir == place.directory / "data"

@@ -79,8 +79,10 @@ async def test_a_parameter_that_can_not_be_honoured_is_named(query: str, said: s
     ],
 )
 async def test_a_connection_that_is_refused_is_a_settings_error(postgres: Any, query: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said) as found:
         await Database.open(with_query(postgres.get_uri(), query), tables.hub)
+    assert "\n" not in str(found.value)
+    assert "sqlalche" not in str(found.value)
 
 
 @pytest.mark.parametrize(("mode", "asks"), [("require", True), ("disable", False)])
