@@ -16,6 +16,7 @@ _SETTINGS = b"settings"
 # the row exists if the client is, or was about to become, a further device of an account
 _ENTERING = b"entering"
 _DELETE = "mimi-mmr account delete"
+_ALREADY = "there is an account in this home already"
 _NO_ACCOUNT = "there is no account in this home yet"
 
 
@@ -90,20 +91,23 @@ class AccountHolder:
     # --- a new client ---------------------------------------------------------------------------------
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
-        """Make a client, or return the unfinished one, if nothing that is given differs from it.
+        """Make a client, or return the one that is here, if nothing that is given differs from it.
 
-        With `entering`, it joins an existing account. Raise `AgentError` if there is an account or another
-        unfinished one, `ConfigError` for wrong settings.
+        With `entering`, it joins an existing account, and one that has joined is not returned. A first device is
+        returned when it is registered, too: the answer to its command may have been lost. Raise `AgentError` if there
+        is another account or another unfinished one, `ConfigError` for wrong settings.
         """
         row = self._rows.get(_SETTINGS)
         if row is None:
             return self._make(new, entering)
         if self._closed is not None:
             raise self._closed
-        begun = self.entering if entering else self.unfinished
+        begun = self.entering if entering else self._client
         if begun is None or entering is not (_ENTERING in self._rows):
             raise AgentError(self._something_else(begun))
         differing = _differences(begun, ClientSettings.from_row(row), new)
+        if differing and begun.registered and not entering:
+            raise AgentError(f"{_ALREADY} (with {', '.join(differing)}); another one needs another --home")
         if differing:
             what = f"the account of {begun.user} was begun here, and not finished"
             if entering:
@@ -114,8 +118,8 @@ class AccountHolder:
         return begun
 
     def _something_else(self, begun: Client | None) -> str:
-        if begun is None:
-            return "there is an account in this home already; another one needs another --home"
+        if begun is None or begun.registered:
+            return f"{_ALREADY}; another one needs another --home"
         became = "a device" if _ENTERING in self._rows else "the first device"
         return f"this was to become {became} of {begun.user}: finish that, or delete it: {_DELETE}"
 

@@ -136,10 +136,14 @@ class CreateAccount(NewDevice, name="account.create", result=AccountResult):
     """Make an account at a provider, with this device as its first."""
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
-        """Register a client. Only if the provider refuses, nothing is left; else it can be tried again."""
+        """Register a client. Only if the provider refuses, nothing is left; else it can be tried again.
+
+        If the answer that was lost was one after the registration, the background goes on with what failed.
+        """
         client = agent.account.begin(self.new_client(say))
         try:
-            await client.register()
+            if not client.registered:
+                await client.register()
         except MmrError as error:
             if client.registered:
                 agent.background.start()  # which goes on with what failed

@@ -142,6 +142,22 @@ async def test_an_account_that_was_made_is_not_thrown_away_when_something_fails_
     assert home.home.state.exists()
 
 
+async def test_an_account_whose_answer_after_the_registration_was_lost_is_made_by_the_same_words(
+    live: LiveWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = NewHome(live, tmp_path / "phone")
+    monkeypatch.setattr(account_store, "MAX_PACKAGES", 1)
+    async with home.agent() as agent:
+        with pytest.raises(QueueFull):
+            await home.create(agent)
+    monkeypatch.undo()
+    async with home.agent() as agent:
+        with pytest.raises(AgentError, match=r"already \(with --device .*\); another one needs another --home"):
+            await home.create(agent, device="watch")
+        for _ in range(2):
+            assert (await home.create(agent))["device"] == default_device()
+
+
 async def test_a_refused_account_leaves_nothing(live: LiveWorld, tmp_path: Path) -> None:
     await live.person("alice", "a.example")
     home = NewHome(live, tmp_path / "phone")
