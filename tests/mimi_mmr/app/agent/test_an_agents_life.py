@@ -244,9 +244,8 @@ async def test_an_account_whose_provider_did_not_answer_can_be_finished(
         assert "was begun here" in other.error["message"]
         done = await alice.run(*arguments)
         assert done.json["user"] == "mimi://a.example/u/alice"
-        again = await alice.run(*arguments)
-        assert again.status == 4
-        assert "already" in again.error["message"]
+        again = await alice.run(*arguments)  # as if this answer had been lost
+        assert (again.status, again.json) == (0, done.json)
     finally:
         alice.reap()
 
