@@ -152,7 +152,9 @@ async def test_an_account_whose_answer_after_the_registration_was_lost_is_made_b
             await home.create(agent)
     monkeypatch.undo()
     async with home.agent() as agent:
-        with pytest.raises(AgentError, match=r"already \(with --device .*\); another one needs another --home"):
+        with pytest.raises(
+            AgentError, match=r"already \(with --device .*\); another one needs another --home"
+        ):
             await home.create(agent, device="watch")
         for _ in range(2):
             assert (await home.create(agent))["device"] == default_device()

@@ -142,10 +142,11 @@ async def test_a_certificate_for_another_key_or_another_name_is_refused_at_regis
     issue: Issue = ca.issue_device
     other = SigningKey.generate().public
     eve, tablet = MimiUri("a.example", Kind.USER, "eve"), MimiUri("a.example", Kind.DEVICE, "eve-tablet")
+    phone = MimiUri.of_device(eve, "phone")
 
     lies: list[tuple[Issue, type[IdentityError]]] = [
         (lambda user, device, _, now: issue(user, device, other, now), IdentityError),
-        (lambda _, device, key, now: issue(eve, device, key, now), IdentityError),
+        (lambda _, __, key, now: issue(eve, phone, key, now), IdentityError),
         (lambda user, _, key, now: issue(user, tablet, key, now), IdentityError),
         (lambda user, device, key, now: issue(user, device, key, now - 200 * 86400), CertificateRejected),
     ]

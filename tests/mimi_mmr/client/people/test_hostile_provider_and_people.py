@@ -31,7 +31,9 @@ from mimi_mmr.mls.wire import PublicCommit, parse_message
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential
 from mimi_mmr.protocol.deposits import Deposit
 from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse, digest, sign_commit
+from mimi_mmr.provider.store.accounts import Device
 from mimi_mmr.provider.store.tables import connection_packages
+from mimi_mmr.uris import MimiUri
 from tests.mimi_mmr.bench import RoomBench
 from tests.mimi_mmr.client.inside import take_credential, take_token
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
@@ -46,8 +48,9 @@ async def impostor_of(live: LiveWorld, victim: Client) -> Client:
     store = live.providers[victim.user.domain].accounts._store
     register = store.register
 
-    async def lenient(*_: object) -> None:
+    async def lenient(_: MimiUri, device: Device) -> MimiUri:
         """The provider looks away."""
+        return device.uri
 
     store.register = lenient  # type: ignore[method-assign]
     async with store._database.write() as connection:
