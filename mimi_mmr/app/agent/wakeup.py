@@ -29,8 +29,10 @@ class Wakeup:
     async def wait(self, seconds: float | None = None, *, after: int | None = None) -> None:
         """Wait for a wake-up, at most `seconds`. Return at once if there was one since the count was `after`."""
         if after is None or after == self.count:
+            # `asyncio.wait_for` of Python 3.11 drops a cancellation that comes together with the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._event.wait()
 
     async def until(self, look: Callable[[], Awaitable[_T | None]], seconds: float | None = None) -> _T:
         """Call a function, and again after each wake-up, until it finds something; return that.

@@ -62,3 +62,20 @@ async def test_all_who_wait_are_woken() -> None:
     async with asyncio.timeout(30):
         await asyncio.gather(*waiting)
         await changed.wait(after=0)  # which was before the wake-up
+
+
+async def test_a_task_that_is_woken_and_cancelled_at_once_ends() -> None:
+    wakeup = Wakeup()
+
+    async def work() -> None:
+        while True:
+            await wakeup.wait(10)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    wakeup.wake()
+    await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=1)
+    assert done
