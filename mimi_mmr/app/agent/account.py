@@ -94,8 +94,8 @@ class AccountHolder:
         """Make a client, or return the one that is here, if nothing that is given differs from it.
 
         With `entering`, it joins an existing account, and one that has joined is not returned. A first device is
-        returned when it is registered, too: the answer to its command may have been lost. Raise `AgentError` if there
-        is another account or another unfinished one, `ConfigError` for wrong settings.
+        returned when it is registered, too: the answer to its command may have been lost. Raise `AgentError` if
+        there is another account or another unfinished one, `ConfigError` for wrong settings.
         """
         row = self._rows.get(_SETTINGS)
         if row is None:

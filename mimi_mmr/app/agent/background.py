@@ -63,7 +63,7 @@ class Background:
         return self._account.client
 
     def start(self) -> None:
-        """Start the tasks, once there is an account."""
+        """Start the tasks that do not run yet, once there is an account."""
         self._run(ROOMS, self._watch_rooms)
         self._run(INVITATIONS, self._look_for_invitations)
         self._run(ERRANDS, self._errands)
@@ -94,10 +94,12 @@ class Background:
         return f"following {'the other devices' if own else label(self._client, room)}"
 
     def _run(self, key: object, work: Work) -> None:
-        """Do `work` again and again, as the task of this key.
+        """Do `work` again and again, as the task of this key, unless that task runs already.
 
         A key is a room's URI, an invitation of a device, or what the task does in people's words.
         """
+        if key in self._tasks:
+            return
         task = self._tasks[key] = asyncio.create_task(self._repeat(key, work))
         task.add_done_callback(lambda _: self._tasks.pop(key))
 

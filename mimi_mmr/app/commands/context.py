@@ -131,7 +131,7 @@ class BackgroundAccess(Protocol):
         """What fails at the moment, and why."""
 
     def start(self) -> None:
-        """Start the tasks, once there is an account."""
+        """Start the tasks that do not run yet, once there is an account."""
 
     async def stop(self) -> None:
         """End all tasks."""

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from mimi_mmr.app.agent.agent import Agent
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.agent.launch import wait_for_end
+from mimi_mmr.client.storage.vault import Vault
 from tests.mimi_mmr.app.cli.people import PASSPHRASE, PATIENCE, Person, command, people, typing
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.settings.settings_world import clean_environment
@@ -227,6 +229,19 @@ async def test_a_provider_that_does_not_answer(alice: Person) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await alice.ask("status"))["trouble"]:
             await alice.ask("room", "create")  # which gives the background something to do
+
+
+async def test_tasks_that_are_started_twice_run_once_and_end(alice: Person) -> None:
+    await alice.ask("room", "create", "--name", "friends")
+    await alice.ask("agent", "stop")
+    before = asyncio.all_tasks()
+    agent = Agent(Home(alice.home), Vault.open(Home(alice.home).state, PASSPHRASE))
+    agent.open()
+    running = asyncio.all_tasks() - before
+    agent.background.start()
+    assert asyncio.all_tasks() - before == running
+    async with asyncio.timeout(PATIENCE):
+        await agent.close()
 
 
 async def test_an_account_whose_provider_did_not_answer_can_be_finished(

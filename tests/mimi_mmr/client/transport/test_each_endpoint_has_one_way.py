@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath, Route
+from mimi_mmr.client.transport.private_path import PathSocket, PrivatePath, Purpose, Route
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.errors import ParseError
@@ -37,8 +37,14 @@ class Told(PrivatePath):
         self.sent: list[tuple[Any, ...]] = []
 
     async def account(
-        self, method: str, path: str, body: bytes = b"", token: AccessToken | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        token: AccessToken | None = None,
+        purpose: Purpose = Purpose.ACCOUNT,
     ) -> bytes:
+        assert token is None or purpose is Purpose.ACCOUNT
         self.sent.append((method, path, body, token))
         return self.answer
 
