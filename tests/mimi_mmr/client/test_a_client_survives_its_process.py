@@ -189,8 +189,8 @@ async def test_registration_is_repeated_after_its_answer_was_lost(live: LiveWorl
     alice = live.client("alice", "a.example")
     account, calls = alice.path.account, []
 
-    async def losing(method: str, path: str, *rest: Any) -> bytes:
-        answer = await account(method, path, *rest)
+    async def losing(method: str, path: str, *rest: Any, **more: Any) -> bytes:
+        answer = await account(method, path, *rest, **more)
         calls.append(path)
         if len(calls) == 1:
             raise PrivatePathFailed("the answer is lost")

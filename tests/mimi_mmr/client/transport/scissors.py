@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mimi_mmr.client.transport.private_path import PrivatePath, Route
+from mimi_mmr.client.transport.private_path import PrivatePath, Purpose, Route
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.sealing import Kem, SealedBox, SealingKey
 from mimi_mmr.crypto.secret import AccessToken
@@ -76,7 +76,7 @@ class Path(PrivatePath):
 
     def __init__(self, url: str, keys: bytes) -> None:
         super().__init__(DOMAIN, url, TrustAnchors())
-        self._only = OhttpClient(url, PinnedKeys(keys), self._session, allow_insecure_loopback=True)
+        self._only = OhttpClient(url, PinnedKeys(keys), self._sessions[Purpose.RELAY], allow_insecure_loopback=True)
 
     async def _way(self, domain: str) -> tuple[Route, OhttpClient]:
         assert domain == DOMAIN
