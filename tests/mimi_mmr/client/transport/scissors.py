@@ -76,7 +76,9 @@ class Path(PrivatePath):
 
     def __init__(self, url: str, keys: bytes) -> None:
         super().__init__(DOMAIN, url, TrustAnchors())
-        self._only = OhttpClient(url, PinnedKeys(keys), self._sessions[Purpose.RELAY], allow_insecure_loopback=True)
+        self._only = OhttpClient(
+            url, PinnedKeys(keys), self._sessions[Purpose.RELAY], allow_insecure_loopback=True
+        )
 
     async def _way(self, domain: str) -> tuple[Route, OhttpClient]:
         assert domain == DOMAIN
