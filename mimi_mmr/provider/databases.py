@@ -5,7 +5,6 @@ For operators: `check_databases` reports what `upgrade_databases` would do. A pr
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from mimi_mmr.errors import ConfigError
+from mimi_mmr.process_lock import Held, process_lock
 from mimi_mmr.provider.settings import ROLES, Settings
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
@@ -73,26 +73,17 @@ def hold_databases(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _locked(database: Path) -> Iterator[None]:
     path = Path(f"{os.path.realpath(database)}.lock")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"the database can't be locked: {path}: {error.strerror}") from None
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            held.enter_context(process_lock(path))
+        except Held as error:
             raise ConfigError(
-                f"{database} is in use by another process ({owner or 'unknown'}); stop that one first, give this"
+                f"{database} is in use by another process ({error.owner}); stop that one first, give this"
                 " one another data_dir, or use PostgreSQL, which several processes can share"
             ) from None
         except OSError as error:
             raise ConfigError(f"the database can't be locked: {path}: {error.strerror}") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 async def upgrade_databases(settings: Settings) -> list[DatabaseSchema]:

@@ -125,7 +125,8 @@ class Peers:
         if self._silent.get(domain, 0.0) > now:
             return usable
         try:
-            return await asyncio.wait_for(self.document(domain), DOCUMENT_SECONDS)
+            async with asyncio.timeout(DOCUMENT_SECONDS):
+                return await self.document(domain)
         except (MmrError, TimeoutError) as error:
             self._silent[domain] = now + SILENT_SECONDS
             reason = _reason(error)

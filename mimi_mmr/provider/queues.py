@@ -53,7 +53,8 @@ class Arrivals:
     async def wait(self, queue: bytes, event: asyncio.Event, seconds: float) -> None:
         """Wait at most `seconds` for `event`, which `listen` returned for this queue."""
         try:
-            await asyncio.wait_for(event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await event.wait()
         except TimeoutError:
             return  # the answer is then an empty page
         finally:

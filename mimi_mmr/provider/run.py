@@ -179,7 +179,8 @@ class Drain:
     async def finished(self) -> None:
         """Wait until no request is in flight, or their time is over."""
         try:
-            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._idle.wait()
         except TimeoutError:
             return  # the remaining requests end with their connections
 

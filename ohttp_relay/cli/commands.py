@@ -7,7 +7,6 @@ import math
 import ssl
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -53,6 +52,7 @@ from ohttp_relay.cli.options import (
     seconds,
 )
 from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
+from ohttp_relay.cli.version_option import add_version_option
 from ohttp_relay.download.proxy import DownloadLimits, DownloadProxy
 from ohttp_relay.errors import ConfigurationError, KeyFileError, OhttpError
 from ohttp_relay.gateway.replay import ReplayGuard
@@ -86,22 +86,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="A gateway's key ring on disk.")
 app.add_typer(keys_app, name="keys")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"ohttp-relay {version('mimi-mmr')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[  # its callback does it
-        bool,
-        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
+add_version_option(app, "ohttp-relay")
 
 
 def _server_tls(

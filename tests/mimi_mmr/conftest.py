@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.lab.demo.world import World, build_world, loopback
 from mimi_mmr.provider.app import Provider
 from mimi_mmr.provider.asset_host import AssetHost
+from mimi_mmr.provider.databases import prepare_database
 from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.run import listen
 from mimi_mmr.provider.settings import load_asset_host_settings, load_settings
+from mimi_mmr.provider.store.database import Database
+from mimi_mmr.provider.store.tables import ROLES
 from tests.mimi_mmr.bench import RoomBench
 
 
@@ -65,6 +69,20 @@ class LiveWorld:
     async def stop(self, domain: str) -> None:
         """Stop a provider as a signal would."""
         await self.running.pop(domain).aclose()
+
+    @asynccontextmanager
+    async def hanging_up(self, domain: str) -> AsyncIterator[None]:
+        """Stop a provider, have its address close every connection at once, and start it again in the end.
+
+        A socket that nobody accepts from would let clients wait for a handshake until their time is over.
+        """
+        await self.stop(domain)
+        held = self.world.providers[domain].socket.dup()
+        try:
+            async with await asyncio.start_server(lambda _, writer: writer.close(), sock=held):
+                yield
+        finally:
+            await self.start(domain)
 
     def client(self, name: str, domain: str, device: str = "phone", **options: Any) -> Client:
         """A client that has not registered yet, with a loopback address of its own."""
@@ -139,10 +157,30 @@ def bench() -> RoomBench:
     return made
 
 
+@pytest.fixture(scope="session")
+def empty_databases() -> Iterator[Path]:
+    """A directory with the three databases of a provider that has started once; to be copied."""
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_make_databases(Path(directory)))
+        yield Path(directory)
+
+
+async def _make_databases(directory: Path) -> None:
+    for role, metadata in ROLES.items():
+        path = directory / f"{role}.sqlite"
+        prepare_database(f"sqlite:///{path}")
+        database = await Database.open(f"sqlite:///{path}", metadata)
+        await database.empty_log()
+        await database.close()
+
+
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[LiveWorld]:
+async def live(tmp_path: Path, empty_databases: Path) -> AsyncIterator[LiveWorld]:
     """Three providers and an asset host, running."""
     world = build_world(tmp_path)
+    for party in world.providers.values():
+        for database in empty_databases.glob("*.sqlite"):  # to make each anew takes longer than most tests
+            shutil.copy(database, load_settings(party.config).data_dir)
     async with AsyncExitStack() as stack:
         stack.callback(world.close)
         here = LiveWorld(world, {}, stack)

@@ -209,7 +209,8 @@ class Background:
     async def first_look(self) -> None:
         """Wait until invitations were looked for once since the start, at most `READ_SECONDS`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), READ_SECONDS)
+            async with asyncio.timeout(READ_SECONDS):
+                await self._looked.wait()
 
     async def _errands(self) -> bool:
         """Tend the client if that is due, look for requests, and wait for responses to this user's requests."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import resource
@@ -11,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from mimi_mmr.app.agent.socket_messages import error_answer
 from mimi_mmr.app.commands.errors import AgentError, AgentRunning, SystemFailed
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import MmrError
+from mimi_mmr.process_lock import Held, process_lock
 from mimi_mmr.provider import logs
 from mimi_mmr.provider.run import run
 
@@ -79,19 +79,12 @@ def _tell(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Hold the home's lock. The system frees it when the process ends, however that happens."""
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            number = os.read(descriptor, 32).decode(errors="replace").strip()
-            raise AgentRunning(f"an agent is running for {home.path}, as process {number}") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            held.enter_context(process_lock(home.lock))
+        except Held as error:
+            raise AgentRunning(f"an agent is running for {home.path}, as process {error.owner}") from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 async def _serve(home: Home, opening: Opening, ready: Callable[[], None]) -> None:
@@ -124,4 +117,5 @@ async def _until_done(agent: Agent, server: Server, idle: float | None) -> None:
         if left <= 0:
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(agent.stopping.wait(), left)
+            async with asyncio.timeout(left):
+                await agent.stopping.wait()

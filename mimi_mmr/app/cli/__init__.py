@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +17,7 @@ from typer.core import TyperCommand
 from mimi_mmr.app.cli import failures, local, output, servers, terminal
 from mimi_mmr.app.commands import NOUNS
 from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
+from ohttp_relay.cli.version_option import add_version_option
 
 EPILOG = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
 
@@ -54,20 +54,7 @@ for part in (servers, local):
         app.registered_commands.append(command)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        terminal.say(f"mimi-mmr {version('mimi-mmr')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[  # its callback does it
-        bool,
-        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
+add_version_option(app, "mimi-mmr")
 
 
 def main() -> None:

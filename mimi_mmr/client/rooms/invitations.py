@@ -28,6 +28,7 @@ from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 LAST_RESORT_WELCOMES = 16
 JOIN_SECONDS = 30.0
 LONGEST_PAUSE = 3600.0
+NOTHING_SECONDS = 0.5
 
 
 class Invitations:
@@ -61,7 +62,8 @@ class Invitations:
     async def check(self, wait: float = 0.0) -> list[Membership]:
         """Look into the queues of outstanding KeyPackages, and join the rooms that they were used for.
 
-        Waits up to `wait` seconds, or until one of them was used.
+        Waits up to `wait` seconds, or until one of them was used; a moment if none is outstanding, so that whoever
+        calls this again and again does not keep the processor busy.
         """
         async with self.looking:
             for listener in self.before_looking:
@@ -71,7 +73,10 @@ class Invitations:
                 return joined
             # an invitation whose hub can't be reached is tried again at a later look, and delays no other
             quiet = [item for item in self._outstanding if not item.failures]
-            return await self._join_all(await self._look_into(quiet, wait))
+            if quiet:
+                return await self._join_all(await self._look_into(quiet, wait))
+        await asyncio.sleep(min(wait, NOTHING_SECONDS))
+        return []
 
     # --- looking -------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ class Processes:
         self._running[party.name] = process
         if process.stdout is None:
             raise MmrError(f"{party.name} has no output to wait for")
-        line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
         if b"serves on" not in line:
             said = log_file(party).read_text().strip().splitlines()
             raise MmrError(f"{party.name} did not start: {said[-1] if said else 'it said nothing'}")

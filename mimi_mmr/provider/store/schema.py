@@ -9,6 +9,7 @@ Version 0.1.0 recorded nothing: tables that match its own, column by column, cou
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Sequence
@@ -112,7 +113,13 @@ def upgrade(connection: sa.Connection, role: str) -> None:
 
 
 def _revisions(role: str) -> ScriptDirectory:
-    return ScriptDirectory(str(_FOLDER / role), version_locations=[str(path) for path in folders(role)])
+    return _read_revisions(role, tuple(str(path) for path in folders(role)))
+
+
+@functools.cache
+def _read_revisions(role: str, locations: tuple[str, ...]) -> ScriptDirectory:
+    """Read the revisions in these folders, once in a process: that takes longer than an upgrade."""
+    return ScriptDirectory(str(_FOLDER / role), version_locations=list(locations))
 
 
 def _schema(revision: str) -> Schema:

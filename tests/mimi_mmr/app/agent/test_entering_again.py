@@ -112,13 +112,12 @@ async def test_an_account_whose_first_answer_was_lost_is_made_by_the_same_words(
 ) -> None:
     home = NewHome(live, tmp_path / "phone")
     async with home.agent() as agent:
-        await live.stop("a.example")
-        for _ in range(2):
-            with pytest.raises(PeerError):
-                await home.create(agent)
+        async with live.hanging_up("a.example"):
+            for _ in range(2):
+                with pytest.raises(PeerError):
+                    await home.create(agent)
         begun = agent.account.unfinished
         assert begun is not None
-        await live.start("a.example")
         with pytest.raises(AgentError) as refused:
             await home.create(agent, device="watch", domain="b.example", tls_ca=None)
         assert f"--domain a.example, --device {begun.device.name}:" in str(refused.value)
