@@ -72,6 +72,7 @@ def test_the_sdist_holds_what_the_tests_need(dist: Path) -> None:
     assert not {name for name in names if name.startswith((".venv", "dist/", "build/"))}
 
 
+@pytest.mark.nightly
 def test_the_wheel_works_in_an_empty_environment(dist: Path, tmp_path: Path) -> None:
     """One test, since an environment takes long to make: it holds the wheel, what it depends on, and no more."""
     (wheel,) = dist.glob("*.whl")

@@ -158,11 +158,11 @@ def bench() -> RoomBench:
 
 
 @pytest.fixture(scope="session")
-def empty_databases() -> Iterator[Path]:
-    """A directory with the three databases of a provider that has started once; to be copied."""
+def empty_databases() -> Iterator[list[Path]]:
+    """The three databases of a provider that has started once, to be copied: making them takes longer."""
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(_make_databases(Path(directory)))
-        yield Path(directory)
+        yield list(Path(directory).glob("*.sqlite"))
 
 
 async def _make_databases(directory: Path) -> None:
@@ -175,11 +175,11 @@ async def _make_databases(directory: Path) -> None:
 
 
 @pytest.fixture
-async def live(tmp_path: Path, empty_databases: Path) -> AsyncIterator[LiveWorld]:
+async def live(tmp_path: Path, empty_databases: list[Path]) -> AsyncIterator[LiveWorld]:
     """Three providers and an asset host, running."""
     world = build_world(tmp_path)
     for party in world.providers.values():
-        for database in empty_databases.glob("*.sqlite"):  # to make each anew takes longer than most tests
+        for database in empty_databases:
             shutil.copy(database, load_settings(party.config).data_dir)
     async with AsyncExitStack() as stack:
         stack.callback(world.close)

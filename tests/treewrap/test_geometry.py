@@ -24,7 +24,7 @@ def shape(bits: int, occupied: set[int]) -> tuple[int, dict[NodeRef, int]]:
     return height, bitmaps
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(BITS, st.sets(LEAVES, max_size=8), st.dictionaries(LEAVES, st.booleans(), max_size=6), st.booleans())
 def test_a_plan_touches_ancestors_root_and_the_path_that_grew(
     bits: int, occupied: set[int], changes: dict[int, bool], fresh: bool
@@ -48,7 +48,7 @@ def test_a_plan_touches_ancestors_root_and_the_path_that_grew(
     assert list(found.vanished) == sorted(before.keys() - after.keys())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BITS, st.sets(LEAVES, max_size=8), LEAVES, st.booleans())
 def test_the_plan_of_one_leaf_is_the_one_that_many_leaves_would_get(
     bits: int, occupied: set[int], leaf: int, now: bool

@@ -10,10 +10,10 @@ from tests.treewrap.treewrap_world import HISTORIES, SUITES, Attacker, Step, Wor
 from treewrap import NodeError, ParseError, Suite, WrapTree
 from treewrap.suite import seal as real_seal
 
-CI = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-CLOSURE = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-NIGHTLY = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+CI = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+CLOSURE = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+NIGHTLY = settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
 
 
 def assert_reads_all(tree: WrapTree, world: World) -> None:

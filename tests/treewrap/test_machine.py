@@ -224,6 +224,4 @@ class Room(RuleBasedStateMachine):
 
 
 TestRoom = Room.TestCase
-TestRoom.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestRoom.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))

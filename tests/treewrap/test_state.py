@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.treewrap.treewrap_world import GROUP, HISTORIES, SUITES, Step, World
 from treewrap import LightTree, ParseError, StateError, Suite, WrapTree
 
-CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+CI = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 KEY = bytes(range(32))
 
 

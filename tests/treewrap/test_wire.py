@@ -44,7 +44,7 @@ from treewrap.links.records import (
 from treewrap.root import RootExtra, RootHeader
 from treewrap.wire import SealedNode, WrappedLeaf
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 def sized(size: int) -> st.SearchStrategy[bytes]:
@@ -186,7 +186,7 @@ SEEDS = seeds()
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_arbitrary_bytes_raise_nothing_but_a_parse_error(name: str, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(SEEDS[name]))

@@ -120,13 +120,13 @@ def test_a_form_is_good_while_its_chain_is(days: int) -> None:
     assert by_form(trust, [issue()], end) and not by_form(trust, [issue()], end + 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(at=st.integers(0, 370), value=st.integers(0, 255), how=st.sampled_from(["set", "insert", "delete"]))
 def test_a_changed_certificate(at: int, value: int, how: str) -> None:
     check_agreement([mutated(issue(), at, value, how)])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     changes=st.lists(
         st.tuples(
@@ -229,7 +229,7 @@ def odd(names: list[str], **how: Any) -> bytes:
     return builder.sign(CA._key, how["hash"]).public_bytes(Encoding.DER)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(how=st.fixed_dictionaries(ODD), other=st.integers(2, 1 << 100))
 def test_a_certificate_of_any_form_twice(how: dict[str, Any], other: int) -> None:
     """A second one of the same form, whatever it is, gets the verdict that path validation has for it."""

@@ -76,6 +76,7 @@ def assert_no_hub_knows_anybody(root: Path, people: int) -> None:
     assert search([accounts], facts)  # they can be found where they are
 
 
+@pytest.mark.nightly
 def test_two_demonstrations_at_once_end_well_and_print_both_tables() -> None:
     with started("--seed", "1") as one, started("--seed", "1") as other:
         for process in (one, other):
@@ -87,6 +88,7 @@ def test_two_demonstrations_at_once_end_well_and_print_both_tables() -> None:
             assert "Dave's link stays shut" in " ".join(out.split())
 
 
+@pytest.mark.nightly
 def test_a_fuller_room_ends_as_well_and_no_hub_knows_anybody(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     status, printed = told(members=6, keep=kept)
@@ -123,6 +125,7 @@ def test_a_component_that_logs_a_name_fails_the_run(tmp_path: Path, monkeypatch:
     assert TABLES[2] not in printed
 
 
+@pytest.mark.nightly
 def test_a_key_that_is_used_in_two_rooms_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: dict[str, SigningKey] = {}
     prepare = maker.prepare_leaf
@@ -140,6 +143,7 @@ def test_a_key_that_is_used_in_two_rooms_fails_the_run(monkeypatch: pytest.Monke
     assert TABLES[2] not in printed
 
 
+@pytest.mark.nightly
 def test_a_removed_member_who_resolves_a_later_one_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     replace = Story.replace_bob
 

@@ -104,7 +104,7 @@ def test_a_leak_of_each_kind_is_found_in_each_encoding(tmp_path: Path, kind: str
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.binary(min_size=8, max_size=48),
     st.sampled_from(sorted(ENCODINGS)),
@@ -117,7 +117,7 @@ def test_a_value_is_found_whatever_stands_around_it(
     assert found_in(before + ENCODINGS[encoding](value) + after, value)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.binary(min_size=8, max_size=48), st.binary(max_size=40), st.binary(max_size=40), st.booleans())
 def test_a_value_inside_something_longer_that_is_encoded_is_found(
     value: bytes, before: bytes, after: bytes, url: bool
@@ -127,14 +127,14 @@ def test_a_value_inside_something_longer_that_is_encoded_is_found(
     assert found_in((before + value + after).hex().encode(), value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(min_size=16, max_size=16), st.binary(max_size=400))
 def test_what_is_not_there_is_not_found(value: bytes, content: bytes) -> None:
     if value not in content:
         assert not found_in(content, value)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.binary(min_size=8, max_size=24), min_size=1, max_size=12, unique=True), st.data())
 def test_each_of_many_facts_is_found_once(values: list[bytes], data: st.DataObject) -> None:
     there = data.draw(st.lists(st.sampled_from(values), unique=True))

@@ -36,7 +36,7 @@ def test_a_shared_value_of_fifteen_bytes_does_not() -> None:
     assert links(traces) == []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.binary(min_size=WINDOW, max_size=64), st.binary(max_size=80), st.binary(max_size=80), st.integers())
 @example(bytes(range(16)), b"", b"", 0)
 def test_a_shared_value_links_wherever_it_stands(
@@ -63,7 +63,7 @@ def test_what_two_persons_share_ties_nobody() -> None:
     assert links(traces) == []
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(), st.integers(1, 7))
 def test_a_constant_with_a_chance_neighbour_ties_nobody(seed: int, extra: int) -> None:
     constant = noise(60, seed)

@@ -21,7 +21,7 @@ from mimi_mmr.protocol.room.policy import Identities, Role
 from tests.mimi_mmr.bench import ENGINE, RoomBench, World, next_policy
 from treewrap import PublicTree, Suite
 
-HISTORIES = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+HISTORIES = settings(max_examples=50, suppress_health_check=list(HealthCheck))
 NAMES = ("bob", "cathy", "dave", "erin", "frank", "gwen")
 
 

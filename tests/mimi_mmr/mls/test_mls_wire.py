@@ -126,7 +126,7 @@ def test_every_truncation_is_refused(name: str) -> None:
         parse_message(data + b"\x00")
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(MESSAGES)), st.data())
 def test_garbled_messages_are_refused_or_read(name: str, data) -> None:
     garbled = bytearray(MESSAGES[name])
@@ -140,7 +140,6 @@ def test_garbled_messages_are_refused_or_read(name: str, data) -> None:
         assert message.encoded == garbled
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 6))
 def test_noise_is_refused(noise: bytes, wire_format: int) -> None:
     with pytest.raises((ParseError, InvalidCommit)):

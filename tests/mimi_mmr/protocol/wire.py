@@ -35,9 +35,9 @@ from mimi_mmr.protocol.room.policy import VERSION, Identities, Role, RoleAssignm
 from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse
 from mimi_mmr.uris import Kind, MimiUri, UriCodec
 
-FEW = settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
-SOME = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
-MANY = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
     lambda label: label[2:4] != "--"

@@ -35,7 +35,7 @@ from treewrap import (
     WrongEpochSecret,
 )
 
-CI = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+CI = settings(max_examples=50, suppress_health_check=list(HealthCheck))
 
 
 def light_of(world: World) -> LightTree:

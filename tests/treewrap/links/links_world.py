@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from tests.treewrap.treewrap_world import GROUP, World
 from treewrap import Blank, Change, EpochSecret, Link, LinkKey, Set
 
-CI = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+CI = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 NOW = 1_000_000
 WEEK = 7 * 24 * 3600
 

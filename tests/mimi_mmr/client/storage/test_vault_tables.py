@@ -76,7 +76,7 @@ class LikeDicts(RuleBasedStateMachine):
             assert len(table) == len(self.model.get(name, {}))
 
 
-LikeDicts.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+LikeDicts.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestLikeDicts = LikeDicts.TestCase
 
 

@@ -117,7 +117,7 @@ async def history(
     return put, disk.messages
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.tuples(CUTS, CUTS), LIVES)
 @example([3, 3], ([0, 0, 0], [0, 0, 0]), [])
 @example([5], ([], [2000, 2100, 2200, 2300, 2400]), [])

@@ -56,20 +56,20 @@ def follow(steps, newcomers: int = 0) -> None:
     }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(STEP, min_size=1, max_size=12))
 def test_every_history_gives_the_members_tree(steps) -> None:
     follow(steps)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=6)
 @given(st.lists(STEP, max_size=8))
 def test_histories_of_a_larger_group(steps) -> None:
     follow(steps, newcomers=40)
 
 
 @pytest.mark.nightly
-@settings(deadline=None, max_examples=3000)
+@settings(max_examples=3000)
 @given(st.lists(STEP, min_size=1, max_size=30), st.sampled_from([0, 0, 0, 17, 64]))
 def test_many_long_histories(steps, newcomers: int) -> None:
     follow(steps, newcomers)
@@ -171,7 +171,6 @@ def test_every_truncation_of_a_tree_is_refused() -> None:
         RatchetTree.from_bytes(data + b"\x00")
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_garbled_trees_are_refused_or_read(data) -> None:
     world = TREES[0]
