@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from mimi_mmr.app.cli import failures, local, output, servers, terminal
+from mimi_mmr.app.cli import failures, local, output, servers
 from mimi_mmr.app.commands import NOUNS
 from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
 from ohttp_relay.cli.version_option import add_version_option
