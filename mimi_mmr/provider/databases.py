@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from mimi_mmr.errors import ConfigError
-from mimi_mmr.process_lock import Held, process_lock
+from mimi_mmr.provider.process_lock import Held, process_lock
 from mimi_mmr.provider.settings import ROLES, Settings
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database

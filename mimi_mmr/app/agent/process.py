@@ -21,8 +21,8 @@ from mimi_mmr.app.agent.socket_messages import error_answer
 from mimi_mmr.app.commands.errors import AgentError, AgentRunning, SystemFailed
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import MmrError
-from mimi_mmr.process_lock import Held, process_lock
 from mimi_mmr.provider import logs
+from mimi_mmr.provider.process_lock import Held, process_lock
 from mimi_mmr.provider.run import run
 
 
