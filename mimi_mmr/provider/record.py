@@ -60,7 +60,7 @@ class Recorder:
         }
         line = json.dumps(frame) + "\n"
         path = self._directory / f"{role}.frames.jsonl"
-        with self._lock, open(path, "a", opener=_private) as file:  # noqa: PTH123  # `Path.open` takes no opener
+        with self._lock, open(path, "a", opener=_private) as file:  # `Path.open` takes no opener
             file.write(line)
 
 
