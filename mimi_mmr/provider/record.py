@@ -59,8 +59,8 @@ class Recorder:
             "body": base64.b64encode(body).decode(),
         }
         line = json.dumps(frame) + "\n"
-        path = self._directory / f"{role}.frames.jsonl"
-        with self._lock, open(path, "a", opener=_private) as file:  # `Path.open` takes no opener
+        frames = self._directory / f"{role}.frames.jsonl"
+        with self._lock, open(frames, "a", opener=_private) as file:  # `Path.open` takes no opener
             file.write(line)
 
 
