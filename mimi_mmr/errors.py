@@ -6,13 +6,19 @@ versions. A message says what was expected and what came, without secrets or ide
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class MmrError(Exception):
-    """Base of every error raised by this package."""
+    """Base of every error raised by this package. `hint` says what a person can do; it stays on this machine."""
 
     code: ClassVar[str] = "error"
+    hint: str = ""
+
+    def with_hint(self, hint: str) -> Self:
+        """Return this error with a hint of its own, which is shown instead of the one for its code."""
+        self.hint = hint
+        return self
 
 
 class ParseError(MmrError):
@@ -219,6 +225,10 @@ class PeerError(MmrError):
     """Another provider answered with an error or not at all."""
 
     code = "peer"
+
+
+class NotReached(PeerError):
+    """No connection to a provider could be made: nothing of the request has arrived there."""
 
 
 class PeerRefused(PeerError):

@@ -12,7 +12,7 @@ from mimi_mmr.client.storage.records import SavedAccount
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.crypto.secret import AccessToken
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import CertificateRejected, RoomError
+from mimi_mmr.errors import CertificateRejected, NotReached, PeerError, RoomError
 from mimi_mmr.protocol.accounts import RegisterRequest, RegisterTBS
 from mimi_mmr.protocol.connections import ContactCode
 from mimi_mmr.protocol.credentials import DeviceIdentity, RealCredential, bind_device, fingerprint
@@ -110,7 +110,10 @@ class Account:
     # --- certificate ---------------------------------------------------------------------------------
 
     async def register(self) -> None:
-        """Open the account and get the device certified. May be called again after an answer was lost."""
+        """Open the account and get the device certified. May be called again after an answer was lost.
+
+        Raises `NotReached` only if the registration has not arrived at the provider.
+        """
         user, device, keys = self._context.user, self._context.device, self._keys
         tbs = RegisterTBS(user.domain, user.name, device.name)
         proof = keys.device.sign("RegisterTBS", tbs.to_bytes())
@@ -123,7 +126,10 @@ class Account:
 
         Raises `CertificateRejected` if the chain does not verify, `PeerError` without the provider's keys.
         """
-        await self._context.path.provider(self._context.user.domain)
+        try:
+            await self._context.path.provider(self._context.user.domain)
+        except NotReached as error:
+            raise PeerError(str(error)) from None  # what led to this chain has arrived
         self._bind(chain, identity or self._keys.identity)
 
     def _bind(self, chain: tuple[bytes, ...], identity: SigningKey) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 import tempfile
 import time
 import warnings
@@ -80,6 +81,26 @@ class LiveWorld:
         held = self.world.providers[domain].socket.dup()
         try:
             async with await asyncio.start_server(lambda _, writer: writer.close(), sock=held):
+                yield
+        finally:
+            await self.start(domain)
+
+    @asynccontextmanager
+    async def forgetting(self, domain: str) -> AsyncIterator[None]:
+        """Stop a provider, have its address read the head of each request and hang up, and start it again."""
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+        files = load_settings(self.world.providers[domain].config).tls
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(files.certificate, files.key)
+        await self.stop(domain)
+        held = self.world.providers[domain].socket.dup()
+        held.setblocking(False)
+        try:
+            async with await asyncio.start_server(hang_up, sock=held, ssl=context):
                 yield
         finally:
             await self.start(domain)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mimi_mmr.app.agent.client_settings import ClientSettings, slot
 from mimi_mmr.app.commands.context import Anchors, NewClient
-from mimi_mmr.app.commands.errors import AgentError, NoAccount, TrustUnusable
+from mimi_mmr.app.commands.errors import AgentError, NoAccount, TrustUnusable, Unfinished
 from mimi_mmr.client import Client
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
@@ -15,7 +15,8 @@ from mimi_mmr.errors import CertificateRejected, ConfigError, MmrError
 _SETTINGS = b"settings"
 # the row exists if the client is, or was about to become, a further device of an account
 _ENTERING = b"entering"
-_DELETE = "mimi-mmr account delete"
+_FINISH = "finish that, or `mimi-mmr account delete` deletes it"
+_SAME = "use the same again; `mimi-mmr account trust` takes other certificates, `mimi-mmr account delete` deletes it"
 _ALREADY = "there is an account in this home already"
 _NO_ACCOUNT = "there is no account in this home yet"
 
@@ -35,13 +36,22 @@ class AccountHolder:
     def client(self) -> Client:
         """The client.
 
-        Raises `NoAccount` if there is no account yet, or the error with which the client failed to open.
+        Raises `NoAccount` if there is no account yet, `Unfinished` if it was begun, or the error with which the
+        client failed to open.
         """
         if self._closed is not None:
             raise self._closed
-        if self._client is None or not self._client.registered:
+        if self._client is None:
             raise NoAccount(_NO_ACCOUNT)
+        if not self._client.registered:
+            raise Unfinished(f"{self._was_begun(self._client)}, and is not finished")
         return self._client
+
+    def _was_begun(self, begun: Client) -> str:
+        user = f"{begun.user.name}@{begun.user.domain}"
+        if _ENTERING in self._rows:
+            return f"{begun.device.name}, a further device of {user}, was begun here"
+        return f"the account of {user} was begun here"
 
     @property
     def begun(self) -> Client | None:
@@ -104,24 +114,21 @@ class AccountHolder:
             raise self._closed
         begun = self.entering if entering else self._client
         if begun is None or entering is not (_ENTERING in self._rows):
-            raise AgentError(self._something_else(begun))
+            error = AgentError(self._something_else(begun))
+            raise error.with_hint(_FINISH) if begun is not None and not begun.registered else error
         differing = _differences(begun, ClientSettings.from_row(row), new)
         if differing and begun.registered and not entering:
             raise AgentError(f"{_ALREADY} (with {', '.join(differing)}); another one needs another --home")
         if differing:
-            what = f"the account of {begun.user} was begun here, and not finished"
-            if entering:
-                what = f"this was to become a device of {begun.user}"
             raise AgentError(
-                f"{what}, with {', '.join(differing)}: use the same again, or delete it: {_DELETE}"
-            )
+                f"{self._was_begun(begun)}, and is not finished, with {', '.join(differing)}"
+            ).with_hint(_SAME)
         return begun
 
     def _something_else(self, begun: Client | None) -> str:
         if begun is None or begun.registered:
             return f"{_ALREADY}; another one needs another --home"
-        became = "a device" if _ENTERING in self._rows else "the first device"
-        return f"this was to become {became} of {begun.user}: finish that, or delete it: {_DELETE}"
+        return f"{self._was_begun(begun)}, and is not finished"
 
     def _make(self, new: NewClient, entering: bool) -> Client:
         settings = ClientSettings(new.anchors, new.key_package_slot)

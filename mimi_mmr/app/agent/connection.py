@@ -30,9 +30,10 @@ class NoAnswer(AgentError):
 class Refused(AgentError):
     """The agent's error; `answered` is its code."""
 
-    def __init__(self, answered: str, message: str) -> None:
+    def __init__(self, answered: str, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.answered = answered
+        self.hint = hint
 
 
 class Connection:
@@ -113,7 +114,7 @@ class Connection:
             answer = socket_messages.read(data)
             if "error" in answer:
                 error = answer["error"]
-                raise Refused(error["code"], error["message"])
+                raise Refused(error["code"], error["message"], error.get("hint", ""))
             if "result" in answer:
                 if answer.get("notices"):
                     yield "notices", answer["notices"]

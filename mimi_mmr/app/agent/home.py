@@ -75,8 +75,17 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise AgentError(f"the home {self.path} can't be made: {error.strerror}") from None
+            raise AgentError(f"the home {self.path} can't be made: {error.strerror}").with_hint(
+                f"name a place where directories can be made, with --home or {HOME_VARIABLE}"
+            ) from None
         self.check()
+
+    def remove(self) -> None:
+        """Delete the agent's own files, and the directory if nothing else is in it. Call it while no agent runs."""
+        for file in (self.socket, self.lock, self.starting, self.log):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def check(self) -> None:
         """Raise `AgentError` if other users can read the directory. A missing directory is accepted."""

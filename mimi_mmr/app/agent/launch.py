@@ -138,7 +138,7 @@ def _first_line(descriptor: int) -> bytes:
 def _failure(home: Home, answer: bytes) -> AgentError:
     try:
         error = json.loads(answer)["error"]
-        return Refused(error["code"], error["message"])
+        return Refused(error["code"], error["message"], error.get("hint", ""))
     except (ValueError, KeyError, TypeError):
         return AgentError(f"the agent did not start; {home.log} may say why")
 

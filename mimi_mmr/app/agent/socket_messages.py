@@ -4,7 +4,8 @@
 
 `do` is the name of a command, `given` holds its arguments. The agent answers with any number of
 `{"progress": [done, total]}`, `{"item": …}` and `{"note": text}`, and then one
-`{"result": …, "notices": [{"number": …, "text": …}, …]}` or `{"error": {"code": …, "message": …}}`.
+`{"result": …, "notices": [{"number": …, "text": …}, …]}` or `{"error": {"code": …, "message": …}}`; an error
+with a hint of its own has the key `hint`, too.
 
 A line of either side may have the key `bytes`: so many bytes of a file follow its line break. The agent opens no
 file that a request names.
@@ -62,7 +63,8 @@ def to_line(value: Mapping[str, Any]) -> bytes:
 
 def error_answer(error: MmrError) -> dict[str, Any]:
     """Return the answer that reports an error."""
-    return {"error": {"code": error.code, "message": str(error)}}
+    found = {"code": error.code, "message": str(error)}
+    return {"error": found | {"hint": error.hint} if error.hint else found}
 
 
 def content_size(line: Mapping[str, Any]) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import typer
 
 from mimi_mmr.app.cli import files, terminal
 from mimi_mmr.app.cli.from_models import Front, command_line
@@ -15,6 +18,7 @@ from mimi_mmr.app.commands.asset import (
     PutAsset,
     SentFileResult,
 )
+from mimi_mmr.app.commands.model import STDOUT
 from mimi_mmr.app.commands.result import read
 
 
@@ -28,6 +32,9 @@ def _show_sent(sent: SentFileResult) -> None:
 
 
 def _get(invocation: Invocation, command: GetAsset) -> None:
+    if command.out == STDOUT:
+        _write_out(invocation, command)
+        return
     target: Path | None = None
     for kind, value in invocation.stream(command):
         if kind == "item":
@@ -36,6 +43,16 @@ def _get(invocation: Invocation, command: GetAsset) -> None:
             files.write(target, value)
         elif kind == "result":
             invocation.show(command, value | {"file": str(target)}, _show_fetched)
+
+
+def _write_out(invocation: Invocation, command: GetAsset) -> None:
+    """Write the file to standard output, as it is."""
+    if invocation.json:
+        raise typer.BadParameter("--json writes there, too", param_hint="--out")
+    for kind, value in invocation.stream(command):
+        if kind == "file":
+            sys.stdout.buffer.write(value)
+            sys.stdout.flush()
 
 
 def _show_fetched(fetched: FetchedFileResult) -> None:

@@ -61,6 +61,8 @@ def _standing(contact: ContactResult) -> str:
     said = STANDINGS[contact.standing]
     if contact.blocked:
         return f"{said}, blocked"
+    if contact.room is None:
+        return f"{said}, not connected: mimi-mmr contact add CODE connects again"
     return said if contact.ready else f"{said}, not ready for rooms yet"
 
 
@@ -93,7 +95,7 @@ app = command_line(
         RefuseRequest: _done("Refused {}. They are not told."),
         CancelRequest: _done("The request to {} is cancelled."),
         BlockContact: _done("{} is blocked."),
-        UnblockContact: _done("{} may ask to connect again."),
+        UnblockContact: _done("{} may ask to connect again; you ask with mimi-mmr contact add CODE."),
         OnlyContacts: shown_by(_show_only_contacts),
     },
 )

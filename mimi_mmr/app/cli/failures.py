@@ -21,6 +21,7 @@ EXITS = {
     USAGE_ERROR: USAGE,
     "config": USAGE,
     "trust": USAGE,
+    "file": USAGE,
     "invalid-uri": USAGE,
     "bad-request": USAGE,
     "not-found": UNKNOWN,
@@ -31,8 +32,10 @@ EXITS = {
     "agent-running": STATE,
     "agent-not-running": STATE,
     "no-account": STATE,
+    "unfinished": STATE,
     "shut-out": STATE,
     "peer": NETWORK,
+    "not-begun": NETWORK,
     "private-path": NETWORK,
     "queue-full": NETWORK,
     "no-key-packages": NETWORK,
@@ -49,7 +52,8 @@ def failing(command: str, as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except MmrError as error:
-        report(command, error.answered if isinstance(error, Refused) else error.code, str(error), as_json)
+        code = error.answered if isinstance(error, Refused) else error.code
+        report(command, code, str(error), as_json, hint=error.hint)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -58,9 +62,14 @@ def failing(command: str, as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def report(command: str, code: str, message: str, as_json: bool, status: int | None = None) -> NoReturn:
-    """Report an error of this code, and end with its exit status, or with the given one."""
-    hint = hint_for(code, command)
+def report(
+    command: str, code: str, message: str, as_json: bool, status: int | None = None, hint: str = ""
+) -> NoReturn:
+    """Report an error of this code, and end with its exit status, or with the given one.
+
+    `hint` is the error's own one; without it, that of its code is shown.
+    """
+    hint = hint or hint_for(code, command)
     if as_json:
         typer.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), err=True)
     else:

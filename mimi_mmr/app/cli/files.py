@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from mimi_mmr.app.commands.errors import FileProblem
+from mimi_mmr.app.commands.errors import FileProblem, SystemFailed
 from mimi_mmr.app.commands.trust import MAX_ANCHORS
 
 
@@ -56,14 +56,16 @@ def target(out: Path, name: str) -> Path:
     """
     path = out / name if out.is_dir() else out
     if os.path.lexists(path):
-        raise FileProblem(f"{path} exists, and nothing is overwritten: name another file with --out")
+        raise FileProblem(f"{path} exists, and nothing is overwritten").with_hint(
+            "name another file with --out"
+        )
     if not path.parent.is_dir():
         raise FileProblem(f"{path.parent} is no directory")
     return path
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a new file, whole or not at all. Raise `FileProblem`."""
+    """Write a new file, whole or not at all. Raise `FileProblem` if it exists, `SystemFailed` if that fails."""
     from mimi_mmr.provider.new_files import write_new  # slow to import
 
     try:
@@ -71,4 +73,4 @@ def write(path: Path, data: bytes) -> None:
     except FileExistsError:
         raise FileProblem(f"{path} exists, and nothing is overwritten") from None
     except OSError as error:
-        raise FileProblem(f"{path} can't be written: {error.strerror or error}") from None
+        raise SystemFailed(f"{path} can't be written: {error.strerror or error}") from None

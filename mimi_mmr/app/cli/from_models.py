@@ -23,7 +23,7 @@ from mimi_mmr.app.cli.failures import failing
 from mimi_mmr.app.cli.invocation import HomeOption, Invocation, PassphraseOption
 from mimi_mmr.app.cli.options import JsonOption
 from mimi_mmr.app.commands import NOUNS
-from mimi_mmr.app.commands.model import Argument, Command, NewPassphrase, Option, Shape
+from mimi_mmr.app.commands.model import STDOUT, Argument, Command, NewPassphrase, Option, Shape
 from mimi_mmr.app.commands.result import problems
 from ohttp_relay.cli.plain_help import PlainCommand, PlainGroup
 
@@ -143,6 +143,8 @@ def _value(shape: Shape, value: Any) -> Any:
         return _asked(shape, shape.prompt)
     if isinstance(shape, Argument) and shape.stdin and value == "-":
         return _from_stdin(shape)
+    if isinstance(shape, Option) and shape.stdout and value == Path("-"):
+        return STDOUT
     return value.absolute() if isinstance(value, Path) else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,13 @@ class LocalProvider:
 
 
 def set_up(directory: Path, port: int) -> list[LocalProvider]:
-    """Write all of it to a new directory, with `trust` and `tls-roots.pem` for clients. Raise `ConfigError`."""
+    """Write all of it to a new directory, with `trust` and `tls-roots.pem` for clients.
+
+    Raise `ConfigError`, also if something listens on one of the three ports that start at `port`.
+    """
     try:
+        if not directory.exists():
+            _check_free(port)
         directory.mkdir(parents=True, mode=0o700)
         providers = [
             LocalProvider(
@@ -57,6 +63,16 @@ def set_up(directory: Path, port: int) -> list[LocalProvider]:
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from None
     return providers
+
+
+def _check_free(first: int) -> None:
+    for port in range(first, first + len(DOMAINS) + 1):
+        try:
+            socket.create_server((HOST, port)).close()
+        except OSError as error:
+            raise ConfigError(f"port {port} of {HOST} can't be listened on: {error.strerror}").with_hint(
+                "name the first of three free ports in a row with --port"
+            ) from None
 
 
 def _certify(provider: LocalProvider, trust: Path) -> bytes:

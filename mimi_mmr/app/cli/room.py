@@ -13,6 +13,7 @@ from mimi_mmr.app.cli.from_models import Front, command_line, shown_by
 from mimi_mmr.app.cli.invocation import Invocation
 from mimi_mmr.app.cli.safe_text import safe
 from mimi_mmr.app.commands.member import (
+    AddedResult,
     AddMembers,
     ChangeAdmin,
     MemberResult,
@@ -84,8 +85,12 @@ def _show_link(made: JoinLinkResult) -> None:
 
 
 def _add(invocation: Invocation, command: AddMembers) -> None:
-    said = f"Added {', '.join(command.users)} to"
-    invocation.show(command, invocation.ask(command), lambda room: _show_done(said, room))
+    invocation.show(command, invocation.ask(command), _show_added)
+
+
+def _show_added(room: AddedResult) -> None:
+    added = ", ".join(terminal.person(user) for user in room.added)
+    _show_done(f"Added {added} to" if added else "Nobody was added: all of them are already in", room)
 
 
 def _who(invocation: Invocation, command: ShowMembers) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field
 
 from mimi_mmr.app.commands.context import AgentContext, NewClient, Say
+from mimi_mmr.app.commands.errors import NotBegun
 from mimi_mmr.app.commands.model import (
     AbsolutePath,
     Argument,
@@ -19,7 +20,7 @@ from mimi_mmr.app.commands.passphrases import check_new_passphrase
 from mimi_mmr.app.commands.pasted import unwrapped
 from mimi_mmr.app.commands.result import NoResult, Result
 from mimi_mmr.app.commands.trust import anchors
-from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError
+from mimi_mmr.errors import HubRefusal, InvalidUri, MmrError, NotReached
 from mimi_mmr.uris import check_domain, check_name, https_origin
 
 if TYPE_CHECKING:
@@ -136,10 +137,12 @@ class CreateAccount(NewDevice, name="account.create", result=AccountResult):
     """Make an account at a provider, with this device as its first."""
 
     async def run(self, agent: AgentContext, say: Say) -> AccountResult:
-        """Register a client. Only if the provider refuses, nothing is left; else it can be tried again.
+        """Register a client. If the provider refuses, or nothing has reached it, nothing is left; else try again.
 
-        If the answer that was lost was one after the registration, the background goes on with what failed.
+        An account that was begun by an earlier command stays: that one's request may have arrived. If the answer
+        that was lost was one after the registration, the background goes on with what failed.
         """
+        first = agent.account.unfinished is None
         client = agent.account.begin(self.new_client(say))
         try:
             if not client.registered:
@@ -147,6 +150,9 @@ class CreateAccount(NewDevice, name="account.create", result=AccountResult):
         except MmrError as error:
             if client.registered:
                 agent.background.start()  # which goes on with what failed
+            elif first and isinstance(error, NotReached):
+                await agent.delete_state()
+                raise NotBegun(str(error)) from None
             elif isinstance(error, HubRefusal):
                 await agent.delete_state()
             raise

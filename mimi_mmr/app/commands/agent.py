@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,12 +15,16 @@ IDLE_HELP = "End after so many seconds without commands. Default: never."
 
 
 class AgentResult(Result):
-    """Whether the agent of a home is running, as which process, and for which account."""
+    """Whether the agent of a home is running, as which process, and for which account.
+
+    `unfinished` says what was begun in the home and is not finished: an account, or a further device of one.
+    """
 
     running: bool
     pid: int | None
     account: str | None
     home: str
+    unfinished: Literal["account", "device"] | None = None
 
 
 class StoppedResult(Result):
@@ -35,7 +39,12 @@ class AgentStatus(Command, name="agent.status", result=AgentResult):
     async def run(self, agent: AgentContext, say: Say) -> AgentResult:
         """Return what this agent is."""
         account = str(agent.client.user) if agent.account.registered else None
-        return AgentResult(running=True, pid=os.getpid(), account=account, home=str(agent.home))
+        unfinished: Literal["account", "device"] | None = None
+        if agent.account.unfinished is not None:
+            unfinished = "account" if agent.account.entering is None else "device"
+        return AgentResult(
+            running=True, pid=os.getpid(), account=account, home=str(agent.home), unfinished=unfinished
+        )
 
 
 class StartAgent(AgentStatus, name="agent.start", result=AgentResult):

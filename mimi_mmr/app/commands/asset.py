@@ -76,8 +76,10 @@ class GetAsset(Command, name="asset.get", result=FetchedFileResult, only_waits=T
         AbsolutePath,
         Option(
             "--out",
-            "File or directory to write to. Default: here, with the name that its sender gave it.",
+            "File or directory to write to; - is standard output. Default: here, with the name that its sender gave"
+            " it.",
             local=True,
+            stdout=True,
         ),
     ] = Field(default_factory=Path.cwd)
 
@@ -99,8 +101,8 @@ def _file_message(membership: Membership, number: int) -> Message:
 
     message = membership.messages.get(number)
     if message is None or message.content.kind is not ContentKind.ASSET:
-        raise NotFound(
-            f"message {number} of this room is not a file: mimi-mmr room read --all shows all numbers"
+        raise NotFound(f"message {number} of this room is not a file").with_hint(
+            "`mimi-mmr room read ROOM --all` shows all numbers"
         )
     return message
 

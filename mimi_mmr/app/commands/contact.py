@@ -8,7 +8,7 @@ from mimi_mmr.app.commands.completion import UserNames
 from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import find_contact, find_in, parse_user
-from mimi_mmr.app.commands.pasted import unwrapped
+from mimi_mmr.app.commands.pasted import check_kind, unwrapped
 from mimi_mmr.app.commands.result import Result
 from mimi_mmr.errors import InvalidUri
 
@@ -23,7 +23,10 @@ class ContactCodeResult(Result):
 
 
 class ContactResult(Result):
-    """A contact. `pinned`: the identity key was known before; `ready`: they can be added to rooms."""
+    """A contact. `pinned`: the identity key was known before; `ready`: they can be added to rooms.
+
+    One that was blocked and unblocked has no `room`, until the two have connected again.
+    """
 
     user: str
     standing: Literal["pinned", "first-use"]
@@ -112,11 +115,11 @@ class AddContact(Command, name="contact.add", result=OutgoingResult):
         from mimi_mmr.protocol.connections import ContactCode  # slow to import
 
         text = unwrapped(self.to)
+        check_kind(text, "mimi-connect:")
         to = ContactCode.parse(text) if text.startswith("mimi-connect:") else parse_user(text)
         if not (self.pinless or isinstance(to, ContactCode)):
-            raise InvalidUri(
-                "without a contact code nobody knows whose key this is: ask them for `mimi-mmr contact code`,"
-                " or trust whoever answers first with --pinless"
+            raise InvalidUri("without a contact code nobody knows whose key this is").with_hint(
+                "ask them for what `mimi-mmr contact code` shows, or trust whoever answers first with --pinless"
             )
         outgoing = await agent.client.people.request_connection(to)
         agent.background.wake()

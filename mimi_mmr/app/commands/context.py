@@ -84,7 +84,8 @@ class AccountAccess(Protocol):
     def client(self) -> Client:
         """The client.
 
-        Raises `NoAccount` if there is no account yet, or the error with which the client failed to open.
+        Raises `NoAccount` if there is no account yet, `Unfinished` if it was begun, or the error with which the
+        client failed to open.
         """
 
     @property
@@ -94,6 +95,10 @@ class AccountAccess(Protocol):
     @property
     def unfinished(self) -> Client | None:
         """A client that is not registered yet: it can try again."""
+
+    @property
+    def entering(self) -> Client | None:
+        """A further device that was not added yet."""
 
     def begin(self, new: NewClient, *, entering: bool = False) -> Client:
         """Make a client, or return the unfinished one, if nothing that is given differs from it.

@@ -32,6 +32,18 @@ class NoAccount(AgentError):
     code = "no-account"
 
 
+class Unfinished(NoAccount):
+    """The account of this home was begun, and is not finished yet."""
+
+    code = "unfinished"
+
+
+class NotBegun(AgentError):
+    """No connection to the provider could be made, so nothing of a new account was begun, there or here."""
+
+    code = "not-begun"
+
+
 class NotFound(AgentError):
     """No room, contact, request, device or message of that name."""
 

@@ -63,6 +63,13 @@ HINTS: dict[str, tuple[Hint, ...]] = {
             but=_NEW,
         ),
     ),
+    "unfinished": (
+        Hint(
+            "`mimi-mmr account create` or `mimi-mmr device join`, with the same arguments, goes on where it was;"
+            " `mimi-mmr account delete` deletes what is here",
+            but=(*_NEW, "account delete"),
+        ),
+    ),
     "not-found": (),
     "ambiguous": (),
     "nothing-yet": (),
@@ -80,12 +87,18 @@ HINTS: dict[str, tuple[Hint, ...]] = {
     ),
     "state": (Hint("it is the file `state` in the home directory: --home, or MIMI_MMR_HOME"),),
     # of providers
+    "not-begun": (
+        Hint(
+            "are --provider, --domain and --tls-ca right, and does it run? Nothing was begun: try again", _NEW
+        ),
+    ),
     "peer": (
         Hint(
-            "are --provider, --domain and --tls-ca right, and does it run? With the same arguments it goes on where"
-            " it was",
-            _NEW,
+            "the name is not lost, even if the provider has registered it: with the same arguments the command goes"
+            " on where it was",
+            ("account create",),
         ),
+        Hint("with the same arguments the command goes on where it was", ("device join",)),
         Hint("try again; `mimi-mmr status` shows what fails at the moment", but=("status",)),
         Hint("try again"),
     ),

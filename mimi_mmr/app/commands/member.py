@@ -63,13 +63,19 @@ class MembersResult(Result):
     hidden: list[MemberResult]
 
 
+class AddedResult(RoomResult):
+    """A room, and the users who were added to it: nobody who was in it already."""
+
+    added: list[str]
+
+
 class RemovedResult(RoomResult):
     """A room, and the leaves that were removed from it."""
 
     removed: list[int]
 
 
-class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
+class AddMembers(Command, name="room.add", result=AddedResult, changes=True):
     """Add contacts to a room."""
 
     room: Room
@@ -82,38 +88,45 @@ class AddMembers(Command, name="room.add", result=RoomResult, changes=True):
         float, Field(ge=0), Option("--wait", "Seconds to wait for somebody who has just become a contact.")
     ] = 30.0
 
-    async def run(self, agent: AgentContext, say: Say) -> RoomResult:
-        """Add them. Wait for KeyPackages of a single contact who has published none yet."""
+    async def run(self, agent: AgentContext, say: Say) -> AddedResult:
+        """Add those who are no members yet. Wait for KeyPackages of a single contact who has published none."""
         client, end = agent.client, time.monotonic() + self.wait
         membership = await named_room(agent, self.room, say)
         contacts = [find_contact(client, text) for text in self.users]
-        _check_not_blocked(contacts)
+        _check_connected(contacts)
         while True:
             try:
-                await _add(client, membership, contacts, say)
+                added = await _add(client, membership, contacts, say)
             except NoKeyPackages:
                 # With several contacts, each try would use up a KeyPackage of those who have some.
                 if len(contacts) > 1 or time.monotonic() > end:
                     raise
                 await agent.changed.wait(RETRY_SECONDS)
             else:
-                return RoomResult.of(client, membership)
+                about = dict(RoomResult.of(client, membership))
+                return AddedResult(**about, added=[str(user) for user in added])
 
 
-def _check_not_blocked(contacts: Sequence[Contact]) -> None:
+def _check_connected(contacts: Sequence[Contact]) -> None:
     for contact in contacts:
+        name = address(contact.user)
         if contact.blocked:
-            name = address(contact.user)
-            raise RoomError(f"{name} is blocked: mimi-mmr contact unblock {name}")
+            raise RoomError(f"{name} is blocked").with_hint(f"`mimi-mmr contact unblock {name}`")
+        if contact.room is None:
+            raise RoomError(f"you are not connected with {name} any more: a block has ended that").with_hint(
+                "`mimi-mmr contact add CODE`, with their contact code, connects you again"
+            )
 
 
-async def _add(client: Client, membership: Membership, contacts: Sequence[Contact], say: Say) -> None:
+async def _add(
+    client: Client, membership: Membership, contacts: Sequence[Contact], say: Say
+) -> list[MimiUri]:
     for contact in contacts:
         if contact.theirs is None:
             raise NoKeyPackages(
                 f"{address(contact.user)} has not yet sent the key with which KeyPackages are fetched"
             )
-    await client.rooms.add(membership, contacts, lambda error: say.note(f"waiting: {error}"))
+    return await client.rooms.add(membership, contacts, lambda error: say.note(f"waiting: {error}"))
 
 
 class RemoveMembers(Command, name="room.remove", result=RemovedResult):
@@ -132,7 +145,7 @@ class RemoveMembers(Command, name="room.remove", result=RemovedResult):
         members = agent.client.rooms.who(membership)
         leaves = sorted({leaf for text in self.who for leaf in _leaves(members, text)})
         if membership.room.own_leaf in leaves:
-            raise RoomError("you can't remove yourself: mimi-mmr room leave")
+            raise RoomError("you can't remove yourself").with_hint("`mimi-mmr room leave ROOM`")
         await agent.client.rooms.remove(membership, leaves)
         return RemovedResult(**dict(RoomResult.of(agent.client, membership)), removed=leaves)
 
@@ -149,8 +162,8 @@ def _leaves(members: Iterable[Whois], text: str) -> list[int]:
     named = users_called(set(users.values()), wanted)
     leaves = [entry.leaf for entry in members if wanted == str(entry.leaf) or users.get(entry.leaf) in named]
     if not leaves:
-        raise NotFound(
-            f"no member has the name, pseudonym or leaf {quoted(text)}: mimi-mmr room who shows all members"
+        raise NotFound(f"no member has the name, pseudonym or leaf {quoted(text)}").with_hint(
+            "`mimi-mmr room who ROOM` shows all members"
         )
     if len({users.get(leaf) for leaf in leaves}) > 1:
         which = ", ".join(f"leaf {leaf} ({_called(users.get(leaf))})" for leaf in leaves)

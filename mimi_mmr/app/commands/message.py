@@ -14,7 +14,7 @@ from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import find_room
 from mimi_mmr.app.commands.result import NoResult, Result
 from mimi_mmr.app.commands.room import Room
-from mimi_mmr.errors import RemovedFromRoom, RoomError
+from mimi_mmr.errors import RemovedFromRoom
 from mimi_mmr.uris import Kind, MimiUri
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ReadResult(Result):
 def _sendable(text: str) -> str:
     size = len(text.encode(errors="replace"))
     if not 0 < size <= MAX_MESSAGE:
-        raise RoomError(f"expected a text of 1 to {MAX_MESSAGE} bytes, got {size}")
+        raise ValueError(f"expected a text of 1 to {MAX_MESSAGE} bytes, got {size}")
     return text
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 4096
 MAX_LIST = 1000
+STDOUT = Path("/dev/stdout")
 
 
 # --- arguments ----------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ class Option:
     """An option; `names` are its flags, with a space between them.
 
     A `local` option is for the command line only and is not sent to the agent. An option with a `prompt` is asked
-    for on the terminal if it is missing.
+    for on the terminal if it is missing. With `stdout`, the value `-` is the path `STDOUT`.
     """
 
     names: str
@@ -63,6 +64,7 @@ class Option:
     existing: Literal["file", "directory"] | None = None
     local: bool = False
     prompt: str | None = None
+    stdout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,11 @@ class Command(BaseModel):
     def _check_unicode(cls, value: Any) -> Any:
         """Refuse text in which Python marks bytes that it could not decode: it can't be sent or stored."""
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str | Path) and not _is_unicode(str(text)):
+            if isinstance(text, Path) and not _is_unicode(str(text)):
+                raise ValueError(
+                    "the name of this file or directory is not UTF-8: use a copy under another name"
+                )
+            if isinstance(text, str) and not _is_unicode(text):
                 raise ValueError("expected text in UTF-8")
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SHORT = 8
 LEAST_PREFIX = 4
+_HEX = re.compile("[0-9a-f]+", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -89,7 +91,10 @@ def find_room(client: Client, text: str) -> Membership:
         what = f"name or id {quoted(text)}"
         if is_reference(text):
             what = f"id, URI or contact {quoted(text)}, and names that look like these are not used"
-        raise NotFound(f"no room has the {what}: mimi-mmr room list shows all rooms")
+        listed = "`mimi-mmr room list` shows all rooms"
+        if len(reference) < LEAST_PREFIX and _HEX.fullmatch(reference):
+            listed += f"; at least {LEAST_PREFIX} letters of an id are needed"
+        raise NotFound(f"no room has the {what}").with_hint(listed)
     which = [f"{short_id(membership.uri)} ({label(client, membership)})" for membership in found]
     which += _contacts_elsewhere(client, found, reference)
     if len(which) > 1:
@@ -123,8 +128,8 @@ def find_user(users: Iterable[MimiUri], text: str, what: str) -> MimiUri:
     """Return the user who is meant. Raise `NotFound` or `Ambiguous`, whose text says `what` was looked for."""
     found = users_called(users, text)
     if not found:
-        raise NotFound(
-            f"no {what} is called {quoted(text)}: mimi-mmr contact list shows all contacts and requests"
+        raise NotFound(f"no {what} is called {quoted(text)}").with_hint(
+            "`mimi-mmr contact list` shows all contacts and requests"
         )
     if len(found) > 1:
         which = ", ".join(address(user) for user in found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from mimi_mmr.errors import InvalidUri
+
 _AROUND = "<>()[]`\"'\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u00ab\u00bb"
 MOST_QUOTED = 40
 _SPACES = " \t\r\n\xa0"
@@ -25,6 +27,22 @@ def unwrapped(text: str) -> str:
     if scheme:
         return scheme[0].lower() + joined[scheme.end() :]
     return visible.strip(_AROUND + _SPACES)
+
+
+_KINDS = {
+    "mimi-connect:": ("a contact code", "`mimi-mmr contact add CODE` takes it"),
+    "mimi-join:": ("a join link", "`mimi-mmr room join LINK` takes it"),
+}
+
+
+def check_kind(text: str, scheme: str) -> None:
+    """Refuse a code or link of another scheme than the wanted one. Raise `InvalidUri`, which says what it is.
+
+    A text without any such scheme is for a parser to refuse.
+    """
+    for other, (what, taken_by) in _KINDS.items():
+        if text.startswith(other) and other != scheme:
+            raise InvalidUri(f"this is {what}, and {_KINDS[scheme][0]} was expected").with_hint(taken_by)
 
 
 def plain_name(text: str) -> str:

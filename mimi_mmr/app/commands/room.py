@@ -12,7 +12,7 @@ from mimi_mmr.app.commands.context import AgentContext, Say
 from mimi_mmr.app.commands.current import named_room
 from mimi_mmr.app.commands.model import Argument, Command, Option, ShortText
 from mimi_mmr.app.commands.names import all_rooms, contact_in, people_rooms, short_id
-from mimi_mmr.app.commands.pasted import is_reference, plain_name, unwrapped
+from mimi_mmr.app.commands.pasted import check_kind, is_reference, plain_name, unwrapped
 from mimi_mmr.app.commands.result import Result
 
 if TYPE_CHECKING:
@@ -219,7 +219,9 @@ class JoinRoom(Command, name="room.join", result=RoomResult, changes=True):
 
     async def run(self, agent: AgentContext, say: Say) -> RoomResult:
         """Join."""
-        membership = await agent.client.rooms.join(unwrapped(self.link))
+        link = unwrapped(self.link)
+        check_kind(link, "mimi-join:")
+        membership = await agent.client.rooms.join(link)
         agent.changed.wake()
         return RoomResult.of(agent.client, membership)
 

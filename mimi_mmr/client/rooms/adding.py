@@ -37,8 +37,8 @@ class Adding:
 
     async def add(
         self, membership: Membership, contacts: Sequence[Contact], waiting: Waiting | None = None
-    ) -> None:
-        """Add contacts who are not in the room yet, in as few commits as possible, and heal.
+    ) -> list[MimiUri]:
+        """Add contacts who are not in the room yet, in as few commits as possible, and heal; return whom it added.
 
         If their KeyPackages are not valid yet by this device's clock, `waiting` is called, and this waits until
         they are, for at most an hour. Without `waiting` it raises `NotYet`; a later call uses the same KeyPackages.
@@ -52,6 +52,7 @@ class Adding:
         for start in range(0, len(missing), BATCH):
             await self._add(membership, missing[start : start + BATCH], waiting)
         await self._commits.commit(membership)  # heals: an Add-only commit refreshes no keys
+        return [contact.user for contact in missing]
 
     def notify(self, error: NotYet) -> None:
         """Tell the user by a notice that an Add waits."""

@@ -136,13 +136,15 @@ class Rooms(Mapping[MimiUri, Membership]):
 
     async def add(
         self, membership: Membership, contacts: Sequence[Contact], waiting: Waiting | None = None
-    ) -> None:
+    ) -> list[MimiUri]:
         """Add contacts who are not in the room yet; may be called again when an answer was lost.
+
+        Returns whom it added.
 
         Their KeyPackages may be valid only later by this device's clock, if their clock is ahead. This waits for
         that, up to an hour, and calls `waiting` before, with a `NotYet` that says how long and why.
         """
-        await self.adding.add(membership, contacts, waiting or self.adding.notify)
+        return await self.adding.add(membership, contacts, waiting or self.adding.notify)
 
     async def remove(self, membership: Membership, leaves: Sequence[int]) -> None:
         """Remove members by leaf. Another member who has taken such a leaf meanwhile stays.

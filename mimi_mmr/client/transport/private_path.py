@@ -24,7 +24,15 @@ from yarl import URL
 from mimi_mmr.client.transport.clock_check import ClockCheck
 from mimi_mmr.crypto.certificates import TrustAnchors
 from mimi_mmr.crypto.secret import AccessToken
-from mimi_mmr.errors import BodyTooLarge, IdentityError, PeerError, PrivatePathFailed, ShutOut, Unauthorized
+from mimi_mmr.errors import (
+    BodyTooLarge,
+    IdentityError,
+    NotReached,
+    PeerError,
+    PrivatePathFailed,
+    ShutOut,
+    Unauthorized,
+)
 from mimi_mmr.protocol.endpoints import (
     DOWNLOAD_ASSET,
     PROVIDERS,
@@ -216,7 +224,10 @@ class PrivatePath:
         token: AccessToken | None = None,
         purpose: Purpose = Purpose.ACCOUNT,
     ) -> bytes:
-        """Send a request for the account; raise the error that the provider answered, or `PeerError`."""
+        """Send a request for the account; raise the error that the provider answered, or `PeerError`.
+
+        That is `NotReached` if no connection could be made, so that nothing has arrived.
+        """
         headers = {}
         if token is not None:
             bearer = base64.urlsafe_b64encode(token.reveal()).rstrip(b"=").decode()
@@ -237,6 +248,8 @@ class PrivatePath:
             if token is None:
                 raise
             raise ShutOut(f"{self.domain} does not know this device of the account, or no longer") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotReached(f"{self.domain} can't be asked: {cause_of(error)}") from None
         except (aiohttp.ClientError, TimeoutError, OSError, OhttpError) as error:
             raise PeerError(f"{self.domain} can't be asked: {cause_of(error)}") from None
 

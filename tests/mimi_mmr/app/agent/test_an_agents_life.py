@@ -40,6 +40,7 @@ async def test_an_agent_is_started_by_whatever_needs_it_and_found_by_the_next(al
         "pid": first,
         "account": "mimi://a.example/u/alice",
         "home": str(alice.home),
+        "unfinished": None,
     }
     assert (await alice.ask("agent", "start"))["pid"] == first
     assert (await alice.run("agent", "stop")).out == "stopped\n"
@@ -252,8 +253,20 @@ async def test_an_account_whose_provider_did_not_answer_can_be_finished(
     try:
         async with out_of_order(live, "a.example"):
             done = await alice.run(*arguments)
+        assert (done.status, done.error["code"]) == (5, "not-begun")
+        assert not alice.home.exists()
+        async with live.forgetting("a.example"):
+            done = await alice.run(*arguments)
         assert (done.status, done.out) == (5, "")
-        assert (await alice.run("room", "list", "--json")).error["code"] == "no-account"
+        assert "the name is not lost" in done.error["hint"]
+        for words in (["room", "list"], ["status"]):
+            done = await alice.run(*words, "--json")
+            assert (done.status, done.error["code"]) == (4, "unfinished")
+            assert "the account of alice@a.example was begun here" in done.error["message"]
+            assert "account create" in done.error["hint"]
+        assert (await alice.ask("agent", "status"))["unfinished"] == "account"
+        asked = await asyncio.to_thread(typing, ["account", "delete"], alice.home, ["n"], r"\[y/N\]: ")
+        assert "is not finished" in asked[1]
         await alice.kill()
         other = await alice.run(*arguments[:2], "carol", *arguments[3:])
         assert "was begun here" in other.error["message"]

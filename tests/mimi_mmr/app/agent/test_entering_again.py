@@ -17,11 +17,12 @@ from mimi_mmr.app.agent.server import AnswerLines
 from mimi_mmr.app.cli.files import read_trust
 from mimi_mmr.app.commands.account import CreateAccount, NewDevice
 from mimi_mmr.app.commands.device import JoinAccount
-from mimi_mmr.app.commands.errors import AgentError
+from mimi_mmr.app.commands.errors import AgentError, NotBegun, Unfinished
 from mimi_mmr.client import Client
 from mimi_mmr.client.devices.inviting import DeviceInvitation
 from mimi_mmr.client.storage.vault import Vault
-from mimi_mmr.errors import DeviceRefused, NotAllowed, PeerError, QueueFull
+from mimi_mmr.client.transport.private_path import PrivatePath
+from mimi_mmr.errors import DeviceRefused, NotAllowed, NotReached, PeerError, QueueFull
 from mimi_mmr.provider.store import accounts as account_store
 from tests.mimi_mmr.app.cli.people import PASSPHRASE
 from tests.mimi_mmr.conftest import LiveWorld
@@ -73,6 +74,44 @@ async def let_in(alice: Client, invitation: DeviceInvitation) -> None:
         pass
 
 
+async def test_nothing_is_kept_of_an_account_that_has_not_reached_its_provider(
+    live: LiveWorld, tmp_path: Path
+) -> None:
+    new = NewHome(live, tmp_path / "home")
+    async with new.agent() as agent:
+        with pytest.raises(NotBegun, match="TLS"):
+            await new.create(agent, tls_ca=None)
+    assert not new.home.state.exists()
+    async with new.agent() as agent:  # with other arguments than those before
+        await new.create(agent, user="anna")
+        assert str(agent.client.user) == "mimi://a.example/u/anna"
+
+
+async def test_what_was_asked_before_is_kept_if_the_provider_is_then_not_reached(
+    live: LiveWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = NewHome(live, tmp_path / "home")
+    async with new.agent() as agent:
+
+        async def unreached(self: PrivatePath, domain: str) -> None:
+            raise NotReached(f"{domain} can't be asked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PrivatePath, "provider", unreached)  # after the registration
+            with pytest.raises(PeerError) as caught:
+                await new.create(agent)
+        assert not isinstance(caught.value, NotReached)
+        async with live.hanging_up("a.example"):
+            with pytest.raises(NotReached):
+                await new.create(agent)
+        with pytest.raises(Unfinished, match=r"alice@a\.example was begun here"):
+            _ = agent.client
+        with pytest.raises(AgentError, match="with --device") as refused:
+            await new.create(agent, device="phone" if default_device() != "phone" else "other")
+        assert "account delete" in refused.value.hint
+        await new.create(agent)
+
+
 @pytest.mark.parametrize("registered", [False, True])
 async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
     live: LiveWorld, tmp_path: Path, registered: bool
@@ -92,11 +131,9 @@ async def test_a_device_that_died_on_its_way_in_enters_from_the_same_home(
             await asyncio.wait({joining, letting})
         async with tablet.agent() as agent:
             assert agent.account.registered is registered
-            with pytest.raises(
-                AgentError, match=f"this was to become a device of .*, with --device {default_device()}:"
-            ):
+            with pytest.raises(AgentError, match=f"a further device of .*, with --device {default_device()}"):
                 await tablet.join(agent, invitation, device="watch")
-            with pytest.raises(AgentError, match="already" if registered else "finish that, or delete it"):
+            with pytest.raises(AgentError, match="already" if registered else "is not finished"):
                 await tablet.create(agent)
             invitation = await alice.devices.invite()
             view, _ = await asyncio.gather(tablet.join(agent, invitation), let_in(alice, invitation))
@@ -112,7 +149,7 @@ async def test_an_account_whose_first_answer_was_lost_is_made_by_the_same_words(
 ) -> None:
     home = NewHome(live, tmp_path / "phone")
     async with home.agent() as agent:
-        async with live.hanging_up("a.example"):
+        async with live.forgetting("a.example"):
             for _ in range(2):
                 with pytest.raises(PeerError):
                     await home.create(agent)
@@ -120,7 +157,7 @@ async def test_an_account_whose_first_answer_was_lost_is_made_by_the_same_words(
         assert begun is not None
         with pytest.raises(AgentError) as refused:
             await home.create(agent, device="watch", domain="b.example", tls_ca=None)
-        assert f"--domain a.example, --device {begun.device.name}:" in str(refused.value)
+        assert f"--domain a.example, --device {begun.device.name}" in str(refused.value)
         assert "--provider" not in str(refused.value)
         assert "certificates" not in str(refused.value)
         with pytest.raises(AgentError, match="other certificates in --tls-ca"):

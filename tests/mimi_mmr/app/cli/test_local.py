@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import ssl
 from pathlib import Path
 
@@ -45,6 +46,16 @@ async def test_the_commands_can_be_pasted_whatever_the_directory_is_called(tmp_p
     done = await command("local", "try it; now", "--port", "20001", cwd=tmp_path)
     given = [shlex.split(line) for line in done.out.splitlines()]
     assert [Path(words[-1]).parent.parent for words in given] == [Path("try it; now")] * 2
+
+
+async def test_ports_that_others_listen_on_are_named_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = await command("local", "try", "--port", str(port - 2), "--json", cwd=tmp_path)
+    assert (done.status, done.out) == (2, "")
+    assert f"port {port} of 127.0.0.1" in done.error["message"]
+    assert "--port" in done.error["hint"]
+    assert not (tmp_path / "try").exists()
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:

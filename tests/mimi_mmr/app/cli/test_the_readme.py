@@ -19,7 +19,7 @@ from tests.mimi_mmr.provider.settings.settings_world import clean_environment
 ROOT = Path(mimi_mmr.__file__).parent.parent
 PATIENCE = 120.0
 DONE = "the block is done"
-INSTALL = "python3 -m venv .venv && .venv/bin/pip install .\n"
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install -e .    # as `make` does\n"
 BLOCKS = re.compile(r"^```sh\n# terminal (\d): [^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -146,7 +146,7 @@ async def test_a_file_from_one_to_the_other(live: LiveWorld, tmp_path: Path) -> 
         assert taken.read_bytes() == sent.read_bytes()
         assert taken.stat().st_mode & 0o777 == 0o600
         again = await bob.run("asset", "get", "alice", str(message["number"]), "--out", str(tmp_path / "in"))
-        assert again.status == 1
+        assert again.status == 2
         assert "nothing is overwritten" in again.err
         assert (await bob.run("asset", "get", "alice", "999")).status == 3
 
@@ -224,7 +224,15 @@ async def test_what_is_meant_has_to_be_clear(live: LiveWorld, tmp_path: Path) ->
         assert all(view["id"] in done.err for view in (one, two))
         done = await alice.run("room", "who", "nowhere", "--json")
         assert (done.status, done.error["code"]) == (3, "not-found")
-        assert "room list" in done.error["message"]
+        assert "room list" in done.error["hint"]
+        assert "mimi-mmr" not in done.error["message"]
+        for noun, verb, text, taken_by in (
+            ("contact", "add", "mimi-join:x", "room join"),
+            ("room", "join", "MIMI-connect:x", "contact add"),
+        ):
+            done = await alice.run(noun, verb, text, "--json")
+            assert (done.status, done.error["code"]) == (2, "invalid-uri")
+            assert taken_by in done.error["hint"]
         await alice.ask("room", "send", one["id"], "to this one")
 
 

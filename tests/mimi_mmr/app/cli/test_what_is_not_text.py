@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mimi_mmr.app.agent.home import Home
 from mimi_mmr.app.cli import app, passphrase
-from mimi_mmr.app.commands.errors import BadRequest
+from mimi_mmr.app.commands.errors import AgentError, BadRequest
 from mimi_mmr.app.commands.passphrases import MIN_PASSPHRASE
 from mimi_mmr.app.commands.table import COMMANDS
 from mimi_mmr.errors import ConfigError
@@ -45,7 +45,7 @@ def test_a_files_name_that_is_not_utf8_is_refused_by_the_arguments_name(tmp_path
     )
     assert (done.exit_code, type(done.exception)) == (2, SystemExit), done.output
     assert "FILE" in done.output
-    assert "expected text in UTF-8" in done.output
+    assert "name of this file or directory is not UTF-8: use a copy under another name" in done.output
 
 
 def test_the_agent_takes_no_such_text_either() -> None:
@@ -71,6 +71,32 @@ def test_stdin_that_is_not_utf8_is_refused_and_a_byte_order_mark_is_no_text(tmp_
     assert b"Traceback" not in done.stderr
     done = send(b"\xef\xbb\xbf\n")  # nothing but the mark: an empty text
     assert b"expected a text of 1 to 60000 bytes, got 0" in done.stderr
+    assert (done.returncode, b'"code": "usage"' in done.stderr) == (2, True)
+
+
+def test_a_file_is_not_written_between_json() -> None:
+    done = CliRunner().invoke(app, ["asset", "get", "x", "3", "--out", "-", "--json"], env=ENV)
+    assert (done.exit_code, type(done.exception)) == (2, SystemExit), done.output
+    assert "--out" in done.output
+
+
+def test_a_home_that_can_not_be_made_is_named_with_what_to_do() -> None:
+    with pytest.raises(AgentError, match="the home /proc/x can't be made") as caught:
+        Home(Path("/proc/x")).make()
+    assert "--home or MIMI_MMR_HOME" in caught.value.hint
+
+
+def test_only_the_agents_own_files_are_deleted_with_a_home(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    for other, left in (("", False), ("letter", True)):
+        home.make()
+        for path in (home.lock, home.log, home.starting):
+            path.write_text("")
+        if other:
+            (home.path / other).write_text("")
+        home.remove()
+        assert home.path.exists() is left
+    assert [path.name for path in home.path.iterdir()] == ["letter"]
 
 
 def test_without_a_home_directory_it_asks_for_the_place(monkeypatch: pytest.MonkeyPatch) -> None:

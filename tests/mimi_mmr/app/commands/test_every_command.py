@@ -210,6 +210,8 @@ def test_a_missing_or_surplus_argument_is_refused_by_its_name(command: type[Comm
         ("room.link", {"expires": "soon"}),
         ("room.link", {"expires": "1234567d"}),
         ("room.link", {"expires": "٣d"}),
+        ("room.send", {"text": ""}),
+        ("room.send", {"text": "x" * 60_001}),
         ("room.add", {"users": []}),
         ("room.add", {"users": ["x"] * 1001}),
         ("room.add", {"wait": -1.0}),

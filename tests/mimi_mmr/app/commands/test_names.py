@@ -70,6 +70,10 @@ async def test_a_rooms_name_never_wins_over_another_rooms_id_or_a_person(live: L
         with pytest.raises(NotFound, match="names that look like these are not used"):
             find_room(alice, name)
 
+    with pytest.raises(NotFound) as caught:
+        find_room(alice, meant.uri.name[:2])
+    assert "at least 4 letters of an id" in caught.value.hint
+
     await alice.rooms.rename(other, DECOMPOSED)
     for text in (COMPOSED, DECOMPOSED, f" {COMPOSED}\n"):
         assert find_room(alice, text) is other
