@@ -16,7 +16,9 @@ _SETTINGS = b"settings"
 # the row exists if the client is, or was about to become, a further device of an account
 _ENTERING = b"entering"
 _FINISH = "finish that, or `mimi-mmr account delete` deletes it"
-_SAME = "use the same again; `mimi-mmr account trust` takes other certificates, `mimi-mmr account delete` deletes it"
+_SAME = (
+    "use the same again; `mimi-mmr account trust` takes other certificates, `mimi-mmr account delete` ends it"
+)
 _ALREADY = "there is an account in this home already"
 _NO_ACCOUNT = "there is no account in this home yet"
 

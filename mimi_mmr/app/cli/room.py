@@ -90,7 +90,7 @@ def _add(invocation: Invocation, command: AddMembers) -> None:
 
 def _show_added(room: AddedResult) -> None:
     added = ", ".join(terminal.person(user) for user in room.added)
-    _show_done(f"Added {added} to" if added else "Nobody was added: all of them are already in", room)
+    _show_done(f"Added {added} to" if added else "Nobody was added, all are in it already:", room)
 
 
 def _who(invocation: Invocation, command: ShowMembers) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from mimi_mmr.app.cli import room
+from mimi_mmr.app.cli import contact, room
+from mimi_mmr.app.commands.contact import ContactResult
+from mimi_mmr.app.commands.member import AddMembers
 from tests.mimi_mmr.app.cli.people import PATIENCE, Person, befriend, people, typing
 from tests.mimi_mmr.conftest import LiveWorld
 from tests.mimi_mmr.provider.settings.settings_world import clean_environment
@@ -38,6 +40,43 @@ async def test_tables_on_a_terminal_lines_elsewhere(live: LiveWorld, tmp_path: P
         assert (head[1], row[1]) == ("who", "alice@a.example")
         done = await alice.run("contact", "requests")
         assert (done.status, done.out) == (0, "")  # no rows, no lines
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (["mimi://b.example/u/bob"], "Added bob@b.example to shed (0123abcd)"),
+        ([], "Nobody was added, all are in it already: shed (0123abcd)"),
+    ],
+)
+def test_who_was_added_and_who_was_in_already(
+    added: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {
+        "room": "mimi://a.example/r/0123abcd",
+        "id": "0123abcd",
+        "name": "shed",
+        "kind": "room",
+        "with": None,
+        "members": 2,
+        "identities": "everyone",
+        "role": "admin",
+        "unread": 0,
+        "lost": 0,
+        "state": "joined",
+        "problems": [],
+    }
+    room._show_added(AddMembers.about.result_from_json(about | {"added": added}))
+    assert capsys.readouterr().out == f"{said}\n"
+
+
+def test_a_contact_whose_connection_a_block_has_ended_is_no_contact_in_waiting() -> None:
+    bob = ContactResult(
+        user="mimi://b.example/u/bob", standing="pinned", blocked=False, ready=False, room=None
+    )
+    assert contact._standing(bob) == "pinned, not connected: mimi-mmr contact add CODE connects again"
+    waiting = bob.model_copy(update={"room": "mimi://a.example/r/0123abcd"})
+    assert contact._standing(waiting) == "pinned, not ready for rooms yet"
 
 
 async def test_a_contact_code_as_a_qr_code(live: LiveWorld, tmp_path: Path) -> None:

@@ -128,6 +128,9 @@ async def test_refused_cancelled_blocked(live: LiveWorld, tmp_path: Path) -> Non
         assert done.status == 1  # refused: neither the state nor the agent is to blame
         assert "alice@a.example is blocked" in done.err
         assert (await bob.ask("contact", "unblock", "alice"))["blocked"] is False
+        done = await bob.run("room", "add", "friends", "alice", "--json")
+        assert (done.status, "contact add" in done.error["hint"]) == (1, True), done
+        assert "not connected: mimi-mmr contact add" in (await bob.run("contact", "list")).out
 
 
 async def test_a_file_from_one_to_the_other(live: LiveWorld, tmp_path: Path) -> None:
@@ -156,9 +159,16 @@ async def test_a_further_device(live: LiveWorld, tmp_path: Path) -> None:
     async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
         await befriend(alice, bob)
         await alice.ask("room", "create", "--name", "friends")
-        await alice.ask("room", "add", "friends", "bob")
+        added = (await alice.ask("room", "add", "friends", "bob"))["added"]
+        again = (await alice.ask("room", "add", "friends", "bob"))["added"]
+        assert (added, again) == (["mimi://b.example/u/bob"], [])
         second = Person("bob", "b.example", tmp_path / "second", live)
         try:
+            mistyped = await second.run(
+                *("device", "join", "bob", "--code", "MISTYPED", "--json"), *second.opening()
+            )
+            assert (mistyped.status, mistyped.error["code"]) == (2, "invalid-uri")
+            assert not second.home.exists()
             adding = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "mimi_mmr", "device", "add", "--json", "--home", str(bob.home)),
                 stdout=PIPE,
