@@ -17,7 +17,6 @@ from mimi_mmr.client.people.incoming import IncomingRequests
 from mimi_mmr.client.people.outgoing import OutgoingRequests
 from mimi_mmr.client.rooms.commits import Commits
 from mimi_mmr.client.rooms.creating import Creating
-from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.roster import Roster, identity_of
 from mimi_mmr.client.transport.queues import Queues
@@ -159,23 +158,11 @@ class Connections:
         """Store the connection room and the connection key to be sent, in one transaction."""
         self._contacts.check_known(with_whom.device)
         contact = self._contacts.get(with_whom.user, with_whom)
-        if contact.room != room:
-            self._abandon(self._memberships.find(contact.room))
         contact.device, contact.room = with_whom.device, room
         contact.pinned = contact.pinned or with_whom.pinned
         self._contacts.save(contact)
         self._connection_keys.owe_offer(contact)
         return contact
-
-    def _abandon(self, membership: Membership | None) -> None:
-        """Note that this user has left a connection room that another one replaces: nobody talks in it any more.
-
-        Its messages stay. Nobody is told: the other user has replaced it, too.
-        """
-        if membership is not None and membership.usable and not membership.left:
-            with self._memberships.changing(membership):
-                membership.add_departure(membership.room.departure())
-                self._memberships.save(membership)
 
     # --- the side that was asked ---------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mimi_mmr.app.commands.names import all_rooms, people_rooms
 from mimi_mmr.client import Client
 from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, RoomError, UnknownQueue
@@ -122,20 +121,6 @@ async def test_who_is_blocked_gets_what_a_stranger_gets(live: LiveWorld) -> None
     with pytest.raises(RoomError):
         await restarted.people.unblock(alice.user)
     assert of_bob.user == cathy.user
-
-
-async def test_a_connection_room_that_another_one_replaces_is_left(live: LiveWorld) -> None:
-    alice, bob = await two(live)
-    to_bob, to_alice = await connect(alice, bob)
-    old = alice.rooms[to_bob.room]  # type: ignore[index]
-    await bob.people.block(to_alice)
-    await bob.people.unblock(alice.user)
-    assert to_alice.room is None
-    to_alice, to_bob = await connect(bob, alice)
-    assert to_bob.room != old.uri
-    assert (old.left, all_rooms(alice).count(old)) == (True, 1)
-    assert live.restarted(alice).rooms[old.uri].left
-    assert people_rooms(alice) == [alice.rooms[to_bob.room]]  # type: ignore[index]
 
 
 async def test_an_add_says_whom_it_added(live: LiveWorld) -> None:
