@@ -120,13 +120,13 @@ def test_a_room_gets_no_name_that_looks_like_an_id_or_an_address(command: str) -
 
 async def test_an_error_about_a_name_says_which_name_was_typed(live: LiveWorld) -> None:
     alice = await live.person("alice", "a.example")
-    with pytest.raises(NotFound, match='no room has the name or id "freinds": '):
+    with pytest.raises(NotFound, match='no room has the name or id "freinds"'):
         find_room(alice, " freinds\n")
     with pytest.raises(NotFound, match=r'contact "zed@b\.example", and names'):
         find_room(alice, "zed@b.example")
-    with pytest.raises(NotFound, match='no contact is called "robert": '):
+    with pytest.raises(NotFound, match='no contact is called "robert"'):
         find_contact(alice, "robert")
-    with pytest.raises(NotFound, match='pseudonym or leaf "carol": '):
+    with pytest.raises(NotFound, match='pseudonym or leaf "carol"'):
         _leaves([member(0, "alice")], "carol")
 
 
