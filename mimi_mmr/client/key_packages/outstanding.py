@@ -11,6 +11,7 @@ from mimi_mmr.client.storage.records import SavedKeyPackage, SavedLeaf
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.member.leaves import PreparedKeyPackage
 from mimi_mmr.protocol.key_packages import ShelfReport
+from mimi_mmr.protocol.room.requests import UpdateRequest
 from mimi_mmr.uris import MimiUri
 
 DAY = 86400
@@ -22,10 +23,11 @@ class OutstandingKeyPackage:
     """An outstanding KeyPackage: somebody may add this client to a room with it.
 
     One for a connection room has the `contact`. Otherwise `user` and `serial` name the shelf's contact and the set;
-    or `room` is the only room that it is valid for. `keys_are_lost` once the process that made it has ended: a
-    Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was given away
-    more than once; `used` counts the Welcomes that came, `failures` the times that joining failed; `not_before` (by
-    the event loop's clock) is when to try again.
+    or `room` is the only room that it is valid for. `own_commit` is set if this client itself adds the KeyPackage:
+    it is the hash of the commit that the hub accepted, empty before. `keys_are_lost` once the process that made it
+    has ended: a Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was
+    given away more than once; `used` counts the Welcomes that came, `failures` the times that joining failed;
+    `not_before` (by the event loop's clock) is when to try again.
     """
 
     package: PreparedKeyPackage
@@ -36,6 +38,7 @@ class OutstandingKeyPackage:
     serial: bytes = b""
     last_resort: bool = False
     room: MimiUri | None = None
+    own_commit: bytes | None = None
     keys_are_lost: bool = False
     reused: bool = False
     used: int = 0
@@ -101,17 +104,27 @@ class OutstandingKeyPackages:
         serial: bytes = b"",
         last_resort: bool = False,
         room: MimiUri | None = None,
+        own_commit: bytes | None = None,
     ) -> None:
         """Watch from now on whether this KeyPackage is used. Call this before anybody else gets it."""
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
-        item = OutstandingKeyPackage(package, queue, expiry, contact, user, serial, last_resort, room)
+        item = OutstandingKeyPackage(
+            package, queue, expiry, contact, user, serial, last_resort, room, own_commit
+        )
         saved = SavedKeyPackage(
             package.key_package, SavedLeaf.of(package.leaf), item.made_for, serial, last_resort, room, expiry
         )
         self._rows[package.ref] = saved.to_bytes()
         self._items[package.ref] = item
         self._queues.save(queue)
+
+    def note_own_commit(self, request: UpdateRequest) -> None:
+        """Note that the hub has accepted this client's own commit, which may add a KeyPackage of its own."""
+        for proof in request.welcome_proofs:
+            item = self._items.get(proof.key_package_ref)
+            if item is not None and item.own_commit is not None:
+                item.own_commit = request.auth.content.commit_hash
 
     def unwatch(self, item: OutstandingKeyPackage) -> None:
         """Stop watching a KeyPackage that was used up, or whose queue is gone. Its leaf and queue stay."""

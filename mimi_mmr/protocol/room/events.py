@@ -9,9 +9,10 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias
 
+from mimi_mmr.crypto.secret import WelcomeKey
 from mimi_mmr.errors import WrongSigner
 from mimi_mmr.mls.wire import PrivateMessage, parse_application
-from mimi_mmr.presentation import U64, Code, Maybe, Nested, Opaque, Struct, Vector
+from mimi_mmr.presentation import U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Vector
 from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.policy import SignedPolicy
@@ -24,6 +25,7 @@ from mimi_mmr.protocol.room.requests import (
     CommitReport,
     digest,
 )
+from mimi_mmr.protocol.room.welcome_proofs import WELCOME_PROOFS, WelcomeProof, check_welcome
 from mimi_mmr.uris import ROOM, MimiUri
 
 MAX_GROUNDS = 32
@@ -62,22 +64,42 @@ class CommitEvent(Struct):
 
 @dataclass(frozen=True, slots=True)
 class WelcomeEvent(Struct):
-    """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`."""
+    """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`.
+
+    `proofs` say to each of them that whoever made it has the KeyPackage from them.
+    """
 
     LIMIT: ClassVar[int] = 1 << 25
     auth: CommitAuth
     welcome: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
+    proofs: Annotated[tuple[WelcomeProof, ...], WELCOME_PROOFS]
+
+    def check_proof(self, reference: bytes, key: WelcomeKey) -> None:
+        """Check the proof for the KeyPackage with this reference; raise `WelcomeRejected`."""
+        check_welcome(self.proofs, reference, key, self.auth.content)
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationEvent(Struct):
-    """An accepted application message (MLS PrivateMessage)."""
+    """An accepted application message (MLS PrivateMessage), with the echo tag that its sender signed for the hub.
+
+    The tag says nothing to anybody but the sender, so providers don't learn who sent a message.
+    """
 
     message: Annotated[bytes, Opaque(MAX_APPLICATION)]
+    echo_tag: Annotated[bytes, Fixed(32)]
 
-    def read(self) -> PrivateMessage:
+    def read(self) -> TaggedMessage:
         """Read the MLS message; raise `ParseError`, or `InvalidCommit` if it is another kind of message."""
-        return parse_application(self.message)
+        return TaggedMessage(parse_application(self.message), self.echo_tag)
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedMessage:
+    """A parsed application message with its echo tag."""
+
+    message: PrivateMessage
+    echo_tag: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +117,7 @@ class ReportEvent(Struct):
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
 
 
-RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest | ReportEvent
+RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | TaggedMessage | JoinRequest | ReportEvent
 
 
 def event_epoch(event: RoomEvent) -> int | None:
@@ -108,8 +130,8 @@ def event_epoch(event: RoomEvent) -> int | None:
             return event.auth.content.epoch
         case WelcomeEvent():
             return event.auth.content.epoch + 1
-        case PrivateMessage():
-            return event.epoch
+        case TaggedMessage():
+            return event.message.epoch
         case JoinRequest() | ReportEvent():
             return None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mimi_mmr.errors import InvalidCommit, MmrError
-from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
     CommitEvent,
     EventKind,
     FanoutMessage,
+    TaggedMessage,
     WelcomeEvent,
     event_epoch,
 )
@@ -26,7 +26,8 @@ def events() -> dict[EventKind, bytes]:
     """One of each kind, in epoch 1 of a room or at its end."""
     bench = RoomBench(world=WORLD)
     bench.commit("alice", add=["bob"])
-    message = ApplicationEvent(bench.rooms["bob"].encrypt(Content.text("hello")).app_message)
+    sent = bench.rooms["bob"].encrypt(Content.text("hello"))
+    message = ApplicationEvent(sent.app_message, sent.content.echo_tag)
     request = bench.ask(bench.make_link("alice"), "cathy")
     committed = bench.commit("bob", add=["dave"])
     return {
@@ -46,7 +47,7 @@ def fanout(kind: EventKind, event: bytes) -> FanoutMessage:
     [
         (EventKind.COMMIT, CommitEvent, 2),
         (EventKind.WELCOME, WelcomeEvent, 3),
-        (EventKind.APPLICATION, PrivateMessage, 1),
+        (EventKind.APPLICATION, TaggedMessage, 1),
         (EventKind.JOIN_REQUEST, JoinRequest, None),
     ],
 )
@@ -56,7 +57,7 @@ def test_an_event_is_what_its_kind_says(
     event = fanout(kind, events[kind]).parsed()
     assert type(event) is expected
     assert event_epoch(event) == epoch
-    if not isinstance(event, PrivateMessage):
+    if not isinstance(event, TaggedMessage):
         assert event.to_bytes() == events[kind]
     for cut in (events[kind][:-1], events[kind] + b"\0", b""):
         with pytest.raises(MmrError):
@@ -70,4 +71,4 @@ def test_an_event_is_what_its_kind_says(
 def test_a_commit_in_place_of_a_message_is_refused_at_the_door(events: dict[EventKind, bytes]) -> None:
     commit = CommitEvent.from_bytes(events[EventKind.COMMIT]).commit
     with pytest.raises(InvalidCommit, match="expected an application message"):
-        fanout(EventKind.APPLICATION, ApplicationEvent(commit).to_bytes()).parsed()
+        fanout(EventKind.APPLICATION, ApplicationEvent(commit, bytes(32)).to_bytes()).parsed()
