@@ -11,7 +11,7 @@ derivation).
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,13 +42,16 @@ class Migration:
 _ANY = Opaque(1 << 26)
 _OPTIONAL = Maybe(_ANY)
 # `SavedMembership` before version 2, up to its pending commit, as far as its layout goes.
-_LEAF_BEFORE_2: tuple[Codec, ...] = (
-    *(Fixed(64), U8, *[_ANY] * 4, U64, *[_ANY] * 2),  # seeds, pseudonymous credential
+_LEAF_BEFORE_2: Sequence[Codec] = (
+    *(Fixed(64), U8, _ANY, _ANY, _ANY, _ANY, U64, _ANY, _ANY),  # seeds, pseudonymous credential
     *(_ANY, U16, _ANY, Fixed(64)),  # queue address, identity link key and queue token
 )
-_PLACE_BEFORE_2: tuple[Codec, ...] = (U64, BOOL, BOOL, _OPTIONAL)
-_POLICY_BEFORE_2: tuple[Codec, ...] = (U8, _ANY, U64, Fixed(3), _ANY, U32, Fixed(64))
-_COMMIT_BEFORE_2: tuple[Codec, ...] = (_ANY, U64, U32, Fixed(8 * 32), Fixed(64), _ANY, *[_OPTIONAL] * 3)
+_PLACE_BEFORE_2: Sequence[Codec] = (U64, BOOL, BOOL, _OPTIONAL)
+_POLICY_BEFORE_2: Sequence[Codec] = (U8, _ANY, U64, Fixed(3), _ANY, U32, Fixed(64))
+_COMMIT_BEFORE_2: Sequence[Codec] = (
+    *(_ANY, U64, U32, Fixed(8 * 32), Fixed(64)),  # what the committer signs, its signature
+    *(_ANY, _OPTIONAL, _OPTIONAL, _OPTIONAL),
+)
 
 
 def pending_commits_have_proofs(tables: Tables) -> None:

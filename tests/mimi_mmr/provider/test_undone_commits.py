@@ -334,7 +334,12 @@ async def test_a_commit_that_was_undone_is_not_taken_again(hub: Hub) -> None:
 async def test_the_links_of_whoever_a_commit_let_in_end_with_its_undo(hub: Hub) -> None:
     """Dave is added, and orders a link before the commit that let him in is undone."""
     bench = hub.bench
-    before = bench.make_link("alice")
+    alice = bench.rooms["alice"]
+    earlier = alice.join_links.make(int(bench.now) + DAY, 1)
+    await hub.commit("alice", state=alice.members_only.state.with_link(earlier, bench.now))
+    assert (await hub.post("/v1/links/room", alice.join_links.order(earlier).to_bytes())).status == 200
+    before = alice.join_links.link(earlier)
+    assert await hub.store.link(bench.uri, before.id) is not None
     undone = await hub.accepted_alone("bob", add=["dave"])
     state = await hub.store.load(bench.uri)
     dave = bench.join("dave", welcome_event(undone), to_snapshot(state))

@@ -14,6 +14,7 @@ import pytest
 
 import mimi_mmr.protocol.room.events
 from mimi_mmr.client import Client, Membership
+from mimi_mmr.client.rooms.joining import Invitation
 from mimi_mmr.client.rooms.membership import Occurrence
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import BindingRejected, PrivatePathFailed, WelcomeRejected
@@ -27,7 +28,7 @@ from mimi_mmr.mls.wire import Add, parse_application, parse_commit
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.credentials import DeviceIdentity, bind_device
 from mimi_mmr.protocol.key_packages import OpenKeyPackage
-from mimi_mmr.protocol.room.events import EventKind
+from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
 from mimi_mmr.protocol.room.policy import Identities
 from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
@@ -248,6 +249,11 @@ async def test_another_devices_change_of_pseudonym_takes_this_one_along_and_no_h
     item = bob.key_packages.outstanding.get(package.ref)
     assert item is not None
     evil = EvilHub(live.providers["a.example"], room.uri, Identities.EVERYONE)
+    welcome = evil.welcome(package.key_package, time.time()).event
+    forged = Invitation(item, FanoutMessage(room.uri, 1, 0, EventKind.WELCOME, welcome), 1)
+    with pytest.raises(WelcomeRejected, match=NOT_A_MEMBERS):
+        await joining.join(forged)
+    assert bob.key_packages.outstanding.get(package.ref) is item
     with pytest.raises(WelcomeRejected, match="not by a leaf of this user"):
         await joining._check_continuity(item, evil.room, 0)
     with pytest.raises(WelcomeRejected, match="not by a leaf of this user"):
