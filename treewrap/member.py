@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from treewrap.changes import Change
 from treewrap.codec import Reader, Source
@@ -182,18 +182,27 @@ class WrapTree:
         rng: Rng = secrets.token_bytes,
         verify: Verifier | None = None,
         now: int | None = None,
+        renewed: Container[str] | None = None,
     ) -> StagedCommit:
         """Compute a commit's change. Commit it when the hub has accepted it.
 
         `epoch` and `epoch_secret` are of the epoch that the commit begins. Without any change, the root alone gets
         a new key; a commit that adds a member whose leaf stays blank needs that. Costs O(k log_k n) a leaf, less
         for neighbours. `verify` checks the signatures of link changes. `now`, in seconds since 1970, is needed
-        while join links live: it ends those that have expired.
+        while join links live: it ends those that have expired. A removal renews all room secrets that the changes
+        do not set, or only those named in `renewed`; the others end.
 
         Raises ChangeError, StaleEpoch, LinkError.
         """
         return stage(
-            self._before(), changes, epoch=epoch, epoch_secret=epoch_secret, rng=rng, verify=verify, now=now
+            self._before(),
+            changes,
+            epoch=epoch,
+            epoch_secret=epoch_secret,
+            rng=rng,
+            verify=verify,
+            now=now,
+            renewed=renewed,
         )
 
     def follow(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from treewrap.changes import ChangeSet, sort_rooms
 from treewrap.errors import ChangeError
@@ -21,11 +21,15 @@ def is_removal(leaves: Mapping[int, LeafSecret | None], plan: Plan, bits: int) -
     return False
 
 
-def renew_rooms(changes: ChangeSet, extra: RootExtra, rng: Rng) -> ChangeSet:
-    """Add a new value for every room secret that a removal would otherwise end."""
+def renew_rooms(
+    changes: ChangeSet, extra: RootExtra, rng: Rng, renewed: Container[str] | None = None
+) -> ChangeSet:
+    """Add a new value for the room secrets that a removal would otherwise end: all, or those named in `renewed`."""
     if not extra.rooms:
         return changes
     missing = [name for name in extra.rooms if name not in changes.rooms]
+    if renewed is not None:
+        missing = [name for name in missing if name in renewed]
     rooms = changes.rooms | {name: RoomSecret.generate(rng) for name in missing}
     return changes._replace(rooms=sort_rooms(rooms))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from treewrap.changes import Change, ChangeKind, ChangeSet
 from treewrap.codec import vector
@@ -41,6 +41,7 @@ def stage(
     rng: Rng,
     verify: Verifier | None,
     now: int | None,
+    renewed: Container[str] | None,
 ) -> StagedCommit:
     """Compute a commit's change of the tree and both messages about it.
 
@@ -55,7 +56,7 @@ def stage(
     shape = before.plan(changes)
     removal = is_removal(changes.leaves, shape, context.bits)
     if removal:
-        changes = renew_rooms(changes, before.extra, rng)
+        changes = renew_rooms(changes, before.extra, rng, renewed)
     elif before.extra.links:
         over = expired_links(before.extra.links, changes.links, now)
         changes = changes._replace(links=over + changes.links)

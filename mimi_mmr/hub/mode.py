@@ -330,6 +330,8 @@ class HubMode:
             staged = state.wrap.stage(update, epoch=state.epoch + 1)
         except TreeWrapError as error:
             raise TreeMismatch(f"the Tree Wrap update does not verify: {error}") from None
+        if update.seals:
+            raise TreeMismatch("the Tree Wrap update seals the root to join links, which rooms do not use")
         check_member_update(request.member_update, update)
         self._check_changes(policy, update, change, added, request.auth.content.sender)
         if update.rebuilt:

@@ -10,7 +10,13 @@ from mimi_mmr.member.departing import departing_leaf
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.members_only import MembersOnly
-from mimi_mmr.member.tree_secrets import policy_secret, staged_secret
+from mimi_mmr.member.tree_secrets import (
+    ROOM_SECRETS,
+    policy_hash,
+    policy_secret,
+    staged_secret,
+    strange_names,
+)
 from mimi_mmr.mls.engine import StagedCommit
 from mimi_mmr.protocol.key_packages import (
     AddableKeyPackage,
@@ -94,14 +100,16 @@ class Committer:
         signed = sign_policy(policy, local.group.own_leaf, local.leaf.key) if policy else local.policy
         mls = local.group.stage_commit([package.key_package for package in intent.adds], remove)
         try:
-            sealed = self._members_only.seal(mls.epoch, state, removes=bool(remove))
-            changes = [*sealed.changes, *self._member_changes(mls, intent.adds, remove, signed)]
-            if policy or remove or local.diverged:
-                # a removal replaces every room secret, so the policy's, too
+            own = own_change(local, reveal=intent.reveal)
+            # Treewrap counts it as a removal, too, when an occupied leaf changes: that ends all secrets and links.
+            renews = bool(remove) or any(_ends_secrets(local, change) for change in own)
+            sealed = self._members_only.seal(mls.epoch, state, removes=bool(remove), renews=renews)
+            changes = [*sealed.changes, *self._member_changes(mls, intent.adds, remove, signed), *own]
+            if policy or renews or local.diverged or policy_hash(local.tree) != signed.policy.hash:
                 changes.append(policy_secret(signed))
-            changes += own_change(local, reveal=intent.reveal)
-            # Rooms keep no join links in the tree. A member who has put one there could read on until it expires.
-            changes += [ExpireLink(live.link.id) for live in local.tree.links()]
+            if not renews:
+                # Rooms keep no join links in the tree. A member who has put one there could read on until it ends.
+                changes += [ExpireLink(live.link.id) for live in local.tree.links()]
             tree = self._stage_tree(mls, changes, now) if changes or intent.adds else None
             documents = Documents(signed if policy else None, departures, sealed.sealed)
             request = self._request(mls, intent.adds, tree, documents)
@@ -175,7 +183,9 @@ class Committer:
 
     def _stage_tree(self, mls: StagedCommit, changes: Sequence[Change], now: float) -> StagedTree:
         secret = staged_secret(mls, self._local.group)
-        return self._local.tree.stage(changes, epoch=mls.epoch, epoch_secret=secret, now=int(now))
+        return self._local.tree.stage(
+            changes, epoch=mls.epoch, epoch_secret=secret, now=int(now), renewed=ROOM_SECRETS
+        )
 
     def _request(
         self,
@@ -207,13 +217,20 @@ class Committer:
         return UpdateRequest(auth, *parts, *others, prove_welcome(adds, tbs))
 
 
-def own_change(local: LocalRoom, *, reveal: bool = False) -> list[Change]:
+def _ends_secrets(local: LocalRoom, change: Set | Blank) -> bool:
+    return isinstance(change, Blank) or local.link_secret(change.leaf) is not None
+
+
+def own_change(local: LocalRoom, *, reveal: bool = False) -> list[Set | Blank]:
     """Return the change that sets this member's own leaf secret.
 
-    It is needed if the identity is shown and the adder set the secret wrongly or not at all.
+    It is needed if the identity is shown and the adder set the secret wrongly or not at all. It is also what takes
+    names out of the root that rooms do not use: a change of an occupied leaf ends all room secrets.
     """
-    secret = LeafSecret(local.leaf.ilk.reveal())
-    shown = local.policy.policy.shows_identity(local.me)
-    if not (shown or reveal) or local.link_secret(local.group.own_leaf) == secret:
+    leaf, secret = local.group.own_leaf, LeafSecret(local.leaf.ilk.reveal())
+    known = local.link_secret(leaf)
+    if (local.policy.policy.shows_identity(local.me) or reveal) and known != secret:
+        return [Set(leaf, secret)]
+    if not strange_names(local.tree):
         return []
-    return [Set(local.group.own_leaf, secret)]
+    return [Blank(leaf)] if known is None else [Set(leaf, known)]

@@ -15,7 +15,7 @@ from mimi_mmr.errors import (
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
-from mimi_mmr.member.tree_secrets import epoch_secret, open_tree, policy_hash
+from mimi_mmr.member.tree_secrets import epoch_secret, open_tree, policy_hash, strange_names
 from mimi_mmr.mls.engine import Applied
 from mimi_mmr.mls.wire import Add, PublicCommit, parse_commit
 from mimi_mmr.protocol.key_packages import check_begun
@@ -167,6 +167,10 @@ class Follower:
             problems.append("the committer's tree hash is not the one that follows from its changes")
         if policy_hash(local.tree) != policy.policy.hash:
             problems.append("the policy in the Tree Wrap root is not the room's")
+        if strange_names(local.tree) or local.tree.links():
+            problems.append(
+                f"leaf {applied.sender}: the Tree Wrap root has secrets or links that rooms do not use"
+            )
         return problems
 
     def _check_changes(self, update: MemberUpdate, applied: Applied, policy: SignedPolicy) -> list[str]:

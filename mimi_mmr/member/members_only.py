@@ -52,12 +52,15 @@ class MembersOnly:
         except KeyError:
             return None
 
-    def seal(self, epoch: int, state: MembersOnlyState | None, *, removes: bool) -> SealedForCommit:
+    def seal(
+        self, epoch: int, state: MembersOnlyState | None, *, removes: bool, renews: bool = False
+    ) -> SealedForCommit:
         """Seal for the epoch that a commit begins: `state`, or the current one if that needs a fresh secret.
 
         A removal needs a fresh secret and ends all join links, because the removed member knows both.
+        With `renews`, the commit ends the current secret for another reason.
         """
-        if state is None and not (self.sealed is not None and (removes or self.stale)):
+        if state is None and not (self.sealed is not None and (removes or renews or self.stale)):
             return SealedForCommit()
         state = state or self.state
         state = replace(state, links=()) if removes else state

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from mimi_mmr.errors import Desynchronised
 from mimi_mmr.mls.engine import MlsGroup, StagedCommit
+from mimi_mmr.protocol.room.members_only import STATE_SECRET
 from mimi_mmr.protocol.room.policy import SignedPolicy
 from mimi_mmr.protocol.room.requests import Snapshot
 from treewrap import EpochSecret, RoomSecret, SetRoomSecret, TreeWrapError, WrapTree
 
 EXPORTER_LABEL = b"TreeWrap"
 POLICY_SECRET = "policy"  # noqa: S105  # the name of a place in the Tree Wrap root, not a password
+ROOM_SECRETS = frozenset({POLICY_SECRET, STATE_SECRET})
+"""All names that a room uses. A member may put others there; the next commit of another member takes them out."""
 
 
 def epoch_secret(group: MlsGroup) -> EpochSecret:
@@ -28,6 +31,11 @@ def policy_hash(tree: WrapTree) -> bytes:
         return tree.room_secret(POLICY_SECRET).reveal()
     except (KeyError, TreeWrapError):
         return b""
+
+
+def strange_names(tree: WrapTree) -> list[str]:
+    """Return the names in the root that rooms do not use."""
+    return [name for name in tree.room_secrets() if name not in ROOM_SECRETS]
 
 
 def policy_secret(policy: SignedPolicy) -> SetRoomSecret:

@@ -37,6 +37,7 @@ from mimi_mmr.uris import USER, Kind, MimiUri
 
 VERSION = 1
 REQUEST_SIZE = 4096
+MAX_KEY_STEP = 1 << 20  # by which the version of a connection key may grow at once
 RESPONSE_MULTIPLE = 8192
 REQUEST_LIFETIME = 14 * 86400
 _ENCAPSULATION = {Kem.X25519: 32, Kem.X_WING: 1120}
@@ -381,6 +382,11 @@ class ConnectionKeyOffer(Struct):
     def replaces(self, known: ConnectionKeyOffer | None) -> bool:
         """Return whether this offer replaces the known one: its version must be strictly larger."""
         return known is None or self.key_version > known.key_version
+
+    def check_step(self, known: ConnectionKeyOffer | None) -> None:
+        """Raise `ConnectionRefused` for a version that counting can't reach: it would use up the numbers."""
+        if self.key_version > (known.key_version if known is not None else 0) + MAX_KEY_STEP:
+            raise ConnectionRefused("a connection key in a version that is far ahead of the last one")
 
 
 def newest_offer(known: ConnectionKeyOffer | None, came: ConnectionKeyOffer) -> ConnectionKeyOffer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,7 @@ class Recorder:
         self._lock = threading.Lock()
         if directory is not None:
             try:
-                directory.mkdir(parents=True, exist_ok=True)
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
                 raise ConfigError(f"record_dir: {directory}: {error.strerror}") from None
 
@@ -58,5 +59,10 @@ class Recorder:
             "body": base64.b64encode(body).decode(),
         }
         line = json.dumps(frame) + "\n"
-        with self._lock, (self._directory / f"{role}.frames.jsonl").open("a") as file:
+        frames = self._directory / f"{role}.frames.jsonl"
+        with self._lock, open(frames, "a", opener=_private) as file:  # `Path.open` takes no opener
             file.write(line)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -22,6 +22,7 @@ from ohttp_relay.errors import (
     InvalidAnswer,
     InvalidMessage,
     OhttpError,
+    Overloaded,
     ReplayedRequest,
     ReplayStoreFull,
     TargetRefused,
@@ -29,6 +30,7 @@ from ohttp_relay.errors import (
 )
 from ohttp_relay.gateway.fetch import Fetcher
 from ohttp_relay.gateway.replay import ReplayGuard
+from ohttp_relay.server.budget import ByteBudget
 from ohttp_relay.transport import problems
 from ohttp_relay.transport.dates import format_date
 from ohttp_relay.transport.observation import Observer, Seen
@@ -48,6 +50,7 @@ _ANSWERS: Final[Mapping[type[OhttpError], tuple[int, str]]] = MappingProxyType(
         ExpectationRefused: (417, problems.BLANK),
         InvalidAnswer: (502, problems.BLANK),
         ReplayStoreFull: (503, problems.BLANK),
+        Overloaded: (503, problems.BLANK),
         TargetUnreachable: (504, problems.BLANK),
     }
 )
@@ -65,8 +68,9 @@ _TOO_LARGE: Final = problem(502, "the target's answer is too large")
 class RequestAnswerer:
     """Checks and answers requests.  Limits are bytes of whole messages; a target has `seconds` to answer.
 
-    `local` are the in-process targets; `local_names` are the same by the spelling of their configuration, which
-    saves parsing.
+    `budget` bounds what all chunked requests for in-process targets hold together, from their first byte to their
+    answer.  `local` are the in-process targets; `local_names` are the same by the spelling of their configuration,
+    which saves parsing.
     """
 
     local: Mapping[Origin, Handler]
@@ -76,6 +80,7 @@ class RequestAnswerer:
     clock: Callable[[], float]
     request_limit: int
     response_limit: int
+    budget: ByteBudget
     seconds: float
     observe: Observer | None = None
     refused: Callable[[str], None] | None = None
@@ -164,9 +169,14 @@ class RequestAnswerer:
         handler = self._local(request)
         if handler is None:
             return await self._fetch(request, body)
-        if body is not None:
-            request = await self._with_content(request, body)
-        answer = handler(request._replace(trailers=trailers()))
+        if body is None:
+            return await self._answer(handler, request)
+        async with self.budget.growing() as held:  # as for a request that is not chunked
+            whole = await StreamedResponse(200, (), body).collect(self.request_limit, held.grow)
+            return await self._answer(handler, request._replace(content=whole.content, trailers=trailers()))
+
+    async def _answer(self, handler: Handler, request: Request) -> AnyResponse:
+        answer = handler(request)
         if not isinstance(answer, Awaitable):
             return answer
         async with asyncio.timeout(self.seconds):
@@ -204,10 +214,6 @@ class RequestAnswerer:
         if text in self.local_names:
             return self.local_names[text]
         return self.local.get(Origin.of_request(request.scheme, request.host))
-
-    async def _with_content(self, request: Request, body: AsyncIterator[bytes]) -> Request:
-        whole = await StreamedResponse(200, (), body).collect(self.request_limit)
-        return request._replace(content=whole.content)
 
     async def _collect(self, response: StreamedResponse) -> Response:
         try:

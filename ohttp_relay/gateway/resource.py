@@ -71,7 +71,7 @@ class GatewayLimits:
     """Bytes of a whole request."""
 
     requests: int = 256 * 1024 * 1024
-    """Bytes of all large whole requests together, from their first byte to their answer."""
+    """Bytes of all large requests together that are collected here, from their first byte to their answer."""
 
     response: int = 64 * 1024 * 1024
     """Bytes of a whole response."""
@@ -132,6 +132,7 @@ class Gateway(Service):
             clock,
             self.limits.request,
             self.limits.response,
+            self._budget,
             self.limits.target_seconds,
             observe,
             metrics.refused if metrics is not None else None,

@@ -29,6 +29,9 @@ FIELD_LINE: Final = 64 * 1024
 FIELD_LINES: Final = RESPONSE_FIELDS
 """Field lines that an answer may have."""
 
+Hold = Callable[[int], Awaitable[None]]
+"""Called with a number of bytes before so many more are kept in memory."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _INCREMENTAL: Final = re.compile(r" *\?1 *(?:;.*)?")
 
@@ -62,7 +65,7 @@ async def read_limited(
     limit: int,
     declared: int | None = None,
     idle: float | None = None,
-    hold: Callable[[int], Awaitable[None]] | None = None,
+    hold: Hold | None = None,
 ) -> bytes:
     """Return a body of at most `limit` bytes; stop reading at the first byte over the limit.
 

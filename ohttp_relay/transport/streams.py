@@ -13,6 +13,7 @@ from ohttp_relay.bhttp.fields import Field, Fields, get_field
 from ohttp_relay.bhttp.message import Request, Response
 from ohttp_relay.bhttp.parts import Informational
 from ohttp_relay.errors import BodyTooLarge, OhttpError
+from ohttp_relay.transport.http import Hold
 
 
 async def one_piece(content: bytes) -> AsyncIterator[bytes]:
@@ -59,8 +60,11 @@ class StreamedResponse:
         if close is not None:
             await close()
 
-    async def collect(self, limit: int) -> Response:
-        """Return the response whole.  Raises BodyTooLarge beyond `limit` bytes of content."""
+    async def collect(self, limit: int, hold: Hold | None = None) -> Response:
+        """Return the response whole.  Raises BodyTooLarge beyond `limit` bytes of content.
+
+        `hold` is awaited with the size of each piece before the piece is kept.
+        """
         pieces: list[bytes] = []
         total = 0
         try:
@@ -68,6 +72,8 @@ class StreamedResponse:
                 total += len(piece)
                 if total > limit:
                     raise BodyTooLarge(f"content of more than {limit} bytes")
+                if hold is not None:
+                    await hold(len(piece))
                 pieces.append(piece)
         finally:
             await self.close()

@@ -427,7 +427,7 @@ def test_a_room_secret_that_a_removal_does_not_renew_is_gone(
 ) -> None:
     """A committer that keeps what the removed member knows ends it instead, for everyone."""
     world.run(Step({}, room=True))
-    monkeypatch.setattr("treewrap.stage.renew_rooms", lambda changes, extra, rng: changes)
+    monkeypatch.setattr("treewrap.stage.renew_rooms", lambda changes, *_: changes)
     world.run(Step({3: False}))
     assert world.committer.room_secrets() == world.follower.room_secrets() == []
 

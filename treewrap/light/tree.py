@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 
 from treewrap.changes import Change, ChangeSet
 from treewrap.errors import ChangeError, ConfirmationError, StagedError, StateError
@@ -150,6 +150,7 @@ class LightTree:
         rng: Rng = secrets.token_bytes,
         verify: Verifier | None = None,
         now: int | None = None,
+        renewed: Container[str] | None = None,
     ) -> StagedCommit:
         """Compute a commit's change as a full tree does, from the hub's answer to `query_for(changes)`.
 
@@ -159,7 +160,16 @@ class LightTree:
         before = Before(
             self, self._version, self._context, self._header, self._tree_hash, opened.extra, opened
         )
-        return stage(before, changes, epoch=epoch, epoch_secret=epoch_secret, rng=rng, verify=verify, now=now)
+        return stage(
+            before,
+            changes,
+            epoch=epoch,
+            epoch_secret=epoch_secret,
+            rng=rng,
+            verify=verify,
+            now=now,
+            renewed=renewed,
+        )
 
     def follow(
         self, update: MemberUpdate | bytes, epoch_secret: EpochSecret, *, epoch: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import typer
@@ -12,6 +13,9 @@ from mimi_mmr.app.commands.model import Command
 from mimi_mmr.errors import MmrError
 
 PATIENCE = 1.0  # seconds
+# A shell puts a completion into the command line as it is, and others choose the names of rooms. So a name that a
+# shell could take for a command, several words, a pattern or an option is not offered; the room's id is.
+_PLAIN = re.compile(r"\w[\w@+:,./-]*")
 
 Complete = Callable[[typer.Context, str], list[str]]
 
@@ -25,7 +29,6 @@ def names_from_agent(source: type[Command]) -> Complete:
                 found = connection.ask(source.about.name)
         except MmrError:
             return []  # a shell shows no errors while it completes
-        # Leave out names that a shell would split into words, or a terminal would take for a control sequence.
-        return [name for name in found if name.startswith(incomplete) and name.isprintable()]
+        return [name for name in found if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
 
     return complete

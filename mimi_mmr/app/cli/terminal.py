@@ -12,6 +12,7 @@ import typer
 
 from mimi_mmr.app.cli.safe_text import safe
 
+LAST_DAY = 253_402_214_400  # 9999-12-31
 _USER = re.compile(r"mimi://([a-z0-9.-]+)/u/([a-z0-9](?:[a-z0-9._~-]*[a-z0-9])?)")
 
 
@@ -64,8 +65,8 @@ def show_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 
 def when(seconds: int) -> str:
-    """Return a time (seconds since 1970) in this machine's time zone."""
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    """Return a time (seconds since 1970) in this machine's time zone; one beyond the year 9999 as its last day."""
+    return datetime.fromtimestamp(min(seconds, LAST_DAY), UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def person(uri: str | None) -> str:

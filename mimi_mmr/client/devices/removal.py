@@ -99,7 +99,8 @@ class DeviceRemoval:
         removal = Removal(int(self._context.clock()), known or b"").to_bytes()
         friends = [contact.user for contact in self._contacts.values() if not contact.blocked]
         parts: list[str] = [Part.ACCOUNT, Part.PACKAGES]
-        parts += [f"{part} {user}" for user in friends for part in (Part.KEY, Part.TELL)]
+        # A contact who was told takes the new key, whatever version the lost device gave the last one.
+        parts += [f"{part} {user}" for user in friends for part in (Part.TELL, Part.KEY)]
         with self._context.changes.transaction():
             self._shared.put(SharedKind.DEVICE, name.encode(), None)
             for part in parts:

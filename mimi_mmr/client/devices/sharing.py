@@ -25,6 +25,7 @@ from mimi_mmr.client.storage.shared_state import (
 )
 from mimi_mmr.errors import BindingRejected, StateError
 from mimi_mmr.member.whois import Whois
+from mimi_mmr.protocol.connections import ConnectionKeyOffer, newest_offer
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.uris import MimiUri
 
@@ -149,7 +150,7 @@ class Sharing:
         known.pinned |= pinned
         known.removed_devices = tuple(dict.fromkeys((*removed, *known.removed_devices)))[-MAX_REMOVED:]
         if theirs is not None and not known.blocked:
-            known.take(theirs)
+            known.theirs = _newest(theirs, removed, saved)
         if own[0] > known.key_version:
             known.key_version, known.own_key, known.upload_key = own
         self._contacts.save(known)
@@ -160,3 +161,17 @@ class Sharing:
             membership = self._memberships.get(self._abandoned.pop())
             if membership is not None:
                 await self._memberships.forget(membership)
+
+
+def _newest(
+    ours: ConnectionKeyOffer, removed: tuple[bytes, ...], saved: SavedContact
+) -> ConnectionKeyOffer | None:
+    """Return the connection key of a contact that counts, of this device's and another one's state.
+
+    It is the one of who has heard of more lost devices, since such a device may have given its key any version.
+    """
+    if set(removed) - set(saved.removed_devices):
+        return ours
+    if set(saved.removed_devices) - set(removed):
+        return saved.theirs
+    return newest_offer(saved.theirs, ours)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.key_packages.shelves import Shelves
 from mimi_mmr.client.people.contact_book import ContactBook
-from mimi_mmr.client.people.contacts import MAX_REMOVED, Contact
+from mimi_mmr.client.people.contacts import Contact
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.roster import Roster, identity_of
@@ -117,7 +117,7 @@ class ConnectionKeys:
         if person is None or len(device_key) != DEVICE_KEY_SIZE or device_key == person.device_key:
             raise ConnectionRefused("the removal of a contact's device that is none, or that says so itself")
         if device_key not in contact.removed_devices:
-            contact.removed_devices = (*contact.removed_devices, device_key)[-MAX_REMOVED:]
+            contact.lose_device(device_key)
             contact.device = person
             self._contacts.save(contact)
 

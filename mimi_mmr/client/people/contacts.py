@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mimi_mmr.crypto.sealing import SealingKey
 from mimi_mmr.crypto.secret import AccessToken, ConnectionKey
@@ -55,8 +55,15 @@ class Contact:
         return ConnectionKeyOffer(self.key_version, self.own_key.reveal(), self.upload_key.public)
 
     def take(self, offer: ConnectionKeyOffer) -> None:
-        """Store their connection key if it is newer than the known one."""
+        """Store their connection key if it is newer; raise `ConnectionRefused` if it is far ahead."""
+        offer.check_step(self.theirs)
         self.theirs = newest_offer(self.theirs, offer)
+
+    def lose_device(self, device_key: bytes) -> None:
+        """Note that they have lost a device. Whatever version it gave their connection key, the next one counts."""
+        self.removed_devices = (*self.removed_devices, device_key)[-MAX_REMOVED:]
+        if self.theirs is not None:
+            self.theirs = replace(self.theirs, key_version=0)
 
     def rotate(self) -> None:
         """Make a new connection key, which names a new shelf. The caller closes the old shelf."""

@@ -298,7 +298,9 @@ class Reading:
             return
         sender = self._roster.whois(membership.room, leaf)
         if content.kind in HISTORY:
-            membership.messages.append(sender, content, timestamp // 1000)
+            # The hub's time of acceptance may be any number: a message is not shown as of the future.
+            accepted = min(timestamp // 1000, int(self._context.clock()))
+            membership.messages.append(sender, content, accepted)
             return
         handler = self.handlers.get(content.kind)
         if handler is None:

@@ -212,11 +212,15 @@ class SharedState:
                 yield entry.key
 
     def put(self, kind: SharedKind, key: bytes, value: bytes | None) -> None:
-        """Make a new version, to be sent to the other devices; do nothing if the value is unchanged."""
+        """Make a new version, to be sent to the other devices; do nothing if the value is unchanged.
+
+        Raises `StateError` for what could not be read again.
+        """
         old = self._entries.get(bytes([kind]) + key)
         if old is not None and old.value == value:
             return
         entry = SharedEntry(kind, key, (old.version if old else 0) + 1, self._device, value)
+        entry.check()
         with self._vault.transaction():
             self._keep(entry)
             self._due[entry.place] = b""

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mimi_mmr.protocol.peers import MAX_NOTIFY
 from mimi_mmr.provider.settings.values import (
     Address,
     Domain,
@@ -155,7 +156,12 @@ class Settings(_FromFileAndEnvironment):
     max_bodies_bytes: int = Field(
         256 << 20, ge=1 << 20, description="most bytes of large requests that are received at once"
     )
-    max_request_bytes: int = Field(16 << 20, ge=1 << 16, description="largest request out of the gateway")
+    max_request_bytes: int = Field(
+        16 << 20,
+        ge=1 << 16,
+        le=MAX_NOTIFY - (1 << 20),  # what a room's members are sent has to fit into a notification
+        description="largest request out of the gateway",
+    )
     connections: ConnectionSettings = ConnectionSettings()
     log_level: Level = Field("info", description="debug, info, warning or error")
     record_dir: Path | None = Field(None, description="record every frame here, for tests and audits")

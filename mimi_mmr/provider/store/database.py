@@ -200,7 +200,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         cursor = connection.cursor()
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=NORMAL",
+            "synchronous=FULL",  # what is answered for is on the disk: NORMAL may lose it when the power fails
             f"busy_timeout={BUSY_TIMEOUT_MS}",
             "secure_delete=ON",
         ):

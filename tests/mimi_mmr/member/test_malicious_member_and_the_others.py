@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 
 import pytest
 
@@ -108,15 +109,17 @@ def test_a_link_that_a_member_plants_in_the_tree_ends_with_the_next_commit_and_s
         member_update=forged.member_update.to_bytes(),
         tree_hash=forged.tree_hash,
     )
-    problems = spread(bench, pending, request)
+    with bench.refused_by_hub(TreeMismatch, "seals the root to join links"):
+        bench.accept(request)
+    hidden = replace(forged.update, seals=()).to_bytes()
+    problems = spread(bench, pending, bench.resign(request, "bob", tree_update=hidden))
     for name in ("alice", "cathy"):
         assert any("link" in problem for problem in problems[name])
         bench.rooms[name].adopt(bench.snapshots[-1])
-    assert [seal.link_id for seal in bench.state.wrap.seals] == [link.id]
-    for name in ("alice", "dave"):
-        done = bench.settle(name, bench.stage(name, add=[f"{name}-friend"]), [f"{name}-friend"])
-        assert all(followed.problems == () for who, followed in done.followed.items() if who != "bob")
-        assert bench.state.wrap.seals == () == bench.rooms[name]._local.tree.links()
+    assert [live.link.id for live in bench.rooms["alice"]._local.tree.links()] == [link.id]
+    done = bench.settle("alice", bench.stage("alice", add=["erin"]), ["erin"])
+    assert all(followed.problems == () for who, followed in done.followed.items() if who != "bob")
+    assert bench.rooms["alice"]._local.tree.links() == ()
 
 
 def test_a_member_update_under_a_wrong_tag_is_told_and_changes_no_names(bench: RoomBench) -> None:

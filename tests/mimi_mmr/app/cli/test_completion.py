@@ -1,43 +1,52 @@
-"""A shell completes commands always, rooms and people from an agent that is running, and starts none."""
+"""What a shell is given to complete with."""
 
 from __future__ import annotations
 
-import sys
+import asyncio
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
-import pytest
+import typer
 
-from tests.mimi_mmr.app.cli.people import Person, befriend, command, people
-from tests.mimi_mmr.conftest import LiveWorld
+from mimi_mmr.app.agent.home import Home
+from mimi_mmr.app.agent.server import Server
+from mimi_mmr.app.cli.completion import names_from_agent
+from mimi_mmr.app.commands.completion import RoomNames
+
+PLAIN = ["friends", "Grüße", "bob@b.example", "0f0e0d0c", "a.b-c_d", "你好"]
+TAKEN_FOR_MORE = [
+    *("friends$(touch x)", "friends`x`", "friends;x", "friends&x", "friends|x", "friends>x", "friends x"),
+    *("friends'", 'friends"', "friends\\", "friends*", "friends?", "friends[a]", "friends{a,b}", "friends!x"),
+    *(
+        "--json",
+        "-x",
+        "~root",
+        "#friends",
+        "friends\nx",
+        "friends\x1b[2J",
+        "$HOME",
+        "=ls",
+        "friends^x",
+        "(x)",
+    ),
+]
 
 
-async def complete(person: Person, line: str) -> set[str]:
-    """What bash would offer."""
-    environment = {
-        "MIMI_MMR_HOME": str(person.home),
-        "_MIMI_MMR_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(line.split(" ")) - 1),
-    }
-    done = await command(env=environment, program=[str(Path(sys.executable).with_name("mimi-mmr"))])
-    return set(done.out.split("\n")) - {""}
+async def test_a_name_that_a_shell_would_run_or_change_is_not_completed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
 
+    async def handle(_: Any, __: Any) -> Any:
+        return {"result": sorted([*PLAIN, *TAKEN_FOR_MORE])}
 
-@pytest.mark.nightly  # a minute of commands, each a process
-async def test_commands_rooms_and_people(live: LiveWorld, tmp_path: Path) -> None:
-    async with people(live, tmp_path, alice="a.example", bob="b.example") as (alice, bob):
-        await befriend(alice, bob)
-        room = await alice.ask("room", "create", "--name", "friends")
-        await alice.ask("room", "create", "--name", "two words")
-        assert {"account", "device", "contact", "room", "asset", "agent", "status"} <= await complete(
-            alice, "mimi-mmr "
-        )
-        assert await complete(alice, "mimi-mmr room re") == {"remove", "rename", "reveal", "read"}
-        assert await complete(alice, "mimi-mmr room send fr") == {"friends"}
-        assert room["id"] in await complete(alice, "mimi-mmr room send ")
-        assert await complete(alice, "mimi-mmr room add friends b") == {"bob@b.example"}
-        assert await complete(alice, "mimi-mmr contact block bo") == {"bob@b.example"}
-        await alice.ask("agent", "stop")
-        assert await complete(alice, "mimi-mmr room send fr") == set()
-        assert await complete(alice, "mimi-mmr room who --") >= {"--home", "--json"}
-        assert (await alice.run("agent", "status")).status == 4
+    server = Server(home, handle, lambda _: True, os.geteuid())
+    await server.start()
+    try:
+        context = cast(typer.Context, SimpleNamespace(params={"home": home.path}))
+        complete = names_from_agent(RoomNames)
+        assert await asyncio.to_thread(complete, context, "") == sorted(PLAIN)
+        assert await asyncio.to_thread(complete, context, "fr") == ["friends"]
+    finally:
+        await server.stop()

@@ -130,3 +130,8 @@ async def test_hostile_names_and_texts_from_end_to_end(live: LiveWorld, tmp_path
         done = await bob.run("room", "list", "--json")
         assert done.out.isascii()
         assert json.loads(done.out)[0]["name"].startswith("\x1b]0;owned")
+
+
+@pytest.mark.parametrize("seconds", [2**64 - 1, 2**64 // 1000, 253_402_300_800])
+def test_a_time_beyond_the_year_9999_is_shown(seconds: int) -> None:
+    assert terminal.when(seconds).startswith("9999-12-31")

@@ -11,8 +11,9 @@ from mimi_mmr.client.people.blocking import Blocking
 from mimi_mmr.client.people.connection_keys import ConnectionKeys
 from mimi_mmr.client.transport.errands import Errands
 from mimi_mmr.client.transport.queues import Queues
-from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, PrivatePathFailed
+from mimi_mmr.errors import BindingRejected, ConnectionRefused, NoKeyPackages, PrivatePathFailed, StateError
 from mimi_mmr.member.whois import Standing
+from mimi_mmr.protocol.connections import MAX_KEY_STEP, ConnectionKeyOffer
 from mimi_mmr.protocol.content import Content, ContentKind
 from tests.mimi_mmr.client.devices.test_several_devices import running, second_device
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_keyed
@@ -204,6 +205,51 @@ async def test_a_shelf_that_was_closed_unheard_is_replaced(live: LiveWorld) -> N
     room = await bob.rooms.create()
     await bob.rooms.add(room, [to_alice])
     assert (await invited(alice)).uri == room.uri
+
+
+async def test_a_connection_key_of_a_version_far_ahead_is_refused_and_the_contact_stays(
+    live: LiveWorld,
+) -> None:
+    alice, bob = await two(live)
+    to_bob, to_alice = await connect(alice, bob)
+    known = to_bob.theirs
+    room = alice.rooms[to_bob.room]  # type: ignore[index]
+    for version in (1 << 63, 1 << 62, 2 + MAX_KEY_STEP):
+        offer = ConnectionKeyOffer(version, bytes(32), bytes(32))
+        content = Content(ContentKind.CONNECTION_KEY, offer.to_bytes())
+        await bob.rooms.send(bob.rooms[to_alice.room], content)  # type: ignore[index]
+    while sum("far ahead" in problem for problem in room.problems) < 3:
+        await alice.rooms.sync(room, wait=5)
+    assert to_bob.theirs == known
+    with pytest.raises(StateError, match="CONTACT"):  # what could not be read again is not stored either
+        to_bob.theirs = ConnectionKeyOffer(1 << 63, bytes(32), bytes(32))
+        alice.people.contacts.save(to_bob)
+    to_bob.theirs = known
+    alice = live.restarted(alice)
+    assert alice.people.contacts[bob.user].theirs == known
+    await bob.people.rotate_connection_key(to_alice)
+    while alice.people.contacts[bob.user].theirs == known:
+        await alice.rooms.sync(alice.rooms[to_bob.room], wait=5)  # type: ignore[index]
+
+
+async def test_after_a_device_was_lost_the_next_key_counts_whatever_version_that_device_gave_the_last(
+    live: LiveWorld,
+) -> None:
+    alice, bob = await two(live)
+    to_bob, to_alice = await connect(alice, bob)
+    tablet = await second_device(live, alice)
+    async with running(alice, tablet) as agents:
+        await agents.until_in(tablet, alice.rooms[to_bob.room])  # type: ignore[index]
+    room = bob.rooms[to_alice.room]  # type: ignore[index]
+    stolen = ConnectionKeyOffer(MAX_KEY_STEP, b"e" * 32, b"e" * 32)
+    await alice.rooms.send(alice.rooms[to_bob.room], Content(ContentKind.CONNECTION_KEY, stolen.to_bytes()))  # type: ignore[index]
+    while to_alice.theirs != stolen:
+        await bob.rooms.sync(room, wait=5)
+    lost = alice.account.me.key.public
+    await tablet.devices.remove(alice.device.name)
+    while lost not in to_alice.removed_devices or to_alice.theirs is None or to_alice.theirs.key_version == 0:
+        await bob.rooms.sync(room, wait=5)
+    assert to_alice.theirs == tablet.people.contacts[bob.user].offer()
 
 
 async def test_a_device_that_a_contact_has_lost_is_nobodys(live: LiveWorld) -> None:

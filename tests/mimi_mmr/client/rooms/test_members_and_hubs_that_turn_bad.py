@@ -502,3 +502,14 @@ async def test_a_second_request_to_connect_takes_the_place_of_the_first(live: Li
     assert second.request.content.expiry % 300 == 0
     with pytest.raises(UnknownQueue):
         await Queues(alice.path).collect(first.inbox, 0, 0.0)
+
+
+async def test_a_hub_whose_times_are_of_the_far_future_stops_no_reading(live: LiveWorld) -> None:
+    alice, bob = await live.person("alice", "a.example"), await live.person("bob", "b.example")
+    to_bob, to_alice = await connect(alice, bob)
+    live.providers[to_bob.room.domain].hub._clock = lambda: 2.0**53  # type: ignore[union-attr]
+    await alice.rooms.send(alice.rooms[to_bob.room], Content.text("hello"))  # type: ignore[index]
+    room = bob.rooms[to_alice.room]  # type: ignore[index]
+    while not len(room.messages):
+        await bob.rooms.sync(room, wait=5)
+    assert [message.received <= time.time() for message in room.messages] == [True]

@@ -194,6 +194,7 @@ BAD = {
     "no such directory": ('trust_dir = "nowhere"', "trust_dir"),
     "a queue that holds nothing": ("max_queue_bytes = 1", "max_queue_bytes"),
     "requests of no size": ("max_request_bytes = 0", "max_request_bytes"),
+    "requests that no notification holds": ("max_request_bytes = 33554432", "max_request_bytes"),
     "a level that is none": ('log_level = "loud"', "log_level"),
     "no source address": ('source_address = "here"', "source_address"),
     "a table that is none": ("peers = 3", "peers"),
