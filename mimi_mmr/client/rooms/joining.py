@@ -156,7 +156,10 @@ class Joining:
         item, adder = invitation.item, WelcomeEvent.from_bytes(invitation.fanout.event).auth.content.sender
         if item.user is None or item.user == self._context.user:
             return []
-        who = self._roster.whois(room, adder)
+        try:
+            who = self._roster.whois(room, adder)
+        except RoomError as error:
+            return [f"somebody used an invitation that this client had made for {item.user}: {error}"]
         if who.standing is Standing.HIDDEN:
             self._context.notify(f"invited to the room {room.uri} through your contact {item.user}")
             return []
