@@ -259,3 +259,20 @@ async def test_another_devices_change_of_pseudonym_takes_this_one_along_and_no_h
     with pytest.raises(WelcomeRejected, match="not by a leaf of this user"):
         await joining._check_continuity(item, present, room.room.own_leaf)  # Alice is no leaf of Bob's
     await joining._check_continuity(item, present, present.own_leaf)
+
+
+async def test_the_user_is_told_through_whom_an_invitation_came(live: LiveWorld) -> None:
+    """Where names are hidden, the proof says whose KeyPackage it was; where they are shown, it is the adder's."""
+    alice, bob, shown, to_bob = await newcomer(live)
+    await bob.key_packages.publish(bob.people.contacts[alice.user], 1)
+    hidden = await alice.rooms.create(Identities.NOBODY)
+    await alice.rooms.add(hidden, [to_bob])
+    assert not (await invited(bob)).problems
+    told = [notice.text for notice in bob.notices if "through your contact" in notice.text]
+    assert told == [f"invited to the room {hidden.uri} through your contact {alice.user}"]
+    cathy = MimiUri("c.example", Kind.USER, "cathy")
+    for item in bob.key_packages.outstanding:
+        item.user = cathy  # who has given hers to Alice
+    await alice.rooms.add(shown, [to_bob])
+    (problem,) = (await invited(bob)).problems
+    assert f"{alice.user} used an invitation that this client had made for {cathy}" in problem
