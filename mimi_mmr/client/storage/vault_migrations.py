@@ -55,7 +55,7 @@ _COMMIT_BEFORE_2: Sequence[Codec] = (
 
 
 def pending_commits_have_proofs(tables: Tables) -> None:
-    """In version 2 a room's pending commit ends with the proofs of its Welcome; one that is there has none.
+    """Give each room's pending commit an empty list of proofs for its Welcome, as its last field.
 
     A hub that has accepted such a commit says so. One that has not refuses it, if it adds somebody, and it is made
     anew.
