@@ -23,11 +23,12 @@ class OutstandingKeyPackage:
     """An outstanding KeyPackage: somebody may add this client to a room with it.
 
     One for a connection room has the `contact`. Otherwise `user` and `serial` name the shelf's contact and the set;
-    or `room` is the only room that it is valid for. `own_commit` is set if this client itself adds the KeyPackage:
-    it is the hash of the commit that the hub accepted, empty before. `keys_are_lost` once the process that made it
-    has ended: a Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was
-    given away more than once; `used` counts the Welcomes that came, `failures` the times that joining failed;
-    `not_before` (by the event loop's clock) is when to try again.
+    or `room` is the only room that it is valid for. `before_proofs` if it was made before version 0.4.0, so that a
+    Welcome without a proof may wait for it. `own_commit` is set if this client itself adds the KeyPackage: it is
+    the hash of the commit that the hub accepted, empty before. `keys_are_lost` once the process that made it ended:
+    a Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was given away
+    more than once; `used` counts the Welcomes that came, `failures` the times that joining failed; `not_before` (by
+    the event loop's clock) is when to try again.
     """
 
     package: PreparedKeyPackage
@@ -38,6 +39,7 @@ class OutstandingKeyPackage:
     serial: bytes = b""
     last_resort: bool = False
     room: MimiUri | None = None
+    before_proofs: bool = False
     own_commit: bytes | None = None
     keys_are_lost: bool = False
     reused: bool = False
@@ -59,11 +61,12 @@ class OutstandingKeyPackages:
         self._context = context
         self._queues = queues
         self._rows = context.vault.table("key packages")
+        self._before_proofs = context.vault.table("key packages before proofs")
         self._items = {
-            ref: self._restored(SavedKeyPackage.from_bytes(row)) for ref, row in self._rows.items()
+            ref: self._restored(ref, SavedKeyPackage.from_bytes(row)) for ref, row in self._rows.items()
         }
 
-    def _restored(self, saved: SavedKeyPackage) -> OutstandingKeyPackage:
+    def _restored(self, ref: bytes, saved: SavedKeyPackage) -> OutstandingKeyPackage:
         leaf = saved.leaf.leaf(self._context.engine, self._context.mls_rows(saved.leaf.key()))
         return OutstandingKeyPackage(
             PreparedKeyPackage(leaf, saved.key_package),
@@ -73,6 +76,7 @@ class OutstandingKeyPackages:
             serial=saved.serial,
             last_resort=saved.last_resort,
             room=saved.room,
+            before_proofs=ref in self._before_proofs,
             keys_are_lost=True,
         )
 
@@ -110,7 +114,7 @@ class OutstandingKeyPackages:
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
         item = OutstandingKeyPackage(
-            package, queue, expiry, contact, user, serial, last_resort, room, own_commit
+            package, queue, expiry, contact, user, serial, last_resort, room, own_commit=own_commit
         )
         saved = SavedKeyPackage(
             package.key_package, SavedLeaf.of(package.leaf), item.made_for, serial, last_resort, room, expiry
@@ -129,6 +133,7 @@ class OutstandingKeyPackages:
     def unwatch(self, item: OutstandingKeyPackage) -> None:
         """Stop watching a KeyPackage that was used up, or whose queue is gone. Its leaf and queue stay."""
         self._rows.pop(item.package.ref, None)
+        self._before_proofs.pop(item.package.ref, None)
         self._items.pop(item.package.ref, None)
 
     def forget(self, item: OutstandingKeyPackage) -> None:

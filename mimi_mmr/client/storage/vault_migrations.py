@@ -54,12 +54,14 @@ _COMMIT_BEFORE_2: Sequence[Codec] = (
 )
 
 
-def pending_commits_have_proofs(tables: Tables) -> None:
+def welcomes_have_proofs(tables: Tables) -> None:
     """Give each room's pending commit an empty list of proofs for its Welcome, as its last field.
 
     A hub that has accepted such a commit says so. One that has not refuses it, if it adds somebody, and it is made
-    anew.
+    anew. Note also which KeyPackages were made before: Welcomes for them may wait that have no proof.
     """
+    for reference in tables.table("key packages"):
+        tables.table("key packages before proofs")[reference] = b""
     rows = tables.table("memberships")
     for name, row in list(rows.items()):
         end = _end_of_pending_before_2(row)
@@ -86,7 +88,7 @@ def _end_of_pending_before_2(row: bytes) -> int | None:
 
 
 # The first leads from version 1 to 2.
-MIGRATIONS: tuple[Migration, ...] = (Migration((0, 4, 0), pending_commits_have_proofs),)
+MIGRATIONS: tuple[Migration, ...] = (Migration((0, 4, 0), welcomes_have_proofs),)
 
 
 def latest() -> int:

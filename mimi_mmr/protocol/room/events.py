@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Self, TypeAlias
 
 from mimi_mmr.crypto.secret import WelcomeKey
 from mimi_mmr.errors import WrongSigner
 from mimi_mmr.mls.wire import PrivateMessage, parse_application
-from mimi_mmr.presentation import U64, Code, Fixed, Maybe, Nested, Opaque, Struct, Vector
+from mimi_mmr.presentation import U64, Code, Fixed, Maybe, Nested, Opaque, Reader, Struct, Vector
 from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.policy import SignedPolicy
@@ -29,6 +29,7 @@ from mimi_mmr.protocol.room.welcome_proofs import WELCOME_PROOFS, WelcomeProof, 
 from mimi_mmr.uris import ROOM, MimiUri
 
 MAX_GROUNDS = 32
+TAG_SIZE = 32
 
 
 class EventKind(enum.IntEnum):
@@ -66,13 +67,22 @@ class CommitEvent(Struct):
 class WelcomeEvent(Struct):
     """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`.
 
-    `proofs` say to each of them that whoever made it has the KeyPackage from them.
+    `proofs` say to each of them that whoever made it has the KeyPackage from them. An event that waits since before
+    version 0.4.0 ends before them, and has none.
     """
 
     LIMIT: ClassVar[int] = 1 << 25
     auth: CommitAuth
     welcome: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
     proofs: Annotated[tuple[WelcomeProof, ...], WELCOME_PROOFS]
+
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read every field, and the proofs if there are any."""
+        auth = CommitAuth.read_from(reader)
+        welcome = Opaque(MAX_MLS_MESSAGE).read(reader, "WelcomeEvent.welcome")
+        proofs = () if reader.empty else WELCOME_PROOFS.read(reader, "WelcomeEvent.proofs")
+        return cls(auth, welcome, proofs)
 
     def check_proof(self, reference: bytes, key: WelcomeKey) -> None:
         """Check the proof for the KeyPackage with this reference; raise `WelcomeRejected`."""
@@ -83,11 +93,21 @@ class WelcomeEvent(Struct):
 class ApplicationEvent(Struct):
     """An accepted application message (MLS PrivateMessage), with the echo tag that its sender signed for the hub.
 
-    The tag says nothing to anybody but the sender, so providers don't learn who sent a message.
+    The tag says nothing to anybody but the sender, so providers don't learn who sent a message. An event that waits
+    since before version 0.4.0 ends before the tag; it is read as one with a tag of zeros, which is nobody's.
     """
 
     message: Annotated[bytes, Opaque(MAX_APPLICATION)]
-    echo_tag: Annotated[bytes, Fixed(32)]
+    echo_tag: Annotated[bytes, Fixed(TAG_SIZE)]
+
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read the message, and the tag if there is one."""
+        message = Opaque(MAX_APPLICATION).read(reader, "ApplicationEvent.message")
+        size = Fixed(TAG_SIZE)
+        return cls(
+            message, bytes(TAG_SIZE) if reader.empty else size.read(reader, "ApplicationEvent.echo_tag")
+        )
 
     def read(self) -> TaggedMessage:
         """Read the MLS message; raise `ParseError`, or `InvalidCommit` if it is another kind of message."""

@@ -276,3 +276,26 @@ async def test_the_user_is_told_through_whom_an_invitation_came(live: LiveWorld)
     await alice.rooms.add(shown, [to_bob])
     (problem,) = (await invited(bob)).problems
     assert f"{alice.user} used an invitation that this client had made for {cathy}" in problem
+
+
+@pytest.mark.parametrize("before_proofs", [True, False])
+async def test_a_welcome_without_proof_is_asked_for_again_only_if_it_waits_since_before_there_were_any(
+    live: LiveWorld, before_proofs: bool
+) -> None:
+    """For a KeyPackage whose keys are lost. Otherwise any hub could have a client ask to be added to any room."""
+    _, bob, room, _ = await newcomer(live)
+    bob = live.restarted(bob)
+    asked: list[Any] = []
+
+    async def listener(item: Any, _: FanoutMessage) -> bool:
+        asked.append(item)
+        return True
+
+    bob.rooms.invitations.keys_lost = [listener]
+    item = next(iter(bob.key_packages.outstanding))
+    item.before_proofs = before_proofs
+    assert item.keys_are_lost
+    welcome = Invitation(item, FanoutMessage(room.uri, 1, 0, EventKind.WELCOME, b""), 0)
+    await bob.rooms.invitations._could_not_join(welcome, WelcomeRejected("no proof"))
+    assert asked == ([item] if before_proofs else [])
+    assert item in list(bob.key_packages.outstanding)

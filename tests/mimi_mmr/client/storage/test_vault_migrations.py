@@ -73,7 +73,9 @@ def test_a_commit_that_waits_in_a_vault_of_version_0_waits_on(tmp_path: Path, in
         install(())
         before = tables(path).get("memberships", {})
         install(real)
-        after = tables(path).get("memberships", {})
+        content = tables(path)
+        after = content.get("memberships", {})
+        assert content.get("key packages before proofs", {}).keys() == content.get("key packages", {}).keys()
         assert after.keys() == before.keys()
         for room, row in after.items():
             saved = SavedMembership.from_bytes(row)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mimi_mmr.errors import InvalidCommit, MmrError
+from mimi_mmr.crypto.secret import WelcomeKey
+from mimi_mmr.errors import InvalidCommit, MmrError, WelcomeRejected
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
@@ -66,6 +69,18 @@ def test_an_event_is_what_its_kind_says(
         if other is not kind:
             with pytest.raises(MmrError):
                 fanout(other, events[kind]).parsed()
+
+
+def test_events_that_wait_since_before_version_0_4_0_are_read(events: dict[EventKind, bytes]) -> None:
+    """They end before the echo tag, and before the proofs: nobody's message, and a Welcome that nobody joins by."""
+    message = fanout(EventKind.APPLICATION, events[EventKind.APPLICATION][:-32]).parsed()
+    assert isinstance(message, TaggedMessage)
+    assert message.echo_tag == bytes(32)
+    whole = WelcomeEvent.from_bytes(events[EventKind.WELCOME])
+    old = WelcomeEvent.from_bytes(replace(whole, proofs=()).to_bytes()[:-1])
+    assert old == replace(whole, proofs=())
+    with pytest.raises(WelcomeRejected, match="without a proof"):
+        old.check_proof(whole.proofs[0].key_package_ref, WelcomeKey(bytes(32)))
 
 
 def test_a_commit_in_place_of_a_message_is_refused_at_the_door(events: dict[EventKind, bytes]) -> None:
