@@ -258,6 +258,10 @@ class EngineError(RoomError):
     code = "mls"
 
 
+class LifetimeRefused(EngineError):
+    """The MLS engine refused a KeyPackage that is outside its lifetime by the engine's clock."""
+
+
 class OwnMessage(EngineError):
     """A message that this client, or another copy of its state, has sent."""
 
@@ -306,6 +310,12 @@ class DeviceRefused(RoomError):
     """The user's existing device did not add this one to the account; the message has its reason."""
 
     code = "device-refused"
+
+
+class WelcomeRejected(RoomError):
+    """A Welcome that was not made by anybody to whom this client gave the KeyPackage, or not for this use."""
+
+    code = "welcome"
 
 
 class RemovedFromRoom(RoomError):

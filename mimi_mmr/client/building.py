@@ -162,6 +162,8 @@ class _WaysIn:
             basics.outstanding,
             in_rooms.reading,
             in_rooms.repair,
+            in_rooms.delivery,
+            in_rooms.roster,
         )
         self.invitations = Invitations(
             context, basics.queues, basics.read_queues, basics.outstanding, self.joining, in_rooms.reading

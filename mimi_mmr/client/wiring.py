@@ -31,7 +31,7 @@ def connect(
     """Fill all lists of listeners."""
     _undo_failed_changes(context, people, key_packages, rooms, devices)
     _run_errands(errands, queues, key_packages)
-    _come_into_rooms(people, rooms, devices)
+    _come_into_rooms(people, key_packages, rooms, devices)
     _read_what_comes(people, rooms, devices)
     _remove_devices(devices)
 
@@ -66,7 +66,7 @@ def _run_errands(errands: Errands, queues: Queues, key_packages: KeyPackages) ->
     errands.handlers[Errand.CLOSE_SHELF] = close_shelf
 
 
-def _come_into_rooms(people: People, rooms: Rooms, devices: Devices) -> None:
+def _come_into_rooms(people: People, key_packages: KeyPackages, rooms: Rooms, devices: Devices) -> None:
     """Connect the listeners for rooms that this client comes into."""
     memberships, invitations, joining = rooms.memberships, rooms.invitations, rooms.joining
 
@@ -90,7 +90,9 @@ def _come_into_rooms(people: People, rooms: Rooms, devices: Devices) -> None:
         people.connection_keys.send_due_offers,
     ]
     # Only `connections` knows who is blocked, and which two users belong in a connection room.
-    joining.place_checks += [people.connections.check_place]
+    # Only `devices_room` knows that nobody but this user's devices belongs in their room.
+    joining.place_checks += [people.connections.check_place, devices.devices_room.check_place]
+    rooms.delivery.accepted += [key_packages.outstanding.note_own_commit]
     joining.placed += [
         # First, since the old leaf signs its departure and loses its keys later in the same transaction.
         rooms.leaving.note_old_leaf,

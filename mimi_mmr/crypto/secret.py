@@ -50,6 +50,14 @@ class IdentityLinkKey(Secret):
     """The key of one credential's identity link; it is drawn for this link and seals once."""
 
 
+class WelcomeKey(Secret):
+    """The key of the proof that a Welcome was made by whoever got the KeyPackage; derived from its link key."""
+
+
+class EchoKey(Secret):
+    """The key by which a client recognises messages that its own leaf sent; derived from the leaf's private key."""
+
+
 class FetchToken(Secret):
     """The token that gives access to a shelf of KeyPackage sets; derived from a connection key."""
 

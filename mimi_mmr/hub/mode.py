@@ -306,6 +306,9 @@ class HubMode:
             found = set(message.refs)
         if found != wanted:
             raise InvalidCommit("the Welcome is not for exactly the KeyPackages that the commit adds")
+        proven = [proof.key_package_ref for proof in request.welcome_proofs]
+        if len(proven) != len(wanted) or set(proven) != wanted:
+            raise InvalidCommit("the proofs are not for exactly the KeyPackages that the commit adds")
 
     def _stage_tree(
         self,
@@ -367,7 +370,7 @@ class HubMode:
         others = (member for leaf, member in state.members.items() if leaf != sender)
         yield from outgoing(others, EventKind.COMMIT, event.to_bytes())
         if request.welcome is not None:
-            welcome = WelcomeEvent(request.auth, request.welcome)
+            welcome = WelcomeEvent(request.auth, request.welcome, request.welcome_proofs)
             yield from outgoing((member for _, member in added), EventKind.WELCOME, welcome.to_bytes())
 
     # --- a commit that members can't process ----------------------------------------------------------
@@ -432,9 +435,8 @@ class HubMode:
         message = parse_application(request.app_message)
         if (message.group_id, message.epoch) != (state.group_id, state.epoch):
             raise InvalidCommit("the message is for another group or epoch than the request says")
-        return outgoing(
-            state.members.values(), EventKind.APPLICATION, ApplicationEvent(request.app_message).to_bytes()
-        )
+        event = ApplicationEvent(request.app_message, content.echo_tag)
+        return outgoing(state.members.values(), EventKind.APPLICATION, event.to_bytes())
 
     def check_snapshot(self, room: MimiUri, request: SnapshotRequest, now: float) -> None:
         """Check a request for a snapshot of this room: time and signature; raise a subclass of `HubRefusal`.

@@ -18,10 +18,17 @@ from mimi_mmr.member.tree_secrets import (
     strange_names,
 )
 from mimi_mmr.mls.engine import StagedCommit
-from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_begun, leaf_of, pseudonym_of
+from mimi_mmr.protocol.key_packages import (
+    AddableKeyPackage,
+    OpenKeyPackage,
+    check_begun,
+    leaf_of,
+    pseudonym_of,
+)
 from mimi_mmr.protocol.room.departures import Departure, departures_hash
 from mimi_mmr.protocol.room.policy import Role, RoomPolicy, SignedPolicy, sign_policy
 from mimi_mmr.protocol.room.requests import CommitAuthTBS, UpdateRequest, digest, sign_commit
+from mimi_mmr.protocol.room.welcome_proofs import prove_welcome
 from treewrap import Blank, Change, ExpireLink, LeafSecret, Rebuild, Set, Staged, TreeWrapError
 from treewrap import StagedCommit as StagedTree
 
@@ -105,7 +112,7 @@ class Committer:
                 changes += [ExpireLink(live.link.id) for live in local.tree.links()]
             tree = self._stage_tree(mls, changes, now) if changes or intent.adds else None
             documents = Documents(signed if policy else None, departures, sealed.sealed)
-            request = self._request(mls, tree, documents)
+            request = self._request(mls, intent.adds, tree, documents)
         except (MmrError, TreeWrapError, ValueError) as error:
             mls.reject()  # otherwise nothing could be staged any more
             raise RoomError(f"the commit can't be made: {error}") from error
@@ -160,13 +167,15 @@ class Committer:
     def _member_changes(
         self,
         mls: StagedCommit,
-        adds: Sequence[OpenKeyPackage],
+        adds: Sequence[AddableKeyPackage],
         remove: Sequence[int],
         policy: SignedPolicy,
     ) -> list[Change]:
         changes: list[Change] = [Blank(leaf) for leaf in remove]
         for leaf, package in zip(mls.added, adds, strict=True):
             if policy.policy.shows_identity(pseudonym_of([package])):
+                if not isinstance(package, OpenKeyPackage):
+                    raise RoomError("a KeyPackage without its identity link key, in a room that shows it")
                 changes.append(Set(leaf, LeafSecret(package.identity_link_key)))
         if self._local.diverged:
             changes.append(Rebuild())
@@ -178,7 +187,13 @@ class Committer:
             changes, epoch=mls.epoch, epoch_secret=secret, now=int(now), renewed=ROOM_SECRETS
         )
 
-    def _request(self, mls: StagedCommit, tree: StagedTree | None, documents: Documents) -> UpdateRequest:
+    def _request(
+        self,
+        mls: StagedCommit,
+        adds: Sequence[AddableKeyPackage],
+        tree: StagedTree | None,
+        documents: Documents,
+    ) -> UpdateRequest:
         local = self._local
         update = tree.update.to_bytes() if tree else None
         member_update = tree.member_update.to_bytes() if tree else None
@@ -198,7 +213,8 @@ class Committer:
         )
         auth = sign_commit(tbs, local.leaf.key)
         parts = mls.commit, mls.welcome, update, member_update
-        return UpdateRequest(auth, *parts, documents.policy, documents.departures, documents.sealed_state)
+        others = documents.policy, documents.departures, documents.sealed_state
+        return UpdateRequest(auth, *parts, *others, prove_welcome(adds, tbs))
 
 
 def _ends_secrets(local: LocalRoom, change: Set | Blank) -> bool:

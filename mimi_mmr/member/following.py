@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mimi_mmr.errors import Desynchronised, EngineError, IdentityError, InvalidCommit, NotAllowed, WrongSigner
+from mimi_mmr.errors import (
+    Desynchronised,
+    IdentityError,
+    InvalidCommit,
+    LifetimeRefused,
+    NotAllowed,
+    WrongSigner,
+)
 from mimi_mmr.member.local import LocalRoom
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
@@ -93,9 +100,15 @@ class Follower:
         self._members_only.take(None)
 
     def _process(self, commit: PublicCommit, now: float) -> Applied:
+        """Have the engine process a commit.
+
+        Only an engine that refuses a commit by a lifetime may take it later. Any other refusal is for good,
+        whatever KeyPackages the commit adds: otherwise a member could make the others wait for a commit that nobody
+        can process.
+        """
         try:
             return self._local.group.process_commit(commit)
-        except EngineError:
+        except LifetimeRefused:
             added = (proposal.key_package for proposal in commit.proposals if isinstance(proposal, Add))
             check_begun((package.leaf_node for package in added), now)
             raise

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.protocol.credentials import LeafIdentity
-from mimi_mmr.protocol.key_packages import OpenKeyPackage, identity_of
+from mimi_mmr.protocol.key_packages import AddableKeyPackage, identity_of
 from mimi_mmr.protocol.room.departures import Departure
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.policy import RoomPolicy
@@ -27,7 +27,7 @@ class CommitIntent:
     identity where the policy hides it, which can't be undone.
     """
 
-    adds: tuple[OpenKeyPackage, ...] = ()
+    adds: tuple[AddableKeyPackage, ...] = ()
     removes: Mapping[int, LeafIdentity | None] = field(default_factory=dict)
     departures: tuple[Departure, ...] = ()
     policy: PolicyChange | None = None
@@ -57,7 +57,7 @@ class CommitIntent:
         return None if self.concerns_members and not rest.concerns_members else rest
 
 
-def _is_member(package: OpenKeyPackage, members: MemberList) -> bool:
+def _is_member(package: AddableKeyPackage, members: MemberList) -> bool:
     """Compare the whole identity: if another user holds the same client pseudonym, the hub refuses the Add."""
     identity = identity_of(package)
     leaf = members.by_client.get(identity.credential.client_pseudonym)

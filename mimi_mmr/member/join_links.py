@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mimi_mmr.errors import JoinRefused, NotAllowed
 from mimi_mmr.member.local import LocalRoom
-from mimi_mmr.protocol.key_packages import OpenKeyPackage, check_set
+from mimi_mmr.protocol.key_packages import AddableKeyPackage, check_set
 from mimi_mmr.protocol.room.join_links import JoinLink, LinkSeed, LiveLink, open_join_request
 from mimi_mmr.protocol.room.link_orders import (
     MAX_USES,
@@ -57,7 +57,7 @@ class JoinLinks:
         )
         return sign_link_order(content, local.leaf.key)
 
-    def open_request(self, request: JoinRequest, now: float) -> list[OpenKeyPackage]:
+    def open_request(self, request: JoinRequest, now: float) -> list[AddableKeyPackage]:
         """Return the KeyPackages of somebody who asks to join, to be added in one commit.
 
         Raises `JoinRefused`; `IdentityError`, `ParseError` or `InvalidCommit` if they are not a valid set. The

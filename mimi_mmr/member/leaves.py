@@ -9,11 +9,11 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 
 from mimi_mmr.crypto.sealing import SealingPublicKey
-from mimi_mmr.crypto.secret import AccessToken, IdentityLinkKey
-from mimi_mmr.crypto.signing import SigningKey, key_package_ref
+from mimi_mmr.crypto.secret import AccessToken, EchoKey, IdentityLinkKey, Secret, WelcomeKey
+from mimi_mmr.crypto.signing import SigningKey, expand_with_label, key_package_ref
 from mimi_mmr.mls.engine import MlsClient, MlsEngine
 from mimi_mmr.protocol.credentials import CREDENTIAL_LIFETIME, DeviceIdentity, LeafIdentity, make_credential
-from mimi_mmr.protocol.key_packages import OpenKeyPackage
+from mimi_mmr.protocol.key_packages import OpenKeyPackage, derive_welcome_key
 from mimi_mmr.protocol.queues import queue_id, seal_queue_id
 
 DAY = 86400
@@ -33,6 +33,11 @@ class PreparedLeaf:
     ilk: IdentityLinkKey
     queue: AccessToken
 
+    @property
+    def echo_key(self) -> EchoKey:
+        """The key by which this client recognises its own messages, whichever copy of its state has sent them."""
+        return EchoKey(expand_with_label(Secret(self.key.seed()), "message echo", b""))
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedKeyPackage:
@@ -45,6 +50,11 @@ class PreparedKeyPackage:
     def ref(self) -> bytes:
         """The KeyPackageRef, by which a Welcome names it."""
         return key_package_ref(self.key_package)
+
+    @property
+    def welcome_key(self) -> WelcomeKey:
+        """The key of the proof that a Welcome for it comes with."""
+        return derive_welcome_key(self.leaf.ilk, self.ref)
 
     @property
     def open(self) -> OpenKeyPackage:

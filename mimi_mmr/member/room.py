@@ -6,6 +6,7 @@ signed.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Mapping
 
 from mimi_mmr.crypto.certificates import TrustAnchors
@@ -16,7 +17,7 @@ from mimi_mmr.member.departing import departing_leaf, own_departure
 from mimi_mmr.member.following import Followed, Follower, authenticate
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.join_links import JoinLinks
-from mimi_mmr.member.leaves import PreparedLeaf
+from mimi_mmr.member.leaves import PreparedKeyPackage, PreparedLeaf
 from mimi_mmr.member.local import LocalRoom, OpenedState
 from mimi_mmr.member.member_list import MemberList
 from mimi_mmr.member.members_only import MembersOnly
@@ -32,7 +33,7 @@ from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.credentials import ResolvedMember
 from mimi_mmr.protocol.room.departures import Departure
-from mimi_mmr.protocol.room.events import CommitEvent, ReportEvent, WelcomeEvent
+from mimi_mmr.protocol.room.events import CommitEvent, ReportEvent, TaggedMessage, WelcomeEvent
 from mimi_mmr.protocol.room.policy import Identities, SignedPolicy, default_policy, sign_policy
 from mimi_mmr.protocol.room.requests import (
     CommitReport,
@@ -45,6 +46,7 @@ from mimi_mmr.protocol.room.requests import (
     SubmitTBS,
     UpdateRequest,
     digest,
+    echo_tag,
     group_id,
     sign_report,
     sign_submit,
@@ -96,12 +98,17 @@ class Room:
         return cls(LocalRoom(uri, leaf, group, tree, policy, tree.tree_hash)), request
 
     @classmethod
-    def join(cls, leaf: PreparedLeaf, event: WelcomeEvent, snapshot: Snapshot) -> Room:
-        """Join a room that a member added this leaf to; raise `Desynchronised`, `WrongSigner`, `EngineError`.
+    def join(cls, package: PreparedKeyPackage, event: WelcomeEvent, snapshot: Snapshot) -> Room:
+        """Join a room to which somebody who has this KeyPackage and its identity link key added this client.
 
-        The committer's signature covers Welcome, tree hash and policy, so the hub can't replace any of them.
+        The committer's signature covers Welcome, tree hash and policy, so the hub can't replace any of them. The
+        committer's key comes from a ratchet tree that the hub serves, so the Welcome's proof says that the
+        committer is no invention of the hub's.
+
+        Raises `WelcomeRejected`, `Desynchronised`, `WrongSigner`, `EngineError`.
         """
-        auth = event.auth.content
+        event.check_proof(package.ref, package.welcome_key)
+        leaf, auth = package.leaf, event.auth.content
         group = leaf.client.join(event.welcome, snapshot.ratchet_tree)
         if (group.group_id, group.epoch) != (group_id(auth.room), auth.epoch + 1):
             raise Desynchronised("the Welcome is for another room or epoch than its committer signed")
@@ -321,8 +328,19 @@ class Room:
         if self.removed:
             raise RemovedFromRoom("this client was removed from the room")
         message = self._local.group.encrypt(content.padded())
-        tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, digest(message))
+        message_hash = digest(message)
+        tag = echo_tag(self._local.leaf.echo_key, message_hash)
+        tbs = SubmitTBS(self.uri, self.epoch, self.own_leaf, message_hash, tag)
         return sign_submit(tbs, message, self.signing_key)
+
+    def is_own(self, message: TaggedMessage) -> bool:
+        """Say whether this leaf sent a message, from this or another copy of its state.
+
+        Any member can make a message that names another's leaf as its sender, or submit one again. Nobody else can
+        make the echo tag.
+        """
+        expected = echo_tag(self._local.leaf.echo_key, digest(message.message.encoded))
+        return hmac.compare_digest(message.echo_tag, expected)
 
     def decrypt(self, message: PrivateMessage) -> tuple[int, Content]:
         """Return the sender's leaf and the content; raise `EngineError`, `ParseError`."""

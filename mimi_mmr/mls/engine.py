@@ -101,7 +101,8 @@ class MlsGroup(Protocol):
     def process_commit(self, commit: PublicCommit) -> Applied:
         """Follow a commit that the hub accepted, and store the new epoch.
 
-        This also decides a waiting commit: it is accepted if it is the same commit, else rejected.
+        This also decides a waiting commit: it is accepted if it is the same commit, else rejected. An engine that
+        checks lifetimes by its own clock raises `LifetimeRefused` for a commit that it would take at another time.
         """
 
     def export_secret(self, label: bytes, context: bytes, length: int) -> bytes:

@@ -13,12 +13,12 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from mimi_mmr.crypto.aead import InvalidTag, OneTimeKey, open_once, seal_once
 from mimi_mmr.crypto.sealing import SealedBox, SealingKey, SealingPublicKey, pad, unpad
-from mimi_mmr.crypto.secret import ConnectionKey, FetchToken, IdentityLinkKey
-from mimi_mmr.crypto.signing import SigningKey, expand_with_label, verify
+from mimi_mmr.crypto.secret import ConnectionKey, FetchToken, IdentityLinkKey, WelcomeKey
+from mimi_mmr.crypto.signing import SigningKey, expand_with_label, key_package_ref, verify
 from mimi_mmr.errors import (
     CredentialExpired,
     LinkRejected,
@@ -72,6 +72,40 @@ class OpenKeyPackage(Struct):
     def ilk(self) -> IdentityLinkKey:
         """The identity link key as a secret type."""
         return IdentityLinkKey(self.identity_link_key)
+
+    @property
+    def welcome_key(self) -> WelcomeKey:
+        """The key of the Welcome's proof, for whoever adds this client."""
+        return derive_welcome_key(self.ilk, key_package_ref(self.key_package))
+
+    def without_name(self) -> NamelessKeyPackage:
+        """Return the form for somebody who may add this client, but not learn who it is."""
+        return NamelessKeyPackage(self.key_package, self.welcome_key.reveal())
+
+
+@dataclass(frozen=True, slots=True)
+class NamelessKeyPackage(Struct):
+    """A KeyPackage whose reader may add the client without learning whose it is: with the welcome key only."""
+
+    key_package: Annotated[bytes, Opaque(MAX_KEY_PACKAGE)]
+    key: Annotated[bytes, Fixed(32)] = field(repr=False)
+
+    @property
+    def welcome_key(self) -> WelcomeKey:
+        """The key of the Welcome's proof, for whoever adds this client."""
+        return WelcomeKey(self.key)
+
+
+AddableKeyPackage: TypeAlias = OpenKeyPackage | NamelessKeyPackage
+
+
+def derive_welcome_key(ilk: IdentityLinkKey, reference: bytes) -> WelcomeKey:
+    """Derive the key of a Welcome's proof from the link key of the KeyPackage with this KeyPackageRef.
+
+    The link key still seals once: as an AEAD key it encrypts the identity link and nothing else. This derivation is
+    a separate use, and gives nothing about the link key to whoever has the derived key only.
+    """
+    return WelcomeKey(expand_with_label(ilk, "welcome", reference))
 
 
 def fetch_token(key: ConnectionKey) -> FetchToken:
@@ -162,7 +196,7 @@ def has_begun(leaf: LeafNode, now: float) -> bool:
     return leaf.lifetime is None or leaf.lifetime[0] <= now
 
 
-def leaf_of(package: OpenKeyPackage) -> LeafNode:
+def leaf_of(package: AddableKeyPackage) -> LeafNode:
     """Return the leaf of a KeyPackage; raise `ParseError`."""
     return KeyPackage.from_bytes(package.key_package).leaf_node
 
@@ -365,16 +399,16 @@ def open_answer(box: SealedBox, key: SealingKey) -> KeyPackageSet:
     return answer.key_packages
 
 
-def pseudonym_of(packages: Sequence[OpenKeyPackage]) -> MimiUri:
+def pseudonym_of(packages: Sequence[AddableKeyPackage]) -> MimiUri:
     """Return the user pseudonym of a checked set."""
     return identity_of(packages[0]).credential.user_pseudonym
 
 
-def client_of(package: OpenKeyPackage) -> MimiUri:
+def client_of(package: AddableKeyPackage) -> MimiUri:
     """Return the client pseudonym of a checked KeyPackage."""
     return identity_of(package).credential.client_pseudonym
 
 
-def identity_of(package: OpenKeyPackage) -> LeafIdentity:
+def identity_of(package: AddableKeyPackage) -> LeafIdentity:
     """Return the identity in the leaf of a checked KeyPackage."""
     return LeafIdentity.from_bytes(leaf_of(package).identity)

@@ -43,6 +43,7 @@ from mimi_mmr.protocol.room.link_orders import JoinRequest, LinkOrder
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.policy import Identities, RoomPolicy, SignedPolicy
 from mimi_mmr.protocol.room.requests import CommitAuthTBS, Snapshot, UpdateRequest, digest, sign_commit
+from mimi_mmr.protocol.room.welcome_proofs import prove_welcome
 from mimi_mmr.provider.store.hub import to_snapshot
 from mimi_mmr.uris import Kind, MimiUri
 from treewrap import Change, EpochSecret, StagedCommit
@@ -127,6 +128,7 @@ class RoomBench:
         self.world = world or World()
         self.devices: dict[str, DeviceIdentity] = {}
         self.leaves: dict[str, PreparedLeaf] = {}
+        self.packages: dict[str, PreparedKeyPackage] = {}
         self.rooms: dict[str, Room] = {}
         self.uri = MimiUri(HUB, Kind.ROOM, "room")
         self.mode = HubMode(HUB)
@@ -162,7 +164,7 @@ class RoomBench:
         """A fresh KeyPackage of theirs, as a contact has it; the leaf is kept under the name."""
         device = self.person(name)
         prepared = self.world.key_package(device, self.set_keys.setdefault(name, SigningKey.generate()))
-        self.leaves[name] = prepared.leaf
+        self.leaves[name], self.packages[name] = prepared.leaf, prepared
         return prepared.open
 
     def device_of(self, name: str, owner: str) -> None:
@@ -262,11 +264,15 @@ class RoomBench:
 
     def join(self, name: str, event: WelcomeEvent, snapshot: Snapshot | None = None) -> Room:
         snapshot = snapshot or self.snapshots[event.auth.content.epoch + 1]
-        return Room.join(self.leaves[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
+        return Room.join(self.packages[name], event, Snapshot.from_bytes(snapshot.to_bytes()))
 
     def read(self, name: str, message: bytes) -> tuple[int, Content]:
         """What a member makes of an application message, as the hub passes it on."""
         return self.rooms[name].decrypt(parse_application(message))
+
+    def proven(self, event: WelcomeEvent, name: str) -> WelcomeEvent:
+        """This event with the proof of somebody who has this joiner's identity link key."""
+        return replace(event, proofs=prove_welcome([self.packages[name].open], event.auth.content))
 
     # --- links ---------------------------------------------------------------------------------------
 
@@ -328,6 +334,7 @@ class RoomBench:
     def resign(self, request: UpdateRequest, signer: str, **changes: Any) -> UpdateRequest:
         """This request with other parts, the hashes of all parts brought up to date, signed by `signer`.
 
+        The signer has the KeyPackages that the request adds, so its proofs are brought up to date too.
         Names of `CommitAuthTBS` set what is signed, other names the request's own parts.
         """
         signed = {name: value for name, value in changes.items() if name in CommitAuthTBS.__annotations__}
@@ -343,7 +350,10 @@ class RoomBench:
             ),
         }
         content = replace(request.auth.content, **(parts | signed))
-        return replace(request, auth=sign_commit(content, self.leaves[signer].key))
+        refs = {proof.key_package_ref for proof in request.welcome_proofs}
+        added = [package.open for package in self.packages.values() if package.ref in refs]
+        auth = sign_commit(content, self.leaves[signer].key)
+        return replace(request, auth=auth, welcome_proofs=prove_welcome(added, content))
 
     def with_changes(
         self, sender: str, pending: PendingCommit, changes: Sequence[Change], *, epoch: int | None = None
@@ -432,6 +442,12 @@ class RoomBench:
             }
             assert participants.keys() == truth.keys()
             assert self.names(name) == shown, f"as {name} sees it"
+
+
+def welcome_event(request: UpdateRequest) -> WelcomeEvent:
+    """The event that a hub makes of a request for those whom it adds."""
+    assert request.welcome is not None
+    return WelcomeEvent(request.auth, request.welcome, request.welcome_proofs)
 
 
 def next_policy(signed: SignedPolicy, **changes: Any) -> RoomPolicy:

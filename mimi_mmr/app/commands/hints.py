@@ -172,6 +172,7 @@ HINTS: dict[str, tuple[Hint, ...]] = {
             "`mimi-mmr room heal ROOM` replaces this device's keys there; then send again", _IN_ROOMS, _HEAL
         ),
     ),
+    "welcome": (_ADD_AGAIN,),
     "removed": (Hint("ask a member to add you again", _IN_ROOMS),),
 }
 

@@ -15,7 +15,8 @@ from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.roster import Roster
 from mimi_mmr.client.rooms.sending import Sending
-from mimi_mmr.errors import RoomError
+from mimi_mmr.errors import BindingRejected, RoomError
+from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Whois
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.uris import MimiUri
@@ -83,11 +84,21 @@ class DevicesRoom:
     async def tell(self, room: Membership, content: Content) -> None:
         """Send a message, which may hold keys, to the devices' room.
 
-        Nothing is sent while a removed device is still in that room.
+        Nothing is sent while a removed device is still in that room, or anybody else than this user's devices: then
+        this raises `BindingRejected`. The members are checked in the epoch that the message is encrypted in.
         """
         for listener in self.before_telling:
             await listener(room)
-        await self._sending.send(room, content)
+        await self._sending.send(room, content, before_encrypting=self._check_members)
+
+    def check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
+        """Refuse a devices' room with anybody in it but this user's devices; raise `BindingRejected`."""
+        if item.user == self._context.user:
+            self._check_members(room)
+
+    def _check_members(self, room: Room) -> None:
+        if self._roster.others(room):
+            raise BindingRejected("somebody else than this user's devices is in the devices' room")
 
     def speaker(self, membership: Membership, sender: Whois) -> str:
         """Return the name of the device that sent a message.

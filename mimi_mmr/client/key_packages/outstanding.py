@@ -11,6 +11,7 @@ from mimi_mmr.client.storage.records import SavedKeyPackage, SavedLeaf
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
 from mimi_mmr.member.leaves import PreparedKeyPackage
 from mimi_mmr.protocol.key_packages import ShelfReport
+from mimi_mmr.protocol.room.requests import UpdateRequest
 from mimi_mmr.uris import MimiUri
 
 DAY = 86400
@@ -22,8 +23,10 @@ class OutstandingKeyPackage:
     """An outstanding KeyPackage: somebody may add this client to a room with it.
 
     One for a connection room has the `contact`. Otherwise `user` and `serial` name the shelf's contact and the set;
-    or `room` is the only room that it is valid for. `keys_are_lost` once the process that made it has ended: a
-    Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was given away
+    or `room` is the only room that it is valid for. `before_proofs` if it was made before version 0.4.0, so that a
+    Welcome without a proof may wait for it. `own_commit` is set if this client itself adds the KeyPackage: it is
+    the hash of the commit that the hub accepted, empty before. `keys_are_lost` once the process that made it ended:
+    a Welcome for it then leads to a request to be added again. `reused` if it is a last resort that was given away
     more than once; `used` counts the Welcomes that came, `failures` the times that joining failed; `not_before` (by
     the event loop's clock) is when to try again.
     """
@@ -36,6 +39,8 @@ class OutstandingKeyPackage:
     serial: bytes = b""
     last_resort: bool = False
     room: MimiUri | None = None
+    before_proofs: bool = False
+    own_commit: bytes | None = None
     keys_are_lost: bool = False
     reused: bool = False
     used: int = 0
@@ -56,11 +61,12 @@ class OutstandingKeyPackages:
         self._context = context
         self._queues = queues
         self._rows = context.vault.table("key packages")
+        self._before_proofs = context.vault.table("key packages before proofs")
         self._items = {
-            ref: self._restored(SavedKeyPackage.from_bytes(row)) for ref, row in self._rows.items()
+            ref: self._restored(ref, SavedKeyPackage.from_bytes(row)) for ref, row in self._rows.items()
         }
 
-    def _restored(self, saved: SavedKeyPackage) -> OutstandingKeyPackage:
+    def _restored(self, ref: bytes, saved: SavedKeyPackage) -> OutstandingKeyPackage:
         leaf = saved.leaf.leaf(self._context.engine, self._context.mls_rows(saved.leaf.key()))
         return OutstandingKeyPackage(
             PreparedKeyPackage(leaf, saved.key_package),
@@ -70,6 +76,7 @@ class OutstandingKeyPackages:
             serial=saved.serial,
             last_resort=saved.last_resort,
             room=saved.room,
+            before_proofs=ref in self._before_proofs,
             keys_are_lost=True,
         )
 
@@ -101,11 +108,14 @@ class OutstandingKeyPackages:
         serial: bytes = b"",
         last_resort: bool = False,
         room: MimiUri | None = None,
+        own_commit: bytes | None = None,
     ) -> None:
         """Watch from now on whether this KeyPackage is used. Call this before anybody else gets it."""
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
-        item = OutstandingKeyPackage(package, queue, expiry, contact, user, serial, last_resort, room)
+        item = OutstandingKeyPackage(
+            package, queue, expiry, contact, user, serial, last_resort, room, own_commit=own_commit
+        )
         saved = SavedKeyPackage(
             package.key_package, SavedLeaf.of(package.leaf), item.made_for, serial, last_resort, room, expiry
         )
@@ -113,9 +123,17 @@ class OutstandingKeyPackages:
         self._items[package.ref] = item
         self._queues.save(queue)
 
+    def note_own_commit(self, request: UpdateRequest) -> None:
+        """Note that the hub has accepted this client's own commit, which may add a KeyPackage of its own."""
+        for proof in request.welcome_proofs:
+            item = self._items.get(proof.key_package_ref)
+            if item is not None and item.own_commit is not None:
+                item.own_commit = request.auth.content.commit_hash
+
     def unwatch(self, item: OutstandingKeyPackage) -> None:
         """Stop watching a KeyPackage that was used up, or whose queue is gone. Its leaf and queue stay."""
         self._rows.pop(item.package.ref, None)
+        self._before_proofs.pop(item.package.ref, None)
         self._items.pop(item.package.ref, None)
 
     def forget(self, item: OutstandingKeyPackage) -> None:

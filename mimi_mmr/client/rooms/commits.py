@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.membership import Membership, Occurrence
@@ -14,6 +16,7 @@ from mimi_mmr.member.intent import CommitIntent
 ATTEMPTS = 8
 WAIT_SECONDS = 5.0
 HEAL = CommitIntent()  # changes nothing but the keys on this leaf's path
+NO_LINKS = CommitIntent(state=lambda state: replace(state, links=()))
 
 
 class Commits:
@@ -71,6 +74,8 @@ class Commits:
     async def reopen(self, membership: Membership) -> None:
         """Have the hub undo the last commit, as an admin, since members can't process it; then heal.
 
+        The hub ends the room's join links with it, so the next commit takes them out of the members-only state.
+
         Raises `RoomError` if this member could process it, and what the hub says.
         """
         if not membership.blocked:
@@ -80,4 +85,4 @@ class Commits:
             with self._memberships.changing(membership):
                 membership.occurred(Occurrence.COMMIT_UNDONE)
                 self._memberships.save(membership)
-        await self.commit(membership)
+        await self.commit(membership, NO_LINKS if membership.room.members_only.state.links else HEAL)

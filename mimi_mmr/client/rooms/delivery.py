@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.membership import Membership
@@ -18,18 +19,22 @@ from mimi_mmr.errors import (
 )
 from mimi_mmr.member.committing import PendingCommit
 from mimi_mmr.protocol.endpoints import UPDATE_ROOM
-from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRoomResponse
+from mimi_mmr.protocol.room.requests import UpdateCode, UpdateRequest, UpdateRoomResponse
 
 ATTEMPTS = 4
 RETRY_SECONDS = 0.5
 
 
 class CommitDelivery:
-    """The part that sends a commit to its hub, and by the answer moves to the next epoch or drops the commit."""
+    """The part that sends a commit to its hub, and by the answer moves to the next epoch or drops the commit.
+
+    The wiring sets the listeners in `accepted`, which get each own commit that the hub has accepted.
+    """
 
     def __init__(self, context: Context, memberships: Memberships) -> None:
         self._context = context
         self._memberships = memberships
+        self.accepted: list[Callable[[UpdateRequest], None]] = []
 
     async def settle(self, membership: Membership) -> bool:
         """Get the hub's answer to a pending commit; return True if it was accepted, or if none was pending.
@@ -57,6 +62,8 @@ class CommitDelivery:
             pending.accept()
             membership.sent.note_new_epoch()
             self._memberships.save(membership)
+        for listener in self.accepted:
+            listener(pending.request)
         return True
 
     async def try_to_settle(self, membership: Membership) -> None:

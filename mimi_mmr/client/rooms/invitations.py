@@ -20,6 +20,7 @@ from mimi_mmr.errors import (
     PrivatePathFailed,
     RoomError,
     UnknownQueue,
+    WelcomeRejected,
 )
 from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.queues import QueuePage
@@ -173,7 +174,8 @@ class Invitations:
     async def _could_not_join(self, invitation: Invitation, error: MmrError) -> None:
         item = invitation.item
         try:
-            if not (item.keys_are_lost and isinstance(error, EngineError)):
+            old = isinstance(error, WelcomeRejected) and item.before_proofs  # to be asked for again
+            if not (item.keys_are_lost and (isinstance(error, EngineError) or old)):
                 raise error
             await self._deal_with_lost_keys(item, invitation.fanout)
         except (PrivatePathFailed, PeerError) as failure:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, OutstandingKeyPackages
+from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.membership import MAX_PROBLEMS, Membership, Place
 from mimi_mmr.client.rooms.memberships import Memberships
 from mimi_mmr.client.rooms.reading import Reading
 from mimi_mmr.client.rooms.repair import RoomRepair
+from mimi_mmr.client.rooms.roster import Roster
 from mimi_mmr.client.storage.history import History
 from mimi_mmr.client.storage.sent import SentMessages
 from mimi_mmr.client.transport.read_queues import ReadQueue, ReadQueues
-from mimi_mmr.errors import RoomError
+from mimi_mmr.errors import RoomError, WelcomeRejected
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
+from mimi_mmr.member.whois import Standing
 from mimi_mmr.protocol.room.events import FanoutMessage, WelcomeEvent
 from mimi_mmr.uris import MimiUri
 
@@ -45,6 +48,8 @@ class Joining:
         outstanding: OutstandingKeyPackages,
         reading: Reading,
         repair: RoomRepair,
+        delivery: CommitDelivery,
+        roster: Roster,
     ) -> None:
         self._context = context
         self._memberships = memberships
@@ -52,6 +57,8 @@ class Joining:
         self._outstanding = outstanding
         self._reading = reading
         self._repair = repair
+        self._delivery = delivery
+        self._roster = roster
         self.place_checks: list[Callable[[OutstandingKeyPackage, Room], None]] = []
         self.placed: list[Callable[[OutstandingKeyPackage, MimiUri], None]] = []
 
@@ -60,17 +67,23 @@ class Joining:
     async def join(self, invitation: Invitation) -> Room:
         """Join by a Welcome; nothing is stored yet.
 
-        Raises `MmrError` if the Welcome is invalid, or the hub can't be reached.
+        Whatever the way into the room, the Welcome comes with a proof by somebody who has the KeyPackage's identity
+        link key: see `welcome_proofs`. It is checked before the hub is asked for anything.
+
+        Raises `WelcomeRejected` without such a proof, `MmrError` if the Welcome is invalid for another reason, or
+        the hub can't be reached.
         """
         item, fanout = invitation.item, invitation.fanout
-        leaf = item.package.leaf
+        package = item.package
         event = WelcomeEvent.from_bytes(fanout.event)
+        event.check_proof(package.ref, package.welcome_key)
         epoch = event.auth.content.epoch + 1
-        room = Room.join(leaf, event, await self._repair.snapshot(fanout.room, epoch, leaf))
+        room = Room.join(package, event, await self._repair.snapshot(fanout.room, epoch, package.leaf))
         self._check_place(item, room)
         for check in self.place_checks:
             check(item, room)
-        self._check_continuity(item, room, event.auth.content.sender)
+        await self._check_own_commit(item, event)
+        await self._check_continuity(item, room, event.auth.content.sender)
         return room
 
     def _check_place(self, item: OutstandingKeyPackage, room: Room) -> None:
@@ -81,17 +94,79 @@ class Joining:
         if present is not None and present.usable and item.room is None:
             raise RoomError("an invitation to a room that this client is in")
 
-    def _check_continuity(self, item: OutstandingKeyPackage, room: Room, adder: int) -> None:
-        """Refuse a Welcome to a room that this client lost track of, unless a member it knew there sent it.
+    async def _check_own_commit(self, item: OutstandingKeyPackage, event: WelcomeEvent) -> None:
+        """Refuse a Welcome of any other commit than this client's own, where this client itself adds its new leaf.
 
-        Otherwise the hub, which can make any client lose track, and a contact could together put another room in
-        its place.
+        If the hub's answer to that commit was lost, it is asked for first.
+        """
+        if item.own_commit is None:
+            return
+        present = self._memberships.find(item.room)
+        if present is not None and not item.own_commit:
+            async with present.lock:
+                await self._delivery.settle(present)
+        if item.own_commit != event.auth.content.commit_hash:
+            raise WelcomeRejected("the Welcome for this client's new leaf is not of this client's own commit")
+
+    async def _check_continuity(self, item: OutstandingKeyPackage, room: Room, adder: int) -> None:
+        """Refuse another room in the place of one that this client is in, or lost track of.
+
+        The hub can make any client lose track. It and a member, or a contact, could together put another room in
+        that one's place. So a client that lost track follows a Welcome only of a member it knew there. While it
+        follows the room, only this user's own leaf there adds it, in no earlier epoch, and names are shown as
+        before.
         """
         present = self._memberships.find(room.uri)
-        if present is None or present.removed or item.room is not None:
+        if present is None or present.removed:
             return
-        if not present.room.knows(room, adder):
-            raise RoomError("an invitation to a room that this client is in, by somebody who was not")
+        if item.room is None:
+            if not present.room.knows(room, adder):
+                raise WelcomeRejected(
+                    "an invitation to a room that this client is in, by somebody who was not"
+                )
+            return
+        if not present.usable:
+            return
+        if not self._is_own_leaf(present, room, adder):
+            await self._reading.read_all(present)  # it may be a leaf that this client has not read of yet
+            if not present.usable:
+                return
+            if not self._is_own_leaf(present, room, adder):
+                raise WelcomeRejected(
+                    "a Welcome to a room that this client is in, not by a leaf of this user"
+                )
+        if room.epoch < present.room.epoch:
+            raise WelcomeRejected("a Welcome to an earlier epoch of a room that this client is in")
+        if room.policy.policy.identities is not present.room.policy.policy.identities:
+            raise WelcomeRejected(
+                "a Welcome to a room that shows identities in another way than this client knows"
+            )
+
+    def _is_own_leaf(self, present: Membership, room: Room, adder: int) -> bool:
+        members = present.room.members
+        own = {members.signature_key(leaf) for leaf in present.own_leaves}
+        return room.members.signature_key(adder) in own
+
+    def _tell_who_invited(self, invitation: Invitation, room: Room) -> list[str]:
+        """Compare the member that added this client with the contact that the KeyPackage was made for.
+
+        Returns a problem if somebody else is seen to have used it. Where the adder's name is hidden, the Welcome's
+        proof says that the contact used it or gave it on: the user is told through whom the invitation came.
+        """
+        item, adder = invitation.item, WelcomeEvent.from_bytes(invitation.fanout.event).auth.content.sender
+        if item.user is None or item.user == self._context.user:
+            return []
+        try:
+            who = self._roster.whois(room, adder)
+        except RoomError as error:
+            return [f"somebody used an invitation that this client had made for {item.user}: {error}"]
+        if who.standing is Standing.HIDDEN:
+            self._context.notify(f"invited to the room {room.uri} through your contact {item.user}")
+            return []
+        if who.member is not None and who.member.device.user == item.user:
+            return []
+        name = str(who.member.device.user) if who.member else f"somebody who is not verified ({who.why})"
+        return [f"leaf {adder}: {name} used an invitation that this client had made for {item.user}"]
 
     # --- the place in it -----------------------------------------------------------------------------
 
@@ -147,6 +222,7 @@ class Joining:
             for listener in self.placed:
                 listener(item, room.uri)
             problems = [f"leaf {leaf}: {problem}" for leaf, problem in room.problems.items()]
+            problems += self._tell_who_invited(invitation, room)
             place = Place(
                 room,
                 item.package.leaf,

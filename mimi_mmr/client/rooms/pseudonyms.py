@@ -59,7 +59,7 @@ class Pseudonyms:
         set_key = SigningKey.generate()
         (package,) = await self._maker.make([set_key])
         leaf, new = package.leaf, package.leaf.identity.credential.user_pseudonym
-        self._outstanding.watch(package, room=membership.uri)
+        self._outstanding.watch(package, room=membership.uri, own_commit=b"")
         now = self._context.clock()
         made = await self._other_devices.for_room(membership.uri, set_key)
         more = [

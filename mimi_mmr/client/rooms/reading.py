@@ -27,10 +27,9 @@ from mimi_mmr.errors import (
     StateError,
 )
 from mimi_mmr.member.whois import Whois
-from mimi_mmr.mls.wire import PrivateMessage
 from mimi_mmr.protocol.content import Content, ContentKind
 from mimi_mmr.protocol.queues import QueuePage
-from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage, ReportEvent
+from mimi_mmr.protocol.room.events import CommitEvent, FanoutMessage, ReportEvent, TaggedMessage
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.requests import digest
 from mimi_mmr.uris import MimiUri
@@ -247,7 +246,7 @@ class Reading:
             raise body
         if isinstance(body, CommitEvent):
             self._follow_commit(membership, body)
-        elif isinstance(body, PrivateMessage):
+        elif isinstance(body, TaggedMessage):
             self._receive(membership, body, event.fanout.timestamp)
         elif isinstance(body, ReportEvent):
             self._take_order(membership, body)
@@ -283,12 +282,17 @@ class Reading:
             membership.note("the hub has undone, for an admin, a commit that this client has followed")
             membership.occurred(Occurrence.COMMIT_MISSED)
 
-    def _receive(self, membership: Membership, message: PrivateMessage, timestamp: int) -> None:
+    def _receive(self, membership: Membership, tagged: TaggedMessage, timestamp: int) -> None:
+        message = tagged.message
         if membership.sent.came_back(digest(message.encoded), message.epoch):
             return
         try:
             leaf, content = membership.room.decrypt(message)
         except OwnMessage:
+            if not membership.room.is_own(tagged):
+                raise RoomError(
+                    "a message that names this client's leaf as its sender, and is not by it"
+                ) from None
             if message.epoch == membership.room.epoch:  # of an earlier epoch: its keys are not used any more
                 self._note_older_copy(membership)
             return

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.delivery import CommitDelivery, raise_refusal
 from mimi_mmr.client.rooms.membership import Membership
 from mimi_mmr.client.rooms.reading import HISTORY, Reading
 from mimi_mmr.errors import Desynchronised, OlderCopy, RoomError, WrongEpoch
+from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.endpoints import SUBMIT_MESSAGE
 from mimi_mmr.protocol.room.requests import SubmitMessageRequest
@@ -23,11 +26,17 @@ class Sending:
         self._delivery = delivery
         self._reading = reading
 
-    async def send(self, membership: Membership, content: Content | str) -> None:
+    async def send(
+        self,
+        membership: Membership,
+        content: Content | str,
+        before_encrypting: Callable[[Room], None] | None = None,
+    ) -> None:
         """Send a message to the room; it is encrypted again if a commit was accepted meanwhile.
 
         Before the first message after a start the room's queue is read to its end. Raises `OlderCopy` if that shows
         that a newer copy of the vault was used here: members would drop a message whose key was used before.
+        `before_encrypting` may raise, so that nothing is sent to the members of an epoch.
         """
         content = Content.text(content) if isinstance(content, str) else content
         room, current = membership.uri, 0
@@ -36,6 +45,8 @@ class Sending:
         for _ in range(ATTEMPTS):
             async with membership.lock:
                 await self._delivery.settle(membership)
+                if before_encrypting is not None:
+                    before_encrypting(membership.room)
                 request = self._encrypted(membership, content)
                 answer = await self._context.path.ask(SUBMIT_MESSAGE, room.domain, request, room=room.name)
             try:

@@ -1,4 +1,4 @@
-"""The messages that this client sent to a room, until the hub's copy of each has come back.
+"""The messages that this client sent to a room in its current epoch.
 
 The hub sends each message to all members, its sender too. If a copy comes back of a message that this vault did not
 send, a newer copy of the vault did: keys for sending were used that this vault counts as unused.
@@ -9,13 +9,17 @@ from __future__ import annotations
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.uris import MimiUri
 
-MAX_SENT = 4096
+MAX_SENT = 1 << 13
 _OLDER = b"older copy"
 _FULL = b"full"
+_CAME = b"\x01"  # behind the epoch of a message whose copy has come back
 
 
 class SentMessages:
-    """The hashes of sent messages whose copy has not come back, and whether this vault is an older copy of itself.
+    """The hashes of sent messages, and whether this vault is an older copy of itself.
+
+    A hash stays noted after its copy has come back, until the epoch ends: any member can submit the same message
+    again, and that copy is no sign of a newer vault either.
 
     Nothing is held in memory, so a failed transaction needs no undo.
     """
@@ -31,7 +35,7 @@ class SentMessages:
         known any more, and every copy counts as this vault's.
         """
         if len(self._rows) >= MAX_SENT:
-            for earlier in [key for key, noted in self._rows.items() if noted and noted < _epoch(epoch)]:
+            for earlier in [key for key, noted in self._rows.items() if noted and noted[:8] < _epoch(epoch)]:
                 del self._rows[earlier]
         if len(self._rows) >= MAX_SENT:
             self._rows[_FULL] = _epoch(epoch)
@@ -39,8 +43,11 @@ class SentMessages:
             self._rows[message] = _epoch(epoch)
 
     def came_back(self, message: bytes, epoch: int) -> bool:
-        """Return whether this vault sent the message of this hash; its copy comes once."""
-        return self._rows.pop(message, None) is not None or self._rows.get(_FULL) == _epoch(epoch)
+        """Return whether this vault sent the message of this hash, in an epoch that has not ended."""
+        if message in self._rows:
+            self._rows[message] = _epoch(epoch) + _CAME
+            return True
+        return self._rows.get(_FULL) == _epoch(epoch)
 
     @property
     def older_copy(self) -> bool:
@@ -52,8 +59,13 @@ class SentMessages:
         self._rows[_OLDER] = b""
 
     def note_new_epoch(self) -> None:
-        """Note that a commit was followed or accepted: no key of the new epoch was used by anybody."""
+        """Note that a commit was followed or accepted: no key of the new epoch was used by anybody.
+
+        The copies of earlier messages that are still on their way stay noted.
+        """
         self._rows.pop(_OLDER, None)
+        for came in [key for key, noted in self._rows.items() if noted[8:] == _CAME]:
+            del self._rows[came]
 
 
 def _epoch(epoch: int) -> bytes:

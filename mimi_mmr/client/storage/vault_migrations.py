@@ -11,11 +11,12 @@ derivation).
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mimi_mmr.errors import StateError
+from mimi_mmr.presentation import BOOL, U8, U16, U32, U64, Codec, Fixed, Maybe, Opaque, Reader, vec
 
 PROGRAM = "mimi-mmr"
 
@@ -38,7 +39,56 @@ class Migration:
     work: Callable[[Tables], None]
 
 
-MIGRATIONS: tuple[Migration, ...] = ()  # the first leads from version 1 to 2
+_ANY = Opaque(1 << 26)
+_OPTIONAL = Maybe(_ANY)
+# `SavedMembership` before version 2, up to its pending commit, as far as its layout goes.
+_LEAF_BEFORE_2: Sequence[Codec] = (
+    *(Fixed(64), U8, _ANY, _ANY, _ANY, _ANY, U64, _ANY, _ANY),  # seeds, pseudonymous credential
+    *(_ANY, U16, _ANY, Fixed(64)),  # queue address, identity link key and queue token
+)
+_PLACE_BEFORE_2: Sequence[Codec] = (U64, BOOL, BOOL, _OPTIONAL)
+_POLICY_BEFORE_2: Sequence[Codec] = (U8, _ANY, U64, Fixed(3), _ANY, U32, Fixed(64))
+_COMMIT_BEFORE_2: Sequence[Codec] = (
+    *(_ANY, U64, U32, Fixed(8 * 32), Fixed(64)),  # what the committer signs, its signature
+    *(_ANY, _OPTIONAL, _OPTIONAL, _OPTIONAL),
+)
+
+
+def welcomes_have_proofs(tables: Tables) -> None:
+    """Give each room's pending commit an empty list of proofs for its Welcome, as its last field.
+
+    A hub that has accepted such a commit says so. One that has not refuses it, if it adds somebody, and it is made
+    anew. Note also which KeyPackages were made before: Welcomes for them may wait that have no proof.
+    """
+    for reference in tables.table("key packages"):
+        tables.table("key packages before proofs")[reference] = b""
+    rows = tables.table("memberships")
+    for name, row in list(rows.items()):
+        end = _end_of_pending_before_2(row)
+        if end is not None:
+            rows[name] = row[:end] + vec(b"") + row[end:]
+
+
+def _end_of_pending_before_2(row: bytes) -> int | None:
+    """Return where the pending commit of a membership ends; None if there is none."""
+    reader = Reader(row)
+
+    def skip(*codecs: Codec) -> None:
+        for codec in codecs:
+            codec.read(reader, "a membership of version 1")
+
+    skip(*_LEAF_BEFORE_2, *_PLACE_BEFORE_2)
+    if not BOOL.read(reader, "the mark of a pending commit"):
+        return None
+    skip(*_COMMIT_BEFORE_2)
+    if BOOL.read(reader, "the mark of a policy"):
+        skip(*_POLICY_BEFORE_2)
+    skip(_ANY, _OPTIONAL)
+    return reader.offset
+
+
+# The first leads from version 1 to 2.
+MIGRATIONS: tuple[Migration, ...] = (Migration((0, 4, 0), welcomes_have_proofs),)
 
 
 def latest() -> int:

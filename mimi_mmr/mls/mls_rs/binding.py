@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import mls_rs_uniffi as mls  # type: ignore[import-untyped]
 
-from mimi_mmr.errors import EngineError, OwnMessage
+from mimi_mmr.errors import EngineError, LifetimeRefused, OwnMessage
 from mimi_mmr.mls.ratchet.node import identity, signature_key
 from mimi_mmr.mls.ratchet.tree import RatchetTree
 from mimi_mmr.mls.storage import GroupStorage
@@ -20,16 +20,23 @@ _SUITE: Final = mls.CipherSuite.CURVE25519_AES128
 
 
 _FROM_SELF = "message from self"
+_LIFETIME = "not within key package lifetime"
 
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Convert the library's exceptions to `EngineError`, or `OwnMessage` for a message of this client's own."""
+    """Convert the library's exceptions to `EngineError`, or to the subclass that says why.
+
+    `OwnMessage` is for a message of this client's own, `LifetimeRefused` for a KeyPackage that is not valid now.
+    The library checks lifetimes of KeyPackages that this client adds, not of those that another's commit adds.
+    """
     try:
         yield
     except (mls.Error, mls.InternalError) as error:
         said = str(error)  # the binding has one class for all of these errors
-        raise OwnMessage(said) if _FROM_SELF in said else EngineError(said) from None
+        kinds = {_FROM_SELF: OwnMessage, _LIFETIME: LifetimeRefused}
+        kind = next((kind for part, kind in kinds.items() if part in said), EngineError)
+        raise kind(said) from None
 
 
 class _Storage(mls.GroupStateStorage):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from mimi_mmr.protocol.room.events import (
     EventKind,
     FanoutMessage,
     RoomEvent,
+    TaggedMessage,
     WelcomeEvent,
     event_epoch,
 )
@@ -31,6 +32,7 @@ from mimi_mmr.protocol.room.requests import (
     UpdateRoomResponse,
     group_id,
 )
+from mimi_mmr.protocol.room.welcome_proofs import WelcomeProof
 
 __all__ = [
     "ApplicationEvent",
@@ -58,10 +60,12 @@ __all__ = [
     "Snapshot",
     "SnapshotRequest",
     "SubmitMessageRequest",
+    "TaggedMessage",
     "UpdateCode",
     "UpdateRequest",
     "UpdateRoomResponse",
     "WelcomeEvent",
+    "WelcomeProof",
     "event_epoch",
     "group_id",
 ]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Self, TypeAlias
 
+from mimi_mmr.crypto.secret import WelcomeKey
 from mimi_mmr.errors import WrongSigner
 from mimi_mmr.mls.wire import PrivateMessage, parse_application
-from mimi_mmr.presentation import U64, Code, Maybe, Nested, Opaque, Struct, Vector
+from mimi_mmr.presentation import U64, Code, Fixed, Maybe, Nested, Opaque, Reader, Struct, Vector
 from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.policy import SignedPolicy
@@ -24,9 +25,11 @@ from mimi_mmr.protocol.room.requests import (
     CommitReport,
     digest,
 )
+from mimi_mmr.protocol.room.welcome_proofs import WELCOME_PROOFS, WelcomeProof, check_welcome
 from mimi_mmr.uris import ROOM, MimiUri
 
 MAX_GROUNDS = 32
+TAG_SIZE = 32
 
 
 class EventKind(enum.IntEnum):
@@ -62,22 +65,61 @@ class CommitEvent(Struct):
 
 @dataclass(frozen=True, slots=True)
 class WelcomeEvent(Struct):
-    """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`."""
+    """A Welcome, for the members that a commit added. They fetch the trees of epoch `auth.content.epoch + 1`.
+
+    `proofs` say to each of them that whoever made it has the KeyPackage from them. An event that waits since before
+    version 0.4.0 ends before them, and has none.
+    """
 
     LIMIT: ClassVar[int] = 1 << 25
     auth: CommitAuth
     welcome: Annotated[bytes, Opaque(MAX_MLS_MESSAGE)]
+    proofs: Annotated[tuple[WelcomeProof, ...], WELCOME_PROOFS]
+
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read every field, and the proofs if there are any."""
+        auth = CommitAuth.read_from(reader)
+        welcome = Opaque(MAX_MLS_MESSAGE).read(reader, "WelcomeEvent.welcome")
+        proofs = () if reader.empty else WELCOME_PROOFS.read(reader, "WelcomeEvent.proofs")
+        return cls(auth, welcome, proofs)
+
+    def check_proof(self, reference: bytes, key: WelcomeKey) -> None:
+        """Check the proof for the KeyPackage with this reference; raise `WelcomeRejected`."""
+        check_welcome(self.proofs, reference, key, self.auth.content)
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationEvent(Struct):
-    """An accepted application message (MLS PrivateMessage)."""
+    """An accepted application message (MLS PrivateMessage), with the echo tag that its sender signed for the hub.
+
+    The tag says nothing to anybody but the sender, so providers don't learn who sent a message. An event that waits
+    since before version 0.4.0 ends before the tag; it is read as one with a tag of zeros, which is nobody's.
+    """
 
     message: Annotated[bytes, Opaque(MAX_APPLICATION)]
+    echo_tag: Annotated[bytes, Fixed(TAG_SIZE)]
 
-    def read(self) -> PrivateMessage:
+    @classmethod
+    def read_from(cls, reader: Reader) -> Self:
+        """Read the message, and the tag if there is one."""
+        message = Opaque(MAX_APPLICATION).read(reader, "ApplicationEvent.message")
+        size = Fixed(TAG_SIZE)
+        return cls(
+            message, bytes(TAG_SIZE) if reader.empty else size.read(reader, "ApplicationEvent.echo_tag")
+        )
+
+    def read(self) -> TaggedMessage:
         """Read the MLS message; raise `ParseError`, or `InvalidCommit` if it is another kind of message."""
-        return parse_application(self.message)
+        return TaggedMessage(parse_application(self.message), self.echo_tag)
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedMessage:
+    """A parsed application message with its echo tag."""
+
+    message: PrivateMessage
+    echo_tag: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +137,7 @@ class ReportEvent(Struct):
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
 
 
-RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | PrivateMessage | JoinRequest | ReportEvent
+RoomEvent: TypeAlias = CommitEvent | WelcomeEvent | TaggedMessage | JoinRequest | ReportEvent
 
 
 def event_epoch(event: RoomEvent) -> int | None:
@@ -108,8 +150,8 @@ def event_epoch(event: RoomEvent) -> int | None:
             return event.auth.content.epoch
         case WelcomeEvent():
             return event.auth.content.epoch + 1
-        case PrivateMessage():
-            return event.epoch
+        case TaggedMessage():
+            return event.message.epoch
         case JoinRequest() | ReportEvent():
             return None
 

@@ -14,7 +14,7 @@ as an event, open it (`JoinLinks.open_request`) and add the newcomer in a commit
 (`JoinLinks.after_join`).
 
 The URI also says how the room shows identities: a newcomer sends its identity link keys only if every member sees
-every identity.
+every identity. Otherwise it sends the keys of the Welcome's proof instead, which are derived from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from mimi_mmr.crypto.secret import Secret
 from mimi_mmr.crypto.signing import SigningKey, expand_with_label
 from mimi_mmr.errors import InvalidUri, JoinRefused, ParseError, SealedBoxRejected
 from mimi_mmr.presentation import U32, U64, Fixed, Nested, Struct, Vector
-from mimi_mmr.protocol.key_packages import MAX_CLIENTS, OpenKeyPackage
+from mimi_mmr.protocol.key_packages import (
+    MAX_CLIENTS,
+    AddableKeyPackage,
+    NamelessKeyPackage,
+    OpenKeyPackage,
+)
 from mimi_mmr.protocol.room.link_orders import (
     MAX_BOX,
     MAX_LIFETIME,
@@ -132,28 +137,37 @@ class LiveLink(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Joiner(Struct):
-    """The plaintext of a request to join: one user's KeyPackages, one per device, all under one pseudonym.
-
-    Where the room hides identities, identity link keys are zero.
-    """
+    """The plaintext of a request to join: one user's KeyPackages, one per device, all under one pseudonym."""
 
     LIMIT: ClassVar[int] = MAX_BOX
     packages: Annotated[tuple[OpenKeyPackage, ...], Vector(Nested(OpenKeyPackage), MAX_BOX, MAX_CLIENTS)]
 
 
+@dataclass(frozen=True, slots=True)
+class NamelessJoiner(Struct):
+    """The same for a room that hides identities, as its link says."""
+
+    LIMIT: ClassVar[int] = MAX_BOX
+    packages: Annotated[
+        tuple[NamelessKeyPackage, ...], Vector(Nested(NamelessKeyPackage), MAX_BOX, MAX_CLIENTS)
+    ]
+
+
 def make_join_request(link: JoinLink, packages: Sequence[OpenKeyPackage]) -> JoinRequest:
     """Make a request to add all devices of one user; raise `ValueError` if it is above 128 KiB."""
+    joiner: Joiner | NamelessJoiner = Joiner(tuple(packages))
     if link.identities is not Identities.EVERYONE:
-        packages = [replace(package, identity_link_key=bytes(32)) for package in packages]
-    plaintext = pad(Joiner(tuple(packages)).to_bytes(), PADDING)
+        joiner = NamelessJoiner(tuple(package.without_name() for package in packages))
+    plaintext = pad(joiner.to_bytes(), PADDING)
     box = link.sealing_key.public.seal(_PURPOSE, link.id, plaintext)
     return sign_join(JoinRequestTBS(link.room, link.id, box), link.signing_key)
 
 
-def open_join_request(link: JoinLink, box: SealedBox) -> tuple[OpenKeyPackage, ...]:
+def open_join_request(link: JoinLink, box: SealedBox) -> tuple[AddableKeyPackage, ...]:
     """Open what `make_join_request` sealed; raise `JoinRefused`."""
+    kind = Joiner if link.identities is Identities.EVERYONE else NamelessJoiner
     try:
-        packages = Joiner.from_bytes(unpad(link.sealing_key.open(_PURPOSE, link.id, box))).packages
+        packages = kind.from_bytes(unpad(link.sealing_key.open(_PURPOSE, link.id, box))).packages
     except (SealedBoxRejected, ParseError) as error:
         raise JoinRefused(f"the request to join: {error}") from None
     if not packages:

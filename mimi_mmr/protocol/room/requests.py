@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
+from mimi_mmr.crypto.secret import EchoKey
 from mimi_mmr.crypto.signing import SigningKey, verify
 from mimi_mmr.errors import SignatureRejected, WrongSigner
 from mimi_mmr.presentation import U32, U64, Code, Fixed, Maybe, Nested, Opaque, Reader, Struct, Text
 from mimi_mmr.protocol.room.departures import DEPARTURES, Departure, departures_hash
 from mimi_mmr.protocol.room.policy import SignedPolicy
+from mimi_mmr.protocol.room.welcome_proofs import WELCOME_PROOFS, WelcomeProof
 from mimi_mmr.uris import ROOM, MimiUri
 
 MAX_MLS_MESSAGE = 1 << 24
@@ -123,7 +126,7 @@ class UpdateRequest(Struct):
     """-06's HandshakeBundle for a commit, with the Tree Wrap update for hub and members.
 
     It carries the policy and the sealed members-only state (`room_state`) if they change, and the departures of
-    leaving members.
+    leaving members. `welcome_proofs` has one proof for each client that the Welcome is for.
     """
 
     LIMIT: ClassVar[int] = 1 << 26
@@ -135,9 +138,13 @@ class UpdateRequest(Struct):
     policy: Annotated[SignedPolicy | None, Maybe(Nested(SignedPolicy))]
     departures: Annotated[tuple[Departure, ...], DEPARTURES] = ()
     room_state: Annotated[bytes | None, SEALED_STATE] = None
+    welcome_proofs: Annotated[tuple[WelcomeProof, ...], WELCOME_PROOFS] = ()
 
     def verify(self, signature_key: bytes) -> None:
-        """Check signature and parts; raise `WrongSigner`."""
+        """Check signature and parts; raise `WrongSigner`.
+
+        The Welcome's proofs are no signed part: each covers what is signed.
+        """
         self.auth.verify(signature_key)
         content = self.auth.content
         signed = (
@@ -240,12 +247,13 @@ def sign_report(content: CommitReportTBS, key: SigningKey) -> CommitReport:
 
 @dataclass(frozen=True, slots=True)
 class SubmitTBS(Struct):
-    """The content that the sending leaf signs."""
+    """The content that the sending leaf signs; `echo_tag` lets that leaf recognise its own message."""
 
     room: Annotated[MimiUri, ROOM]
     epoch: Annotated[int, U64]
     sender: Annotated[int, U32]
     message_hash: Annotated[bytes, Fixed(32)]
+    echo_tag: Annotated[bytes, Fixed(32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +270,11 @@ class SubmitMessageRequest(Struct):
         _verified(signature_key, "SubmitTBS", self.content, self.signature)
         if digest(self.app_message) != self.content.message_hash:
             raise WrongSigner("the message is not the one that the request's signature covers")
+
+
+def echo_tag(key: EchoKey, message_hash: bytes) -> bytes:
+    """Make the tag by which the sender's client recognises its message: HMAC-SHA256; 32 bytes."""
+    return hmac.digest(key.reveal(), message_hash, hashlib.sha256)
 
 
 def sign_submit(content: SubmitTBS, message: bytes, key: SigningKey) -> SubmitMessageRequest:

@@ -183,7 +183,10 @@ class HubStore:
     async def reopen(
         self, room: MimiUri, undone: EpochId, before: EpochId, events: Sequence[Outgoing], now: float
     ) -> None:
-        """Undo the commit that began the epoch `undone`, and send the events; raise `WrongEpoch`."""
+        """Undo the commit that began the epoch `undone`, and send the events; raise `WrongEpoch`.
+
+        All join links end: a member whom the commit let in may have ordered one, or knows the others.
+        """
         name, nodes, epoch = str(room), room_nodes.c, undone.number
         async with self._database.write() as connection:
             await self._emit(connection, room, undone, before, events, now)
@@ -195,6 +198,7 @@ class HubStore:
             for table in (room_epochs, commit_reports):
                 gone = sa.and_(table.c.room == name, table.c.epoch == epoch)
                 await connection.execute(sa.delete(table).where(gone))
+            await _forget_links(connection, join_links.c.room == name)
             values = {"room": name, "epoch": epoch, "commit_hash": undone.commit_hash}
             await connection.execute(sa.insert(undone_commits).values(values))
 

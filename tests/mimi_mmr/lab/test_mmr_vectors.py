@@ -19,7 +19,17 @@ PUBLISHED = json.loads(FILE.read_text())
 STRUCTS = {kind.__name__: kind for kind in all_structs()}
 OLD = json.loads((stored.V0 / "vectors.json").read_text())
 RENAMED = {"SavedInbox": "SavedReadQueue", "SavedJoined": "SavedMembership"}
-CHANGED = {"QueuePage", "PeerRequest", "PeerRequestTBS"}  # both ends read another form since
+CHANGED = {  # both ends read another form since
+    *("QueuePage", "PeerRequest", "PeerRequestTBS"),
+    *(
+        "UpdateRequest",
+        "SavedJoined",
+        "WelcomeEvent",
+        "ApplicationEvent",
+        "SubmitTBS",
+        "SubmitMessageRequest",
+    ),
+}
 
 
 def test_the_file_is_what_the_command_makes() -> None:

@@ -18,6 +18,7 @@ from mimi_mmr.errors import (
     PseudonymProofRejected,
     SignatureRejected,
     UnknownSender,
+    WelcomeRejected,
     WrongEpoch,
     WrongSigner,
 )
@@ -300,13 +301,12 @@ def test_a_forged_key_package_lets_nobody_in(bench: RoomBench) -> None:
         bench.rooms["bob"].join_links.open_request(expired, bench.now + 6 * DAY * 1000)
 
 
-def test_a_link_key_that_opens_nothing_is_put_right_by_its_owner(bench: RoomBench) -> None:
-    """Whoever joins may lie about its name's key: it is shown as unverified, until it says better."""
+def test_whoever_lies_about_its_names_key_is_shown_as_unverified_and_is_shown_no_room(
+    bench: RoomBench,
+) -> None:
+    """Its client takes no Welcome: whoever made it does not have the KeyPackage's key."""
     link = bench.make_link("alice")
     package = replace(bench.package("erin"), identity_link_key=bytes(32))
-    bench.let_in("bob", make_join_request(link, [package]), "erin")
-    leaf = bench.leaf_of("erin")
-    assert bench.names("alice")[leaf] == "?"
-    bench.commit("erin")
-    assert bench.names("alice")[leaf] == "erin"
-    bench.check_agreement()
+    with refused(WelcomeRejected, "proof is wrong"):
+        bench.let_in("bob", make_join_request(link, [package]), "erin")
+    assert bench.names("alice")[3] == "?"

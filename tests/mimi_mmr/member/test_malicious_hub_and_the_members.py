@@ -22,6 +22,7 @@ from mimi_mmr.errors import (
     PseudonymProofRejected,
     RemovedFromRoom,
     RoomError,
+    WelcomeRejected,
     WrongSigner,
 )
 from mimi_mmr.hub.mode import SNAPSHOT_CLOCK_SKEW
@@ -49,7 +50,7 @@ from mimi_mmr.protocol.room.requests import (
     sign_snapshot,
 )
 from mimi_mmr.uris import MimiUri
-from tests.mimi_mmr.bench import DAY, ENGINE, Committed, RoomBench, next_policy
+from tests.mimi_mmr.bench import DAY, ENGINE, Committed, RoomBench, next_policy, welcome_event
 
 
 def fingerprint(room: Room) -> tuple[Any, ...]:
@@ -270,7 +271,7 @@ Joining = tuple[RoomBench, WelcomeEvent, Snapshot]
 
 def joined(dave: Joining, event: WelcomeEvent | None = None, snapshot: Snapshot | None = None) -> Room:
     bench, honest, whole = dave
-    return Room.join(bench.leaves["dave"], event or honest, snapshot or whole)
+    return Room.join(bench.packages["dave"], event or honest, snapshot or whole)
 
 
 def test_an_honest_snapshot_joins(dave: Joining) -> None:
@@ -303,7 +304,7 @@ def test_the_node_that_was_changed_is_named() -> None:
     bench.commit("alice", add=["bob", "cathy"])
     pending = bench.stage("alice", add=["dave"])
     bench.accept(pending.request)
-    event = WelcomeEvent(pending.request.auth, pending.request.welcome or b"")
+    event = welcome_event(pending.request)
     snapshot = bench.snapshots[-1]
     tag_of_last = snapshot.public_tree[:-1] + bytes([snapshot.public_tree[-1] ^ 1])
     with pytest.raises(Desynchronised, match=r"node \(level 1, index 1\)"):
@@ -317,7 +318,7 @@ def test_a_tree_rolled_back_in_one_node_is_refused() -> None:
     old = bench.state.wrap.to_bytes()
     pending = bench.stage("alice", add=["dave"])
     accepted = bench.accept(pending.request)
-    event = WelcomeEvent(pending.request.auth, pending.request.welcome or b"")
+    event = welcome_event(pending.request)
     (place, row), *_ = [(at, row) for at, row in accepted.rows.wrap.items() if row and at[0] == 1]
     snapshot = bench.snapshots[-1]
     assert place == (1, 1)
@@ -355,10 +356,14 @@ def test_a_welcome_that_the_committer_did_not_sign_is_refused(dave: Joining) -> 
     with pytest.raises(WrongSigner, match="not signed by the leaf"):
         joined(dave, replace(event, auth=replace(event.auth, signature=hostile)))
     for changes in ({"sender": bench.leaf_of("bob")}, {"tree_hash": bytes(32)}, {"welcome_hash": bytes(32)}):
-        with pytest.raises(WrongSigner):
-            joined(dave, replace(event, auth=replace(event.auth, content=replace(content, **changes))))
+        forged = replace(event, auth=replace(event.auth, content=replace(content, **changes)))
+        with pytest.raises(WelcomeRejected, match="proof is wrong"):
+            joined(dave, forged)
+        with pytest.raises(WrongSigner):  # also if somebody helps who has the KeyPackage's link key
+            joined(dave, bench.proven(forged, "dave"))
+    nobody = replace(event, auth=replace(event.auth, content=replace(content, sender=9)))
     with pytest.raises(WrongSigner, match="no member at leaf 9"):
-        joined(dave, replace(event, auth=replace(event.auth, content=replace(content, sender=9))))
+        joined(dave, bench.proven(nobody, "dave"))
 
 
 def test_a_welcome_to_another_room_or_epoch_than_signed_is_refused(dave: Joining) -> None:
@@ -367,8 +372,9 @@ def test_a_welcome_to_another_room_or_epoch_than_signed_is_refused(dave: Joining
     for changes in ({"room": replace(bench.uri, name="other")}, {"epoch": 7}):
         content = replace(event.auth.content, **changes)
         signature = alice.sign("CommitAuthTBS", content.to_bytes())
+        moved = replace(event, auth=replace(event.auth, content=content, signature=signature))
         with pytest.raises(Desynchronised, match="another room or epoch"):
-            joined(dave, replace(event, auth=replace(event.auth, content=content, signature=signature)))
+            joined(dave, bench.proven(moved, "dave"))
 
 
 def test_another_welcome_of_the_same_committer_is_refused(bench: RoomBench) -> None:
@@ -379,7 +385,7 @@ def test_another_welcome_of_the_same_committer_is_refused(bench: RoomBench) -> N
     unused.reject()
     pending = bench.stage("alice", add=[package])
     bench.accept(pending.request)
-    event = WelcomeEvent(pending.request.auth, welcome)
+    event = replace(welcome_event(pending.request), welcome=welcome)
     with pytest.raises(WrongSigner, match="Welcome is not the one that its committer signed"):
         bench.join("dave", event, replace(bench.snapshots[-1], ratchet_tree=tree))
 
@@ -397,8 +403,9 @@ def test_a_tree_hash_that_differs_is_refused_though_signed(dave: Joining) -> Non
     bench, event, _ = dave
     content = replace(event.auth.content, tree_hash=bytes(32))
     signature = bench.leaves["alice"].key.sign("CommitAuthTBS", content.to_bytes())
+    other = replace(event, auth=replace(event.auth, content=content, signature=signature))
     with pytest.raises(Desynchronised, match="Tree Wrap tree"):
-        joined(dave, replace(event, auth=replace(event.auth, content=content, signature=signature)))
+        joined(dave, bench.proven(other, "dave"))
 
 
 # --- snapshots are for members -----------------------------------------------------------------------

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mimi_mmr.errors import Desynchronised, LinkRejected, TreeMismatch
+from mimi_mmr.errors import Desynchronised, EngineError, LinkRejected, TreeMismatch
 from mimi_mmr.member.committing import PendingCommit
+from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.member.whois import Standing
+from mimi_mmr.mls.wire import KeyPackage
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.room.events import CommitEvent, EventKind, WelcomeEvent
 from mimi_mmr.protocol.room.members_only import MembersOnlyState
@@ -263,3 +265,19 @@ def test_a_secret_of_the_state_that_members_never_got_comes_with_the_hubs_tree(b
     bench.check_agreement()
     bench.commit("alice", add=["dave"])
     assert bench.rooms["dave"].members_only.state.name == "Tea"
+
+
+def test_a_commit_that_nobody_can_process_is_not_waited_for(bench: RoomBench) -> None:
+    """It also adds a KeyPackage of the near future. The engine refuses it for another reason, and for good."""
+    package = bench.package("dave")
+    begins = KeyPackage.from_bytes(package.key_package).leaf_node.lifetime
+    assert begins is not None
+    pending = bench.rooms["bob"].stage(CommitIntent((package,)), begins[0])
+    bench.world.now = begins[0] - 3500.0
+    commit = bytearray(pending.request.commit)
+    commit[-5] ^= 1  # in a tag that the hub can't check
+    request = bench.resign(pending.request, "bob", commit=bytes(commit))
+    event = CommitEvent.from_bytes(bench.accept(request).events[0].event)
+    for name in ("alice", "cathy"):
+        with pytest.raises(EngineError):
+            bench.rooms[name].follow(event, bench.now)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from mimi_mmr.crypto.signing import SigningKey
-from mimi_mmr.errors import EngineError, RemovedFromRoom
+from mimi_mmr.errors import EngineError, LifetimeRefused, RemovedFromRoom
 from mimi_mmr.mls.engine import Applied, MlsEngine, MlsGroup
 from mimi_mmr.mls.mls_rs import MlsRsEngine
 from mimi_mmr.mls.storage import GroupStorage
 from mimi_mmr.mls.wire import ContentType, PrivateMessage, parse_application, parse_message
-from tests.mimi_mmr.mls.mls_world import ENGINE, GROUP, World, follow, person, read
+from tests.mimi_mmr.mls.mls_world import ENGINE, GROUP, World, follow, forged_key_package, person, read
 
 SECRET = (b"TreeWrap", b"room", 32)
 
@@ -427,3 +428,14 @@ def test_storage_has_two_slots() -> None:
 def test_the_engine_is_the_protocol() -> None:
     engine: MlsEngine = ENGINE
     assert engine.client(b"somebody", SigningKey.generate()).key_package()
+
+
+def test_a_refusal_by_lifetime_is_told_from_others() -> None:
+    group = person().client.create_group(GROUP)
+    now = int(time.time())
+    early = forged_key_package(person(), lifetime=(now + 1800, now + 86400))
+    with pytest.raises(LifetimeRefused):
+        group.stage_commit([early.encoded])
+    with pytest.raises(EngineError) as refusal:
+        group.stage_commit([b"no KeyPackage"])
+    assert type(refusal.value) is EngineError

@@ -28,6 +28,7 @@ from mimi_mmr.protocol.provider_keys import ProviderKeys
 from mimi_mmr.protocol.queues import queue_id
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, WelcomeEvent
 from mimi_mmr.protocol.room.requests import CommitAuth, CommitAuthTBS
+from mimi_mmr.protocol.room.welcome_proofs import prove_welcome
 from mimi_mmr.uris import Kind, MimiUri
 from ohttp_relay.keys import KeyRing
 from tests.mimi_mmr.client.inside import (
@@ -278,13 +279,15 @@ async def test_a_welcome_to_a_hub_that_never_answers_does_not_stand_in_the_way_f
     await bob.key_packages.publish(bobs, 2)
     room = await alice.rooms.create()
     away = MimiUri("nowhere.example", Kind.ROOM, "none")
-    auth = WelcomeEvent(_some_auth(away), b"").to_bytes()
-    lie = FanoutMessage(away, 1, 0, EventKind.WELCOME, auth).to_bytes()
     await alice.rooms.add(room, [to_bob])
     for waiting in bob.key_packages.outstanding:
         page = await Queues(bob.path).collect(waiting.package.leaf.queue, 0, 0)
         if not page.messages:  # the KeyPackage that Alice has not used
-            await post(live, waiting.package.leaf, lie)
+            auth = _some_auth(away)  # by somebody who has the KeyPackage: a hub alone can't make a proof
+            lie = WelcomeEvent(auth, b"", prove_welcome([waiting.package.open], auth.content)).to_bytes()
+            await post(
+                live, waiting.package.leaf, FanoutMessage(away, 1, 0, EventKind.WELCOME, lie).to_bytes()
+            )
             look_there_first(bob, waiting.package.ref)
     for _ in range(6):
         await bob.rooms.check_invitations(wait=5)

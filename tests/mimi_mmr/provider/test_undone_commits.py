@@ -19,6 +19,7 @@ from mimi_mmr.protocol.problems import PROBLEM_URN
 from mimi_mmr.protocol.queues import leaf_binding
 from mimi_mmr.protocol.room.deliveries import NotifyRequest
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage, ReportEvent
+from mimi_mmr.protocol.room.join_links import make_join_request
 from mimi_mmr.protocol.room.policy import Role
 from mimi_mmr.protocol.room.requests import (
     CommitReport,
@@ -36,8 +37,8 @@ from mimi_mmr.provider.record import Recorder
 from mimi_mmr.provider.replies import Reply
 from mimi_mmr.provider.store import tables
 from mimi_mmr.provider.store.database import Database
-from mimi_mmr.provider.store.hub import HubStore
-from tests.mimi_mmr.bench import DOMAINS, HUB, RoomBench
+from mimi_mmr.provider.store.hub import HubStore, to_snapshot
+from tests.mimi_mmr.bench import DAY, DOMAINS, HUB, RoomBench, welcome_event
 
 
 class Quiet:
@@ -47,6 +48,13 @@ class Quiet:
 
     def wake(self) -> None:
         pass
+
+
+def code(reply: Reply) -> str:
+    """The code of the hub's refusal; "" if it did it."""
+    if reply.status == 200:
+        return ""
+    return str(json.loads(reply.body)["type"]).removeprefix(PROBLEM_URN)
 
 
 class Hub:
@@ -96,10 +104,7 @@ class Hub:
 
     async def says(self, name: str, commit: UpdateRequest, kind: RepairKind) -> str:
         """The code of the hub's refusal; "" if it did it."""
-        reply = await self.post("/v1/report/room", self.statement(name, commit, kind).to_bytes())
-        if reply.status == 200:
-            return ""
-        return str(json.loads(reply.body)["type"]).removeprefix(PROBLEM_URN)
+        return code(await self.post("/v1/report/room", self.statement(name, commit, kind).to_bytes()))
 
     async def reports(self, name: str, commit: UpdateRequest) -> None:
         assert await self.says(name, commit, RepairKind.CANNOT_PROCESS) == ""
@@ -328,3 +333,30 @@ async def test_a_commit_that_was_undone_is_not_taken_again(hub: Hub) -> None:
     assert (answer.code, answer.error_code) == (UpdateCode.NOT_ALLOWED, "not-allowed")
     assert "undone before" in answer.error_description
     await hub.commit("bob")
+
+
+async def test_the_links_of_whoever_a_commit_let_in_end_with_its_undo(hub: Hub) -> None:
+    """Dave is added, and orders a link before the commit that let him in is undone."""
+    bench = hub.bench
+    alice = bench.rooms["alice"]
+    earlier = alice.join_links.make(int(bench.now) + DAY, 1)
+    await hub.commit("alice", state=alice.members_only.state.with_link(earlier, bench.now))
+    assert (await hub.post("/v1/links/room", alice.join_links.order(earlier).to_bytes())).status == 200
+    before = alice.join_links.link(earlier)
+    assert await hub.store.link(bench.uri, before.id) is not None
+    undone = await hub.accepted_alone("bob", add=["dave"])
+    state = await hub.store.load(bench.uri)
+    dave = bench.join("dave", welcome_event(undone), to_snapshot(state))
+    live = dave.join_links.make(int(bench.now) + 6 * DAY, 1024)
+    assert (await hub.post("/v1/links/room", dave.join_links.order(live).to_bytes())).status == 200
+    link = dave.join_links.link(live)
+
+    async def asks(name: str) -> str:
+        request = make_join_request(link, [bench.package(name)])
+        return code(await hub.post("/v1/joinRequests/room", request.to_bytes()))
+
+    assert await asks("erin") == ""  # the control: the link worked
+    await hub.reports("cathy", undone)
+    assert await hub.reopens("alice", undone) == ""
+    assert await asks("frank") == "join-refused"
+    assert await hub.store.link(bench.uri, before.id) is None

@@ -16,7 +16,7 @@ import pytest
 
 from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.people.contacts import Contact
-from mimi_mmr.errors import EngineError, NotYet
+from mimi_mmr.errors import LifetimeRefused, NotYet
 from mimi_mmr.mls.mls_rs.group import MlsRsGroup
 from tests.mimi_mmr.conftest import Clock, LiveWorld, connect, invited, until_epoch
 from tests.needs import needs
@@ -145,7 +145,7 @@ async def test_a_follower_tries_a_commit_that_is_not_yet_valid_again(
     await alice.rooms.send(room, "welcome")
 
     def refuses(self: MlsRsGroup, commit: object) -> None:
-        raise EngineError("not within the lifetime")
+        raise LifetimeRefused("not within the lifetime")
 
     clock.ahead = -300.0
     with monkeypatch.context() as patched:

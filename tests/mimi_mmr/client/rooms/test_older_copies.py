@@ -87,11 +87,24 @@ def test_copies_of_what_this_vault_sent_are_known_also_if_there_are_too_many_to_
     hashes = [number.to_bytes(32, "big") for number in range(MAX_SENT + 2)]
     for message in hashes[:MAX_SENT]:
         sent.add(message, 7)
-    assert sent.came_back(hashes[0], 7)
-    assert not sent.came_back(hashes[0], 7)
     for message in hashes[MAX_SENT:]:
         sent.add(message, 7)
-    assert all(sent.came_back(message, 7) for message in hashes[1:])
+    assert all(sent.came_back(message, 7) for message in hashes)
+    sent.note_new_epoch()
+    assert not sent.came_back(hashes[0], 8)
     sent.add(b"\xff" * 32, 8)
     assert sent.came_back(b"\xff" * 32, 8)
     assert not sent.came_back(b"\xee" * 32, 8)
+
+
+def test_a_copy_that_comes_again_is_known_until_the_epoch_ends() -> None:
+    """Any member can submit a message again."""
+    sent = SentMessages(Vault.in_memory(), random_uri("a.example", Kind.ROOM, bytes(16)))
+    came, late = bytes(32), b"\x01" * 32
+    sent.add(came, 7)
+    sent.add(late, 7)
+    for _ in range(3):
+        assert sent.came_back(came, 7)
+    sent.note_new_epoch()
+    assert not sent.came_back(came, 7)
+    assert sent.came_back(late, 7)  # its copy was still on its way

@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[4]
 TRACING = """
     import ctypes, shutil, sys
     from pathlib import Path
+    from mimi_mmr.client.storage import vault_migrations
     from mimi_mmr.client.storage.vault import Vault
+
+    vault_migrations.MIGRATIONS = ()
 
     class Vfs(ctypes.Structure):
         _fields_ = [("version", ctypes.c_int), ("size", ctypes.c_int), ("path", ctypes.c_int)] + [
@@ -95,8 +98,10 @@ TRACED = """
 KILLED = """
     import os, signal, sys
     from pathlib import Path
+    from mimi_mmr.client.storage import vault_migrations
     from mimi_mmr.client.storage.vault import Vault
 
+    vault_migrations.MIGRATIONS = ()
     vault = Vault.open(Path(sys.argv[1]), "p")
     with vault.transaction():
         vault.table("t").clear()
@@ -119,6 +124,12 @@ watched = pytest.mark.skipif(
     "libsqlite3" not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True,
     reason="SQLite is part of this Python: its system calls can't be watched",
 )
+
+
+@pytest.fixture(autouse=True)
+def first_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no migrations yet."""
+    monkeypatch.setattr(vault_migrations, "MIGRATIONS", ())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mimi_mmr.client.storage import vault_migrations
+from mimi_mmr.client.storage.records import SavedMembership
 from mimi_mmr.client.storage.vault import Vault
 from mimi_mmr.client.storage.vault_keys import Derivation
 from mimi_mmr.client.storage.vault_migrations import Migration, Tables
@@ -52,13 +53,41 @@ def messages(content: dict[str, dict[bytes, bytes]], prefix: str) -> dict[str, d
 
 
 @every_vault
-def test_a_vault_of_version_0_is_read_byte_for_byte_and_left_as_it_is(name: str, tmp_path: Path) -> None:
+def test_without_migrations_a_vault_of_version_0_is_read_byte_for_byte_and_left_as_it_is(
+    name: str, tmp_path: Path, install: Install
+) -> None:
+    install(())
     path = stored.vault(name, tmp_path)
     before = path.read_bytes()
     found = {table: (len(rows), stored.digest(rows)) for table, rows in tables(path).items()}
     expected = stored.facts()["vaults"][name]["tables"]
     assert found == {table: (one["rows"], one["sha256"]) for table, one in expected.items()}
     assert path.read_bytes() == before
+
+
+def test_a_commit_that_waits_in_a_vault_of_version_0_waits_on(tmp_path: Path, install: Install) -> None:
+    """It has no proofs for its Welcome; all else of each room is as it was."""
+    real, waiting = vault_migrations.MIGRATIONS, 0
+    for name in stored.VAULTS:
+        path = stored.vault(name, tmp_path)
+        install(())
+        before = tables(path).get("memberships", {})
+        install(real)
+        content = tables(path)
+        after = content.get("memberships", {})
+        assert content.get("key packages before proofs", {}).keys() == content.get("key packages", {}).keys()
+        assert after.keys() == before.keys()
+        for room, row in after.items():
+            saved = SavedMembership.from_bytes(row)
+            if saved.unanswered is None:
+                assert row == before[room]
+                continue
+            waiting += 1
+            assert saved.unanswered.welcome_proofs == ()
+            pending = saved.unanswered.to_bytes()
+            start = row.index(pending)
+            assert row[: start + len(pending) - 1] + row[start + len(pending) :] == before[room]
+    assert waiting
 
 
 def test_without_migrations_a_new_vault_is_of_version_1_and_an_older_program_reads_it(
@@ -76,6 +105,7 @@ def test_without_migrations_a_new_vault_is_of_version_1_and_an_older_program_rea
 @every_vault
 def test_a_migration_runs_once_and_changes_what_it_says(name: str, tmp_path: Path, install: Install) -> None:
     path = stored.vault(name, tmp_path)
+    install(())
     before = tables(path)
     install(planted.TO_VERSION_2)
     after = tables(path)
@@ -107,6 +137,7 @@ def test_several_migrations_run_in_order_from_where_the_vault_is(path: Path, ins
 
 
 def test_a_migration_that_fails_leaves_the_vault_as_it_was(path: Path, install: Install) -> None:
+    install(())
     before, content = path.read_bytes(), tables(path)
 
     def failing(found: Tables) -> None:

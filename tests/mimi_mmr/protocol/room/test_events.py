@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mimi_mmr.errors import InvalidCommit, MmrError
-from mimi_mmr.mls.wire import PrivateMessage
+from mimi_mmr.crypto.secret import WelcomeKey
+from mimi_mmr.errors import InvalidCommit, MmrError, WelcomeRejected
 from mimi_mmr.protocol.content import Content
 from mimi_mmr.protocol.room.events import (
     ApplicationEvent,
     CommitEvent,
     EventKind,
     FanoutMessage,
+    TaggedMessage,
     WelcomeEvent,
     event_epoch,
 )
@@ -26,7 +29,8 @@ def events() -> dict[EventKind, bytes]:
     """One of each kind, in epoch 1 of a room or at its end."""
     bench = RoomBench(world=WORLD)
     bench.commit("alice", add=["bob"])
-    message = ApplicationEvent(bench.rooms["bob"].encrypt(Content.text("hello")).app_message)
+    sent = bench.rooms["bob"].encrypt(Content.text("hello"))
+    message = ApplicationEvent(sent.app_message, sent.content.echo_tag)
     request = bench.ask(bench.make_link("alice"), "cathy")
     committed = bench.commit("bob", add=["dave"])
     return {
@@ -46,7 +50,7 @@ def fanout(kind: EventKind, event: bytes) -> FanoutMessage:
     [
         (EventKind.COMMIT, CommitEvent, 2),
         (EventKind.WELCOME, WelcomeEvent, 3),
-        (EventKind.APPLICATION, PrivateMessage, 1),
+        (EventKind.APPLICATION, TaggedMessage, 1),
         (EventKind.JOIN_REQUEST, JoinRequest, None),
     ],
 )
@@ -56,7 +60,7 @@ def test_an_event_is_what_its_kind_says(
     event = fanout(kind, events[kind]).parsed()
     assert type(event) is expected
     assert event_epoch(event) == epoch
-    if not isinstance(event, PrivateMessage):
+    if not isinstance(event, TaggedMessage):
         assert event.to_bytes() == events[kind]
     for cut in (events[kind][:-1], events[kind] + b"\0", b""):
         with pytest.raises(MmrError):
@@ -67,7 +71,19 @@ def test_an_event_is_what_its_kind_says(
                 fanout(other, events[kind]).parsed()
 
 
+def test_events_that_wait_since_before_version_0_4_0_are_read(events: dict[EventKind, bytes]) -> None:
+    """They end before the echo tag, and before the proofs: nobody's message, and a Welcome that nobody joins by."""
+    message = fanout(EventKind.APPLICATION, events[EventKind.APPLICATION][:-32]).parsed()
+    assert isinstance(message, TaggedMessage)
+    assert message.echo_tag == bytes(32)
+    whole = WelcomeEvent.from_bytes(events[EventKind.WELCOME])
+    old = WelcomeEvent.from_bytes(replace(whole, proofs=()).to_bytes()[:-1])
+    assert old == replace(whole, proofs=())
+    with pytest.raises(WelcomeRejected, match="without a proof"):
+        old.check_proof(whole.proofs[0].key_package_ref, WelcomeKey(bytes(32)))
+
+
 def test_a_commit_in_place_of_a_message_is_refused_at_the_door(events: dict[EventKind, bytes]) -> None:
     commit = CommitEvent.from_bytes(events[EventKind.COMMIT]).commit
     with pytest.raises(InvalidCommit, match="expected an application message"):
-        fanout(EventKind.APPLICATION, ApplicationEvent(commit).to_bytes()).parsed()
+        fanout(EventKind.APPLICATION, ApplicationEvent(commit, bytes(32)).to_bytes()).parsed()

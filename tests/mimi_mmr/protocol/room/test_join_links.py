@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mimi_mmr.errors import InvalidUri, JoinRefused, NotAllowed
 from mimi_mmr.protocol.content import Content
+from mimi_mmr.protocol.key_packages import NamelessKeyPackage
 from mimi_mmr.protocol.room.join_links import (
     Joiner,
     JoinLink,
@@ -148,7 +149,10 @@ def test_where_names_are_hidden_a_newcomer_gives_none_away(identities: Identitie
     assert link.identities is identities
     event = bench.knock(bench.ask(link, "erin"))
     (package,) = bench.rooms["bob"].join_links.open_request(event, bench.now)
-    assert package.identity_link_key == bytes(32)
+    assert isinstance(package, NamelessKeyPackage)
+    ilk = bench.leaves["erin"].ilk
+    assert ilk.reveal() not in package.to_bytes()
+    assert package.welcome_key == bench.packages["erin"].welcome_key
     bench.let_in("bob", event, "erin")
     bench.check_agreement()
     bench.commit("erin", reveal=True)
