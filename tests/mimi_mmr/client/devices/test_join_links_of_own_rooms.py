@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from mimi_mmr.client import Client, Membership
 from mimi_mmr.client.devices import package_requests
+from mimi_mmr.client.rooms import join_links
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.member.intent import CommitIntent
 from mimi_mmr.protocol.room.join_links import JoinLink
 from mimi_mmr.protocol.room.link_orders import JoinRequest
 from mimi_mmr.protocol.room.policy import Identities, Role
-from tests.mimi_mmr.client.devices.test_several_devices import heard, running, second_device
+from tests.mimi_mmr.client.devices.test_several_devices import running, second_device
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
 SHOWN_OR_NOT = pytest.mark.parametrize("identities", [Identities.EVERYONE, Identities.NOBODY])
@@ -33,13 +35,18 @@ async def room_with_bob(
 
 
 async def asks(
-    tablet: Client, link: JoinLink, *members: tuple[Client, Membership]
+    patch: pytest.MonkeyPatch, tablet: Client, link: JoinLink, member: Client, joined: Membership
 ) -> asyncio.Task[Membership]:
-    """The tablet asks to join, until these members have its request."""
-    joining = asyncio.create_task(tablet.rooms.join(link.uri, wait=60))
-    for client, joined in members:
-        while not client.rooms.links.requests(joined):
-            await client.rooms.sync(joined, wait=5)
+    """The tablet, whose other device is not there, asks to join, until a member has its request."""
+    patch.setattr(join_links, "WAIT_SECONDS", 0.5)
+    arrived: list[JoinRequest] = []
+    member.rooms.reading.join_request.append(lambda _, request: arrived.append(request))
+    with patch.context() as away:
+        away.setattr(package_requests, "ANSWER_SECONDS", 0.0)
+        member.rooms.reading.join_request.append(lambda *_: away.undo())
+        joining = asyncio.create_task(tablet.rooms.join(link.uri, wait=60))
+        while not arrived:
+            await member.rooms.sync(joined, wait=5)
     return joining
 
 
@@ -81,22 +88,11 @@ async def test_a_device_that_opens_a_link_is_added_by_the_other_one(
 async def test_a_device_knows_the_request_of_another_one(
     live: LiveWorld, identities: Identities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_requests, "ANSWER_SECONDS", 0.0)  # the phone does not look for now
     alice = await live.person("alice", "a.example")
     tablet = await second_device(live, alice)
     room = await alice.rooms.create(identities)
     link = await alice.rooms.links.create(room)
-    joining = asyncio.create_task(tablet.rooms.join(link.uri, wait=60))
-    monkeypatch.undo()
-    answered = False
-
-    def take(membership: Membership, request: JoinRequest) -> None:
-        nonlocal answered
-        answered = True
-
-    alice.rooms.reading.join_request.append(take)
-    while not answered:
-        await alice.rooms.sync(room, wait=5)
+    joining = await asks(monkeypatch, tablet, link, alice, room)
     assert {one.user for one in alice.rooms.who(room)} == {room.pseudonym}
     await until_together(alice, room, tablet)
     assert (await joining).pseudonym == room.pseudonym
@@ -108,9 +104,7 @@ async def test_a_member_who_sees_who_asks_adds_nobody_twice(
     alice, tablet, bob, room, at_bob = await room_with_bob(live, Identities.EVERYONE)
     link = await alice.rooms.links.create(room)
     await until_epoch(bob, at_bob, room.room.epoch)
-    monkeypatch.setattr(package_requests, "ANSWER_SECONDS", 0.0)
-    joining = await asks(tablet, link, (bob, at_bob))
-    monkeypatch.undo()
+    joining = await asks(monkeypatch, tablet, link, bob, at_bob)
     await bob.rooms.links.answer(at_bob)
     assert f"{alice.user} is in the room already" in at_bob.problems[-1]
     assert len(at_bob.room.members.readable) == 2
@@ -125,9 +119,7 @@ async def test_of_two_pseudonyms_a_user_keeps_the_admin(
     alice, tablet, bob, room, at_bob = await room_with_bob(live, Identities.NOBODY)
     link = await alice.rooms.links.create(room)
     await until_epoch(bob, at_bob, room.room.epoch)
-    monkeypatch.setattr(package_requests, "ANSWER_SECONDS", 0.0)
-    joining = await asks(tablet, link, (bob, at_bob))
-    monkeypatch.undo()
+    joining = await asks(monkeypatch, tablet, link, bob, at_bob)
     await bob.rooms.links.answer(at_bob)
     at_tablet = await joining
     assert at_tablet.pseudonym != room.pseudonym
@@ -143,16 +135,15 @@ async def test_a_removed_device_is_removed_under_every_pseudonym(
     alice, tablet, bob, room, at_bob = await room_with_bob(live, identities)
     link = await alice.rooms.links.create(room)
     await until_epoch(bob, at_bob, room.room.epoch)
-    monkeypatch.setattr(package_requests, "ANSWER_SECONDS", 0.0)
-    joining = await asks(tablet, link, (bob, at_bob))
-    monkeypatch.undo()
+    joining = await asks(monkeypatch, tablet, link, bob, at_bob)
     (row,) = bob.rooms.links.requests(at_bob).values()
-    packages = at_bob.room.join_links.open_request(JoinRequest.from_bytes(row), bob.now())
+    packages = at_bob.room.join_links.open_request(JoinRequest.from_bytes(row), time.time())
     await bob.rooms.commits.commit(
         at_bob, CommitIntent(adds=tuple(packages))
     )  # as a version without the rule
     at_tablet = await joining
     await tablet.devices.share()
+    monkeypatch.setattr(package_requests, "ANSWER_SECONDS", 0.0)  # the tablet does not answer any more
     devices = alice.devices.room
     assert devices is not None
     await alice.rooms.read_all(devices)
