@@ -63,7 +63,7 @@ class PackagesWanted(Struct):
 class PackagesMade(Struct):
     """Answer to `PackagesWanted`, in the same order.
 
-    Without a KeyPackage it says that the device is in the room already, and adds the one who asks.
+    Without a KeyPackage, for a room, it says that the device is there already, and adds the one who asks.
     """
 
     number: Annotated[bytes, Fixed(16)]
@@ -229,7 +229,7 @@ class PackageRequests:
         if question is None or device not in question.unanswered:
             return
         question.unanswered.remove(device)
-        if not made.packages:
+        if not made.packages and any(item.room is not None for item in question.wanted):
             question.there = True
             return
         try:
