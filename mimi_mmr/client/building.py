@@ -145,7 +145,13 @@ class _OwnDevices:
             context, self.known, in_rooms.memberships, in_rooms.roster, in_rooms.creating, in_rooms.sending
         )
         self.package_requests = PackageRequests(
-            context, self.known, self.devices_room, basics.maker, basics.outstanding, in_rooms.reading
+            context,
+            self.known,
+            self.devices_room,
+            basics.maker,
+            basics.outstanding,
+            in_rooms.memberships,
+            in_rooms.reading,
         )
 
 
@@ -164,6 +170,7 @@ class _WaysIn:
             in_rooms.repair,
             in_rooms.delivery,
             in_rooms.roster,
+            own_devices.known,
         )
         self.invitations = Invitations(
             context, basics.queues, basics.read_queues, basics.outstanding, self.joining, in_rooms.reading
@@ -185,6 +192,7 @@ class _WaysIn:
             basics.outstanding,
             own_devices.package_requests,
             in_rooms.reading,
+            in_rooms.roster,
             in_rooms.commits,
             self.invitations,
         )

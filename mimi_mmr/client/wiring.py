@@ -33,6 +33,7 @@ def connect(
     _run_errands(errands, queues, key_packages)
     _come_into_rooms(people, key_packages, rooms, devices)
     _read_what_comes(people, rooms, devices)
+    _keep_devices_together(rooms, devices)
     _remove_devices(devices)
 
 
@@ -144,6 +145,13 @@ def _read_what_comes(people: People, rooms: Rooms, devices: Devices) -> None:
         # Last, since it may read further pages of the devices' room, which runs these listeners again.
         devices.package_requests.make_if_asked,
     ]
+
+
+def _keep_devices_together(rooms: Rooms, devices: Devices) -> None:
+    """Connect the listeners for a device that comes to a room which another device of the user is in."""
+    devices.package_requests.before_asking += [devices.sharing.share]
+    devices.package_requests.asker_missing += [devices.missing.add_asked]
+    rooms.links.own_device_asked += [devices.missing.add_asked]
 
 
 def _remove_devices(devices: Devices) -> None:

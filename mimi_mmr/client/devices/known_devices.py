@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mimi_mmr.client.account import Account
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.own_devices import rank
 from mimi_mmr.client.storage.shared_state import DeviceKey, SharedKind, SharedState
 from mimi_mmr.crypto.signing import SigningKey
 from mimi_mmr.errors import BindingRejected, InvalidCommit, MmrError
@@ -67,11 +70,74 @@ class KnownDevices:
         said = ((self.leaf_in(room, name), name) for name in self.names())
         return {pseudonym: name for pseudonym, name in said if pseudonym is not None}
 
+    def is_in(self, membership: Membership, device: str) -> bool:
+        """Say whether a device has announced a leaf that is in a room, under any pseudonym."""
+        announced = self.leaf_in(membership.uri, device)
+        return announced is not None and announced in _clients(membership)
+
+    def announced(self, room: MimiUri) -> list[str]:
+        """Return the names of the other devices that have announced a leaf in a room."""
+        return [name for name in self.others() if self.leaf_in(room, name) is not None]
+
+    def leaves(self, membership: Membership) -> set[int]:
+        """Return the leaves of this user's devices in a room, under every pseudonym.
+
+        Under another pseudonym than this device's these are the leaves that the devices have announced. Where names
+        are shown, such a leaf has to show one of this user's devices.
+        """
+        clients = _clients(membership)
+        announced = {clients[one] for one in self.leaves_in(membership.uri) if one in clients}
+        own = set(membership.own_leaves)
+        return own | {leaf for leaf in announced - own if self._may_be_own(membership, leaf)}
+
+    def leaves_of(self, membership: Membership, device: str) -> set[int]:
+        """Return the leaves that show a device of this user, or that it has announced, under every pseudonym."""
+        clients, said = _clients(membership), self.leaf_in(membership.uri, device)
+        found = {clients[said]} if said is not None and said in clients else set()
+        found = {leaf for leaf in found if self._may_be_own(membership, leaf)}
+        for entry in membership.room.who(self._context.trust, self._context.clock()):
+            person = entry.member.device if entry.member else None
+            if person is not None and self._is_own(person) and person.device.name == device:
+                found.add(entry.leaf)
+        return found
+
+    def keeps(self, membership: Membership) -> bool:
+        """Say whether this device's pseudonym in a room is the one that this user keeps there."""
+        members, room = membership.room.members, membership.room
+        users = {members.readable[leaf].user for leaf in self.leaves(membership)}
+        return (
+            max(users, key=lambda user: rank(room, user), default=membership.pseudonym)
+            == membership.pseudonym
+        )
+
+    def _may_be_own(self, membership: Membership, leaf: int) -> bool:
+        user = membership.room.members.user(leaf)
+        if user is None or not membership.room.policy.policy.shows_identity(user):
+            return user is not None
+        person = self._person_at(membership, leaf)
+        return person is not None and self._is_own(person)
+
+    def _person_at(self, membership: Membership, leaf: int) -> VerifiedDevice | None:
+        try:
+            return membership.room.resolve(leaf, self._context.trust, self._context.clock()).device
+        except MmrError:
+            return None
+
+    def _is_own(self, device: VerifiedDevice) -> bool:
+        return (device.user, device.identity_key) == self._account.person
+
     def note_own_leaf(self, membership: Membership) -> None:
         """Have the other devices told which leaf is this device's: where names are hidden they can't see it."""
         pseudonym = membership.leaf.identity.credential.client_pseudonym
         place = _leaf_key(membership.uri, self._context.device.name)
         self._shared.put(SharedKind.LEAF, place, str(pseudonym).encode())
+
+    def forget_own_leaves_but(self, rooms: Iterable[MimiUri]) -> None:
+        """Have the other devices told that this device has no leaf in any other room than these."""
+        kept = {_leaf_key(room, self._context.device.name) for room in rooms}
+        for key, _ in self._shared.items(SharedKind.LEAF):
+            if key.decode().split(" ")[1] == self._context.device.name and key not in kept:
+                self._shared.put(SharedKind.LEAF, key, None)
 
     def forget_leaf(self, room: MimiUri, device: str) -> None:
         """Note that a device has no leaf in a room any more."""
@@ -92,11 +158,15 @@ class KnownDevices:
             raise BindingRejected(f"a KeyPackage that nobody can be added with: {error}") from None
         key = leaf.credential.signature_public_key  # `check_set` has verified that it belongs to the leaf
         device = resolve(leaf.credential, package.ilk, key, context.trust, now).device
-        if (device.user, device.identity_key) != self._account.person:
+        if not self._is_own(device):
             raise BindingRejected("a KeyPackage that is not one of this user's devices'")
         if leaf.credential.user_pseudonym != self_certifying_pseudonym(context.user.domain, set_key.public):
             raise BindingRejected("a KeyPackage of another pseudonym than was wanted")
         return device, leaf.credential.client_pseudonym
+
+
+def _clients(membership: Membership) -> dict[bytes, int]:
+    return {str(client).encode(): leaf for client, leaf in membership.room.members.by_client.items()}
 
 
 def _leaf_key(room: MimiUri, device: str) -> bytes:

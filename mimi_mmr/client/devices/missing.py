@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from mimi_mmr.client.context import Context
@@ -49,6 +50,7 @@ class MissingDevices:
         self._memberships = memberships
         self._reading = reading
         self._commits = commits
+        self._adding = asyncio.Lock()
         self._early: dict[
             tuple[MimiUri, MimiUri], list[OpenKeyPackage]
         ] = {}  # not valid yet, by room and pseudonym
@@ -58,16 +60,34 @@ class MissingDevices:
         """Take out leaves whose devices lost their keys; add devices where they are missing."""
         for row in list(self._dead_leaves):
             await self._context.attempt(LATER, partial(self._take_out_dead_leaf, row))
+        self._known.forget_own_leaves_but(
+            membership.uri for membership in self._memberships.values() if not membership.removed
+        )
         for membership in list(self._memberships.values()):
-            if membership is not self._devices_room.membership and membership.usable:
+            await self._add_to(membership)
+
+    async def add_asked(self, membership: Membership) -> None:
+        """Add devices that are missing in a room at once, since one of them has asked; no error is raised."""
+        if not self._adding.locked():  # else this is done already, perhaps further up in this very task
+            await self._add_to(membership)
+
+    async def _add_to(self, membership: Membership) -> None:
+        if membership is not self._devices_room.membership and membership.usable:
+            async with self._adding:
                 await self._context.attempt(LATER, partial(self._add_missing, membership))
 
     async def _add_missing(self, membership: Membership) -> None:
-        """Add devices that are missing in a room, if this device is the one with the lowest leaf there."""
+        """Add devices that are missing in a room under the pseudonym that this user keeps there.
+
+        Of the devices under that pseudonym, the one with the lowest leaf does this.
+        """
         others, own = self._known.others(), membership.own_leaves
         if not others or len(own) > len(others) or own[0] != membership.room.own_leaf:
             return
-        present = {str(client).encode() for client in membership.room.members.by_client}
+        if not self._known.keeps(membership):
+            return
+        members = membership.room.members
+        present = {str(members.readable[leaf].client).encode() for leaf in own}
         missing = [name for name in others if self._known.leaf_in(membership.uri, name) not in present]
         key = membership.uri, membership.pseudonym
         packages = self._early.pop(key, None) if missing else None

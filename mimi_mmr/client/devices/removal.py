@@ -153,18 +153,21 @@ class DeviceRemoval:
         self._to_clear.pop(row, None)
 
     async def remove_leaf(self, membership: Membership, device: str) -> None:
-        """Remove a lost device from a room: its leaf or, if unknown, every own leaf that is not another device's.
+        """Remove a lost device from a room: its leaves or, if unknown, every own leaf that is not another device's.
+
+        The device may have a leaf under another pseudonym of this user too. Raises `NotAllowed` for such a leaf if
+        this user may not remove others.
 
         A device that is removed by mistake in this way is added again; see `MissingDevices`.
         """
         members = membership.room.members
         said = self._known.leaves_in(membership.uri)
-        gone = []
+        gone = self._known.leaves_of(membership, device)
         for leaf in membership.own_leaves:
             pseudonym = str(members.readable[leaf].client).encode()
-            name = self._known.at(membership, leaf) or said.get(pseudonym, device)
-            if name == device and leaf != membership.room.own_leaf:
-                gone.append(leaf)
+            if (self._known.at(membership, leaf) or said.get(pseudonym, device)) == device:
+                gone.add(leaf)
+        gone.discard(membership.room.own_leaf)
         if gone:
             await self._commits.commit(membership, CommitIntent(removes=members.at(gone)))
         self._known.forget_leaf(membership.uri, device)

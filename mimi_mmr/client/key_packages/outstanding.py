@@ -109,7 +109,7 @@ class OutstandingKeyPackages:
         last_resort: bool = False,
         room: MimiUri | None = None,
         own_commit: bytes | None = None,
-    ) -> None:
+    ) -> OutstandingKeyPackage:
         """Watch from now on whether this KeyPackage is used. Call this before anybody else gets it."""
         queue = self._queues.get(package.leaf.queue)
         expiry = self._context.rounded(DAY) + KEY_PACKAGE_LIFETIME
@@ -122,6 +122,7 @@ class OutstandingKeyPackages:
         self._rows[package.ref] = saved.to_bytes()
         self._items[package.ref] = item
         self._queues.save(queue)
+        return item
 
     def note_own_commit(self, request: UpdateRequest) -> None:
         """Note that the hub has accepted this client's own commit, which may add a KeyPackage of its own."""

@@ -9,6 +9,7 @@ from mimi_mmr.client.context import Context
 from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, OutstandingKeyPackages
 from mimi_mmr.client.rooms.joining import Invitation, Joining
 from mimi_mmr.client.rooms.membership import Membership
+from mimi_mmr.client.rooms.own_devices import own_rank
 from mimi_mmr.client.rooms.reading import Reading
 from mimi_mmr.client.transport.queues import Queues
 from mimi_mmr.client.transport.read_queues import ReadQueues
@@ -25,6 +26,7 @@ from mimi_mmr.errors import (
 from mimi_mmr.member.room import Room
 from mimi_mmr.protocol.queues import QueuePage
 from mimi_mmr.protocol.room.events import EventKind, FanoutMessage
+from mimi_mmr.uris import MimiUri
 
 LAST_RESORT_WELCOMES = 16
 JOIN_SECONDS = 30.0
@@ -132,8 +134,11 @@ class Invitations:
     # --- joining -------------------------------------------------------------------------------------
 
     async def _join_all(self, used: Sequence[Invitation]) -> list[Membership]:
-        """Join all rooms before any is stored: after that the MLS engine can't use the KeyPackage again."""
-        rooms = await asyncio.gather(*(self._try_to_join(invitation) for invitation in used))
+        """Join all rooms before any is stored: after that the MLS engine can't use the KeyPackage again.
+
+        Of several places in one room this client takes the one that its user keeps. The next look finds the others.
+        """
+        rooms = _one_place_each(await asyncio.gather(*(self._try_to_join(invitation) for invitation in used)))
         joined = [
             await self._joining.take_place(invitation, room)
             for invitation, room in zip(used, rooms, strict=True)
@@ -191,3 +196,12 @@ class Invitations:
             if await listener(item, fanout):
                 return
         raise RoomError("for a KeyPackage whose private keys this client no longer has")
+
+
+def _one_place_each(rooms: Sequence[Room | None]) -> list[Room | None]:
+    """Return None in the place of each room that is another place in the same room, of a lower rank."""
+    best: dict[MimiUri, Room] = {}
+    for room in rooms:
+        if room is not None and (room.uri not in best or own_rank(room) > own_rank(best[room.uri])):
+            best[room.uri] = room
+    return [room if room is not None and best[room.uri] is room else None for room in rooms]

@@ -10,6 +10,7 @@ from mimi_mmr.client.key_packages.outstanding import OutstandingKeyPackage, Outs
 from mimi_mmr.client.rooms.delivery import CommitDelivery
 from mimi_mmr.client.rooms.membership import MAX_PROBLEMS, Membership, Place
 from mimi_mmr.client.rooms.memberships import Memberships
+from mimi_mmr.client.rooms.own_devices import OwnLeaves
 from mimi_mmr.client.rooms.reading import Reading
 from mimi_mmr.client.rooms.repair import RoomRepair
 from mimi_mmr.client.rooms.roster import Roster
@@ -20,6 +21,7 @@ from mimi_mmr.errors import RoomError, WelcomeRejected
 from mimi_mmr.member.leaves import PreparedLeaf
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing
+from mimi_mmr.protocol.room.departures import sign_departure
 from mimi_mmr.protocol.room.events import FanoutMessage, WelcomeEvent
 from mimi_mmr.uris import MimiUri
 
@@ -50,6 +52,7 @@ class Joining:
         repair: RoomRepair,
         delivery: CommitDelivery,
         roster: Roster,
+        own_leaves: OwnLeaves,
     ) -> None:
         self._context = context
         self._memberships = memberships
@@ -59,6 +62,7 @@ class Joining:
         self._repair = repair
         self._delivery = delivery
         self._roster = roster
+        self._own_leaves = own_leaves
         self.place_checks: list[Callable[[OutstandingKeyPackage, Room], None]] = []
         self.placed: list[Callable[[OutstandingKeyPackage, MimiUri], None]] = []
 
@@ -113,8 +117,10 @@ class Joining:
 
         The hub can make any client lose track. It and a member, or a contact, could together put another room in
         that one's place. So a client that lost track follows a Welcome only of a member it knew there. While it
-        follows the room, only this user's own leaf there adds it, in no earlier epoch, and names are shown as
-        before.
+        follows the room, only this user's own leaf there adds it, in no earlier epoch, with no lower role, and
+        names are shown as before.
+
+        A leaf that this client got there all the same, and does not use, is noted as one that departs.
         """
         present = self._memberships.find(room.uri)
         if present is None or present.removed:
@@ -131,20 +137,39 @@ class Joining:
             await self._reading.read_all(present)  # it may be a leaf that this client has not read of yet
             if not present.usable:
                 return
-            if not self._is_own_leaf(present, room, adder):
-                raise WelcomeRejected(
-                    "a Welcome to a room that this client is in, not by a leaf of this user"
-                )
+        try:
+            self._check_move(present, room, adder)
+        except WelcomeRejected:
+            await self._reading.read_all(present)
+            self._depart_unused(present, item.package.leaf)
+            raise
+
+    def _check_move(self, present: Membership, room: Room, adder: int) -> None:
+        """Check that this client, which follows a room, may go on there with the leaf that a Welcome gives it."""
+        if not self._is_own_leaf(present, room, adder):
+            raise WelcomeRejected("a Welcome to a room that this client is in, not by a leaf of this user")
         if room.epoch < present.room.epoch:
             raise WelcomeRejected("a Welcome to an earlier epoch of a room that this client is in")
-        if room.policy.policy.identities is not present.room.policy.policy.identities:
+        policy = room.policy.policy
+        if policy.identities is not present.room.policy.policy.identities:
             raise WelcomeRejected(
                 "a Welcome to a room that shows identities in another way than this client knows"
             )
+        new = room.members.user(room.own_leaf) or present.pseudonym
+        if policy.role(new) < policy.role(present.pseudonym):
+            raise WelcomeRejected("a Welcome to a room that this client is in, with a lower role than it has")
+
+    def _depart_unused(self, present: Membership, leaf: PreparedLeaf) -> None:
+        """Note the departure of a leaf of this client in a room that it follows with another one."""
+        client = leaf.identity.credential.client_pseudonym
+        if present.usable and client in present.room.members.by_client:
+            with self._memberships.changing(present):
+                present.add_departure(sign_departure(present.uri, client, leaf.key))
+                self._memberships.save(present)
 
     def _is_own_leaf(self, present: Membership, room: Room, adder: int) -> bool:
         members = present.room.members
-        own = {members.signature_key(leaf) for leaf in present.own_leaves}
+        own = {members.signature_key(leaf) for leaf in self._own_leaves.leaves(present)}
         return room.members.signature_key(adder) in own
 
     def _tell_who_invited(self, invitation: Invitation, room: Room) -> list[str]:

@@ -295,6 +295,8 @@ class Membership:
         """Go on in the same room with another leaf. Messages, problems and departures stay."""
         self.occurred(Occurrence.PLACED)
         self.sent.note_new_epoch()
+        here = leaf.identity.credential.client_pseudonym
+        departures = {client: one for client, one in self.departures.items() if client != here}
         self.place = replace(
             self.place,
             room=room,
@@ -303,6 +305,7 @@ class Membership:
             last_sequence=last_sequence,
             last_resort=last_resort,
             pending=None,
+            departures=MappingProxyType(departures),
             change_pseudonym=False,
             stored=None,
         )

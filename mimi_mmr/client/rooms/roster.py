@@ -8,10 +8,12 @@ from mimi_mmr.client.account import Account
 from mimi_mmr.client.context import Context
 from mimi_mmr.client.people.contact_book import ContactBook
 from mimi_mmr.client.rooms.membership import Membership
-from mimi_mmr.errors import BindingRejected
+from mimi_mmr.errors import BindingRejected, IdentityError
 from mimi_mmr.member.room import Room
 from mimi_mmr.member.whois import Standing, Whois
-from mimi_mmr.protocol.credentials import VerifiedDevice
+from mimi_mmr.protocol.credentials import VerifiedDevice, resolve
+from mimi_mmr.protocol.key_packages import AddableKeyPackage, OpenKeyPackage
+from mimi_mmr.protocol.key_packages import identity_of as leaf_identity_of
 from mimi_mmr.uris import MimiUri
 
 
@@ -54,6 +56,26 @@ class Roster:
         """Return users and identity keys of the other members; None stands for those that can't be verified."""
         people = {identity_of(one.member.device) if one.member else None for one in self.who(room)}
         return people - {self._account.person}
+
+    def people_in(self, membership: Membership) -> set[tuple[MimiUri, bytes]]:
+        """Return users and identity keys of the members that are verified, without those who asked to leave."""
+        departing = membership.departures
+        return {
+            identity_of(one.member.device)
+            for one in self.who(membership.room)
+            if one.member is not None and one.client not in departing
+        }
+
+    def behind(self, package: AddableKeyPackage) -> VerifiedDevice | None:
+        """Return the device that a checked KeyPackage belongs to; None if it does not show this."""
+        if not isinstance(package, OpenKeyPackage):
+            return None
+        credential, context = leaf_identity_of(package).credential, self._context
+        key = credential.signature_public_key
+        try:
+            return resolve(credential, package.ilk, key, context.trust, context.clock()).device
+        except IdentityError:
+            return None
 
     def is_own(self, device: VerifiedDevice) -> bool:
         """Say whether a device is this user's."""
