@@ -181,5 +181,5 @@ async def test_a_device_says_that_it_has_left_a_room(live: LiveWorld) -> None:
     devices = tablet.devices.room
     assert devices is not None
     await tablet.rooms.read_all(devices)
-    assert tablet.devices.known.announced(room.uri) == []
+    assert tablet.devices.known.leaf_in(room.uri, "alice-phone") is None
     assert "alice-phone" in tablet.devices.names()
