@@ -12,7 +12,7 @@ demo: $(VENV)/.run
 	$(BIN)/mimi-mmr demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal $(ARGS)
 
 nightly: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m nightly $(ARGS)

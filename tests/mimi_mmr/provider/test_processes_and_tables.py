@@ -40,6 +40,7 @@ def runs(process: int) -> bool:
     return True
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 async def test_a_demonstration_that_is_told_to_end_leaves_no_process(tmp_path: Path) -> None:
     command = (

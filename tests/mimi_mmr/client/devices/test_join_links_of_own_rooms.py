@@ -18,7 +18,9 @@ from mimi_mmr.protocol.room.policy import Identities, Role
 from tests.mimi_mmr.client.devices.test_several_devices import running, second_device
 from tests.mimi_mmr.conftest import LiveWorld, connect, invited, until_epoch
 
-SHOWN_OR_NOT = pytest.mark.parametrize("identities", [Identities.EVERYONE, Identities.NOBODY])
+SHOWN_OR_NOT = pytest.mark.parametrize(
+    "identities", [pytest.param(Identities.EVERYONE, marks=pytest.mark.nightly), Identities.NOBODY]
+)
 
 
 async def room_with_bob(

@@ -31,7 +31,12 @@ def set_clock(ahead: int) -> None:
 
 @needs("faketime")
 @pytest.mark.parametrize(
-    "story", ["first_contact_waits", "adding_to_a_room_waits", "a_later_try_uses_the_same_key_packages"]
+    "story",
+    [
+        "first_contact_waits",
+        pytest.param("adding_to_a_room_waits", marks=pytest.mark.nightly),
+        pytest.param("a_later_try_uses_the_same_key_packages", marks=pytest.mark.nightly),
+    ],
 )
 def test_whoever_adds_a_device_whose_clock_is_ahead_waits(story: str, tmp_path: Path) -> None:
     clock = tmp_path / "clock"

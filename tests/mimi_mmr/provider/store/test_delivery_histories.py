@@ -284,7 +284,7 @@ def read(entries: Sequence[ShelfEntry]) -> Sets:
     return {int.from_bytes(one.serial, "big"): (one.last_resort, one.uses, one.expiry) for one in entries}
 
 
-HISTORIES = settings(max_examples=30, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+HISTORIES = settings(max_examples=15, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 for machine in (Queues, Shelves):
     machine.TestCase.settings = HISTORIES
 TestQueues, TestShelves = Queues.TestCase, Shelves.TestCase
