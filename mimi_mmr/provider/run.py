@@ -84,6 +84,7 @@ class Served:
         self._looking.cancel()
         self.connections.close()
         await self._runner.cleanup()
+        await self.connections.wait_closed()
 
 
 async def listen(

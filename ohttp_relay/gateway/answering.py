@@ -170,7 +170,7 @@ class RequestAnswerer:
         if handler is None:
             return await self._fetch(request, body)
         if body is None:
-            return await self._answer(handler, request)
+            return await self._answer(handler, request._replace(trailers=trailers()))
         async with self.budget.growing() as held:  # as for a request that is not chunked
             whole = await StreamedResponse(200, (), body).collect(self.request_limit, held.grow)
             return await self._answer(handler, request._replace(content=whole.content, trailers=trailers()))

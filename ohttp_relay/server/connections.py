@@ -28,6 +28,7 @@ _MOST_DESCRIPTORS: Final = 1 << 20
 _ACCEPTS: Final = 64  # connections that are accepted in one turn of the event loop
 _PAUSE: Final = 0.1  # seconds, after the system had no descriptor left
 _CLOSING: Final = 5.0  # seconds for the end of TLS
+_TURNS: Final = 50  # of the event loop, for connections that close by themselves when the server ends
 _WORD_SECONDS: Final = 60.0
 _SHARE: Final = 50  # of a full server's connections, one in so many makes room at once
 
@@ -152,6 +153,15 @@ class _Connection:
         if self.wire is not None:
             self.wire.abort()
 
+    def abandon(self) -> None:
+        """Close it at once, whatever TLS or the HTTP library still wait for."""
+        if self.wire is not None:
+            self.wire.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+        else:
+            self.socket.close()
+
 
 class _Early(asyncio.Protocol):
     """Keeps what arrives before the protocol that it is for."""
@@ -239,6 +249,20 @@ class Connections:
         for connection in self._open.values():
             if connection.transport is None:
                 connection.drop()
+
+    async def wait_closed(self) -> None:
+        """Wait, after `close` and the HTTP library's own closing, until the sockets are closed.
+
+        What does not close within some turns of the loop, since its client does not take part, is dropped.
+        """
+        for turn in range(2 * _TURNS):
+            self._forget_closed()
+            if not self._open:
+                return
+            if turn >= _TURNS:
+                for connection in self._open.values():
+                    connection.abandon()
+            await asyncio.sleep(0)
 
     # Accepting
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -187,3 +190,32 @@ async def test_a_process_that_relays_a_long_poll_ends_in_time(tmp_path: Path) ->
 
 def read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are listed in /proc")
+async def test_a_server_that_has_stopped_has_no_socket_left(live: LiveWorld) -> None:
+    """Not of a client that never says a word, of one in its handshake, nor of one that keeps its connection."""
+    party = live.world.providers["a.example"]
+    address = party.socket.getsockname()[:2]
+    silent = [await asyncio.open_connection(*address) for _ in range(3)]
+    trusting = ssl.create_default_context(cafile=live.world.ca_file)
+    _, writer = await asyncio.open_connection(*address, ssl=trusting, server_hostname=address[0])
+    silent[0][1].write(b"\x16\x03\x01")  # the first bytes of a handshake
+    await silent[0][1].drain()
+    ends = [one[1].get_extra_info("sockname") for one in silent] + [writer.get_extra_info("sockname")]
+    assert _peers_of_open_sockets().issuperset(ends[3:])
+    await live.stop("a.example")
+    assert not _peers_of_open_sockets().intersection(ends)
+    for one in (*(writer for _, writer in silent), writer):
+        one.close()
+
+
+def _peers_of_open_sockets() -> set[tuple[str, int]]:
+    """The other ends of this process's sockets on the server's side, by the system's table."""
+    found = set()
+    for row in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        _, _, other, state, *_ = row.split()
+        if state == "01":  # established
+            address, port = other.split(":")
+            found.add((socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)))
+    return found
