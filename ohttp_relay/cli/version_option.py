@@ -21,8 +21,7 @@ def add_version_option(app: typer.Typer, program: str) -> None:
     option = typer.Option("--version", help="Show the version and exit.", callback=show, is_eager=True)
 
     def options(version: bool = False) -> None:
-        """Nothing to do: the option's callback does it."""
+        pass  # the option's callback does it; typer would show a docstring as the program's help
 
     options.__annotations__["version"] = Annotated[bool, option]
-    options.__doc__ = None  # typer would show it as the program's help
     app.callback()(options)

@@ -18,7 +18,7 @@ from mimi_mmr.protocol.room.members_only import MembersOnlyState
 from mimi_mmr.protocol.room.requests import UpdateRequest
 from tests.mimi_mmr.bench import RoomBench
 from tests.treewrap.treewrap_world import expand, vector
-from treewrap import AddLink, Blank, EpochSecret, LeafSecret, Link, LinkKey, MemberUpdate, Set
+from treewrap import AddLink, Blank, EpochSecret, LeafSecret, Link, LinkKey, MemberUpdate, Set, TreeUpdate
 
 EVIL = LeafSecret(b"\x66" * 32)
 
@@ -95,23 +95,10 @@ def test_a_link_that_a_member_plants_in_the_tree_ends_with_the_next_commit_and_s
     link = Link(bytes(16), key.kem, key.public_key, 1, int(bench.now) + 3600, 1)
     pending = bench.stage("bob", add=["dave"])
     dave = Set(3, LeafSecret(bench.leaves["dave"].ilk.reveal()))
-    forged = bench.rooms["bob"]._local.tree.stage(
-        [dave, AddLink(link)],
-        epoch=bench.rooms["bob"].epoch + 1,
-        epoch_secret=bench.epoch_secret("bob", pending),
-        verify=lambda *_: True,
-        now=int(bench.now),
-    )
-    request = bench.resign(
-        pending.request,
-        "bob",
-        tree_update=forged.update.to_bytes(),
-        member_update=forged.member_update.to_bytes(),
-        tree_hash=forged.tree_hash,
-    )
+    request = bench.with_changes("bob", pending, [dave, AddLink(link)])
     with bench.refused_by_hub(TreeMismatch, "seals the root to join links"):
         bench.accept(request)
-    hidden = replace(forged.update, seals=()).to_bytes()
+    hidden = replace(TreeUpdate.from_bytes(request.tree_update or b""), seals=()).to_bytes()
     problems = spread(bench, pending, bench.resign(request, "bob", tree_update=hidden))
     for name in ("alice", "cathy"):
         assert any("link" in problem for problem in problems[name])
